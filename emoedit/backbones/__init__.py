@@ -1,0 +1,1 @@
+"""Frozen generative models behind one interface: they know images, not emotions."""

@@ -1,0 +1,76 @@
+"""What every backbone offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from emoedit import hub
+from emoedit.faces.align import CropSpec
+from emoedit.types import Control, Inversion
+
+Callback = Callable[[int, int], None]  # (steps done, steps in all)
+
+
+class Backbone(nn.Module, ABC):
+    """A model that takes pictures apart and puts them together again.
+
+    Attributes:
+        crop: the aligned crop it was trained on.
+        channels: 1 for luminance (ITU-R BT.601), 3 for RGB.
+    """
+
+    crop: CropSpec
+    channels: int
+
+    @abstractmethod
+    def invert(
+        self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
+    ) -> Inversion:
+        """The latent that decodes to ``x``.
+
+        Args:
+            x: ``[N, C, R, R]`` in [-1, 1].
+            generator: for backbones whose inversion draws noise; one that does not ignores it.
+            callback: called with (steps done, steps in all).
+        """
+
+    @abstractmethod
+    def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
+        """``[N, C, R, R]`` in about [-1, 1]: the reconstruction, or the edit that ``control`` asks for."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def to_config(self) -> dict[str, Any]:
+        """What :meth:`from_config` needs to build the same architecture, as json."""
+        raise TypeError(f"{type(self).__name__} is loaded from its own files and has no folder layout to save to")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The architecture with fresh weights."""
+        raise TypeError(f"{cls.__name__} is loaded from its own files, see its from_file")
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write ``config.json`` and the weights (safetensors)."""
+        hub.write_part(folder, self.to_config(), self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Self:
+        """Read what :meth:`save_pretrained` wrote.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or of another shape.
+        """
+        model = cls.from_config(hub.read_json(folder / hub.CONFIG))
+        state = hub.read_weights(folder / hub.WEIGHTS)
+        hub.check_state(model.state_dict(), state, folder / hub.WEIGHTS)
+        model.load_state_dict(state)
+        return model.eval()

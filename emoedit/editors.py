@@ -1,0 +1,323 @@
+"""An editor: one frozen backbone plus one or more fitted steerings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from emoedit import hub
+from emoedit.backbones.base import Backbone, Callback
+from emoedit.registry import BACKBONES, EDITORS, STEERINGS
+from emoedit.steering.base import Steering
+from emoedit.types import CheckpointError, Control, Edit, EditError, ImageError, Inversion
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named way to build an editor.
+
+    Args:
+        backbone, steerings: names in the registries.
+        summary: one line for ``list_editors``.
+    """
+
+    backbone: str
+    steerings: tuple[str, ...]
+    summary: str
+
+
+VAE_RECIPE = Recipe("vae", ("directions",), "directions in the latent of a convolutional VAE: fast, all basic emotions")
+
+
+@dataclass(frozen=True)
+class EditOutput:
+    """What an editor made of aligned crops.
+
+    Args:
+        images: PIL pictures, edit by edit and in each picture by picture, or (``output_type="pt"``) float
+            ``[E, N, C, R, R]`` in [-1, 1].
+        edits: the E edits.
+        inversion: to be passed on to the next call with the same pictures.
+    """
+
+    images: list[Image.Image] | Tensor
+    edits: tuple[Edit, ...]
+    inversion: Inversion
+
+
+def as_crops(images: Any, backbone: Backbone) -> Tensor:
+    """Aligned crops in any form as ``[N, C, R, R]`` in [-1, 1] on the backbone's device.
+
+    Args:
+        images: a tensor ``[N, C, R, R]`` or ``[C, R, R]`` in [-1, 1], or a PIL picture, an array or a path, or a list
+            of those.
+
+    Raises:
+        ImageError: a tensor of another shape or range.
+    """
+    resolution, channels = backbone.crop.resolution, backbone.channels
+    if isinstance(images, Tensor):
+        x = images[None] if images.ndim == 3 else images
+        if x.shape[1:] != (channels, resolution, resolution):
+            raise ImageError(f"crops are {tuple(images.shape)}, expected [N, {channels}, {resolution}, {resolution}]")
+        if not x.is_floating_point() or not bool(x.isfinite().all()) or float(x.abs().max()) > 1.001:
+            raise ImageError("crops as tensors are floats in [-1, 1]")
+        return x.to(backbone.device, torch.float32)
+    from emoedit.pictures import load_picture
+
+    single = not isinstance(images, list | tuple)
+    rows = []
+    for image in [images] if single else images:
+        picture = load_picture(image).to_pil().convert("L" if channels == 1 else "RGB")
+        rows.append(np.asarray(picture.resize((resolution, resolution), Image.Resampling.LANCZOS), np.float32))
+    if not rows:
+        raise ImageError("no picture given")
+    stack = torch.from_numpy(np.stack(rows)).view(len(rows), resolution, resolution, channels)
+    return (stack.permute(0, 3, 1, 2) / 127.5 - 1).to(backbone.device)
+
+
+class Editor:
+    """Edits aligned crops; :class:`emoedit.photo.PhotoEditor` puts photographs around it.
+
+    Args:
+        backbone: frozen; never changed by an edit.
+        steerings: their controls add.
+        name: what it is called in results.
+    """
+
+    def __init__(self, backbone: Backbone, steerings: Sequence[Steering], *, name: str = "custom") -> None:
+        if not steerings:
+            raise EditError("an editor needs at least one steering")
+        self.backbone = backbone.eval().requires_grad_(False)
+        self.steerings = [steering.eval().requires_grad_(False) for steering in steerings]
+        self.name = name
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """Names that need no mixture: every steering has them."""
+        first, *rest = self.steerings
+        return tuple(name for name in first.emotions if all(name in other.emotions for other in rest))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.backbone.device
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the weights; returns itself."""
+        self.backbone.to(device)
+        for steering in self.steerings:
+            steering.to(device)
+        return self
+
+    @torch.no_grad()
+    def invert(
+        self, images: Any, *, generator: torch.Generator | None = None, callback: Callback | None = None
+    ) -> Inversion:
+        """Take pictures apart, once for any number of edits.
+
+        Args:
+            images: aligned crops (:func:`as_crops`); not modified.
+
+        Returns:
+            An inversion whose extras also hold ``source`` and ``reconstruction``, ``[N, C, R, R]`` in [-1, 1].
+        """
+        x = as_crops(images, self.backbone)
+        inversion = self.backbone.invert(x, generator=generator, callback=callback)
+        reconstruction = self.backbone.decode(inversion)
+        digest = hashlib.sha256(x.cpu().numpy().tobytes())
+        digest.update(f"{self.name}/{type(self.backbone).__name__}".encode())
+        extras = {**inversion.extras, "source": x, "reconstruction": reconstruction}
+        return replace(inversion, extras=extras, fingerprint=digest.hexdigest()[:16])
+
+    def control(self, inversion: Inversion, edits: Sequence[Edit]) -> Control:
+        """The sum of what the steerings ask for; one edit a picture."""
+        total = Control()
+        for steering in self.steerings:
+            total = total + steering.control(self.backbone, inversion, edits)
+        return total
+
+    @torch.no_grad()
+    def decode(self, inversion: Inversion, edits: Sequence[Edit], *, batch_size: int = 8) -> Iterator[Tensor]:
+        """What the backbone draws for each edit, ``[N, C, R, R]`` each: to be compared with the reconstruction, not
+        with the source. A strength of 0 gives the reconstruction itself.
+        """
+        count = len(inversion)
+        jobs = [(e, n) for e, edit in enumerate(edits) if edit.strength for n in range(count)]
+        reconstruction = inversion.extras["reconstruction"]
+        done: dict[int, list[Tensor]] = {e: [] for e in range(len(edits))}
+        waiting = 0
+        for e, edit in enumerate(edits):
+            if not edit.strength:
+                yield reconstruction
+                continue
+            while len(done[e]) < count:
+                batch = jobs[waiting : waiting + batch_size]
+                waiting += len(batch)
+                pick = torch.tensor([n for _, n in batch], device=inversion.latent.device)
+                part = replace(
+                    inversion,
+                    latent=inversion.latent[pick],
+                    extras={k: v[pick] for k, v in inversion.extras.items()},
+                )
+                drawn = self.backbone.decode(part, self.control(part, [edits[i] for i, _ in batch]))
+                for (i, _), picture in zip(batch, drawn, strict=True):
+                    done[i].append(picture)
+            yield torch.stack(done.pop(e))
+
+    def edit(self, inversion: Inversion, edits: Sequence[Edit], *, batch_size: int = 8) -> Iterator[Tensor]:
+        """The source with the change in it, for each edit in turn: ``[N, C, R, R]`` in [-1, 1].
+
+        What the backbone lost of the source (its residual) is put back, so strength 0 gives the source.
+        """
+        lost = inversion.extras["source"] - inversion.extras["reconstruction"]
+        for edit, drawn in zip(edits, self.decode(inversion, edits, batch_size=batch_size), strict=True):
+            yield inversion.extras["source"].clone() if not edit.strength else (drawn + lost).clamp(-1, 1)
+
+    def __call__(
+        self,
+        images: Any = None,
+        emotions: str | Sequence[str] = "happy",
+        *,
+        strength: float | Sequence[float] = 1.0,
+        inversion: Inversion | None = None,
+        generator: torch.Generator | None = None,
+        output_type: Literal["pil", "pt"] = "pil",
+    ) -> EditOutput:
+        """Edit aligned crops: every emotion at every strength.
+
+        Args:
+            images: aligned crops (:func:`as_crops`); may be left out when ``inversion`` is given.
+            inversion: of an earlier call with the same pictures.
+        """
+        if inversion is None:
+            if images is None:
+                raise EditError("give images or an inversion")
+            inversion = self.invert(images, generator=generator)
+        names = [emotions] if isinstance(emotions, str) else list(emotions)
+        strengths = [strength] if isinstance(strength, int | float) else list(strength)
+        edits = tuple(Edit(name, s) for name in names for s in strengths)
+        stacked = torch.stack(list(self.edit(inversion, edits)))
+        if output_type == "pt":
+            return EditOutput(stacked, edits, inversion)
+        if output_type != "pil":
+            raise EditError(f"output_type must be 'pil' or 'pt', not {output_type!r}")
+        levels = ((stacked + 1) * 127.5).round().clamp(0, 255).byte().cpu().flatten(0, 1).permute(0, 2, 3, 1).numpy()
+        pictures = [Image.fromarray(row[..., 0] if row.shape[-1] == 1 else row) for row in levels]
+        return EditOutput(pictures, edits, inversion)
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, card: str | None = None, **info: Any) -> Path:
+        """Write a folder that :meth:`from_pretrained` reads: ``editor.json``, a folder for each part, ``README.md``.
+
+        Args:
+            card: the model card (Markdown).
+            info: more entries of ``editor.json`` (``role``, ``licence``).
+
+        Raises:
+            OutputError: it cannot be written; an older folder of that name is kept then.
+        """
+        folder = Path(folder)
+        with hub.new_folder(folder) as new:
+            self.backbone.save_pretrained(new / "backbone")
+            kinds = []
+            for number, steering in enumerate(self.steerings):
+                kind = next(k for k in STEERINGS.names() if isinstance(steering, STEERINGS.get(k)))
+                kinds.append({"kind": kind, "folder": f"steering_{number}"})
+                steering.save_pretrained(new / f"steering_{number}")
+            backbone = next(k for k in BACKBONES.names() if isinstance(self.backbone, BACKBONES.get(k)))
+            description = {
+                "name": self.name,
+                "backbone": {"kind": backbone, "folder": "backbone"},
+                "steerings": kinds,
+                "emotions": list(self.emotions),
+                "role": "emotion editor",
+                "licence": "unknown",
+                **info,
+                "sha256": {p.relative_to(new).as_posix(): hub.sha256(p) for p in sorted(new.rglob("*.safetensors"))},
+            }
+            (new / "README.md").write_text(card or f"# {self.name}\n\nAn emoedit editor: {description['role']}.\n")
+            (new / hub.EDITOR).write_text(json.dumps(description, indent=2) + "\n")
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> Self:
+        """An editor by embedded name, folder, or ``owner/name`` on the hub.
+
+        Raises:
+            CheckpointError: not there, damaged, or another format; weights whose checksum differs are refused.
+        """
+        folder = hub.locate(name_or_path, revision=revision)
+        description = hub.read_json(folder / hub.EDITOR)
+        for name, expected in description.get("sha256", {}).items():
+            path = folder / name
+            if not path.is_file():
+                raise CheckpointError(f"{path} is missing: the folder or its download is incomplete")
+            if hub.sha256(path) != expected:
+                raise CheckpointError(
+                    f"{path} is damaged: its SHA-256 differs from the one in {hub.EDITOR}; get it again"
+                )
+        try:
+            part = description["backbone"]
+            backbone = BACKBONES.get(part["kind"]).from_pretrained(folder / part["folder"])
+            steerings = [
+                STEERINGS.get(p["kind"]).from_pretrained(folder / p["folder"]) for p in description["steerings"]
+            ]
+            name = description["name"]
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder / hub.EDITOR} lacks or garbles an entry: {error}") from error
+        return cls(backbone, steerings, name=name)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, token: str | None = None, card: str | None = None
+    ) -> str:
+        """Upload to the Hugging Face hub; returns the address of the commit."""
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "editor", card=card)
+            return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "editor"))
+
+
+def load_editor(name_or_path: str | os.PathLike[str] = "vae", *, device: str = "auto") -> Editor:
+    """An editor, loaded once and used for many photographs.
+
+    Args:
+        name_or_path: an embedded name (:func:`list_editors`), a folder, or ``owner/name`` on the hub.
+        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``.
+
+    Raises:
+        UnknownNameError, CheckpointError: no such editor; damaged weights.
+        EditError: a device that is not there.
+    """
+    text, device = os.fspath(name_or_path), choose_device(device)
+    if "/" not in text and not Path(text).expanduser().is_dir() and text not in hub.embedded_names():
+        EDITORS.get(text)  # raises with the nearest names when it is none of ours
+    return Editor.from_pretrained(text).to(device)
+
+
+def choose_device(device: str) -> str:
+    """The torch device for ``auto``, ``cpu`` or ``cuda``."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise EditError(f"device {device!r} was asked for, but torch finds no CUDA device; use cpu or auto")
+    return device
+
+
+def list_editors() -> tuple[str, ...]:
+    """Names of the editors that come with this package."""
+    return hub.embedded_names()

@@ -1,0 +1,134 @@
+"""Face detection and five landmarks: MTCNN (Zhang et al. 2016, arXiv 1604.02878) as packaged by facenet-pytorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emoedit.types import NoFaceError
+
+if TYPE_CHECKING:
+    from facenet_pytorch import MTCNN
+
+MAX_SIDE = 1280  # longer photographs are reduced, for detection only: the cost grows with the pixels, the precision not
+MIN_FACE = 0.05  # of the shorter side; smaller faces hold too few pixels to edit and cost most of the image pyramid
+
+
+@dataclass(frozen=True)
+class Face:
+    """One detected face, in pixels of the photograph (x to the right, y down; pixel centres at whole numbers).
+
+    Args:
+        box: x0, y0, x1, y1.
+        landmarks: ``[5, 2]``: the eye, eye, nose tip, mouth corner, mouth corner; left in the picture first.
+        confidence: the detector's probability, 0 to 1.
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: np.ndarray
+    confidence: float
+
+    @property
+    def area(self) -> float:
+        """Box area in square pixels."""
+        return max(0.0, self.box[2] - self.box[0]) * max(0.0, self.box[3] - self.box[1])
+
+    @property
+    def yaw(self) -> float:
+        """How far the nose tip lies from the middle of the eyes and mouth, in interocular distances: 0 frontal, about
+        0.35 at 30 degrees, above 0.6 near profile. Signed, rotation-invariant."""
+        eye, mouth = self.landmarks[:2].mean(0), self.landmarks[3:].mean(0)
+        across = self.landmarks[1] - self.landmarks[0]
+        distance = float(np.hypot(*across)) or 1.0
+        down = mouth - eye
+        t = float(np.dot(self.landmarks[2] - eye, down) / max(float(np.dot(down, down)), 1e-6))
+        return float(np.dot(self.landmarks[2] - (eye + t * down), across / distance) / distance)
+
+
+class FaceDetector:
+    """Finds faces; built once, used for many photographs.
+
+    Args:
+        device: where MTCNN runs.
+        min_confidence: faces the detector is less sure of are not reported, 0 to 1.
+    """
+
+    def __init__(self, device: str = "cpu", *, min_confidence: float = 0.9) -> None:
+        self.device = device
+        self.min_confidence = min_confidence
+        self._mtcnn: MTCNN | None = None
+
+    def _network(self, min_face_size: int) -> MTCNN:
+        if self._mtcnn is None:
+            from facenet_pytorch import MTCNN
+
+            self._mtcnn = MTCNN(keep_all=True, post_process=False, device=self.device)
+        self._mtcnn.min_face_size = min_face_size
+        return self._mtcnn
+
+    def __call__(self, rgb: np.ndarray) -> list[Face]:
+        """Faces of a photograph, largest first.
+
+        Args:
+            rgb: uint8 ``[H, W, 3]``.
+        """
+        import cv2
+
+        height, width = rgb.shape[:2]
+        if min(height, width) < 16:
+            return []
+        scale = min(1.0, MAX_SIDE / max(height, width))
+        small = rgb
+        if scale < 1:
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+        # A border of context on every side: faces that fill the frame are otherwise missed by the first stage.
+        pad = round(0.15 * min(small.shape[:2]))
+        small = cv2.copyMakeBorder(small, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+        shortest = min(small.shape[:2])
+        # The first stage scans 12-pixel windows: a picture under one window has no pyramid at all.
+        network = self._network(min_face_size=max(14, min(round(MIN_FACE * shortest), shortest - 1)))
+        boxes, scores, points = network.detect(small, landmarks=True)
+        if boxes is None:
+            return []
+        x_scale, y_scale = width / (small.shape[1] - 2 * pad), height / (small.shape[0] - 2 * pad)
+        factor = np.array([x_scale, y_scale])
+        faces = []
+        for box, score, landmarks in zip(boxes, scores, points, strict=True):
+            if score is None or score < self.min_confidence:
+                continue
+            corners = (np.asarray(box, np.float64).reshape(2, 2) - pad) * factor
+            x0, y0, x1, y1 = (float(v) for v in corners.ravel())
+            faces.append(Face((x0, y0, x1, y1), (np.asarray(landmarks, np.float64) - pad) * factor, float(score)))
+        return sorted(faces, key=lambda face: -face.area)
+
+    def choose(self, rgb: np.ndarray, which: str | int = "largest") -> list[Face]:
+        """The faces to edit.
+
+        Args:
+            which: ``"largest"``, ``"all"``, or an index into the faces ordered by size (0 the largest).
+
+        Raises:
+            NoFaceError: no face found, or fewer than the index asks for.
+        """
+        faces = self(rgb)
+        if not faces:
+            raise NoFaceError(
+                "no face found: use a photograph with a face that is upright, turned towards the camera and at least "
+                f"{MIN_FACE:.0%} of the shorter side"
+            )
+        if which == "all":
+            return faces
+        if which == "largest":
+            return faces[:1]
+        try:
+            index = int(which)
+        except ValueError:
+            raise NoFaceError(f"face must be 'largest', 'all' or a number, not {which!r}") from None
+        if not 0 <= index < len(faces):
+            raise NoFaceError(
+                f"face {index} was asked for, but {len(faces)} found (0 to {len(faces) - 1}, largest first)"
+            )
+        return [faces[index]]

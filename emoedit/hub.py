@@ -1,0 +1,219 @@
+"""Where weights come from: embedded in this package, a local folder, or the Hugging Face hub; never by running code.
+
+Weights are read from ``.safetensors`` only here; whoever has to read another format does it with a reader that builds
+tensors and plain containers and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emoedit.types import CheckpointError, OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG = "config.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"  # the name diffusers gives them
+EDITOR = "editor.json"
+
+
+def embedded_root() -> Path:
+    """The folder of the embedded models: inside the installed package, or beside it in a source checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "checkpoints"
+    return inside if inside.is_dir() else package.parent / "checkpoints"
+
+
+def embedded_names() -> tuple[str, ...]:
+    """Names of the embedded editors."""
+    return tuple(sorted(path.parent.name for path in embedded_root().glob(f"*/{EDITOR}")))
+
+
+def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None, local_only: bool = False) -> Path:
+    """The folder of an editor: an embedded name, a local folder, or ``owner/name`` on the hub (downloaded and cached).
+
+    Raises:
+        CheckpointError: none of the three; the message says what was tried.
+    """
+    text = os.fspath(name_or_path)
+    if text in embedded_names():
+        return embedded_root() / text
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return folder
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(text, revision=revision, local_files_only=local_only))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            raise CheckpointError(
+                f"there is no folder {text!r} here, and the hub did not give it either ({type(error).__name__}); "
+                f"embedded editors, which need no network: {', '.join(embedded_names()) or 'none in this installation'}"
+            ) from error
+    raise CheckpointError(
+        f"no editor {text!r}: it is no folder, no owner/name of the hub, and none of the embedded editors "
+        f"({', '.join(embedded_names()) or 'none in this installation'})"
+    )
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A json object.
+
+    Raises:
+        CheckpointError: missing, not json, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: this is no model folder, or its download stopped half-way") from None
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as json: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, expected an object")
+    return value
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: missing, truncated, or not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: this is no model folder, or its download stopped half-way")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path | str) -> None:
+    """Compare a state dict with the one a model expects.
+
+    Raises:
+        CheckpointError: keys missing, unexpected, of another shape, or not finite, with the first few of each.
+    """
+    problems = []
+    for title, names in (("missing", expected.keys() - found.keys()), ("unexpected", found.keys() - expected.keys())):
+        if names:
+            problems.append(f"{len(names)} {title} ({', '.join(sorted(names)[:4])}{', …' if len(names) > 4 else ''})")
+    for name in sorted(expected.keys() & found.keys()):
+        if expected[name].shape != found[name].shape:
+            problems.append(f"{name} is {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}")
+        elif found[name].is_floating_point() and not bool(found[name].isfinite().all()):
+            problems.append(f"{name} holds values that are not finite")
+    if problems:
+        rest = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise CheckpointError(f"{path} does not fit: {'; '.join(problems[:6])}{rest}")
+
+
+def write_part(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """``config.json`` and ``diffusion_pytorch_model.safetensors`` in a folder (made if need be)."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file({k: _compact(v.detach().cpu()) for k, v in state.items()}, folder / WEIGHTS, {"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
+
+
+def _compact(tensor: Tensor) -> Tensor:
+    """The tensor in half precision if that loses nothing: weights that were rounded on purpose take half the space."""
+    half = tensor.half()
+    lossless = tensor.is_floating_point() and bool((half.to(tensor.dtype) == tensor).all())
+    return (half if lossless else tensor).contiguous()
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under its name only when it is whole; an existing one is replaced.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is still there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        old = None
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            os.replace(path, old / "x")
+        os.replace(temporary, path)
+        if old is not None:
+            shutil.rmtree(old)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One line of ``emoedit models``.
+
+    Args:
+        name: what to ask for.  role: what it does.  size: bytes.  licence: SPDX or a short phrase.
+        source: where it comes from.  here: whether it can be used now without a network.
+    """
+
+    name: str
+    role: str
+    size: int
+    licence: str
+    source: str
+    here: bool
+
+
+def list_models() -> list[ModelInfo]:
+    """Every model this version can use, embedded ones first."""
+    from importlib.util import find_spec
+
+    models = []
+    for name in embedded_names():
+        folder = embedded_root() / name
+        info = read_json(folder / EDITOR)
+        size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+        role, licence = info.get("role", "editor"), info.get("licence", "?")
+        models.append(ModelInfo(name, role, size, licence, "embedded, trained by this project", True))
+    found = find_spec("facenet_pytorch")
+    models.append(
+        ModelInfo("mtcnn", "face detector", 1_994_000, "MIT", "inside the package facenet-pytorch", found is not None)
+    )
+    models.append(
+        ModelInfo(
+            "face-flex",
+            "VAE 128 px, colour (full-size)",
+            342_800_000,
+            "none given",
+            "weights.pth of github.com/leon-schi/face-flex, by path",
+            False,
+        )
+    )
+    return models

@@ -1,0 +1,173 @@
+"""A photograph in, a photograph out: everything around an editor."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from emoedit.editors import Editor, load_editor
+from emoedit.faces.align import Alignment, align
+from emoedit.faces.detect import Face, FaceDetector
+from emoedit.faces.paste import MODES, Mode, face_mask, mouth_mask, paste
+from emoedit.pictures import Picture, load_picture, save_picture
+from emoedit.types import Edit, EditError, Inversion
+
+
+@dataclass(frozen=True)
+class OpenPhoto:
+    """A photograph that has been read, its faces found and inverted: ready for any number of edits.
+
+    Args:
+        picture: the pixels and what came with them.
+        faces: the N faces to edit, largest first.
+        alignments: one a face.
+        inversion: of the N aligned crops.
+        seconds: what reading, detecting and inverting took.
+    """
+
+    picture: Picture
+    faces: tuple[Face, ...]
+    alignments: tuple[Alignment, ...]
+    inversion: Inversion
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PhotoEdit:
+    """One edited photograph.
+
+    Args:
+        image: PIL picture of the photograph's own size, colour profile and metadata in ``.info``.
+        source: the photograph as PIL picture.
+        faces: the faces that were edited.
+        edit: emotion and strength.
+        editor: name of the editor.
+        seed: of the noise an editor draws (one that draws none ignores it).
+        seconds: what this edit took, without reading, detection and inversion.
+    """
+
+    image: Image.Image
+    source: Image.Image
+    faces: tuple[Face, ...]
+    edit: Edit
+    editor: str
+    seed: int
+    seconds: float
+
+    @property
+    def face(self) -> Face:
+        """The largest edited face."""
+        return self.faces[0]
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the picture (format by suffix); whole or not at all.
+
+        Raises:
+            OutputError: it exists and ``overwrite`` is not set, or cannot be written.
+        """
+        save_picture(self.image, path, overwrite=overwrite)
+        return Path(path)
+
+
+class PhotoEditor:
+    """Detection, alignment and paste-back around an editor; built once, used for many photographs.
+
+    Args:
+        editor: an :class:`emoedit.editors.Editor` or the name of one.
+        detector: default: MTCNN on the editor's device.
+        mode: how the change is put back (:mod:`emoedit.faces.paste`).
+    """
+
+    def __init__(
+        self, editor: Editor | str = "vae", *, detector: FaceDetector | None = None, mode: Mode = "warp"
+    ) -> None:
+        if mode not in MODES:
+            raise EditError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+        self.editor = load_editor(editor) if isinstance(editor, str | os.PathLike) else editor
+        self.detector = detector or FaceDetector(str(self.editor.device))
+        self.mode: Mode = mode
+
+    def open(self, photo: Any, face: str | int = "largest", *, seed: int = 0) -> OpenPhoto:
+        """Read a photograph, find its faces, invert them.
+
+        Args:
+            photo: a path, bytes, PIL picture, array or tensor (:func:`emoedit.pictures.load_picture`); not modified.
+            face: ``"largest"``, ``"all"``, or an index by size.
+
+        Raises:
+            ImageError, NoFaceError
+        """
+        start = time.perf_counter()
+        picture = load_picture(photo)
+        faces = self.detector.choose(picture.rgb, face)
+        backbone = self.editor.backbone
+        alignments = tuple(align(found.landmarks, backbone.crop) for found in faces)
+        plane = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY) if backbone.channels == 1 else picture.rgb
+        crops = np.stack([a.crop(plane) for a in alignments]).astype(np.float32)
+        x = torch.from_numpy(crops.reshape(*crops.shape[:3], backbone.channels)).permute(0, 3, 1, 2) / 127.5 - 1
+        generator = torch.Generator().manual_seed(seed)
+        inversion = self.editor.invert(x, generator=generator)
+        return OpenPhoto(picture, tuple(faces), alignments, inversion, time.perf_counter() - start)
+
+    def edit(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit]:
+        """The edits of an open photograph, one after the other.
+
+        Strength 0 gives the photograph itself, bit for bit.
+        """
+        spec = self.editor.backbone.crop
+        mask = face_mask(spec.resolution, spec.scale, spec.down)
+        mouth = mouth_mask(spec.resolution, spec.scale, spec.down)
+        before = _levels(photo.inversion.extras["reconstruction"])
+        source = photo.picture.to_pil()
+        drawn = self.editor.decode(photo.inversion, edits)
+        for edit in edits:
+            start = time.perf_counter()
+            after = _levels(next(drawn))
+            rgb = photo.picture.rgb
+            if edit.strength:
+                for number, alignment in enumerate(photo.alignments):
+                    rgb = paste(rgb, alignment, before[number], after[number], mask, mouth, mode=self.mode)
+            image = photo.picture.to_pil(rgb)
+            seconds = time.perf_counter() - start
+            yield PhotoEdit(image, source, photo.faces, edit, self.editor.name, seed, seconds)
+
+
+def _levels(x: torch.Tensor) -> np.ndarray:
+    """``[N, C, R, R]`` in [-1, 1] as grey levels: float32 ``[N, R, R]`` or ``[N, R, R, 3]``, 0 to 255."""
+    levels = ((x.float() + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy()
+    return np.ascontiguousarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+
+
+def edit(
+    photo: Any,
+    emotion: str = "happy",
+    *,
+    editor: str | Editor | PhotoEditor = "vae",
+    strength: float = 1.0,
+    face: str | int = "largest",
+    seed: int = 0,
+) -> PhotoEdit:
+    """Change the emotion a face shows in a photograph.
+
+    Args:
+        photo: a path, bytes, PIL picture, array or tensor.
+        emotion: a name or algebra on names (``"happy - 0.4*surprised"``).
+        editor: a name, or what :func:`emoedit.load_editor` returned (loaded once, used for many photographs).
+        strength: 0 the photograph itself, 1 the fitted effect.
+        face: ``"largest"``, ``"all"``, or an index by size.
+
+    Raises:
+        ImageError, NoFaceError, UnknownNameError, EditError, CheckpointError
+    """
+    asked = Edit(emotion, strength)
+    photo_editor = editor if isinstance(editor, PhotoEditor) else PhotoEditor(editor)
+    return next(photo_editor.edit(photo_editor.open(photo, face, seed=seed), [asked], seed=seed))

@@ -1,0 +1,131 @@
+"""Parts by name: editors, backbones and steerings, of this package or of an installed plugin.
+
+Nothing is imported before it is asked for, so that ``import emoedit`` loads no deep-learning framework.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from emoedit.emotions import fold_name, unknown_name
+from emoedit.types import EmoEditError
+
+T = TypeVar("T")
+
+
+class RegistryError(EmoEditError):
+    """A name that is registered twice, or whose object cannot be imported."""
+
+
+class Registry(Generic[T]):
+    """A mapping from names to objects that are imported when they are first asked for.
+
+    Names are compared without regard to case, spaces, hyphens and underscores. What is registered precedes plugins: one
+    that claims a taken name is ignored with a warning.
+
+    Args:
+        kind: what is registered, for messages ("backbone").
+        group: the entry-point group in which other distributions offer theirs ("emoedit.backbones").
+    """
+
+    def __init__(self, kind: str, group: str) -> None:
+        self._kind = kind
+        self._group = group
+        self._names: dict[str, str] = {}  # folded name or alias -> name
+        self._values: dict[str, T | EntryPoint] = {}
+        self._discovered = False
+
+    def register(self, name: str, target: T | str | None = None, *, aliases: Collection[str] = ()) -> Callable[[T], T]:
+        """Add an object, or where to import it from; without a target, a decorator that adds what it decorates.
+
+        Args:
+            name: what :meth:`names` lists.
+            target: the object, or ``"module:attribute"``, which is imported by the first :meth:`get`.
+            aliases: other names that lead to it.
+
+        Returns:
+            The decorator, which hands back what it is given; to be ignored where a target was passed.
+
+        Raises:
+            RegistryError: a name or alias is taken, or a string is not of the form ``"module:attribute"``.
+        """
+
+        def add(value: T) -> T:
+            self._add(name, value, aliases)
+            return value
+
+        if isinstance(target, str):
+            if not all(part.isidentifier() for part in target.replace(":", ".", 1).split(".")) or ":" not in target:
+                raise RegistryError(f"{self._kind} {name!r}: expected 'module:attribute', not {target!r}")
+            self._add(name, EntryPoint(name, target, self._group), aliases)
+        elif target is not None:
+            add(target)
+        return add
+
+    def get(self, name: str) -> T:
+        """The object of a name or alias, imported if it has not been yet.
+
+        Raises:
+            UnknownNameError: there is none; the message holds the nearest names.
+            RegistryError: it is known, but importing it fails.
+        """
+        key = fold_name(name)
+        if key not in self._names:
+            self._discover()
+        if key not in self._names:
+            raise unknown_name(self._kind, name, self._names)
+        found = self._names[key]
+        value = self._values[found]
+        if isinstance(value, EntryPoint):
+            value = self._values[found] = self._load(value)
+        return value
+
+    def names(self) -> tuple[str, ...]:
+        """All names in alphabetical order, those of plugins included and aliases not; imports nothing."""
+        self._discover()
+        return tuple(sorted(self._values))
+
+    def _add(self, name: str, value: T | EntryPoint, aliases: Collection[str] = ()) -> None:
+        keys = {fold_name(alias): alias for alias in (*aliases, name)}
+        for key, alias in keys.items():
+            if not key:
+                raise RegistryError(f"a {self._kind} cannot have an empty name")
+            if key in self._names:
+                raise RegistryError(f"the {self._kind} name {alias!r} is already taken by {self._names[key]!r}")
+        self._values[name] = value
+        self._names.update(dict.fromkeys(keys, name))
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        for plugin in entry_points(group=self._group):
+            try:
+                self._add(plugin.name, plugin)
+            except RegistryError as error:
+                warnings.warn(f"ignoring {_describe(plugin)}: {error}", stacklevel=3)
+
+    def _load(self, entry: EntryPoint) -> Any:
+        try:
+            return entry.load()
+        except EmoEditError:  # already says what to do, such as which extra to install
+            raise
+        except Exception as error:  # a plugin can fail in any way
+            why = f"{type(error).__name__}: {error}"
+            raise RegistryError(f"{self._kind} {entry.name!r} ({_describe(entry)}) cannot be loaded: {why}") from error
+
+
+def _describe(entry: EntryPoint) -> str:
+    return entry.value if entry.dist is None else f"{entry.value} of the installed package {entry.dist.name}"
+
+
+EDITORS: Registry[Any] = Registry("editor", "emoedit.editors")  # recipes: a backbone and its steerings
+BACKBONES: Registry[type] = Registry("backbone", "emoedit.backbones")
+STEERINGS: Registry[type] = Registry("steering", "emoedit.steerings")
+
+EDITORS.register("vae", "emoedit.editors:VAE_RECIPE")
+BACKBONES.register("vae", "emoedit.backbones.vae:VAEBackbone")
+STEERINGS.register("directions", "emoedit.steering.directions:LatentDirections")

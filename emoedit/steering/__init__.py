@@ -1,0 +1,1 @@
+"""What knows emotions: fitted, small, and the only thing an edit needs beside a frozen backbone."""

@@ -1,0 +1,60 @@
+"""What every steering offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from emoedit.backbones.base import Backbone
+from emoedit.emotions import resolve
+from emoedit.types import Control, Edit, EditError, Inversion
+
+
+class Steering(nn.Module, ABC):
+    """Turns edits into a control.
+
+    Attributes:
+        emotions: the names it was fitted for; every other name has to resolve to a mixture of these.
+    """
+
+    emotions: tuple[str, ...]
+
+    @abstractmethod
+    def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
+        """The control for a batch: one edit for each picture of the inversion.
+
+        Raises:
+            EditError: as many edits as pictures are needed.
+            UnknownNameError: an emotion that does not resolve to this steering's own.
+        """
+
+    @abstractmethod
+    def save_pretrained(self, folder: Path) -> None:
+        """Write ``config.json`` and the weights (safetensors)."""
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(cls, folder: Path) -> Self:
+        """Read what :meth:`save_pretrained` wrote.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or of another shape.
+        """
+
+    def weights(self, inversion: Inversion, edits: Sequence[Edit]) -> Tensor:
+        """Strength times mixture weight, ``[N, number of emotions]``."""
+        if len(edits) != len(inversion):
+            raise EditError(f"{len(edits)} edits for {len(inversion)} pictures; one edit a picture is needed")
+        rows = [[0.0] * len(self.emotions) for _ in edits]
+        for row, edit in zip(rows, edits, strict=True):
+            for name, weight in resolve(edit.emotion, self.emotions).items():
+                row[self.emotions.index(name)] = edit.strength * weight
+        out = torch.tensor(rows, dtype=torch.float64).to(inversion.latent)
+        if not bool(out.isfinite().all()):
+            raise EditError("strength times weight is too large for a 32-bit number")
+        return out

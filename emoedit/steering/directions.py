@@ -1,0 +1,185 @@
+"""Directions in a latent space, in closed form.
+
+A direction is a difference of class means taken inside one data set (so that what differs between data sets, such as
+blur or light, cancels), averaged over data sets, as in Larsen et al. 2016 (arXiv 1512.09300) and Haas et al. 2024.
+A linear discriminant over the same means (Fisher 1936; shared covariance) says what the source already shows, so that
+"neutral" is an edit too and a smile is taken away before sadness is put on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from emoedit import hub
+from emoedit.backbones.base import Backbone
+from emoedit.steering.base import Steering
+from emoedit.types import CheckpointError, Control, DataError, Edit, Inversion
+
+
+class LatentDirections(Steering):
+    """``shift`` = strength x (direction of the target - what the source already shows).
+
+    Args:
+        emotions: names, E of them; ``"neutral"`` may be one: its direction is zero.
+        directions: ``[E, D]``, from neutral to the emotion at strength 1.
+        readout, offset: ``[E, D]`` and ``[E]``: logits of the source's own expression are ``latent @ readout.T +
+            offset``. Both or neither; without them the source is taken to be neutral.
+    """
+
+    def __init__(
+        self, emotions: Sequence[str], directions: Tensor, readout: Tensor | None = None, offset: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.emotions = tuple(emotions)
+        if directions.ndim != 2 or len(directions) != len(self.emotions):
+            raise CheckpointError(
+                f"directions {tuple(directions.shape)} for {len(self.emotions)} emotions; expected [E, D]"
+            )
+        if (readout is None) != (offset is None) or (readout is not None and readout.shape != directions.shape):
+            raise CheckpointError("readout and offset come together, shaped like directions and their first dimension")
+        self.register_buffer("directions", directions.float())
+        self.register_buffer("readout", None if readout is None else readout.float())
+        self.register_buffer("offset", None if offset is None else offset.float())
+
+    def save_pretrained(self, folder: Path) -> None:
+        hub.write_part(folder, {"emotions": list(self.emotions)}, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Self:
+        config = hub.read_json(folder / hub.CONFIG)
+        emotions = config.get("emotions")
+        if not isinstance(emotions, list) or not all(isinstance(name, str) for name in emotions):
+            raise CheckpointError(f"{folder / hub.CONFIG}: 'emotions' must be a list of names, found {emotions!r}")
+        state = hub.read_weights(folder / hub.WEIGHTS)
+        if "directions" not in state:
+            raise CheckpointError(f"{folder / hub.WEIGHTS} holds no 'directions', only {', '.join(state) or 'nothing'}")
+        model = cls(emotions, state["directions"], state.get("readout"), state.get("offset"))
+        hub.check_state(model.state_dict(), state, folder / hub.WEIGHTS)
+        return model.eval()
+
+    def shown(self, latent: Tensor) -> Tensor:
+        """How surely the source shows each emotion, ``[N, E]`` in [0, 1]; 0 up to even odds, so that a doubtful reading
+        of a neutral face changes nothing."""
+        if self.readout is None:
+            return latent.new_zeros(len(latent), len(self.emotions))
+        probability = (latent @ self.readout.T + self.offset).softmax(1)
+        return (2 * probability - 1).clamp_min(0)
+
+    def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
+        latent = inversion.latent
+        if latent.shape[1:] != self.directions.shape[1:]:
+            raise CheckpointError(
+                f"these directions are for a latent of {tuple(self.directions.shape[1:])}, the backbone's is "
+                f"{tuple(latent.shape[1:])}"
+            )
+        weights = self.weights(inversion, edits)
+        # What is shown is taken away in proportion to the strength, but never what is asked for.
+        asked = weights.abs() > 0
+        strength = weights.abs().amax(1, keepdim=True) * torch.where(weights.sum(1, keepdim=True) < 0, -1.0, 1.0)
+        shown = self.shown(latent).masked_fill(asked, 0)
+        return Control(shift=(weights - strength * shown) @ self.directions)
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """The latents of one data set in numbers, enough for every closed form here.
+
+    Args:
+        counts: ``{emotion: n}``.  means: ``{emotion: [D]}``.  scatter: ``[D, D]``, summed within classes.
+    """
+
+    counts: Mapping[str, int]
+    means: Mapping[str, Tensor]
+    scatter: Tensor
+
+
+def class_statistics(latents: Tensor, labels: Sequence[str]) -> ClassStatistics:
+    """Counts, means and within-class scatter of ``[N, D]`` latents with N labels (in float64)."""
+    latents = latents.double()
+    counts: dict[str, int] = {}
+    means: dict[str, Tensor] = {}
+    scatter = latents.new_zeros(latents.shape[1], latents.shape[1])
+    for emotion in sorted(set(labels)):
+        rows = latents[torch.tensor([label == emotion for label in labels])]
+        counts[emotion], means[emotion] = len(rows), rows.mean(0)
+        centred = rows - means[emotion]
+        scatter += centred.T @ centred
+    return ClassStatistics(counts, means, scatter)
+
+
+def project_out(directions: Tensor, share: float) -> Tensor:
+    """Each direction less a share of what the other directions' span explains of it, at its old length.
+
+    Args:
+        directions: ``[E, D]``.  share: 0 leaves them, 1 makes each orthogonal to all others.
+    """
+    out = []
+    for i, direction in enumerate(directions):
+        others = torch.cat([directions[:i], directions[i + 1 :]])
+        basis = torch.linalg.qr(others.T).Q
+        reduced = direction - share * basis @ (basis.T @ direction)
+        out.append(reduced * direction.norm() / reduced.norm().clamp_min(1e-12))
+    return torch.stack(out)
+
+
+def fit_directions(
+    sets: Mapping[str, ClassStatistics],
+    emotions: Sequence[str],
+    *,
+    trust: Mapping[str, float],
+    gains: Mapping[str, float],
+    projection: float = 0.0,
+    shrinkage: float = 0.1,
+    min_count: int = 20,
+) -> LatentDirections:
+    """Directions and readout from class statistics of several data sets.
+
+    Args:
+        emotions: the targets; ``"neutral"`` is put first.
+        trust: data set -> how much one of its pictures counts.
+        gains: emotion -> what the mean difference is multiplied with at strength 1: the mean of a class is paler than a
+            face that plainly shows it.
+        projection: :func:`project_out`'s share.
+        shrinkage: of the within-class covariance towards a multiple of the identity (Friedman 1989), 0 to 1.
+        min_count: fewer pictures of an emotion or of neutral than this in a data set say nothing there.
+
+    Raises:
+        DataError: no data set has enough pictures of an emotion.
+    """
+    targets = [name for name in emotions if name != "neutral"]
+    rows = []
+    for emotion in targets:
+        total, weight_sum = None, 0.0
+        for name, stats in sets.items():
+            n, n_neutral = stats.counts.get(emotion, 0), stats.counts.get("neutral", 0)
+            if min(n, n_neutral) < min_count:
+                continue
+            # The variance of a difference of means falls with the harmonic mean of the counts.
+            weight = trust[name] * n * n_neutral / (n + n_neutral)
+            difference = stats.means[emotion] - stats.means["neutral"]
+            total = weight * difference if total is None else total + weight * difference
+            weight_sum += weight
+        if total is None:
+            raise DataError(f"no data set has {min_count} pictures of {emotion!r} and of neutral")
+        rows.append(total / weight_sum)
+    plain = torch.stack(rows)
+    dimension = plain.shape[1]
+    pooled = sum(trust[name] * stats.scatter for name, stats in sets.items())
+    pooled = pooled / sum(trust[name] * sum(stats.counts.values()) for name, stats in sets.items())
+    spread = pooled.diagonal().mean()
+    covariance = (1 - shrinkage) * pooled + shrinkage * spread * torch.eye(dimension, dtype=pooled.dtype)
+    # The readout is placed where the most trusted data set's neutral faces are: that is what photographs look like.
+    home = max(sets, key=lambda name: trust[name] * sets[name].counts.get("neutral", 0))
+    neutral = sets[home].means["neutral"]
+    means = torch.cat([neutral[None], neutral + plain])
+    readout = torch.linalg.solve(covariance, means.T).T
+    offset = -0.5 * (means * readout).sum(1)
+    gain = torch.tensor([gains.get(name, 1.0) for name in targets], dtype=plain.dtype)[:, None]
+    steered = torch.cat([torch.zeros_like(neutral)[None], project_out(plain, projection) * gain])
+    return LatentDirections(["neutral", *targets], steered.float(), readout.float(), offset.float())

@@ -1,0 +1,1 @@
+"""Training and fitting: data sets, preparation, one accelerate loop, losses."""

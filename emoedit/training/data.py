@@ -1,0 +1,83 @@
+"""Prepared crops as training batches. The batch of a step is a pure function of (seed, step, process): a resumed or a
+distributed run sees what an uninterrupted one would have seen, and nothing has to be stored for it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from emoedit.types import DataError
+
+
+class CropSet:
+    """What :func:`emoedit.training.prepare.prepare` wrote. Pixels stay on disk (memory-mapped) until asked for.
+
+    Attributes:
+        rows: the index, a dict a crop.  crops: uint8 ``[N, R, R]``.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        if not (folder / "crops.npy").is_file() or not (folder / "index.csv").is_file():
+            raise DataError(f"{folder}: no prepared crops there (crops.npy, index.csv); run the preparation first")
+        self.crops = np.load(folder / "crops.npy", mmap_mode="r")
+        with (folder / "index.csv").open(newline="") as file:
+            self.rows = list(csv.DictReader(file))
+        if len(self.rows) != len(self.crops):
+            raise DataError(f"{folder}: index.csv has {len(self.rows)} rows for {len(self.crops)} crops; prepare again")
+
+    def column(self, name: str) -> np.ndarray:
+        """One column of the index, ``[N]`` of str."""
+        return np.array([row[name] for row in self.rows])
+
+    def where(self, **equal: str) -> np.ndarray:
+        """Positions of the rows whose columns equal these values."""
+        hit = np.ones(len(self.rows), bool)
+        for name, value in equal.items():
+            hit &= self.column(name) == value
+        return np.flatnonzero(hit)
+
+    def pixels(self, positions: np.ndarray, resolution: int) -> Tensor:
+        """Crops at a resolution: float ``[N, 1, R, R]`` in [-1, 1]."""
+        order = np.argsort(positions)  # reading forwards keeps a memory-mapped file on a slow disk fast
+        raw = np.empty((len(positions), *self.crops.shape[1:]), np.uint8)
+        raw[order] = self.crops[positions[order]]
+        x = torch.from_numpy(raw)[:, None].float()
+        if x.shape[-1] != resolution:
+            x = F.interpolate(x, size=(resolution, resolution), mode="bilinear", antialias=True, align_corners=False)
+        return x / 127.5 - 1
+
+
+class MixtureBatches:
+    """Batches in which every data set has a fixed share, flipped at random.
+
+    Args:
+        shares: data set name -> share of every batch (normalised to sum to 1).
+        split: which split to draw from.
+    """
+
+    def __init__(
+        self, crops: CropSet, shares: Mapping[str, float], *, batch_size: int, resolution: int, split: str, seed: int
+    ) -> None:
+        self.crops, self.batch_size, self.resolution, self.seed = crops, batch_size, resolution, seed
+        self.pools = [crops.where(data=name, split=split) for name in shares]
+        empty = [name for name, pool in zip(shares, self.pools, strict=True) if not len(pool)]
+        if empty:
+            raise DataError(f"no crop of {', '.join(empty)} in split {split!r}")
+        weights = np.array(list(shares.values()), float)
+        self.weights = weights / weights.sum()
+
+    def __call__(self, step: int, process: int = 0) -> Tensor:
+        """Batch of a step: float ``[B, 1, R, R]`` in [-1, 1]."""
+        rng = np.random.default_rng((self.seed, step, process))
+        counts = rng.multinomial(self.batch_size, self.weights)
+        chosen = np.concatenate([rng.choice(pool, n) for pool, n in zip(self.pools, counts, strict=True)])
+        x = self.crops.pixels(chosen, self.resolution)
+        flip = torch.from_numpy(rng.random(self.batch_size) < 0.5)
+        return torch.where(flip[:, None, None, None], x.flip(-1), x)

@@ -1,0 +1,258 @@
+"""From labelled pictures to aligned luminance crops on disk, once, with everything that was dropped and why.
+
+Written to the output folder:
+
+- ``crops.npy``: uint8 ``[N, R, R]``, read with ``mmap_mode="r"`` so that a set larger than memory streams;
+- ``index.csv``: a row a crop: data set, name, emotion, person, split, confidence, yaw, coverage, detail;
+- ``report.json``: how many were kept, how many dropped for which reason, and the names.
+
+Detections are cached by content, so preparing again at another size or crop costs only the resampling.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from emoedit.faces.align import CropSpec, align
+from emoedit.faces.detect import Face, FaceDetector
+from emoedit.training.readers import Sample
+from emoedit.types import DataError, ImageError
+
+FIELDS = ("data", "name", "emotion", "person", "split", "confidence", "yaw", "coverage", "detail")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What is kept.
+
+    Args:
+        min_confidence: of the detector, 0 to 1.
+        max_yaw: of :attr:`emoedit.faces.detect.Face.yaw`; 0.45 is about 35 degrees.
+        min_coverage: share of the crop that lies inside the picture, 0 to 1.
+        min_contrast: standard deviation of the crop's luminance, 0 to 127.
+    """
+
+    min_confidence: float = 0.95
+    max_yaw: float = 0.45
+    min_coverage: float = 0.5
+    min_contrast: float = 12.0
+
+
+def _pixels(sample: Sample) -> np.ndarray:
+    """uint8 ``[H, W, 3]`` of a sample."""
+    if isinstance(sample.picture, np.ndarray):
+        return np.repeat(sample.picture[..., None], 3, -1) if sample.picture.ndim == 2 else sample.picture
+    from emoedit.pictures import load_picture
+
+    return load_picture(sample.picture).rgb
+
+
+def _central(faces: list[Face], height: int, width: int) -> Face:
+    """The face a labelled picture is about: large and near the middle."""
+    middle = np.array([width, height]) / 2
+
+    def merit(face: Face) -> float:
+        centre = np.array([face.box[0] + face.box[2], face.box[1] + face.box[3]]) / 2
+        return face.area / (height * width) - float(np.hypot(*(centre - middle))) / max(height, width)
+
+    return max(faces, key=merit)
+
+
+# Both once a worker process: MTCNN takes longer to build than to run, and the cache longer to send than to look up in.
+_detector: FaceDetector | None = None
+_cached: Mapping[str, list] = {}
+
+
+def _start_worker(cached: Mapping[str, list]) -> None:
+    import cv2
+    import torch
+
+    global _detector, _cached
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _detector = FaceDetector(min_confidence=0.5)
+    _cached = cached
+
+
+def _prepare_one(sample: Sample, spec: CropSpec, keep: Filter) -> tuple:
+    """(content key, detection or None, reason it was dropped or None, crop or None, row or None)."""
+    import cv2
+
+    assert _detector is not None
+    try:
+        rgb = _pixels(sample)
+    except ImageError as error:
+        return None, None, f"unreadable: {error}", None, None
+    key = hashlib.sha1(np.ascontiguousarray(rgb)).hexdigest()
+    if key in _cached:
+        found = _cached[key]
+    else:
+        faces = _detector(rgb)
+        found = []
+        if faces:
+            face = _central(faces, *rgb.shape[:2])
+            found = [[*face.box], face.landmarks.round(3).tolist(), face.confidence]
+    if not found:
+        return key, found, "no face", None, None
+    face = Face(tuple(found[0]), np.array(found[1]), found[2])
+    if face.confidence < keep.min_confidence:
+        return key, found, "unsure face", None, None
+    if abs(face.yaw) > keep.max_yaw:
+        return key, found, "extreme pose", None, None
+    alignment = align(face.landmarks, spec)
+    coverage = alignment.coverage(*rgb.shape[:2])
+    if coverage < keep.min_coverage:
+        return key, found, "cut off", None, None
+    crop = alignment.crop(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
+    if crop.std() < keep.min_contrast:
+        return key, found, "no contrast", None, None
+    row = {
+        "data": "",
+        "name": sample.name,
+        "emotion": sample.emotion,
+        "person": sample.person or "",
+        "split": sample.split or "",
+        "confidence": f"{face.confidence:.4f}",
+        "yaw": f"{face.yaw:.3f}",
+        "coverage": f"{coverage:.3f}",
+        "detail": f"{1 / alignment.zoom:.3f}",
+    }
+    return key, found, None, crop, row
+
+
+def _hash(crop: np.ndarray) -> bytes:
+    """256-bit difference hash: equal for re-encoded copies of one picture, different for two pictures of one person."""
+    import cv2
+
+    small = cv2.resize(crop, (17, 16), interpolation=cv2.INTER_AREA).astype(np.int16)
+    return np.packbits(small[:, 1:] > small[:, :-1]).tobytes()
+
+
+def split_of(data: str, name: str, person: str | None, *, valid: float = 0.05) -> str:
+    """``"train"`` or ``"valid"``: by person where one is known, by picture else; the same on every machine."""
+    digest = hashlib.sha1(f"{data}/{person or name}".encode()).digest()
+    return "valid" if int.from_bytes(digest[:4], "big") / 2**32 < valid else "train"
+
+
+def _chunks(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]
+
+
+def prepare(
+    sets: Mapping[str, Sequence[Sample]],
+    output: str | Path,
+    spec: CropSpec,
+    *,
+    keep: Filter = Filter(),  # noqa: B008 - frozen
+    workers: int | None = None,
+) -> dict:
+    """Detect, align, filter and write the crops of several data sets.
+
+    Args:
+        sets: samples by data set name.
+        output: folder; created.
+        workers: processes, one thread each; default: one a core.
+
+    Returns:
+        The report: ``kept`` {data: n}, ``emotions`` {data: {emotion: n}}, ``dropped`` {reason: {data: n}}, ``names``
+        {reason: [data/name]}.
+
+    Raises:
+        DataError: nothing was left.
+    """
+    from tqdm import tqdm
+
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    cache_file = output / "detections.jsonl"
+    cached: dict[str, list] = {}
+    if cache_file.is_file():
+        for line in cache_file.read_text().splitlines():
+            try:
+                key, found = json.loads(line)
+            except ValueError:
+                continue  # the last line of a run that was killed while writing it: detected again below
+            cached[key] = found
+    workers = workers or os.cpu_count() or 1
+    total = sum(map(len, sets.values()))
+    temporary = output / "crops.part.npy"
+    crops = np.lib.format.open_memmap(temporary, "w+", np.uint8, (total, spec.resolution, spec.resolution))
+    rows: list[dict] = []
+    dropped: dict[str, Counter] = {}
+    names: dict[str, list[str]] = {}
+    seen: set[bytes] = set()
+    new_names: Counter = Counter()
+    job = partial(_prepare_one, spec=spec, keep=keep)
+    with (
+        ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(dict(cached),)) as pool,
+        cache_file.open("a") as cache,
+        tqdm(total=total, unit="picture", smoothing=0.05) as bar,
+    ):
+        for data, samples in sets.items():
+            for chunk in _chunks(samples, 2048):
+                results = pool.map(job, chunk, chunksize=32)
+                for sample, (key, found, reason, crop, row) in zip(chunk, results, strict=True):
+                    bar.update()
+                    if key is not None and key not in cached:
+                        cached[key] = found
+                        cache.write(json.dumps([key, found]) + "\n")
+                    if reason is None and (fingerprint := _hash(crop)) in seen:
+                        reason = "duplicate"
+                    if reason is not None:
+                        kind = reason.split(":")[0]
+                        dropped.setdefault(kind, Counter())[data] += 1
+                        names.setdefault(kind, []).append(f"{data}/{sample.name}")
+                        continue
+                    seen.add(fingerprint)
+                    crops[len(rows)] = crop
+                    row["data"] = data
+                    row["split"] = row["split"] or split_of(data, sample.name, sample.person)
+                    rows.append(row)
+                    new_names[data] += 1
+    if not rows:
+        reasons = ", ".join(f"{sum(c.values())} {kind}" for kind, c in dropped.items()) or "no pictures given"
+        raise DataError(f"no usable picture in {', '.join(sets) or 'no data set'}: {reasons}")
+    crops.flush()
+    del crops
+    _shrink(temporary, output / "crops.npy", len(rows), spec.resolution)
+    with (output / "index.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+    emotions: dict[str, Counter] = {}
+    for row in rows:
+        emotions.setdefault(row["data"], Counter())[row["emotion"]] += 1
+    report = {
+        "crop": spec.__dict__,
+        "kept": dict(new_names),
+        "emotions": {data: dict(counts.most_common()) for data, counts in emotions.items()},
+        "dropped": {kind: dict(counts) for kind, counts in dropped.items()},
+        "names": names,
+    }
+    (output / "report.json").write_text(json.dumps(report, indent=1))
+    return report
+
+
+def _shrink(source: Path, target: Path, count: int, resolution: int) -> None:
+    """The first ``count`` crops of a memory-mapped file, under the final name."""
+    full = np.load(source, mmap_mode="r")
+    shrunk = target.with_suffix(".new.npy")
+    out = np.lib.format.open_memmap(shrunk, "w+", np.uint8, (count, resolution, resolution))
+    for start in range(0, count, 4096):
+        out[start : start + 4096] = full[start : min(start + 4096, count)]
+    out.flush()
+    del out, full
+    shrunk.replace(target)
+    source.unlink()

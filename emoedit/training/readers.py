@@ -1,0 +1,190 @@
+"""Labelled picture collections, as their authors ship them, read into one list of :class:`Sample`.
+
+Four layouts: a folder with a labels csv, a folder a class, FER-2013's own csv, CelebA's attribute file.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emoedit.emotions import canonical
+from emoedit.types import DataError, UnknownNameError
+
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+FER_LABELS = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")  # FER-2013's own order, 0 to 6
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled picture.
+
+    Args:
+        picture: a path, or the pixels themselves (uint8 ``[H, W]``).
+        emotion: canonical name.
+        person: who it shows, None where the data set does not say.
+        name: unique inside its data set.
+        split: the data set's own split, None where it has none.
+    """
+
+    picture: Path | np.ndarray
+    emotion: str
+    name: str
+    person: str | None = None
+    split: str | None = None
+
+
+def _emotion(label: str, where: str) -> str:
+    try:
+        return canonical(label)
+    except UnknownNameError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _rows(path: Path, *required: str) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in required if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(
+                f"{path}: no column {', '.join(missing)}; found {', '.join(reader.fieldnames or ()) or 'nothing'}"
+            )
+        rows = list(reader)
+    short = next((i for i, row in enumerate(rows) if any(row[name] is None for name in required)), None)
+    if short is not None:
+        raise DataError(f"{path}: row {short + 2} has fewer fields than the header")
+    return rows
+
+
+def read_labels_csv(csv_path: str | Path, images: str | Path | None = None) -> list[Sample]:
+    """A csv with columns ``image`` and ``emotion``, and ``person`` and ``split`` if known.
+
+    Args:
+        images: the folder the names are relative to; default: ``images`` beside the csv if it is there, else beside it.
+
+    Raises:
+        DataError: no such file, no such column, an unknown emotion, a picture that is not there.
+    """
+    csv_path = Path(csv_path)
+    rows = _rows(csv_path, "image", "emotion")
+    beside = csv_path.parent / "images"
+    root = Path(images) if images is not None else beside if beside.is_dir() else csv_path.parent
+    samples = []
+    for row in rows:
+        picture = root / row["image"]
+        if not picture.is_file():
+            raise DataError(f"{csv_path}: {picture} is not there")
+        emotion = _emotion(row["emotion"], str(csv_path))
+        samples.append(Sample(picture, emotion, row["image"], row.get("person") or None, row.get("split") or None))
+    return samples
+
+
+def read_class_folders(root: str | Path) -> list[Sample]:
+    """A folder a class: ``root/happy/*.jpg``, ``root/sad/*.png`` and so on; folder names are emotions or aliases.
+
+    Raises:
+        DataError: no such folder, a folder whose name is no emotion, no picture at all.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    samples = []
+    for folder in sorted(p for p in root.iterdir() if p.is_dir()):
+        emotion = _emotion(folder.name, str(root))
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        samples += [Sample(path, emotion, f"{folder.name}/{path.name}") for path in files]
+    if not samples:
+        raise DataError(f"{root}: no picture in any folder; expected {root.name}/EMOTION/*.jpg")
+    return samples
+
+
+def read_fer_csv(path: str | Path) -> list[Sample]:
+    """FER-2013's ``fer2013.csv``: columns ``emotion`` (0 to 6), ``pixels`` (2304 grey values), ``Usage``."""
+    path = Path(path)
+    samples = []
+    splits = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
+    for number, row in enumerate(_rows(path, "emotion", "pixels", "Usage")):
+        where = f"{path}: row {number + 2}"
+        try:
+            emotion = FER_LABELS[int(row["emotion"])] if int(row["emotion"]) >= 0 else None
+            pixels = np.array(row["pixels"].split(), dtype=np.int64)
+        except (ValueError, IndexError, OverflowError):
+            raise DataError(f"{where}: emotion must be 0 to 6 and pixels whole numbers") from None
+        if emotion is None or pixels.shape != (48 * 48,) or pixels.min() < 0 or pixels.max() > 255:
+            raise DataError(f"{where}: expected 2304 values from 0 to 255 and an emotion from 0 to 6")
+        if row["Usage"] not in splits:
+            raise DataError(f"{where}: Usage is {row['Usage']!r}, expected one of {', '.join(splits)}")
+        picture = pixels.astype(np.uint8).reshape(48, 48)
+        samples.append(Sample(picture, emotion, f"{number:05d}", None, splits[row["Usage"]]))
+    return samples
+
+
+def read_celeba(root: str | Path) -> list[Sample]:
+    """CelebA: ``list_attr_celeba.txt`` and ``img_align_celeba/`` (or ``img_celeba/``) under root; the ``Smiling``
+    attribute becomes happy or neutral, ``identity_CelebA.txt`` gives the person where it is there.
+    """
+    root = Path(root)
+    attributes = root / "list_attr_celeba.txt"
+    folder = next((root / n for n in ("img_align_celeba", "img_celeba") if (root / n).is_dir()), None)
+    if not attributes.is_file() or folder is None:
+        raise DataError(f"{root}: expected list_attr_celeba.txt and img_align_celeba/ there")
+    lines = attributes.read_text().splitlines()
+    names = lines[1].split() if len(lines) > 1 else []
+    if "Smiling" not in names:
+        raise DataError(f"{attributes}: the second line names no attribute 'Smiling'")
+    column = names.index("Smiling") + 1
+    identity = root / "identity_CelebA.txt"
+    persons = dict(line.split()[:2] for line in identity.read_text().splitlines()) if identity.is_file() else {}
+    samples = []
+    for number, line in enumerate(lines[2:], 3):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) != len(names) + 1 or fields[column] not in ("1", "-1"):
+            raise DataError(f"{attributes}: line {number} does not hold {len(names)} attributes of 1 or -1")
+        emotion = "happy" if fields[column] == "1" else "neutral"
+        samples.append(Sample(folder / fields[0], emotion, fields[0], persons.get(fields[0])))
+    return samples
+
+
+def read_pairs(root: str | Path) -> list[Sample]:
+    """The same people twice: ``neutral/NNN.*`` and ``smiling/NNN.*`` (any emotion names), and ``info.csv`` with columns
+    ``face_id`` and ``split`` that says which people may be fitted on.
+    """
+    root = Path(root)
+    splits = {row["face_id"]: row["split"] for row in _rows(root / "info.csv", "face_id", "split")}
+    samples = []
+    for folder in sorted(p for p in root.iterdir() if p.is_dir()):
+        emotion = _emotion(folder.name, str(root))
+        for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
+            if path.stem not in splits:
+                raise DataError(f"{root / 'info.csv'}: no row for {path.stem}")
+            samples.append(Sample(path, emotion, f"{folder.name}/{path.name}", path.stem, splits[path.stem]))
+    if not samples:
+        raise DataError(f"{root}: no pictures in folders named after emotions")
+    return samples
+
+
+READERS = {
+    "labels_csv": read_labels_csv,
+    "class_folders": read_class_folders,
+    "fer_csv": read_fer_csv,
+    "celeba": read_celeba,
+    "pairs": read_pairs,
+}
+
+
+def read(reader: str, path: str | Path) -> list[Sample]:
+    """Samples by the reader's name.
+
+    Raises:
+        DataError: no such reader.
+    """
+    if reader not in READERS:
+        raise DataError(f"no reader {reader!r}; there are {', '.join(READERS)}")
+    return READERS[reader](path)

@@ -1,0 +1,146 @@
+"""The values that travel between a photograph and its edit, and the errors a caller can expect.
+
+Nothing here knows a model. Every error derives from :class:`EmoEditError`, says what was found, and says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+MAX_STRENGTH = 100  # far beyond any picture; keeps weights finite in 32 bits
+
+
+class EmoEditError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ImageError(EmoEditError, ValueError):
+    """The picture cannot be read: not an image, truncated, too large, too small, or of an unknown kind."""
+
+
+class NoFaceError(EmoEditError, ValueError):
+    """The picture holds no face that the detector is sure of, or not the one that was asked for."""
+
+
+class UnknownNameError(EmoEditError, KeyError):
+    """A name (emotion, editor, model) that does not exist; the message lists the nearest ones."""
+
+    def __str__(self) -> str:  # KeyError would print the repr
+        return str(self.args[0]) if self.args else ""
+
+
+class EditError(EmoEditError, ValueError):
+    """An edit that makes no sense: an expression that does not parse, a strength that is not finite."""
+
+
+class OutputError(EmoEditError, OSError):
+    """A result could not be written; no half-written file is left behind."""
+
+
+class CheckpointError(EmoEditError, ValueError):
+    """A weight file or folder is not what it should be: missing, of another shape, damaged or unsafe."""
+
+
+class DataError(EmoEditError, ValueError):
+    """A data set cannot be used as it is: a missing column, an unknown label, no picture left after filtering."""
+
+
+class MissingExtraError(EmoEditError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"this needs {package}, which is not installed: pip install 'emoedit[{extra}]'")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What to do to a face.
+
+    Args:
+        emotion: a name (``"happy"``, ``"shame"``) or algebra on names (``"happy - 0.4*surprised"``).
+        strength: 0 is the source itself, 1 the fitted effect; more, less and negative are allowed, up to 100.
+    """
+
+    emotion: str
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        strength = float(self.strength)
+        if not abs(strength) <= MAX_STRENGTH:  # also refuses NaN
+            raise EditError(f"strength must be within ±{MAX_STRENGTH}, not {self.strength!r}; 0.5 to 2 is usual")
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A batch of pictures as one backbone sees them: a value to be cached and passed on, never state of an editor.
+
+    Args:
+        latent: ``[N, *latent_shape]``: x_T, w+, or z.
+        extras: ``[N, ...]`` each: what else ``decode`` needs (noise maps, luminance statistics), and the ``source`` and
+            ``reconstruction`` that the editor keeps beside it.
+        fingerprint: identifies pixels, backbone and invert arguments.
+    """
+
+    latent: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def __len__(self) -> int:
+        return int(self.latent.shape[0])
+
+    def __getitem__(self, index: slice) -> Inversion:
+        """The same inversion for a part of the batch (a slice keeps the batch dimension)."""
+        return replace(self, latent=self.latent[index], extras={k: v[index] for k, v in self.extras.items()})
+
+    def repeat(self, count: int) -> Inversion:
+        """Every picture ``count`` times in a row (one inversion, many edits)."""
+        return replace(
+            self,
+            latent=self.latent.repeat_interleave(count, 0),
+            extras={k: v.repeat_interleave(count, 0) for k, v in self.extras.items()},
+        )
+
+
+@dataclass
+class HState:
+    """What a ``delta_h`` may look at, at one denoising step.
+
+    Args:
+        x_t: ``[N, C, R, R]`` noisy picture.  t: ``[N]`` timesteps.  h: ``[N, Ch, r, r]`` mid-block output.
+        temb: ``[N, D]`` timestep embedding.  h_under: mid-block output at the same x_t under another text context.
+    """
+
+    x_t: Tensor
+    t: Tensor
+    h: Tensor
+    temb: Tensor
+    h_under: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Control:
+    """What a steering asks of a backbone. Controls of one backbone add.
+
+    Args:
+        shift: ``[N, *latent_shape]``, added to the latent.
+        context: ``[N, T, D]`` text embeddings.
+        delta_h: ``HState -> [N, Ch, r, r]``, added to the mid-block output for P_t only.
+    """
+
+    shift: Tensor | None = None
+    context: Tensor | None = None
+    delta_h: Callable[[HState], Tensor] | None = None
+
+    def __add__(self, other: Control) -> Control:
+        if self.context is not None and other.context is not None:
+            raise EditError("two controls both bring a text context; only one steering of an editor may do so")
+        shift = self.shift if other.shift is None else other.shift if self.shift is None else self.shift + other.shift
+        first, second = self.delta_h, other.delta_h
+        delta_h = (lambda state: first(state) + second(state)) if first and second else first or second
+        return Control(shift, self.context if self.context is not None else other.context, delta_h)

@@ -1,0 +1,39 @@
+"""What several test files use."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def pytest_collection_finish(session):
+    """The embedded models are small: more than a few threads only wait for each other."""
+    torch = sys.modules.get("torch")  # not imported here, so that tests without it start at once
+    if torch is not None:
+        torch.set_num_threads(min(4, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of the data sets; the test is skipped where there is none."""
+    root = os.environ.get("EMOEDIT_DATA")
+    if not root:
+        pytest.skip("EMOEDIT_DATA is not set")
+    if not Path(root).is_dir():
+        pytest.fail(f"EMOEDIT_DATA is {root!r}, which is no folder")
+    return Path(root)
+
+
+@pytest.fixture(scope="session")
+def _astronaut() -> np.ndarray:
+    from skimage.data import astronaut
+
+    return astronaut()
+
+
+@pytest.fixture
+def astronaut(_astronaut) -> np.ndarray:
+    """A portrait: uint8 ``[512, 512, 3]``, RGB."""
+    return _astronaut.copy()

@@ -1,0 +1,212 @@
+"""Alignment, flow and paste-back: exact where they can be, on pictures whose right answer is known."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from emoedit.faces.align import FFHQ_POINTS, CropSpec, align
+from emoedit.faces.detect import Face, FaceDetector
+from emoedit.faces.paste import MODES, estimate_change, face_mask, jacobian, mouth_mask, paste, unfold
+from emoedit.types import NoFaceError
+
+SPEC = CropSpec(96, "stable", 0.66, 0.074)
+
+
+def face_points(scale: float = 300.0, angle: float = 0.3, x: float = 400.0, y: float = 350.0) -> np.ndarray:
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return FFHQ_POINTS * scale @ turn.T + [x, y]
+
+
+def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(rng.random((12, 12, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    fine = rng.normal(0, 6, (height, width, 1))
+    return (coarse * 150 + 50 + fine).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("style", ["ffhq", "stable"])
+def test_matrix_and_inverse_undo_each_other(style):
+    alignment = align(face_points(), CropSpec(96, style, 0.8, 0.05))
+    points = np.random.default_rng(0).uniform(0, 800, (20, 2))
+    np.testing.assert_allclose(alignment.to_photo(alignment.to_crop(points)), points, atol=1e-9)
+
+
+@pytest.mark.parametrize("style", ["ffhq", "stable"])
+def test_a_turned_moved_and_enlarged_face_gives_the_same_crop_coordinates(style):
+    spec = CropSpec(128, style, 0.7, 0.1)
+    first = align(face_points(), spec).to_crop(face_points())
+    again = align(face_points(120, -1.2, 90, 80), spec).to_crop(face_points(120, -1.2, 90, 80))
+    np.testing.assert_allclose(first, again, atol=1e-6)
+
+
+def test_ffhq_square_follows_its_published_formula():
+    # Karras et al. 2019: side 2 * max(2 * eye distance, 1.8 * eye-to-mouth), centre a tenth of the way to the mouth.
+    points = np.array([[100.0, 100], [160, 100], [130, 130], [110, 170], [150, 170]])
+    alignment = align(points, CropSpec(256, "ffhq"))
+    side = 2 * max(2 * 60, 1.8 * 70)
+    corner = np.array([130, 107]) - side / 2
+    np.testing.assert_allclose(alignment.to_crop(corner[None])[0], [-0.5, -0.5], atol=1e-9)
+    np.testing.assert_allclose(alignment.zoom, side / 256)
+
+
+def test_an_opening_mouth_does_not_move_the_eyes_of_the_stable_crop():
+    closed, opened = face_points(angle=0), face_points(angle=0)
+    opened[3:, 1] += 12  # a sixth of the distance from eyes to mouth: a mouth that falls open
+    for style, bound in (("stable", 0.8), ("ffhq", np.inf)):
+        spec = CropSpec(96, style, 0.66, 0.074)
+        moved = align(opened, spec).to_crop(opened)[:2] - align(closed, spec).to_crop(closed)[:2]
+        if style == "stable":
+            kept = np.abs(moved).max()
+            assert kept < bound
+        else:
+            assert np.abs(moved).max() > 1.5 * kept
+
+
+def test_crop_of_a_crop_is_a_crop_and_coverage_counts():
+    photo = textured(700, 800)
+    alignment = align(face_points(), SPEC)
+    assert alignment.crop(photo).shape == (96, 96, 3)
+    assert alignment.coverage(700, 800) == 1.0
+    assert 0.2 < align(face_points(x=0), SPEC).coverage(700, 800) < 0.8
+
+
+def test_masks_end_before_the_border():
+    for scale, down in ((0.66, 0.074), (1.0, 0.0)):
+        mask = face_mask(96, scale, down)
+        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+        assert border.max() == 0
+        assert mask.max() == 1
+        assert (mouth_mask(96, scale, down)[mask == 0] < 0.5).all()
+
+
+def blob(shift: float = 0.0) -> np.ndarray:
+    y, x = np.mgrid[:96, :96].astype(np.float32)
+    waves = 30 * np.sin(x / 5) * np.cos(y / 6) + 20 * np.sin((x + y) / 9)
+    return (120 + waves + 60 * np.exp(-((x - 48 - shift) ** 2 + (y - 60) ** 2) / 60)).astype(np.float32)
+
+
+def test_flow_finds_a_known_movement():
+    mask = face_mask(96, 0.66, 0.074)
+    y, x = np.mgrid[:96, :96].astype(np.float32)
+    true = np.stack([2.0 * np.exp(-((x - 48) ** 2 + (y - 55) ** 2) / 300), np.zeros_like(x)], -1).astype(np.float32)
+    before = blob()
+    after = cv2.remap(before, x + true[..., 0], y + true[..., 1], cv2.INTER_CUBIC)
+    change = estimate_change(before, after, mask)
+    centre = np.s_[45:65, 38:58]
+    assert np.abs(change.flow - true)[centre].mean() < 0.35
+    assert np.abs(change.remainder[centre]).mean() < 0.35 * np.abs(after - before)[centre].mean()
+
+
+def test_flow_never_folds_and_is_still_outside_the_mask():
+    mask = face_mask(96, 0.66, 0.074)
+    rng = np.random.default_rng(0)
+    for _ in range(5):  # two unrelated pictures: the worst a flow can be asked for
+        a, b = (cv2.GaussianBlur(rng.random((96, 96)).astype(np.float32) * 255, (0, 0), 2) for _ in range(2))
+        flow = estimate_change(a, b, mask).flow
+        assert jacobian(flow).min() > 0
+        assert np.abs(flow[mask == 0]).max() < 0.5
+    wild = cv2.GaussianBlur(rng.normal(0, 40, (96, 96, 2)).astype(np.float32), (0, 0), 2)
+    assert jacobian(wild).min() < 0
+    assert jacobian(unfold(wild)).min() > 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_outside_the_mask_changes_and_the_photo_is_not_modified(mode):
+    photo = textured(700, 800)
+    kept = photo.copy()
+    alignment = align(face_points(), SPEC)
+    mask, mouth = face_mask(96, 0.66, 0.074), mouth_mask(96, 0.66, 0.074)
+    before = alignment.crop(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)).astype(np.float32)
+    after = before + 40 * np.exp(-((np.mgrid[:96, :96][1] - 48) ** 2 + (np.mgrid[:96, :96][0] - 60) ** 2) / 80)
+    result = paste(photo, alignment, before, after.astype(np.float32), mask, mouth, mode=mode)
+    assert np.array_equal(photo, kept)
+    reach = cv2.warpAffine((mask > 0).astype(np.float32), alignment.inverse, (800, 700), flags=cv2.INTER_LINEAR)
+    outside = cv2.dilate(reach, np.ones((15, 15))) == 0
+    assert outside.mean() > 0.3
+    assert np.array_equal(result[outside], photo[outside])
+    assert not np.array_equal(result, photo)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_change_gives_the_photo_bit_for_bit(mode):
+    photo = textured(300, 300)
+    alignment = align(face_points(150, 0, 150, 140), SPEC)
+    crop = blob()
+    mask = face_mask(96, 0.66, 0.074)
+    assert np.array_equal(paste(photo, alignment, crop, crop.copy(), mask, mask, mode=mode), photo)
+
+
+def test_faces_half_outside_the_frame_and_tiny_photos_are_pasted_without_error():
+    for height, width, points in ((200, 200, face_points(300, 0, 0, 0)), (20, 20, face_points(12, 0, 10, 10))):
+        photo = textured(height, width)
+        alignment = align(points, SPEC)
+        mask = face_mask(96, 0.66, 0.074)
+        for mode in MODES:
+            result = paste(photo, alignment, blob(), blob(3), mask, mask, mode=mode)
+            assert result.shape == photo.shape
+            assert result.dtype == np.uint8
+
+
+def test_full_size_backbones_bring_colour():
+    photo = textured(300, 300)
+    alignment = align(face_points(150, 0, 150, 140), SPEC)
+    mask, mouth = face_mask(96, 0.66, 0.074), mouth_mask(96, 0.66, 0.074)
+    red = np.zeros((96, 96, 3), np.float32)
+    red[..., 0] = 255
+    result = paste(photo, alignment, blob()[..., None].repeat(3, -1), red, mask, mouth, mode="replace")
+    x, y = alignment.to_photo(np.array([[48.0, 52.0]]))[0].round().astype(int)
+    assert result[y, x].tolist() == [255, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return FaceDetector()
+
+
+def test_detection_finds_the_portrait_in_any_size_and_place(detector, astronaut):
+    (face,) = detector(astronaut)[:1]
+    assert face.confidence > 0.99
+    x0, y0, x1, y1 = face.box
+    assert 160 < x0 < x1 < 290
+    assert 40 < y0 < y1 < 220
+    assert abs(face.yaw) < 0.35
+    eyes, mouth = face.landmarks[:2], face.landmarks[3:]
+    assert eyes[0, 0] < eyes[1, 0]
+    assert eyes[:, 1].max() < mouth[:, 1].min()
+    large = cv2.resize(astronaut, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_allclose(detector(large)[0].landmarks / 4, face.landmarks, atol=4)
+
+
+def test_ten_faces_are_ordered_by_size_and_chosen_by_index(detector, astronaut):
+    head = astronaut[0:260, 90:350]
+    canvas = np.full((620, 1400, 3), 128, np.uint8)
+    for n in range(10):
+        side = 250 - 12 * n
+        small = cv2.resize(head, (side, side), interpolation=cv2.INTER_AREA)
+        top, left = (n // 5) * 300 + 10, (n % 5) * 275 + 10
+        canvas[top : top + side, left : left + side] = small
+    faces = detector.choose(canvas, "all")
+    assert len(faces) == 10
+    assert all(a.area >= b.area for a, b in zip(faces, faces[1:], strict=False))
+    assert detector.choose(canvas, "3")[0].box == faces[3].box
+    assert len(detector.choose(canvas)) == 1
+    for bad in (10, -1, "biggest"):
+        with pytest.raises(NoFaceError):
+            detector.choose(canvas, bad)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (15, 400), (40, 40), (300, 300)])
+def test_no_face_is_a_typed_error(detector, shape):
+    with pytest.raises(NoFaceError, match="no face"):
+        detector.choose(np.full((*shape, 3), 90, np.uint8))
+
+
+def test_yaw_is_zero_from_the_front_and_does_not_turn_with_the_picture():
+    points = np.array([[-1.0, 0], [1, 0], [0, 1], [-0.8, 2], [0.8, 2]])
+    assert Face((0, 0, 1, 1), points, 1.0).yaw == pytest.approx(0, abs=1e-9)
+    points[2, 0] = 0.6
+    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
+    assert Face((0, 0, 1, 1), points, 1.0).yaw == pytest.approx(0.3)
+    assert Face((0, 0, 1, 1), points @ turn.T * 7 + 3, 1.0).yaw == pytest.approx(0.3)
