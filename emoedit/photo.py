@@ -126,16 +126,19 @@ class PhotoEditor:
         spec = self.editor.backbone.crop
         mask = face_mask(spec.resolution, spec.scale, spec.down)
         mouth = mouth_mask(spec.resolution, spec.scale, spec.down)
-        before = _levels(photo.inversion.extras["reconstruction"])
+        start_frame = _levels(photo.inversion.extras["reconstruction"])
         source = photo.picture.to_pil()
-        drawn = self.editor.decode(photo.inversion, edits)
+        steps = self.editor.backbone.path_steps if self.mode == "warp" else 1
+        # One list for all edits: their pictures are drawn in common batches.
+        path = [Edit(edit.emotion, edit.strength * k / steps) for edit in edits for k in range(1, steps + 1)]
+        drawn = self.editor.decode(photo.inversion, path)
         for edit in edits:
             start = time.perf_counter()
-            after = _levels(next(drawn))
+            frames = [start_frame, *(_levels(next(drawn)) for _ in range(steps))]
             rgb = photo.picture.rgb
             if edit.strength:
                 for number, alignment in enumerate(photo.alignments):
-                    rgb = paste(rgb, alignment, before[number], after[number], mask, mouth, mode=self.mode)
+                    rgb = paste(rgb, alignment, [f[number] for f in frames], mask, mouth, mode=self.mode)
             image = photo.picture.to_pil(rgb)
             seconds = time.perf_counter() - start
             yield PhotoEdit(image, source, photo.faces, edit, self.editor.name, seed, seconds)

@@ -128,4 +128,5 @@ STEERINGS: Registry[type] = Registry("steering", "emoedit.steerings")
 
 EDITORS.register("vae", "emoedit.editors:VAE_RECIPE")
 BACKBONES.register("vae", "emoedit.backbones.vae:VAEBackbone")
+BACKBONES.register("faceflex", "emoedit.backbones.faceflex:FaceFlexVAE")
 STEERINGS.register("directions", "emoedit.steering.directions:LatentDirections")

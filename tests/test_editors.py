@@ -25,7 +25,13 @@ def tiny_vae() -> Editor:
         torch.nn.init.normal_(parameter, std=0.2)
     directions = torch.randn(7, 8)
     directions[0] = 0
-    return Editor(backbone, [LatentDirections(NAMES, directions, torch.randn(7, 8), torch.randn(7))], name="tiny")
+    parts = {
+        "gain": torch.rand(7) + 1,
+        "readout": torch.randn(7, 8),
+        "offset": torch.randn(7),
+        "distance": torch.rand(7),
+    }
+    return Editor(backbone, [LatentDirections(NAMES, directions, **parts)], name="tiny")
 
 
 EDITORS = {"tiny-vae": tiny_vae, **{name: (lambda name=name: load_editor(name)) for name in hub.embedded_names()}}

@@ -93,7 +93,7 @@ def test_flow_finds_a_known_movement():
     true = np.stack([2.0 * np.exp(-((x - 48) ** 2 + (y - 55) ** 2) / 300), np.zeros_like(x)], -1).astype(np.float32)
     before = blob()
     after = cv2.remap(before, x + true[..., 0], y + true[..., 1], cv2.INTER_CUBIC)
-    change = estimate_change(before, after, mask)
+    change = estimate_change([before, after], mask)
     centre = np.s_[45:65, 38:58]
     assert np.abs(change.flow - true)[centre].mean() < 0.35
     assert np.abs(change.remainder[centre]).mean() < 0.35 * np.abs(after - before)[centre].mean()
@@ -104,7 +104,7 @@ def test_flow_never_folds_and_is_still_outside_the_mask():
     rng = np.random.default_rng(0)
     for _ in range(5):  # two unrelated pictures: the worst a flow can be asked for
         a, b = (cv2.GaussianBlur(rng.random((96, 96)).astype(np.float32) * 255, (0, 0), 2) for _ in range(2))
-        flow = estimate_change(a, b, mask).flow
+        flow = estimate_change([a, b], mask).flow
         assert jacobian(flow).min() > 0
         assert np.abs(flow[mask == 0]).max() < 0.5
     wild = cv2.GaussianBlur(rng.normal(0, 40, (96, 96, 2)).astype(np.float32), (0, 0), 2)
@@ -120,7 +120,7 @@ def test_nothing_outside_the_mask_changes_and_the_photo_is_not_modified(mode):
     mask, mouth = face_mask(96, 0.66, 0.074), mouth_mask(96, 0.66, 0.074)
     before = alignment.crop(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)).astype(np.float32)
     after = before + 40 * np.exp(-((np.mgrid[:96, :96][1] - 48) ** 2 + (np.mgrid[:96, :96][0] - 60) ** 2) / 80)
-    result = paste(photo, alignment, before, after.astype(np.float32), mask, mouth, mode=mode)
+    result = paste(photo, alignment, [before, after.astype(np.float32)], mask, mouth, mode=mode)
     assert np.array_equal(photo, kept)
     reach = cv2.warpAffine((mask > 0).astype(np.float32), alignment.inverse, (800, 700), flags=cv2.INTER_LINEAR)
     outside = cv2.dilate(reach, np.ones((15, 15))) == 0
@@ -135,7 +135,7 @@ def test_no_change_gives_the_photo_bit_for_bit(mode):
     alignment = align(face_points(150, 0, 150, 140), SPEC)
     crop = blob()
     mask = face_mask(96, 0.66, 0.074)
-    assert np.array_equal(paste(photo, alignment, crop, crop.copy(), mask, mask, mode=mode), photo)
+    assert np.array_equal(paste(photo, alignment, [crop, crop.copy()], mask, mask, mode=mode), photo)
 
 
 def test_faces_half_outside_the_frame_and_tiny_photos_are_pasted_without_error():
@@ -144,7 +144,7 @@ def test_faces_half_outside_the_frame_and_tiny_photos_are_pasted_without_error()
         alignment = align(points, SPEC)
         mask = face_mask(96, 0.66, 0.074)
         for mode in MODES:
-            result = paste(photo, alignment, blob(), blob(3), mask, mask, mode=mode)
+            result = paste(photo, alignment, [blob(), blob(3)], mask, mask, mode=mode)
             assert result.shape == photo.shape
             assert result.dtype == np.uint8
 
@@ -155,7 +155,7 @@ def test_full_size_backbones_bring_colour():
     mask, mouth = face_mask(96, 0.66, 0.074), mouth_mask(96, 0.66, 0.074)
     red = np.zeros((96, 96, 3), np.float32)
     red[..., 0] = 255
-    result = paste(photo, alignment, blob()[..., None].repeat(3, -1), red, mask, mouth, mode="replace")
+    result = paste(photo, alignment, [blob()[..., None].repeat(3, -1), red], mask, mouth, mode="replace")
     x, y = alignment.to_photo(np.array([[48.0, 52.0]]))[0].round().astype(int)
     assert result[y, x].tolist() == [255, 0, 0]
 

@@ -23,10 +23,13 @@ class Backbone(nn.Module, ABC):
     Attributes:
         crop: the aligned crop it was trained on.
         channels: 1 for luminance (ITU-R BT.601), 3 for RGB.
+        path_steps: how many pictures pasting may ask for on the way from source to edit. Flow between near pictures is
+            found better; more than 1 is for backbones that decode in milliseconds.
     """
 
     crop: CropSpec
     channels: int
+    path_steps: int = 1
 
     @abstractmethod
     def invert(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +85,16 @@ class FaceFlexVAE(Backbone):
             model = cls(width, latent, batch_statistics=batch_statistics)
         model.load_state_dict(state, assign=True)
         return model
+
+    def to_config(self) -> dict[str, Any]:
+        return {"width": self.width, "latent": self.latent, "batch_statistics": self.batch_statistics}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        try:
+            return cls(**config)
+        except (TypeError, RuntimeError) as error:
+            raise CheckpointError(f"not a configuration of face-flex's VAE: {error}") from error
 
     def encoder(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``[N, 3, 128, 128]`` in [0, 1], maximum 1 each -> mean and log-variance of z, ``[N, latent]`` each."""

@@ -135,6 +135,7 @@ class VAEBackbone(Backbone):
     """
 
     channels = 1
+    path_steps = 5
 
     def __init__(self, config: VAEConfig = VAEConfig()) -> None:  # noqa: B008 - frozen
         super().__init__()

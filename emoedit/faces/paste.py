@@ -13,8 +13,10 @@ Outside the mask not one bit changes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 import cv2
@@ -27,8 +29,10 @@ MODES: tuple[Mode, ...] = ("warp", "residual", "replace")
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 FLOW_SIDE = 192  # flow is found at this side: DIS matches 8-pixel patches, which on 96 pixels would span half a mouth
-MAX_FLOW = 0.09  # of the crop's side: the widest movement a lip or a brow makes; more is a mismatch
-MIN_JACOBIAN = 0.25  # a flow that shrinks an area further than this is about to fold
+MAX_FLOW = 0.11  # of the crop's side: the widest movement a lip or a brow makes; more is a mismatch
+NEW_FROM, NEW_TO = 14.0, 40.0  # grey levels of remainder: below it is shading, above it something else stands there
+MOUTH_SPREAD = 0.05  # of the crop's side: about the height of a lip
+MIN_JACOBIAN = 0.1  # a flow that shrinks an area further than this is about to fold
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,12 @@ class Change:
     Args:
         flow: float32 ``[R, R, 2]``: the pixel that lands at p comes from ``p + flow[p]``, in crop pixels (x, y).
         remainder: float32 ``[R, R]``: luminance to add after the flow, in grey levels 0 to 255.
+        moved: float32 ``[R, R]``: the reconstruction after the flow, in grey levels.
     """
 
     flow: np.ndarray
     remainder: np.ndarray
+    moved: np.ndarray
 
 
 @lru_cache(maxsize=8)
@@ -99,39 +105,62 @@ def unfold(flow: np.ndarray, limit: float = MIN_JACOBIAN) -> np.ndarray:
     return flow * min(1.0, (1 - limit) / max(worst, 1e-6))
 
 
-def estimate_change(reconstruction: np.ndarray, edited: np.ndarray, mask: np.ndarray) -> Change:
-    """What turns one luminance crop into the other, inside the mask.
+def _flow_between(first: np.ndarray, second: np.ndarray, mask: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
+    """Backward flow from the second picture to the first, float32 ``[F, F, 2]`` in pixels of :data:`FLOW_SIDE`.
 
-    Dense inverse search (Kroeger et al. 2016, arXiv 1603.03590; OpenCV) at :data:`FLOW_SIDE`, then smoothed, bounded,
-    faded by the mask and freed of folds.
-
-    Args:
-        reconstruction, edited: float32 ``[R, R]``, grey levels 0 to 255.
-        mask: float32 ``[R, R]`` in [0, 1].
+    Dense inverse search (Kroeger et al. 2016, arXiv 1603.03590; OpenCV), then smoothed and faded by the mask.
     """
-    side = reconstruction.shape[0]
-    k = FLOW_SIDE / side
-    low, high = np.percentile(reconstruction[mask > 0.5], (1, 99))
-    stretch = 220.0 / max(high - low, 1.0)
+    low, high = levels
 
     def prepared(picture: np.ndarray) -> np.ndarray:
         # DIS reads 8 bits: use all of them, or a dark photograph has too few grey levels for sub-pixel motion.
-        levels = np.clip((picture - low) * stretch + 18, 0, 255)
-        return cv2.resize(levels, (FLOW_SIDE, FLOW_SIDE), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+        stretched = (picture - low) * (220.0 / max(high - low, 1.0)) + 18
+        return (
+            cv2.resize(stretched, (FLOW_SIDE, FLOW_SIDE), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+        )
 
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    finder.setFinestScale(1)
+    finder.setFinestScale(0)
     finder.setVariationalRefinementIterations(10)
-    finder.setVariationalRefinementAlpha(40.0)
-    flow = finder.calc(prepared(edited), prepared(reconstruction), None)
-    flow = cv2.GaussianBlur(cv2.medianBlur(flow, 5), (0, 0), 2.5)
+    finder.setVariationalRefinementAlpha(20.0)
+    flow = finder.calc(prepared(second), prepared(first), None)
+    return cv2.GaussianBlur(cv2.medianBlur(flow, 5), (0, 0), 2.5) * mask[..., None]
+
+
+def estimate_change(frames: Sequence[np.ndarray], mask: np.ndarray) -> Change:
+    """What turns the first of several luminance crops into the last, inside the mask.
+
+    Flow is found from each frame to the next and composed: between near pictures it follows a lip that parts or a brow
+    that rises, where between far ones it would match what merely looks alike. Then it is bounded and freed of folds.
+
+    Args:
+        frames: two or more float32 ``[R, R]``, grey levels 0 to 255: reconstruction, half-way pictures, edit.
+        mask: float32 ``[R, R]`` in [0, 1].
+    """
+    first, last = frames[0], frames[-1]
+    low, high = np.percentile(first[mask > 0.5], (1, 99))
+    large = cv2.resize(mask, (FLOW_SIDE, FLOW_SIDE))
+    flow = np.zeros((FLOW_SIDE, FLOW_SIDE, 2), np.float32)
+    for before, after in pairwise(frames):
+        step = _flow_between(before, after, large, (float(low), float(high)))
+        flow = step + _sample(flow, step)
     length = np.linalg.norm(flow, axis=-1, keepdims=True)
     bound = MAX_FLOW * FLOW_SIDE
-    flow *= bound * np.tanh(length / bound) / np.maximum(length, 1e-6)
-    flow *= cv2.resize(mask, (FLOW_SIDE, FLOW_SIDE))[..., None]
-    flow = cv2.resize(unfold(flow), (side, side), interpolation=cv2.INTER_AREA) / k
-    remainder = (edited - _sample(reconstruction, flow)) * mask
-    return Change(flow, cv2.GaussianBlur(remainder, (0, 0), 0.6))
+    flow = unfold(flow * (bound * np.tanh(length / bound) / np.maximum(length, 1e-6)))
+    side = first.shape[0]
+    flow = cv2.resize(flow, (side, side), interpolation=cv2.INTER_AREA) * (side / FLOW_SIDE)
+    moved = _sample(first, flow)
+    remainder = (last - moved) * mask
+    return Change(flow, cv2.GaussianBlur(remainder, (0, 0), 0.4), moved)
+
+
+def novelty(change: Change, mouth: np.ndarray) -> np.ndarray:
+    """Where something new stands in the mouth, ``[R, R]`` in [0, 1]: teeth, a dark gap, or lips that close over teeth.
+
+    There the photograph's own detail (the gleam of the lips that were, the edges of teeth) belongs to what is gone.
+    """
+    new = np.clip((np.abs(change.remainder) - NEW_FROM) / (NEW_TO - NEW_FROM), 0, 1) * mouth
+    return np.minimum(1, cv2.GaussianBlur(cv2.dilate(new, np.ones((3, 3))), (0, 0), 1.0))
 
 
 @dataclass(frozen=True)
@@ -168,28 +197,35 @@ def _enlarge(
     )
 
 
-def _relight(rgb: np.ndarray, light: np.ndarray, mouth: np.ndarray) -> np.ndarray:
-    """Luminance added as light is: skin keeps its hue, teeth lose the lips' colour.
+def _relight(rgb: np.ndarray, light: np.ndarray, new: np.ndarray, spread: float) -> np.ndarray:
+    """Luminance added as light is: skin keeps its hue; what is new in the mouth takes a colour of its own.
 
     Args:
-        rgb: float32 ``[H, W, 3]``, 0 to 255.  light: ``[H, W]`` grey levels to add.  mouth: ``[H, W]`` in [0, 1].
+        rgb: float32 ``[H, W, 3]``, 0 to 255.  light: ``[H, W]`` grey levels to add.  new: ``[H, W]`` in [0, 1].
+        spread: pixels over which the colour around a new thing is averaged.
     """
     luma = rgb @ LUMA
     target = np.clip(luma + light, 0, 255)
     # Shading scales all three channels alike. The offset keeps the ratio tame where the photograph is nearly black.
     shaded = (rgb + 8) * ((target + 8) / (luma + 8))[..., None] - 8
-    # What appears bright inside the mouth are teeth, nearly grey; what appears dark has little colour too.
     chroma = shaded - target[..., None]
-    new = np.clip((np.abs(light) - 10) / 35, 0, 1) * mouth
-    keep = 1 - new * np.where(light > 0, 0.8, 0.35)
-    return target[..., None] + chroma * keep[..., None]
+    if new.max() > 0:
+        # What was there is gone with its colour: lips that close over teeth are as red as their surroundings, teeth
+        # that appear (brighter than those) nearly grey, and the dark inside (darker) has little colour.
+        around = cv2.GaussianBlur(rgb, (0, 0), spread)
+        level = around @ LUMA
+        ratio = target / np.maximum(level, 1)
+        brighter, darker = np.clip((ratio - 0.95) / 0.25, 0, 1), np.clip((0.7 - ratio) / 0.4, 0, 1)
+        borrowed = (around - level[..., None]) * np.minimum(ratio, 1)[..., None]
+        borrowed = borrowed * (1 - 0.75 * brighter - 0.35 * darker)[..., None]
+        chroma = chroma + (borrowed - chroma) * new[..., None]
+    return target[..., None] + chroma
 
 
 def paste(
     photo: np.ndarray,
     alignment: Alignment,
-    reconstruction: np.ndarray,
-    edited: np.ndarray,
+    frames: Sequence[np.ndarray],
     mask: np.ndarray,
     mouth: np.ndarray,
     *,
@@ -199,7 +235,8 @@ def paste(
 
     Args:
         photo: uint8 ``[H, W, 3]``; not modified.
-        reconstruction, edited: what the backbone made, float32 ``[R, R]`` luminance or ``[R, R, 3]`` RGB, 0 to 255.
+        frames: what the backbone drew, from the reconstruction to the edit, with half-way pictures between them or
+            without: float32 ``[R, R]`` luminance or ``[R, R, 3]`` RGB each, 0 to 255.
         mask, mouth: float32 ``[R, R]`` in [0, 1] (:func:`face_mask`, :func:`mouth_mask`).
         mode: see the module docstring.
 
@@ -207,6 +244,7 @@ def paste(
         uint8 ``[H, W, 3]``; equal to ``photo`` bit for bit wherever the mask is 0, and everywhere if nothing changed.
     """
     out = photo.copy()
+    reconstruction, edited = frames[0], frames[-1]
     if np.array_equal(reconstruction, edited):
         return out
     window = _window(alignment, *photo.shape[:2])
@@ -219,17 +257,20 @@ def paste(
         if edited.ndim == 2:  # a model of luminance has no colour to give: the photograph keeps its own
             new = part + (new - part @ LUMA)[..., None]
     else:
-        grey = [p if p.ndim == 2 else p @ LUMA for p in (reconstruction, edited)]
+        grey = [p if p.ndim == 2 else p @ LUMA for p in frames]
         if mode == "warp":
-            change = estimate_change(*grey, mask)
+            change = estimate_change(grey, mask)
             # A displacement in crop pixels is rotated and scaled into one of the photograph's.
             displacement = (change.flow @ alignment.inverse[:, :2].T).astype(np.float32)
             warped = _sample_window(photo, window, _enlarge(displacement, alignment, window))
-            light, mouth_part = change.remainder, mouth
+            light = _enlarge(change.remainder, alignment, window)
+            new = np.clip(_enlarge(novelty(change, mouth), alignment, window, cv2.INTER_LINEAR), 0, 1)
+            # Detail is what the photograph shows beyond the reconstruction; it goes where something new stands.
+            light -= new * (warped @ LUMA - _enlarge(change.moved, alignment, window))
         else:
-            warped, light, mouth_part = part, (grey[1] - grey[0]) * mask, mouth
-        light = _enlarge(light, alignment, window)
-        new = _relight(warped, light, _enlarge(mouth_part, alignment, window, cv2.INTER_LINEAR))
+            warped, light = part, _enlarge((grey[-1] - grey[0]) * mask, alignment, window)
+            new = np.zeros_like(light)
+        new = _relight(warped, light, new, spread=MOUTH_SPREAD * alignment.zoom * alignment.resolution)
     blend = soft[..., None] if mode == "replace" else np.minimum(1, soft * 4)[..., None]
     result = np.rint(part + (new - part) * blend).clip(0, 255).astype(np.uint8)
     out[window.slices] = np.where(soft[..., None] > 0, result, photo[window.slices])

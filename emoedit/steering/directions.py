@@ -2,8 +2,8 @@
 
 A direction is a difference of class means taken inside one data set (so that what differs between data sets, such as
 blur or light, cancels), averaged over data sets, as in Larsen et al. 2016 (arXiv 1512.09300) and Haas et al. 2024.
-A linear discriminant over the same means (Fisher 1936; shared covariance) says what the source already shows, so that
-"neutral" is an edit too and a smile is taken away before sadness is put on.
+A linear discriminant over the same means (Fisher 1936; shared covariance) says what the source already shows, and how
+much of it, so that "neutral" is an edit too and a smile is taken away before sadness is put on.
 """
 
 from __future__ import annotations
@@ -21,19 +21,31 @@ from emoedit.backbones.base import Backbone
 from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, DataError, Edit, Inversion
 
+PARTS = ("directions", "gain", "readout", "offset", "distance")
+MOST_SHOWN = 1.5  # directions: what reads as more is an outlier, not an expression
+
 
 class LatentDirections(Steering):
     """``shift`` = strength x (direction of the target - what the source already shows).
 
     Args:
         emotions: names, E of them; ``"neutral"`` may be one: its direction is zero.
-        directions: ``[E, D]``, from neutral to the emotion at strength 1.
-        readout, offset: ``[E, D]`` and ``[E]``: logits of the source's own expression are ``latent @ readout.T +
-            offset``. Both or neither; without them the source is taken to be neutral.
+        directions: ``[E, D]``, from neutral to the emotion.
+        gain: ``[E]``: how many directions strength 1 goes; default 1 each.
+        readout, offset: ``[E, D]`` and ``[E]``: logits of the source's own expression, relative to neutral, are
+            ``latent @ readout.T + offset``.
+        distance: ``[E]``: how far a logit rises from neutral to one whole direction. These three come together; without
+            them the source is taken to be neutral.
     """
 
     def __init__(
-        self, emotions: Sequence[str], directions: Tensor, readout: Tensor | None = None, offset: Tensor | None = None
+        self,
+        emotions: Sequence[str],
+        directions: Tensor,
+        gain: Tensor | None = None,
+        readout: Tensor | None = None,
+        offset: Tensor | None = None,
+        distance: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.emotions = tuple(emotions)
@@ -41,11 +53,17 @@ class LatentDirections(Steering):
             raise CheckpointError(
                 f"directions {tuple(directions.shape)} for {len(self.emotions)} emotions; expected [E, D]"
             )
-        if (readout is None) != (offset is None) or (readout is not None and readout.shape != directions.shape):
-            raise CheckpointError("readout and offset come together, shaped like directions and their first dimension")
-        self.register_buffer("directions", directions.float())
-        self.register_buffer("readout", None if readout is None else readout.float())
-        self.register_buffer("offset", None if offset is None else offset.float())
+        gain = torch.ones(len(directions)) if gain is None else gain
+        each = (len(directions),)
+        shapes = [None if part is None else tuple(part.shape) for part in (readout, offset, distance)]
+        if shapes not in ([None] * 3, [tuple(directions.shape), each, each]) or gain.shape != each:
+            raise CheckpointError(
+                "readout, offset and distance come together as [E, D], [E] and [E], gain is [E]; found "
+                f"{shapes} and {tuple(gain.shape)} for {len(directions)} directions"
+            )
+        parts = {"directions": directions, "gain": gain, "readout": readout, "offset": offset, "distance": distance}
+        for name, part in parts.items():
+            self.register_buffer(name, None if part is None else part.float())
 
     def save_pretrained(self, folder: Path) -> None:
         hub.write_part(folder, {"emotions": list(self.emotions)}, self.state_dict())
@@ -59,17 +77,22 @@ class LatentDirections(Steering):
         state = hub.read_weights(folder / hub.WEIGHTS)
         if "directions" not in state:
             raise CheckpointError(f"{folder / hub.WEIGHTS} holds no 'directions', only {', '.join(state) or 'nothing'}")
-        model = cls(emotions, state["directions"], state.get("readout"), state.get("offset"))
+        model = cls(emotions, **{name: tensor for name, tensor in state.items() if name in PARTS})
         hub.check_state(model.state_dict(), state, folder / hub.WEIGHTS)
         return model.eval()
 
     def shown(self, latent: Tensor) -> Tensor:
-        """How surely the source shows each emotion, ``[N, E]`` in [0, 1]; 0 up to even odds, so that a doubtful reading
-        of a neutral face changes nothing."""
+        """How much of each direction the source shows already, ``[N, E]``, 0 to :data:`MOST_SHOWN`.
+
+        Only what is more likely than not counts, so that a doubtful reading of a neutral face changes nothing.
+        """
         if self.readout is None:
             return latent.new_zeros(len(latent), len(self.emotions))
-        probability = (latent @ self.readout.T + self.offset).softmax(1)
-        return (2 * probability - 1).clamp_min(0)
+        logits = latent @ self.readout.T + self.offset
+        sure = (2 * logits.softmax(1) - 1).clamp_min(0)
+        # Generalised least squares of the latent on the direction: 0 at neutral, 1 one whole direction away from it.
+        amount = (logits + 0.5 * self.distance) / self.distance.clamp_min(1e-6)
+        return torch.where(self.distance > 0, sure * amount.clamp(0, MOST_SHOWN), torch.zeros_like(sure))
 
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
         latent = inversion.latent
@@ -83,7 +106,7 @@ class LatentDirections(Steering):
         asked = weights.abs() > 0
         strength = weights.abs().amax(1, keepdim=True) * torch.where(weights.sum(1, keepdim=True) < 0, -1.0, 1.0)
         shown = self.shown(latent).masked_fill(asked, 0)
-        return Control(shift=(weights - strength * shown) @ self.directions)
+        return Control(shift=(weights * self.gain - strength * shown) @ self.directions)
 
 
 @dataclass(frozen=True)
@@ -177,9 +200,13 @@ def fit_directions(
     # The readout is placed where the most trusted data set's neutral faces are: that is what photographs look like.
     home = max(sets, key=lambda name: trust[name] * sets[name].counts.get("neutral", 0))
     neutral = sets[home].means["neutral"]
-    means = torch.cat([neutral[None], neutral + plain])
-    readout = torch.linalg.solve(covariance, means.T).T
-    offset = -0.5 * (means * readout).sum(1)
-    gain = torch.tensor([gains.get(name, 1.0) for name in targets], dtype=plain.dtype)[:, None]
-    steered = torch.cat([torch.zeros_like(neutral)[None], project_out(plain, projection) * gain])
-    return LatentDirections(["neutral", *targets], steered.float(), readout.float(), offset.float())
+    readout = torch.linalg.solve(covariance, plain.T).T
+    distance = (plain * readout).sum(1)  # squared Mahalanobis distance from neutral to each class mean
+    offset = -readout @ neutral - 0.5 * distance
+    gain = torch.tensor([gains.get(name, 1.0) for name in targets], dtype=plain.dtype)
+
+    def with_neutral(rows: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(rows[:1]), rows]).float()
+
+    parts = (project_out(plain, projection), gain, readout, offset, distance)
+    return LatentDirections(["neutral", *targets], *map(with_neutral, parts))

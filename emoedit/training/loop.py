@@ -137,9 +137,10 @@ def train(
             batch = batches(step, accelerator.process_index).to(accelerator.device)
             losses = model(batch)
             loss = losses["loss"]
-            if not math.isfinite(float(loss)):
+            losses = {name: float(value.detach()) for name, value in losses.items()}
+            if not math.isfinite(losses["loss"]):
                 raise DivergedError(
-                    f"the loss is {float(loss)} at step {step}; the last good state is {state_file}: resume from it "
+                    f"the loss is {losses['loss']} at step {step}; the last good state is {state_file}: resume from it "
                     "with a lower learning rate or precision=no"
                 )
             accelerator.backward(loss)
@@ -154,8 +155,8 @@ def train(
             bar.update()
             if main and step % 20 == 0:
                 for name, value in losses.items():
-                    log.add_scalar(f"train/{name}", float(value), step)
-                bar.set_postfix({name: f"{float(value):.4f}" for name, value in losses.items()}, refresh=False)
+                    log.add_scalar(f"train/{name}", value, step)
+                bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
             if (step + 1) % config.save_every == 0:
                 save(step + 1)
             if main and preview is not None and (step + 1) % config.preview_every == 0:

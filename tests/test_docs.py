@@ -1,0 +1,55 @@
+"""Every Python example in README and docs runs as it stands, and every picture and page they point to is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from emoedit import hub
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SKIP = "<!-- not run"
+
+
+def examples(page: Path) -> list[str]:
+    found = re.finditer(r"(<!--[^\n]*-->\n)?```python\n(.*?)```", page.read_text(), re.S)
+    return [match[2] for match in found if not (match[1] or "").startswith(SKIP)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("vae" not in hub.embedded_names(), reason="no embedded VAE in this checkout")
+@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=lambda page: page.stem)
+def test_examples_run(page, tmp_path, astronaut):
+    Image.fromarray(astronaut).save(tmp_path / "me.jpg", quality=95)
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + "\n".join(examples(page))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("vae" not in hub.embedded_names(), reason="no embedded VAE in this checkout")
+def test_command_lines_of_the_readme_run(tmp_path, astronaut):
+    Image.fromarray(astronaut).save(tmp_path / "me.jpg", quality=95)
+    Image.fromarray(astronaut).save(tmp_path / "group.jpg", quality=95)
+    lines = re.findall(r"^emoedit [^\n]*$", (ROOT / "README.md").read_text(), re.M)
+    assert len(lines) >= 5
+    for line in lines:
+        command = line.split("  #")[0].replace("emoedit ", f"{sys.executable} -m emoedit ", 1)
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""}
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (tmp_path / "me_happy.png").is_file()
+    assert len(list((tmp_path / "edits").iterdir())) == 9
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
