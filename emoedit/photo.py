@@ -17,7 +17,7 @@ from PIL import Image
 from emoedit.editors import Editor, load_editor
 from emoedit.faces.align import Alignment, align
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.paste import MODES, Mode, face_mask, mouth_mask, paste
+from emoedit.faces.paste import MODES, Mode, paste, regions
 from emoedit.pictures import Picture, load_picture, save_picture
 from emoedit.types import Edit, EditError, Inversion
 
@@ -123,9 +123,7 @@ class PhotoEditor:
 
         Strength 0 gives the photograph itself, bit for bit.
         """
-        spec = self.editor.backbone.crop
-        mask = face_mask(spec.resolution, spec.scale, spec.down)
-        mouth = mouth_mask(spec.resolution, spec.scale, spec.down)
+        where = regions(self.editor.backbone.crop)
         start_frame = _levels(photo.inversion.extras["reconstruction"])
         source = photo.picture.to_pil()
         steps = self.editor.backbone.path_steps if self.mode == "warp" else 1
@@ -138,7 +136,7 @@ class PhotoEditor:
             rgb = photo.picture.rgb
             if edit.strength:
                 for number, alignment in enumerate(photo.alignments):
-                    rgb = paste(rgb, alignment, [f[number] for f in frames], mask, mouth, mode=self.mode)
+                    rgb = paste(rgb, alignment, [f[number] for f in frames], where, mode=self.mode)
             image = photo.picture.to_pil(rgb)
             seconds = time.perf_counter() - start
             yield PhotoEdit(image, source, photo.faces, edit, self.editor.name, seed, seconds)

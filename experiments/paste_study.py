@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from emoedit.faces.align import CropSpec, align
 from emoedit.faces.detect import FaceDetector
-from emoedit.faces.paste import MODES, face_mask, mouth_mask, paste
+from emoedit.faces.paste import MODES, paste, regions
 from emoedit.pictures import load_picture
 from emoedit.training.readers import read_pairs
 
@@ -34,7 +34,7 @@ def sharpness(picture: np.ndarray, weight: np.ndarray) -> float:
 @hydra.main(version_base="1.3", config_path="../configs", config_name="paste_study")
 def main(config: DictConfig) -> None:
     spec = CropSpec(config.resolution, "stable", config.data.scale, config.data.down)
-    mask, mouth = face_mask(spec.resolution, spec.scale, spec.down), mouth_mask(spec.resolution, spec.scale, spec.down)
+    where = regions(spec)
     samples = [s for s in read_pairs(Path(config.data.root) / "london-pairs") if s.split == config.split]
     people: dict[str, dict[str, Path]] = {}
     for sample in samples:
@@ -52,9 +52,9 @@ def main(config: DictConfig) -> None:
         height, width = photos[0].shape[:2]
         onto = np.vstack([first.inverse, [0, 0, 1]]) @ np.vstack([second.matrix, [0, 0, 1]])
         true = cv2.warpAffine(photos[1], onto[:2], (width, height), flags=cv2.INTER_CUBIC)
-        weight = cv2.warpAffine(mask, first.inverse, (width, height), flags=cv2.INTER_LINEAR)
+        weight = cv2.warpAffine(where.face, first.inverse, (width, height), flags=cv2.INTER_LINEAR)
         results = {"nothing": photos[0]}
-        results |= {mode: paste(photos[0], first, crops, mask, mouth, mode=mode) for mode in MODES}
+        results |= {mode: paste(photos[0], first, crops, where, mode=mode) for mode in MODES}
         for name, result in results.items():
             difference = np.abs(result.astype(np.float32) - true).mean(-1)
             errors[name].append(float((difference * weight).sum() / weight.sum()))

@@ -13,7 +13,7 @@ from emoedit import hub
 from emoedit.backbones.vae import VAEBackbone, VAEConfig
 from emoedit.editors import Editor, as_crops, load_editor
 from emoedit.steering.directions import LatentDirections
-from emoedit.types import CheckpointError, Control, Edit, EditError, ImageError, UnknownNameError
+from emoedit.types import CheckpointError, Control, Edit, EditError, ImageError, Inversion, UnknownNameError
 
 NAMES = ("neutral", "happy", "sad", "angry", "surprised", "fearful", "disgusted")
 
@@ -119,13 +119,43 @@ def test_algebra_is_linear_in_the_control(editor, crops):
     torch.testing.assert_close(plain.control(inversion, [Edit("shame")]).shift.shape, happy.shape)
 
 
-def test_neutral_takes_away_what_is_shown(editor, crops):
+def test_neutral_takes_away_what_is_shown_and_nothing_else(editor, crops):
     steering = editor.steerings[0]
     inversion = editor.invert(crops[:1])
     shown = steering.shown(inversion.latent)
+    assert float(shown.min()) >= 0
     shift = editor.control(inversion, [Edit("neutral")]).shift
-    keep = torch.tensor([[name != "neutral" for name in steering.emotions]])
-    torch.testing.assert_close(shift, -(shown * keep) @ steering.directions)
+    torch.testing.assert_close(shift, -shown @ steering.directions)
+
+
+def test_what_is_shown_is_not_added_again():
+    """On a latent whose expression is known: the target is reached from wherever the source is, at the same place."""
+    directions = torch.zeros(3, 4)
+    directions[1, 0], directions[2, 1] = 1.0, 1.0
+    readout, distance = 20 * directions, torch.tensor([0.0, 20, 20])
+    steering = LatentDirections(
+        ("neutral", "happy", "sad"),
+        directions,
+        gain=torch.tensor([0.0, 1.5, 1.5]),
+        readout=readout,
+        offset=-0.5 * distance,
+        distance=distance,
+    )
+    neutral, smiling = torch.zeros(1, 4), directions[1:2] * 1.0
+    backbone = tiny_vae().backbone
+
+    def reached(latent: torch.Tensor, emotion: str, strength: float = 1.0) -> list[float]:
+        inversion = Inversion(latent)
+        return (latent + steering.control(backbone, inversion, [Edit(emotion, strength)]).shift)[0, :2].tolist()
+
+    assert reached(neutral, "happy") == pytest.approx([1.5, 0])
+    assert reached(smiling, "happy") == pytest.approx([1.5, 0], abs=1e-3)
+    assert reached(smiling, "neutral") == pytest.approx([0, 0], abs=1e-3)
+    assert reached(smiling, "neutral", 0.5) == pytest.approx([0.5, 0], abs=1e-3)
+    assert reached(smiling, "sad") == pytest.approx([0, 1.5], abs=1e-3)
+    assert reached(neutral, "sad", -1) == pytest.approx([0, -1.5])
+    assert reached(smiling, "happy", -1) == pytest.approx([-0.5, 0], abs=1e-3)
+    assert reached(neutral, "neutral") == pytest.approx([0, 0])
 
 
 def test_unknown_emotions_and_wrong_counts_are_refused(editor, crops):

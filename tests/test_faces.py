@@ -8,7 +8,8 @@ import pytest
 
 from emoedit.faces.align import FFHQ_POINTS, CropSpec, align
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.paste import MODES, estimate_change, face_mask, jacobian, mouth_mask, paste, unfold
+from emoedit.faces.flow import estimate_change, jacobian, unfold
+from emoedit.faces.paste import MODES, paste, regions, steepen
 from emoedit.types import NoFaceError
 
 SPEC = CropSpec(96, "stable", 0.66, 0.074)
@@ -74,11 +75,12 @@ def test_crop_of_a_crop_is_a_crop_and_coverage_counts():
 
 def test_masks_end_before_the_border():
     for scale, down in ((0.66, 0.074), (1.0, 0.0)):
-        mask = face_mask(96, scale, down)
-        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+        where = regions(CropSpec(96, "stable", scale, down))
+        border = np.concatenate([where.face[0], where.face[-1], where.face[:, 0], where.face[:, -1]])
         assert border.max() == 0
-        assert mask.max() == 1
-        assert (mouth_mask(96, scale, down)[mask == 0] < 0.5).all()
+        assert where.face.max() == 1
+        assert (where.moving <= where.face).all()
+        assert (where.mouth[where.face == 0] < 0.5).all()
 
 
 def blob(shift: float = 0.0) -> np.ndarray:
@@ -88,28 +90,41 @@ def blob(shift: float = 0.0) -> np.ndarray:
 
 
 def test_flow_finds_a_known_movement():
-    mask = face_mask(96, 0.66, 0.074)
+    mask = regions(SPEC).face
     y, x = np.mgrid[:96, :96].astype(np.float32)
     true = np.stack([2.0 * np.exp(-((x - 48) ** 2 + (y - 55) ** 2) / 300), np.zeros_like(x)], -1).astype(np.float32)
     before = blob()
     after = cv2.remap(before, x + true[..., 0], y + true[..., 1], cv2.INTER_CUBIC)
-    change = estimate_change([before, after], mask)
+    change = estimate_change([before, after], mask, regions(SPEC).mouth)
     centre = np.s_[45:65, 38:58]
     assert np.abs(change.flow - true)[centre].mean() < 0.35
     assert np.abs(change.remainder[centre]).mean() < 0.35 * np.abs(after - before)[centre].mean()
 
 
 def test_flow_never_folds_and_is_still_outside_the_mask():
-    mask = face_mask(96, 0.66, 0.074)
+    mask = regions(SPEC).face
     rng = np.random.default_rng(0)
     for _ in range(5):  # two unrelated pictures: the worst a flow can be asked for
         a, b = (cv2.GaussianBlur(rng.random((96, 96)).astype(np.float32) * 255, (0, 0), 2) for _ in range(2))
-        flow = estimate_change([a, b], mask).flow
+        flow = estimate_change([a, b], mask, regions(SPEC).mouth).flow
         assert jacobian(flow).min() > 0
-        assert np.abs(flow[mask == 0]).max() < 0.5
+        assert np.abs(flow[mask == 0]).max() < 0.7  # reduced from twice the side, which bleeds half a pixel
     wild = cv2.GaussianBlur(rng.normal(0, 40, (96, 96, 2)).astype(np.float32), (0, 0), 2)
     assert jacobian(wild).min() < 0
     assert jacobian(unfold(wild)).min() > 0
+
+
+def test_steepening_sharpens_an_edge_where_it_is_and_adds_no_level():
+    x = np.arange(48, dtype=np.float32)
+    edge = np.repeat((40 + 160 / (1 + np.exp(-(x - 23.5) / 2)))[None], 48, 0).astype(np.float32)
+    result = steepen(edge, 4)
+    plain = cv2.resize(edge, (192, 192), interpolation=cv2.INTER_CUBIC)
+    assert result.shape == (192, 192)
+    assert np.diff(result[96]).max() > 1.5 * np.diff(plain[96]).max()
+    assert result.min() > plain.min() - 1 and result.max() < plain.max() + 1
+    assert abs(int(np.argmax(np.diff(result[96]))) - 95) <= 3
+    flat = np.full((24, 24), 77, np.float32)
+    np.testing.assert_allclose(steepen(flat, 2), 77, atol=1e-3)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -117,10 +132,11 @@ def test_nothing_outside_the_mask_changes_and_the_photo_is_not_modified(mode):
     photo = textured(700, 800)
     kept = photo.copy()
     alignment = align(face_points(), SPEC)
-    mask, mouth = face_mask(96, 0.66, 0.074), mouth_mask(96, 0.66, 0.074)
+    where = regions(SPEC)
+    mask = where.face
     before = alignment.crop(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)).astype(np.float32)
     after = before + 40 * np.exp(-((np.mgrid[:96, :96][1] - 48) ** 2 + (np.mgrid[:96, :96][0] - 60) ** 2) / 80)
-    result = paste(photo, alignment, [before, after.astype(np.float32)], mask, mouth, mode=mode)
+    result = paste(photo, alignment, [before, after.astype(np.float32)], where, mode=mode)
     assert np.array_equal(photo, kept)
     reach = cv2.warpAffine((mask > 0).astype(np.float32), alignment.inverse, (800, 700), flags=cv2.INTER_LINEAR)
     outside = cv2.dilate(reach, np.ones((15, 15))) == 0
@@ -134,17 +150,15 @@ def test_no_change_gives_the_photo_bit_for_bit(mode):
     photo = textured(300, 300)
     alignment = align(face_points(150, 0, 150, 140), SPEC)
     crop = blob()
-    mask = face_mask(96, 0.66, 0.074)
-    assert np.array_equal(paste(photo, alignment, [crop, crop.copy()], mask, mask, mode=mode), photo)
+    assert np.array_equal(paste(photo, alignment, [crop, crop.copy()], regions(SPEC), mode=mode), photo)
 
 
 def test_faces_half_outside_the_frame_and_tiny_photos_are_pasted_without_error():
     for height, width, points in ((200, 200, face_points(300, 0, 0, 0)), (20, 20, face_points(12, 0, 10, 10))):
         photo = textured(height, width)
         alignment = align(points, SPEC)
-        mask = face_mask(96, 0.66, 0.074)
         for mode in MODES:
-            result = paste(photo, alignment, [blob(), blob(3)], mask, mask, mode=mode)
+            result = paste(photo, alignment, [blob(), blob(3)], regions(SPEC), mode=mode)
             assert result.shape == photo.shape
             assert result.dtype == np.uint8
 
@@ -152,10 +166,10 @@ def test_faces_half_outside_the_frame_and_tiny_photos_are_pasted_without_error()
 def test_full_size_backbones_bring_colour():
     photo = textured(300, 300)
     alignment = align(face_points(150, 0, 150, 140), SPEC)
-    mask, mouth = face_mask(96, 0.66, 0.074), mouth_mask(96, 0.66, 0.074)
+    where = regions(SPEC)
     red = np.zeros((96, 96, 3), np.float32)
     red[..., 0] = 255
-    result = paste(photo, alignment, [blob()[..., None].repeat(3, -1), red], mask, mouth, mode="replace")
+    result = paste(photo, alignment, [blob()[..., None].repeat(3, -1), red], where, mode="replace")
     x, y = alignment.to_photo(np.array([[48.0, 52.0]]))[0].round().astype(int)
     assert result[y, x].tolist() == [255, 0, 0]
 

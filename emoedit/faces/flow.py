@@ -1,0 +1,155 @@
+"""What changed between two pictures of a face, as movement and light.
+
+Movement is dense optical flow, found from picture to picture along the way from source to edit. Where a mouth opens,
+flow between blurred pictures cannot part the lips (there is nothing to match a gap with), so the gap itself says how
+far they have to go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+
+FLOW_SIDE = 192  # flow is found at this side: DIS matches 8-pixel patches, which on 96 pixels would span half a mouth
+MAX_FLOW = 0.11  # of the crop's side: the widest movement a lip or a brow makes; more is a mismatch
+MIN_JACOBIAN = 0.1  # a flow that shrinks an area further than this is about to fold
+GAP_DARK = 0.62  # of the skin's level: what is darker than this inside a mouth is no lip
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change in crop coordinates.
+
+    Args:
+        flow: float32 ``[R, R, 2]``: the pixel that lands at p comes from ``p + flow[p]``, in crop pixels (x, y).
+        remainder: float32 ``[R, R]``: luminance to add after the flow, in grey levels 0 to 255.
+    """
+
+    flow: np.ndarray
+    remainder: np.ndarray
+
+
+def _sample(picture: np.ndarray, flow: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+    """``picture`` at ``p + flow[p]``."""
+    height, width = flow.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return cv2.remap(picture, x + flow[..., 0], y + flow[..., 1], interpolation, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def jacobian(flow: np.ndarray) -> np.ndarray:
+    """Determinant of ``p -> p + flow[p]``, ``[H, W]``: 1 where nothing stretches, at or below 0 where it folds."""
+    dy, dx = np.gradient(flow, axis=(0, 1))
+    return (1 + dx[..., 0]) * (1 + dy[..., 1]) - dx[..., 1] * dy[..., 0]
+
+
+def unfold(flow: np.ndarray, limit: float = MIN_JACOBIAN) -> np.ndarray:
+    """The flow, smoothed where and as far as needed for its Jacobian to stay above ``limit`` everywhere."""
+    for _ in range(40):
+        bad = (jacobian(flow) < limit).astype(np.float32)
+        if not bad.any():
+            return flow
+        where = np.minimum(cv2.GaussianBlur(cv2.dilate(bad, np.ones((5, 5))), (0, 0), 3), 1)[..., None]
+        flow = flow + where * (cv2.GaussianBlur(flow, (0, 0), 3) - flow)
+    worst = float(1 - jacobian(flow).min())
+    return flow * min(1.0, (1 - limit) / max(worst, 1e-6))
+
+
+def _flow_between(first: np.ndarray, second: np.ndarray, mask: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
+    """Backward flow from the second picture to the first, float32 ``[F, F, 2]`` in pixels of :data:`FLOW_SIDE`.
+
+    Dense inverse search (Kroeger et al. 2016, arXiv 1603.03590; OpenCV), then smoothed and faded by the mask.
+    """
+    low, high = levels
+
+    def prepared(picture: np.ndarray) -> np.ndarray:
+        # DIS reads 8 bits: use all of them, or a dark photograph has too few grey levels for sub-pixel motion.
+        stretched = (picture - low) * (220.0 / max(high - low, 1.0)) + 18
+        return (
+            cv2.resize(stretched, (FLOW_SIDE, FLOW_SIDE), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+        )
+
+    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    finder.setFinestScale(0)
+    finder.setVariationalRefinementIterations(10)
+    finder.setVariationalRefinementAlpha(20.0)
+    flow = finder.calc(prepared(second), prepared(first), None)
+    return cv2.GaussianBlur(cv2.medianBlur(flow, 5), (0, 0), 2.5) * mask[..., None]
+
+
+def estimate_change(
+    frames: Sequence[np.ndarray], mask: np.ndarray, mouth: np.ndarray, *, parting: float = 1.0
+) -> Change:
+    """What turns the first of several luminance crops into the last, inside the mask.
+
+    Flow is found from each frame to the next and composed: between near pictures it follows a lip that parts or a brow
+    that rises, where between far ones it would match what merely looks alike. Then it is bounded and freed of folds.
+
+    Args:
+        frames: two or more float32 ``[R, R]``, grey levels 0 to 255: reconstruction, half-way pictures, edit.
+        mask, mouth: float32 ``[R, R]`` in [0, 1]: the face, and where lips, teeth and the inside of a mouth can be.
+        parting: how far a gap may part the lips (:func:`part_lips`), 0 to 1; 0 where the mouth is open already.
+    """
+    first, last = frames[0], frames[-1]
+    low, high = np.percentile(first[mask > 0.5], (1, 99))
+    large = cv2.resize(mask, (FLOW_SIDE, FLOW_SIDE))
+    flow = np.zeros((FLOW_SIDE, FLOW_SIDE, 2), np.float32)
+    for before, after in pairwise(frames):
+        step = _flow_between(before, after, large, (float(low), float(high)))
+        flow = step + _sample(flow, step)
+    size = (FLOW_SIDE, FLOW_SIDE)
+    moved = _sample(cv2.resize(first, size, interpolation=cv2.INTER_CUBIC), flow)
+    skin = float(np.median(first[mask > 0.5]))
+    apart = parting * part_lips(
+        moved, cv2.resize(last, size, interpolation=cv2.INTER_CUBIC), cv2.resize(mouth, size), skin
+    )
+    flow = apart + _sample(flow, apart)
+    length = np.linalg.norm(flow, axis=-1, keepdims=True)
+    bound = MAX_FLOW * FLOW_SIDE
+    flow = unfold(flow * (bound * np.tanh(length / bound) / np.maximum(length, 1e-6)))
+    side = first.shape[0]
+    flow = cv2.resize(flow, (side, side), interpolation=cv2.INTER_AREA) * (side / FLOW_SIDE)
+    remainder = (last - _sample(first, flow)) * mask
+    return Change(flow, cv2.GaussianBlur(remainder, (0, 0), 0.4))
+
+
+def part_lips(moved: np.ndarray, edited: np.ndarray, mouth: np.ndarray, skin: float) -> np.ndarray:
+    """The movement that makes room for a gap the flow has not explained: backward flow, float32 ``[F, F, 2]``.
+
+    In every column of pixels the gap (much darker than skin, and new) has a height and a middle; the lip line that was
+    there is drawn apart to its edges, and what lies beyond follows less and less: the upper lip as far as the nose, the
+    lower lip with chin and jaw.
+
+    Args:
+        moved, edited: ``[F, F]`` grey levels: the reconstruction after the flow, and the edit.
+        mouth: ``[F, F]`` in [0, 1].  skin: median level of the face.
+    """
+    side = len(moved)
+    dark = np.clip((GAP_DARK * skin - edited) / (0.15 * skin), 0, 1) * np.clip((moved - edited - 10) / 20, 0, 1)
+    gap = dark * mouth
+    weight = gap.sum(0)
+    flow = np.zeros((side, side, 2), np.float32)
+    if weight.max() < 0.01 * side:
+        return flow
+    y = np.arange(side, dtype=np.float32)[:, None]
+    blurred = np.maximum(cv2.GaussianBlur(weight[None], (0, 0), 0.03 * side)[0], 1e-3)
+    middle = cv2.GaussianBlur((gap * y).sum(0)[None], (0, 0), 0.03 * side)[0] / blurred
+    height = cv2.GaussianBlur(weight[None], (0, 0), 0.02 * side)[0]
+    # The lip line: the darkest place near the gap before the edit, weighted softly to run smoothly along the mouth.
+    near = np.exp(-(((y - middle) / (0.05 * side)) ** 2)) * np.exp(-(moved - moved.min()) / 8.0)
+    line = cv2.GaussianBlur((near * y).sum(0)[None], (0, 0), 0.03 * side)[0]
+    line = line / np.maximum(cv2.GaussianBlur(near.sum(0)[None], (0, 0), 0.03 * side)[0], 1e-6)
+    half = 0.5 * height
+    top, bottom = middle - half, middle + half
+    # Inside the gap a sliver of the lip line is stretched; 0 would be a fold.
+    up, down = (line - 0.15 * half) - top, (line + 0.15 * half) - bottom
+    above = np.exp(-(((y - top) / (0.075 * side)) ** 2)) * up
+    below = np.exp(-(((y - bottom) / (0.13 * side)) ** 2)) * down
+    share = np.clip((y - top) / np.maximum(height, 1e-3), 0, 1)
+    inside = (1 - share) * up + share * down
+    vertical = np.where(y < top, above, np.where(y > bottom, below, inside))
+    flow[..., 1] = cv2.GaussianBlur(vertical * np.clip(height / (0.01 * side), 0, 1), (0, 0), 1.0)
+    return flow
