@@ -93,7 +93,7 @@ def fit_stage(config: DictConfig) -> None:
         chosen = np.flatnonzero(wanted & (data == name) & np.isin(split, ["train", "fit"]))
         # With the mirror images beside them no direction prefers a side.
         z = torch.cat([encode(backbone, crops, chosen, mirror=mirror) for mirror in (False, True)])
-        sets[name] = class_statistics(z, [*emotions[chosen]] * 2)
+        sets[name] = class_statistics(z, emotions[chosen].tolist() * 2)
         counts[name] = {emotion: count // 2 for emotion, count in sets[name].counts.items()}
     steering = fit_directions(sets, **how)
     report: dict[str, object] = {f"pictures the directions come from, {name}": count for name, count in counts.items()}
