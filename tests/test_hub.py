@@ -9,11 +9,11 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from test_editors import tiny_vae
 
 from emoedit import hub
 from emoedit.editors import Editor, choose_device
 from emoedit.types import CheckpointError, EditError, OutputError
-from test_editors import tiny_vae
 
 
 def test_an_editor_of_the_hub_is_downloaded_by_name(tmp_path, monkeypatch):
