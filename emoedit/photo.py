@@ -17,7 +17,8 @@ from PIL import Image
 from emoedit.editors import Editor, load_editor
 from emoedit.faces.align import Alignment, align
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.paste import MODES, Mode, paste, regions
+from emoedit.faces.paste import MODES, Mode, paste
+from emoedit.faces.regions import regions
 from emoedit.pictures import Picture, load_picture, save_picture
 from emoedit.types import Edit, EditError, Inversion
 

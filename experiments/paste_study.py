@@ -20,7 +20,8 @@ from omegaconf import DictConfig
 
 from emoedit.faces.align import CropSpec, align
 from emoedit.faces.detect import FaceDetector
-from emoedit.faces.paste import MODES, paste, regions
+from emoedit.faces.paste import MODES, paste
+from emoedit.faces.regions import regions
 from emoedit.pictures import load_picture
 from emoedit.training.readers import read_pairs
 

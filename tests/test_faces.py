@@ -9,7 +9,9 @@ import pytest
 from emoedit.faces.align import FFHQ_POINTS, CropSpec, align
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.flow import estimate_change, jacobian, unfold
-from emoedit.faces.paste import MODES, paste, regions, steepen
+from emoedit.faces.mouth import draw_mouth, steepen, teeth_shown
+from emoedit.faces.paste import MODES, paste
+from emoedit.faces.regions import regions
 from emoedit.types import NoFaceError
 
 SPEC = CropSpec(96, "stable", 0.66, 0.074)
@@ -125,6 +127,60 @@ def test_steepening_sharpens_an_edge_where_it_is_and_adds_no_level():
     assert abs(int(np.argmax(np.diff(result[96]))) - 95) <= 3
     flat = np.full((24, 24), 77, np.float32)
     np.testing.assert_allclose(steepen(flat, 2), 77, atol=1e-3)
+
+
+def painted(lips: float, inside: float | None = None) -> np.ndarray:
+    """A face of level 170 with eyes and lips, float32 ``[96, 96]``; ``inside`` is the level of an open mouth."""
+    y, x = np.mgrid[:96, :96].astype(np.float32)
+    face = np.full((96, 96), 170, np.float32)
+    for cx in (30, 66):
+        face -= 110 * np.exp(-(((x - cx) / 6) ** 2 + ((y - 33) / 3) ** 2))
+    face -= (170 - lips) * (np.hypot((x - 48) / 15, (y - 70) / 6) < 1)
+    face -= 50 * np.exp(-(((x - 48) / 13) ** 4 + ((y - 70) / 1.2) ** 2))
+    if inside is not None:
+        face[np.hypot((x - 48) / 11, (y - 71) / 4.5) < 1] = inside
+    return cv2.GaussianBlur(face, (0, 0), 1.2)
+
+
+def resolved(share: float, inside: float) -> tuple[np.ndarray, np.ndarray]:
+    """What is drawn in the middle of the mouth, and how surely, for a mean of lips and something else."""
+    where = regions(SPEC)
+    before = painted(120)
+    after = before + share * (painted(120, inside) - before)
+    change = estimate_change([before, after], where.moving, where.mouth, parting=0.0)
+    drawn, new, _ = draw_mouth(change, after, where, closed=1.0)
+    middle = np.s_[4 * 70 : 4 * 72, 4 * 44 : 4 * 52]
+    return drawn[middle].mean(), new[middle].mean()
+
+
+@pytest.mark.parametrize("inside", [20.0, 205.0])
+def test_a_mean_of_lips_and_something_else_is_resolved_to_the_likelier(inside):
+    _, unsure = resolved(0.25, inside)
+    assert unsure < 0.1
+    level, sure = resolved(0.9, inside)
+    assert sure > 0.5
+    assert abs(level - inside) < 40
+
+
+def test_lips_part_around_a_gap_and_stay_closed_without_one():
+    where = regions(SPEC)
+    closed, opened = painted(120), painted(120, 15.0)
+    still = estimate_change([closed, closed], where.moving, where.mouth).flow
+    assert np.abs(still).max() < 0.1
+    flow = estimate_change([closed, opened], where.moving, where.mouth).flow
+    none = estimate_change([closed, opened], where.moving, where.mouth, parting=0.0).flow
+    # Backward flow: above the gap pixels come from below, beneath it from above; the lips have moved apart.
+    assert flow[64, 48, 1] - none[64, 48, 1] > 0.5
+    assert flow[77, 48, 1] - none[77, 48, 1] < -0.5
+    assert jacobian(flow).min() > 0
+
+
+def test_teeth_are_seen_in_an_open_smile_and_not_in_lips(astronaut):
+    where = regions(SPEC)
+    crop = align(FaceDetector()(astronaut)[0].landmarks, SPEC).crop(astronaut)
+    assert teeth_shown(crop, where) > 0.03
+    closed = np.repeat(painted(120)[..., None], 3, -1) * [1.0, 0.75, 0.65]
+    assert teeth_shown(closed.astype(np.uint8), where) < 0.01
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -17,7 +17,9 @@ import numpy as np
 FLOW_SIDE = 192  # flow is found at this side: DIS matches 8-pixel patches, which on 96 pixels would span half a mouth
 MAX_FLOW = 0.11  # of the crop's side: the widest movement a lip or a brow makes; more is a mismatch
 MIN_JACOBIAN = 0.1  # a flow that shrinks an area further than this is about to fold
-GAP_DARK = 0.62  # of the skin's level: what is darker than this inside a mouth is no lip
+GAP = 0.2  # level of the inside of an open mouth, skin being 1
+LIKELY_FROM, LIKELY_TO = 0.5, 0.65  # share of a gap (or of teeth) in a mean from which on it counts as there
+SMALLEST = (0.1, 0.03, 0.0045)  # width, height and area, the crop's being 1: a smaller patch is a shadow
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,12 @@ class Change:
     Args:
         flow: float32 ``[R, R, 2]``: the pixel that lands at p comes from ``p + flow[p]``, in crop pixels (x, y).
         remainder: float32 ``[R, R]``: luminance to add after the flow, in grey levels 0 to 255.
+        gap: float32 ``[F, F]`` (F = :data:`FLOW_SIDE`) in [0, 1]: where the inside of a mouth came to be seen.
     """
 
     flow: np.ndarray
     remainder: np.ndarray
+    gap: np.ndarray
 
 
 def _sample(picture: np.ndarray, flow: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
@@ -103,9 +107,9 @@ def estimate_change(
     size = (FLOW_SIDE, FLOW_SIDE)
     moved = _sample(cv2.resize(first, size, interpolation=cv2.INTER_CUBIC), flow)
     skin = float(np.median(first[mask > 0.5]))
-    apart = parting * part_lips(
-        moved, cv2.resize(last, size, interpolation=cv2.INTER_CUBIC), cv2.resize(mouth, size), skin
-    )
+    share = gap_share(moved, cv2.resize(last, size, interpolation=cv2.INTER_CUBIC), skin)
+    gap = patches(share * cv2.resize(mouth, size), FLOW_SIDE / first.shape[0])
+    apart = parting * part_lips(gap, moved)
     flow = apart + _sample(flow, apart)
     length = np.linalg.norm(flow, axis=-1, keepdims=True)
     bound = MAX_FLOW * FLOW_SIDE
@@ -113,23 +117,48 @@ def estimate_change(
     side = first.shape[0]
     flow = cv2.resize(flow, (side, side), interpolation=cv2.INTER_AREA) * (side / FLOW_SIDE)
     remainder = (last - _sample(first, flow)) * mask
-    return Change(flow, cv2.GaussianBlur(remainder, (0, 0), 0.4))
+    return Change(flow, cv2.GaussianBlur(remainder, (0, 0), 0.4), gap)
 
 
-def part_lips(moved: np.ndarray, edited: np.ndarray, mouth: np.ndarray, skin: float) -> np.ndarray:
-    """The movement that makes room for a gap the flow has not explained: backward flow, float32 ``[F, F, 2]``.
+def ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 below ``low``, 1 above ``high``, smooth between."""
+    x = np.clip((x - low) / (high - low), 0, 1)
+    return x * x * (3 - 2 * x)
 
-    In every column of pixels the gap (much darker than skin, and new) has a height and a middle; the lip line that was
-    there is drawn apart to its edges, and what lies beyond follows less and less: the upper lip as far as the nose, the
-    lower lip with chin and jaw.
+
+def gap_share(before: np.ndarray, after: np.ndarray, skin: float) -> np.ndarray:
+    """How much of the way from what was there to the dark inside of a mouth a picture went, in [0, 1]."""
+    share = np.clip((before - after) / np.maximum(before - GAP * skin, 20), 0, 1)
+    return share * ramp(before - after, 15, 40)
+
+
+def patches(share: np.ndarray, factor: float) -> np.ndarray:
+    """Where a share of teeth or gap is likely enough, in [0, 1]: in patches that reach the middle of the mouth and are
+    large enough to be something.
 
     Args:
-        moved, edited: ``[F, F]`` grey levels: the reconstruction after the flow, and the edit.
-        mouth: ``[F, F]`` in [0, 1].  skin: median level of the face.
+        share: ``[H, H]`` in [0, 1].  factor: its pixels a pixel of the crop.
+    """
+    likely = ramp(cv2.GaussianBlur(share, (0, 0), 0.7 * factor), LIKELY_FROM, LIKELY_TO)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((likely > 0.25).astype(np.uint8))
+    side = len(share)
+    central = np.unique(labels[:, round(0.45 * side) : round(0.55 * side)])
+    sizes = stats[:, (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT, cv2.CC_STAT_AREA)] / [side, side, side * side]
+    kept = [n for n in range(1, count) if n in central and (sizes[n] >= SMALLEST).all()]
+    keep = np.isin(labels, kept).astype(np.float32)
+    return likely * cv2.dilate(keep, np.ones((2 * round(factor) + 1,) * 2))
+
+
+def part_lips(gap: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """The movement that makes room for a gap: backward flow, float32 ``[F, F, 2]``.
+
+    In every column of pixels the gap has a height and a middle; the lip line that was there is drawn apart to its
+    edges, and what lies beyond follows less and less: the upper lip as far as the nose, the lower lip with the chin.
+
+    Args:
+        gap: ``[F, F]`` in [0, 1].  moved: ``[F, F]`` grey levels: the reconstruction after the flow.
     """
     side = len(moved)
-    dark = np.clip((GAP_DARK * skin - edited) / (0.15 * skin), 0, 1) * np.clip((moved - edited - 10) / 20, 0, 1)
-    gap = dark * mouth
     weight = gap.sum(0)
     flow = np.zeros((side, side, 2), np.float32)
     if weight.max() < 0.01 * side:

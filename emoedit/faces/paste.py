@@ -15,99 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import cv2
 import numpy as np
 
-from emoedit.faces.align import Alignment, CropSpec
-from emoedit.faces.flow import Change, estimate_change
+from emoedit.faces.align import Alignment
+from emoedit.faces.flow import estimate_change
+from emoedit.faces.mouth import LARGER, draw_mouth, teeth_shown
+from emoedit.faces.regions import LUMA, Regions
 
 Mode = Literal["warp", "residual", "replace"]
 MODES: tuple[Mode, ...] = ("warp", "residual", "replace")
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-NEW_FROM, NEW_TO = 14.0, 40.0  # grey levels of remainder: below it is shading, above it something else stands there
-STEEPEN, SHOCKS = 4, 8  # how much larger the new is drawn, and how often its edges are steepened
 MOUTH_SPREAD = 0.05  # of the crop's side: about the height of a lip
-
-
-@dataclass(frozen=True)
-class Regions:
-    """Soft masks of a crop, float32 ``[R, R]`` in [0, 1].
-
-    Args:
-        face: 1 on brows, eyes, cheeks, mouth and chin, falling smoothly to exactly 0 before hair line, ears, and
-            the crop's border.
-        moving: the face, less so the nose: expressions leave it nearly where it is, class means of faces do not.
-        mouth: where lips, teeth and the inside of a mouth can be.
-    """
-
-    face: np.ndarray
-    moving: np.ndarray
-    mouth: np.ndarray
-
-
-@lru_cache(maxsize=8)
-def regions(spec: CropSpec) -> Regions:
-    """The regions of a crop: the same parts of the face whatever its resolution and scale."""
-    side = spec.resolution
-    axis = (np.arange(side) - (side - 1) / 2) / side * spec.scale
-    x, y = np.meshgrid(axis, axis + spec.down)  # in FFHQ's units, from the centre of its square
-
-    def smooth(ramp: np.ndarray) -> np.ndarray:
-        ramp = np.clip(ramp, 0, 1)
-        return (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
-
-    # A superellipse around the middle of the face, wide enough for raised brows and an open mouth.
-    radius = (np.abs(x / 0.285) ** 2.6 + np.abs((y - 0.105) / 0.295) ** 2.6) ** (1 / 2.6)
-    border = np.clip(np.minimum(np.arange(side), np.arange(side)[::-1]) / (0.08 * side), 0, 1)
-    face = smooth(np.clip((1.0 - radius) / 0.30, 0, 1) * border * border[:, None])
-    face[face < 1 / 512] = 0
-    nose = smooth(1.5 - np.hypot(x / 0.06, (y - 0.06) / 0.075))
-    mouth = smooth((1.15 - np.hypot(x / 0.155, (y - 0.245) / 0.115)) / 0.3)
-    return Regions(face, face * (1 - 0.4 * nose), mouth)
-
-
-def steepen(picture: np.ndarray, factor: int) -> np.ndarray:
-    """A blurred picture, ``factor`` times as large and with crisp edges: ``[H, W]`` -> ``[fH, fW]``, same grey levels.
-
-    A small model draws teeth and lips as blurs. The shock filter (Osher & Rudin 1990; with the second derivative along
-    the gradient of a smoothed picture, Alvarez & Mazorra 1994) sharpens an edge where it is and never overshoots.
-    """
-    height, width = picture.shape
-    x = cv2.resize(picture.astype(np.float32), (width * factor, height * factor), interpolation=cv2.INTER_CUBIC)
-    for _ in range(SHOCKS):
-        smooth = cv2.GaussianBlur(x, (0, 0), 1.5)
-        gy, gx = np.gradient(smooth)
-        gyy, gyx = np.gradient(gy)
-        gxx = np.gradient(gx, axis=1)
-        curve = gx * gx * gxx + 2 * gx * gy * gyx + gy * gy * gyy
-        slope = np.hypot(_minmod(x, 1), _minmod(x, 0))
-        x = x - 0.4 * np.tanh(curve / (np.abs(curve).mean() + 1e-3)) * slope
-    return cv2.GaussianBlur(x, (0, 0), 0.25 * factor)
-
-
-def _minmod(x: np.ndarray, axis: int) -> np.ndarray:
-    """The smaller of forward and backward difference, 0 at an extremum: what keeps the filter from overshooting."""
-    step = np.diff(x, axis=axis)
-    edge = np.zeros_like(x.take([0], axis))
-    ahead, behind = np.concatenate([step, edge], axis), np.concatenate([edge, step], axis)
-    return np.where(ahead * behind > 0, np.where(np.abs(ahead) < np.abs(behind), ahead, behind), 0)
-
-
-def novelty(change: Change, mouth: np.ndarray) -> np.ndarray:
-    """Where something new stands in the mouth, ``[R, R]`` in [0, 1]: teeth, a dark gap, or lips that close over teeth.
-
-    There the photograph's own detail (the gleam of the lips that were, the edges of teeth) belongs to what is gone.
-    """
-    bright, dark = (
-        np.clip((sign * change.remainder - NEW_FROM) / (NEW_TO - NEW_FROM), 0, 1) * mouth for sign in (1, -1)
-    )
-    # Teeth come with lips of their own around them; a gap is bounded by the photograph's, which have parted for it.
-    with_lips = cv2.GaussianBlur(cv2.dilate(bright, np.ones((3, 3))), (0, 0), 1.0)
-    return np.minimum(1, np.maximum(with_lips, cv2.GaussianBlur(dark, (0, 0), 0.8)))
 
 
 @dataclass(frozen=True)
@@ -130,19 +51,6 @@ def _window(alignment: Alignment, height: int, width: int) -> _Window:
     x0, y0 = np.floor(corners.min(0)).astype(int)
     x1, y1 = np.ceil(corners.max(0)).astype(int) + 1
     return _Window(max(0, int(x0)), max(0, int(y0)), min(width, int(x1)), min(height, int(y1)))
-
-
-def teeth(crop: np.ndarray, where: Regions) -> float:
-    """Share of the mouth where teeth are seen: as bright as skin, with much less colour. uint8 ``[R, R, 3]`` -> 0 to 1.
-
-    Of 57 neutral photographs (Face Research Lab London Set) 51 read less than .04; smiles with teeth .05 to .19.
-    """
-    rgb = crop.astype(np.float32)
-    luma, top = rgb @ LUMA, rgb.max(-1)
-    colour = (top - rgb.min(-1)) / np.maximum(top, 1)
-    face, inside = where.face > 0.5, where.mouth > 0.9
-    seen = (colour < 0.6 * np.median(colour[face])) & (luma > 0.75 * np.median(luma[face]))
-    return float(seen[inside].mean())
 
 
 def _enlarge(
@@ -224,16 +132,16 @@ def paste(
     else:
         grey = [p if p.ndim == 2 else p @ LUMA for p in frames]
         if mode == "warp":
-            parting = float(np.clip(1.5 - teeth(alignment.crop(photo), where) / 0.04, 0, 1))
-            change = estimate_change(grey, where.moving, where.mouth, parting=parting)
+            closed = float(np.clip(1.5 - teeth_shown(alignment.crop(photo), where) / 0.04, 0, 1))
+            change = estimate_change(grey, where.moving, where.mouth, parting=closed)
+            drawn, new, shading = draw_mouth(change, grey[-1], where, closed=closed)
             # A displacement in crop pixels is rotated and scaled into one of the photograph's.
             displacement = (change.flow @ alignment.inverse[:, :2].T).astype(np.float32)
             warped = _sample_window(photo, window, _enlarge(displacement, alignment, window))
-            light = _enlarge(change.remainder, alignment, window)
-            new = np.clip(_enlarge(novelty(change, where.mouth), alignment, window, cv2.INTER_LINEAR), 0, 1)
-            # There the photograph's own detail belongs to what is gone: the model's picture stands in its place.
-            drawn = _enlarge(steepen(grey[-1], STEEPEN), alignment, window, factor=STEEPEN)
-            light += new * (drawn - (warped @ LUMA + light))
+            light = _enlarge(shading, alignment, window)
+            # What is new has none of the photograph's detail, which belongs to what was there: it is drawn instead.
+            new = np.clip(_enlarge(new, alignment, window, cv2.INTER_LINEAR, factor=LARGER), 0, 1)
+            light += new * (_enlarge(drawn, alignment, window, factor=LARGER) - (warped @ LUMA + light))
         else:
             warped, light = part, _enlarge((grey[-1] - grey[0]) * where.moving, alignment, window)
             new = np.zeros_like(light)
