@@ -1,8 +1,6 @@
 """What one warm edit of a photograph costs, and what one inversion for many edits saves. Ratios come from one run.
 
-    python benchmarks/vae.py [--size 768]
-
-Measured on two cores of a server CPU (Zen 5): see the closing lines this prints.
+    python -m benchmarks.vae [--size 768]
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _compact(tensor: Tensor) -> Tensor:
     """The tensor in half precision if that loses nothing: weights that were rounded on purpose take half the space."""
     half = tensor.half()
     lossless = tensor.is_floating_point() and bool((half.to(tensor.dtype) == tensor).all())
-    return (half if lossless else tensor).contiguous()
+    return (half if lossless else tensor).contiguous().clone()  # two names of one tensor are refused by safetensors
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def resolved(share: float, inside: float) -> tuple[np.ndarray, np.ndarray]:
     before = painted(120)
     after = before + share * (painted(120, inside) - before)
     change = estimate_change([before, after], where.moving, where.mouth, parting=0.0)
-    drawn, new, _ = draw_mouth(change, after, where, closed=1.0)
+    drawn, new, *_ = draw_mouth(change, after, where, closed=1.0)
     middle = np.s_[4 * 70 : 4 * 72, 4 * 44 : 4 * 52]
     return drawn[middle].mean(), new[middle].mean()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_editors import tiny_vae
+from test_editors import from_neutral, tiny_vae
 
 import emoedit
 from emoedit import hub
@@ -22,7 +22,7 @@ from emoedit.types import Edit, EditError, ImageError, NoFaceError, OutputError,
 
 @pytest.fixture(scope="module")
 def photos() -> PhotoEditor:
-    return PhotoEditor(tiny_vae())
+    return PhotoEditor(from_neutral(tiny_vae()))
 
 
 def difference(a: Image.Image, b: Image.Image) -> float:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from emoedit.backbones.vae import VAEConfig
 from emoedit.faces.align import CropSpec
-from emoedit.steering.directions import class_statistics, fit_directions, project_out
+from emoedit.steering.directions import calm, class_statistics, fit_directions, project_out
 from emoedit.training import readers
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.loop import DivergedError, TrainerConfig, rate, train
@@ -195,7 +195,9 @@ def test_training_lowers_the_loss_and_a_broken_batch_stops_it_with_the_last_stat
     with torch.no_grad():
         before = float(task(picture)["loss"])
     how = TrainerConfig(steps=40, learning_rate=2e-3, precision="no", warmup=1, save_every=10, ema=0.5)
-    after = float(train(task, lambda s, p: picture, tmp_path, how)(picture)["loss"])
+    trained = train(task, lambda s, p: picture, tmp_path, how)
+    with torch.no_grad():
+        after = float(trained(picture)["loss"])
     assert after < 0.7 * before
     with pytest.raises(DivergedError, match="step 40"):
         longer = TrainerConfig(steps=50, precision="no", save_every=10)
@@ -236,7 +238,7 @@ def test_directions_are_the_class_differences_inside_each_data_set():
     soft = class_statistics(
         *synthetic(rng, 50.0, moves, 4000, moves)
     )  # another data set lies elsewhere: it must cancel
-    how = {"trust": {"sharp": 1.0, "soft": 1.0}, "gains": {"happy": 2.0}}
+    how = {"trust": {"sharp": 1.0, "soft": 1.0}, "gains": {"happy": 2.0}, "ridge": 1e6}
     steering = fit_directions({"sharp": sharp, "soft": soft}, ["happy", "sad"], **how)
     assert steering.emotions == ("neutral", "happy", "sad")
     expected = np.stack([moves["neutral"], moves["happy"], moves["sad"]])
@@ -268,6 +270,17 @@ def test_readout_is_the_gaussian_log_likelihood_ratio():
     ]
     logits = (torch.from_numpy(point).float() @ steering.readout.T + steering.offset).numpy()
     assert logits[1] - logits[0] == pytest.approx(expected[1] - expected[0], abs=1e-3)
+
+
+def test_calming_turns_down_what_varies_anyway():
+    covariance = torch.diag(torch.tensor([9.0, 1, 1, 1], dtype=torch.float64))
+    direction = torch.tensor([[1.0, 1, 0, 0]], dtype=torch.float64)
+    unchanged, turned = calm(direction, covariance, 1e9), calm(direction, covariance, 1.0)
+    torch.testing.assert_close(unchanged, direction, atol=1e-6, rtol=0)
+    assert turned[0, 0] < 0.5 * turned[0, 1]
+    torch.testing.assert_close(turned.norm(), direction.norm())
+    # 9 and 1 over the mean variance 3: (3 + 1)^-1 and (1/3 + 1)^-1
+    torch.testing.assert_close(turned[0, 0] / turned[0, 1], torch.tensor((1 / 3 + 1) / (3 + 1), dtype=torch.float64))
 
 
 def test_projection_makes_directions_orthogonal_at_their_old_length():

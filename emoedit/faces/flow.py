@@ -108,7 +108,9 @@ def estimate_change(
     moved = _sample(cv2.resize(first, size, interpolation=cv2.INTER_CUBIC), flow)
     skin = float(np.median(first[mask > 0.5]))
     share = gap_share(moved, cv2.resize(last, size, interpolation=cv2.INTER_CUBIC), skin)
-    gap = patches(share * cv2.resize(mouth, size), FLOW_SIDE / first.shape[0])
+    # A gleam on the lips leaves holes in the gap; an open mouth has none.
+    share = cv2.morphologyEx(share * cv2.resize(mouth, size), cv2.MORPH_CLOSE, _disc(0.06 * FLOW_SIDE))
+    gap = patches(share, FLOW_SIDE / first.shape[0])
     apart = parting * part_lips(gap, moved)
     flow = apart + _sample(flow, apart)
     length = np.linalg.norm(flow, axis=-1, keepdims=True)
@@ -118,6 +120,10 @@ def estimate_change(
     flow = cv2.resize(flow, (side, side), interpolation=cv2.INTER_AREA) * (side / FLOW_SIDE)
     remainder = (last - _sample(first, flow)) * mask
     return Change(flow, cv2.GaussianBlur(remainder, (0, 0), 0.4), gap)
+
+
+def _disc(diameter: float) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (round(diameter) | 1,) * 2)
 
 
 def ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -17,7 +17,7 @@ LARGER, SHOCKS = 4, 8  # how much larger than the crop a mouth is drawn, and how
 
 def draw_mouth(
     change: Change, edited: np.ndarray, where: Regions, *, closed: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What is drawn anew, where, and the light to add everywhere else.
 
     Args:
@@ -26,6 +26,7 @@ def draw_mouth(
 
     Returns:
         drawn: float32 ``[kR, kR]`` grey levels (k = :data:`LARGER`).  new: ``[kR, kR]`` in [0, 1], where it stands.
+        pale: ``[kR, kR]`` in [0, 1], where what stands are teeth, which have hardly any colour.
         shading: ``[R, R]``, the remainder less what is drawn or too unsure to be.
     """
     side = len(edited)
@@ -45,8 +46,10 @@ def draw_mouth(
     drawn = after + likely[0] * 0.8 * (1 - as_teeth) * (teeth - before)
     drawn -= likely[1] * 0.8 * (1 - as_gap) * (before - gap)
     new = cv2.GaussianBlur(np.maximum(np.maximum(*likely), as_lips) * mouth, (0, 0), 0.4 * LARGER)
-    unsure = closed * where.mouth * ramp(np.abs(change.remainder), 10, 30)
-    return drawn.astype(np.float32), new.astype(np.float32), change.remainder * (1 - unsure)
+    pale = np.maximum(likely[0], (1 - closed) * ramp(after / skin, 1.05, 1.2))
+    unsure = closed * where.mouth * ramp(np.abs(change.remainder), 4, 14)
+    shading = change.remainder * (1 - unsure)
+    return drawn.astype(np.float32), new.astype(np.float32), pale.astype(np.float32), shading
 
 
 def teeth_level(skin: float) -> float:

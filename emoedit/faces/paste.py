@@ -71,27 +71,25 @@ def _enlarge(
     )
 
 
-def _relight(rgb: np.ndarray, light: np.ndarray, new: np.ndarray, spread: float) -> np.ndarray:
+def _relight(rgb: np.ndarray, light: np.ndarray, new: np.ndarray, pale: np.ndarray, spread: float) -> np.ndarray:
     """Luminance added as light is: skin keeps its hue; what is new in the mouth takes a colour of its own.
 
     Args:
-        rgb: float32 ``[H, W, 3]``, 0 to 255.  light: ``[H, W]`` grey levels to add.  new: ``[H, W]`` in [0, 1].
+        rgb: float32 ``[H, W, 3]``, 0 to 255.  light: ``[H, W]`` grey levels to add.  new, pale: ``[H, W]`` in [0, 1].
         spread: pixels over which the colour around a new thing is averaged.
     """
     luma = rgb @ LUMA
     target = np.clip(luma + light, 0, 255)
-    # Shading scales all three channels alike. The offset keeps the ratio tame where the photograph is nearly black.
-    shaded = (rgb + 8) * ((target + 8) / (luma + 8))[..., None] - 8
-    chroma = shaded - target[..., None]
+    # Shading scales all three channels alike, up to a point: an iris lit threefold would glow in its own colour.
+    ratio = np.clip((target + 8) / (luma + 8), 0.2, 1.35)
+    chroma = (rgb - luma[..., None]) * ratio[..., None]
     if new.max() > 0:
         # What was there is gone with its colour: lips that close over teeth are as red as their surroundings, teeth
-        # that appear (brighter than those) nearly grey, and the dark inside (darker) has little colour.
+        # that appear nearly grey, and the dark inside has little colour.
         around = cv2.GaussianBlur(rgb, (0, 0), spread)
         level = around @ LUMA
-        ratio = target / np.maximum(level, 1)
-        brighter, darker = np.clip((ratio - 0.95) / 0.25, 0, 1), np.clip((0.7 - ratio) / 0.4, 0, 1)
-        borrowed = (around - level[..., None]) * np.minimum(ratio, 1)[..., None]
-        borrowed = borrowed * (1 - 0.75 * brighter - 0.35 * darker)[..., None]
+        ratio = np.clip(target / np.maximum(level, 1), 0, 1)
+        borrowed = (around - level[..., None]) * (ratio * (1 - 0.75 * pale))[..., None]
         chroma = chroma + (borrowed - chroma) * new[..., None]
     return target[..., None] + chroma
 
@@ -134,18 +132,20 @@ def paste(
         if mode == "warp":
             closed = float(np.clip(1.5 - teeth_shown(alignment.crop(photo), where) / 0.04, 0, 1))
             change = estimate_change(grey, where.moving, where.mouth, parting=closed)
-            drawn, new, shading = draw_mouth(change, grey[-1], where, closed=closed)
+            drawn, new, pale, shading = draw_mouth(change, grey[-1], where, closed=closed)
             # A displacement in crop pixels is rotated and scaled into one of the photograph's.
             displacement = (change.flow @ alignment.inverse[:, :2].T).astype(np.float32)
             warped = _sample_window(photo, window, _enlarge(displacement, alignment, window))
             light = _enlarge(shading, alignment, window)
             # What is new has none of the photograph's detail, which belongs to what was there: it is drawn instead.
-            new = np.clip(_enlarge(new, alignment, window, cv2.INTER_LINEAR, factor=LARGER), 0, 1)
+            new, pale = (
+                np.clip(_enlarge(m, alignment, window, cv2.INTER_LINEAR, factor=LARGER), 0, 1) for m in (new, pale)
+            )
             light += new * (_enlarge(drawn, alignment, window, factor=LARGER) - (warped @ LUMA + light))
         else:
             warped, light = part, _enlarge((grey[-1] - grey[0]) * where.moving, alignment, window)
-            new = np.zeros_like(light)
-        new = _relight(warped, light, new, spread=MOUTH_SPREAD * alignment.zoom * alignment.resolution)
+            new = pale = np.zeros_like(light)
+        new = _relight(warped, light, new, pale, spread=MOUTH_SPREAD * alignment.zoom * alignment.resolution)
     blend = soft[..., None] if mode == "replace" else np.minimum(1, soft * 4)[..., None]
     result = np.rint(part + (new - part) * blend).clip(0, 255).astype(np.uint8)
     out[window.slices] = np.where(soft[..., None] > 0, result, photo[window.slices])

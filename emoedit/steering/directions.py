@@ -21,7 +21,7 @@ from emoedit.backbones.base import Backbone
 from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, DataError, Edit, Inversion
 
-PARTS = ("directions", "gain", "readout", "offset", "distance")
+PARTS = ("directions", "gain", "means", "readout", "offset", "distance")
 UNSURE, SURE = 0.35, 0.7  # neutral faces of 57 people read as any one emotion with at most .37, nine in ten below .26
 MOST_SHOWN = 2.0  # directions: what reads as more is an outlier, not an expression
 
@@ -33,10 +33,11 @@ class LatentDirections(Steering):
         emotions: names, E of them; ``"neutral"`` may be one: its direction is zero.
         directions: ``[E, D]``, from neutral to the emotion.
         gain: ``[E]``: how many directions strength 1 goes; default 1 each.
+        means: ``[E, D]``, from neutral to the mean of the emotion's class: what a source that shows it has more.
         readout, offset: ``[E, D]`` and ``[E]``: logits of the source's own expression, relative to neutral, are
             ``latent @ readout.T + offset``.
-        distance: ``[E]``: how far a logit rises from neutral to one whole direction. These three come together; without
-            them the source is taken to be neutral.
+        distance: ``[E]``: how far a logit rises from neutral to a class mean. These four come together; without them
+            the source is taken to be neutral.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class LatentDirections(Steering):
         emotions: Sequence[str],
         directions: Tensor,
         gain: Tensor | None = None,
+        means: Tensor | None = None,
         readout: Tensor | None = None,
         offset: Tensor | None = None,
         distance: Tensor | None = None,
@@ -55,15 +57,15 @@ class LatentDirections(Steering):
                 f"directions {tuple(directions.shape)} for {len(self.emotions)} emotions; expected [E, D]"
             )
         gain = torch.ones(len(directions)) if gain is None else gain
-        each = (len(directions),)
-        shapes = [None if part is None else tuple(part.shape) for part in (readout, offset, distance)]
-        if shapes not in ([None] * 3, [tuple(directions.shape), each, each]) or gain.shape != each:
+        each, all_of = (len(directions),), tuple(directions.shape)
+        shapes = [None if part is None else tuple(part.shape) for part in (means, readout, offset, distance)]
+        if shapes not in ([None] * 4, [all_of, all_of, each, each]) or gain.shape != each:
             raise CheckpointError(
-                "readout, offset and distance come together as [E, D], [E] and [E], gain is [E]; found "
+                "means, readout, offset and distance come together as [E, D], [E, D], [E] and [E], gain is [E]; found "
                 f"{shapes} and {tuple(gain.shape)} for {len(directions)} directions"
             )
-        parts = {"directions": directions, "gain": gain, "readout": readout, "offset": offset, "distance": distance}
-        for name, part in parts.items():
+        parts = (directions, gain, means, readout, offset, distance)
+        for name, part in zip(PARTS, parts, strict=True):
             self.register_buffer(name, None if part is None else part.float())
 
     def save_pretrained(self, folder: Path) -> None:
@@ -103,12 +105,16 @@ class LatentDirections(Steering):
                 f"{tuple(latent.shape[1:])}"
             )
         weights = self.weights(inversion, edits)
-        # What is shown is taken away in proportion to the strength. Of what is asked for only the missing part is
-        # added, so a smile is not doubled; what is asked away (a negative weight) goes as far as was asked.
-        strength = weights.abs().amax(1, keepdim=True) * torch.where(weights.sum(1, keepdim=True) < 0, -1.0, 1.0)
-        shown = self.shown(latent)
-        shown = torch.where(weights > 0, torch.minimum(shown, self.gain), shown).masked_fill(weights < 0, 0)
-        return Control(shift=(weights * self.gain - strength * shown) @ self.directions)
+        shift = (weights * self.gain) @ self.directions
+        if self.means is not None:
+            # What is shown is taken away in proportion to the strength. Of what is asked for only the missing part is
+            # added, so a smile is not doubled; what is asked away (a negative weight) goes as far as was asked.
+            strength = weights.abs().amax(1, keepdim=True) * torch.where(weights.sum(1, keepdim=True) < 0, -1.0, 1.0)
+            shown = strength * self.shown(latent)
+            shift = shift - torch.where(weights == 0, shown, torch.zeros_like(shown)) @ self.means
+            held = torch.minimum(shown, weights * self.gain)
+            shift = shift - torch.where(weights > 0, held, torch.zeros_like(shown)) @ self.directions
+        return Control(shift=shift)
 
 
 @dataclass(frozen=True)
@@ -153,12 +159,27 @@ def project_out(directions: Tensor, share: float) -> Tensor:
     return torch.stack(out)
 
 
+def calm(directions: Tensor, covariance: Tensor, ridge: float) -> Tensor:
+    """Each direction with the ways in which faces of one class differ most (pose, light, build) turned down, at its old
+    length: ``(covariance / mean variance + ridge)^-1 direction``.
+
+    A large ridge leaves the mean difference, none gives Fisher's discriminant, which is all detail and no face.
+
+    Args:
+        directions: ``[E, D]``.  covariance: ``[D, D]``, within classes.  ridge: above 0.
+    """
+    scaled = covariance / covariance.diagonal().mean()
+    turned = torch.linalg.solve(scaled + ridge * torch.eye(len(covariance), dtype=covariance.dtype), directions.T).T
+    return turned * directions.norm(dim=1, keepdim=True) / turned.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
 def fit_directions(
     sets: Mapping[str, ClassStatistics],
     emotions: Sequence[str],
     *,
     trust: Mapping[str, float],
     gains: Mapping[str, float],
+    ridge: float = 1.0,
     projection: float = 0.0,
     shrinkage: float = 0.1,
     min_count: int = 20,
@@ -170,7 +191,7 @@ def fit_directions(
         trust: data set -> how much one of its pictures counts.
         gains: emotion -> what the mean difference is multiplied with at strength 1: the mean of a class is paler than a
             face that plainly shows it.
-        projection: :func:`project_out`'s share.
+        ridge: :func:`calm`'s.  projection: :func:`project_out`'s share.
         shrinkage: of the within-class covariance towards a multiple of the identity (Friedman 1989), 0 to 1.
         min_count: fewer pictures of an emotion or of neutral than this in a data set say nothing there.
 
@@ -210,5 +231,5 @@ def fit_directions(
     def with_neutral(rows: Tensor) -> Tensor:
         return torch.cat([torch.zeros_like(rows[:1]), rows]).float()
 
-    parts = (project_out(plain, projection), gain, readout, offset, distance)
+    parts = (project_out(calm(plain, pooled, ridge), projection), gain, plain, readout, offset, distance)
     return LatentDirections(["neutral", *targets], *map(with_neutral, parts))
