@@ -1,6 +1,6 @@
 """What one warm edit of a photograph costs, and what one inversion for many edits saves. Ratios come from one run.
 
-    python -m benchmarks.vae [--size 768]
+python -m benchmarks.vae [--size 768]
 """
 
 from __future__ import annotations

@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from emoedit.faces.align import FFHQ_POINTS, CropSpec, align
+from emoedit.faces.align import FFHQ_POINTS, Alignment, CropSpec, align
+from emoedit.faces.closing import find_opening, gone
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.flow import estimate_change, jacobian, unfold
-from emoedit.faces.mouth import draw_mouth, steepen, teeth_shown
+from emoedit.faces.mouth import draw_mouth, steepen
 from emoedit.faces.paste import MODES, paste
 from emoedit.faces.regions import regions
 from emoedit.types import NoFaceError
@@ -147,8 +148,8 @@ def resolved(share: float, inside: float) -> tuple[np.ndarray, np.ndarray]:
     where = regions(SPEC)
     before = painted(120)
     after = before + share * (painted(120, inside) - before)
-    change = estimate_change([before, after], where.moving, where.mouth, parting=0.0)
-    drawn, new, *_ = draw_mouth(change, after, where, closed=1.0)
+    change = estimate_change([before, after], where.moving, where.mouth)
+    drawn, new, *_ = draw_mouth(change, after, where.face, where.mouth)
     middle = np.s_[4 * 70 : 4 * 72, 4 * 44 : 4 * 52]
     return drawn[middle].mean(), new[middle].mean()
 
@@ -168,19 +169,30 @@ def test_lips_part_around_a_gap_and_stay_closed_without_one():
     still = estimate_change([closed, closed], where.moving, where.mouth).flow
     assert np.abs(still).max() < 0.1
     flow = estimate_change([closed, opened], where.moving, where.mouth).flow
-    none = estimate_change([closed, opened], where.moving, where.mouth, parting=0.0).flow
+    none = estimate_change([closed, opened], where.moving, np.zeros_like(where.mouth)).flow
     # Backward flow: above the gap pixels come from below, beneath it from above; the lips have moved apart.
     assert flow[64, 48, 1] - none[64, 48, 1] > 0.5
     assert flow[77, 48, 1] - none[77, 48, 1] < -0.5
     assert jacobian(flow).min() > 0
 
 
-def test_teeth_are_seen_in_an_open_smile_and_not_in_lips(astronaut):
+def test_an_open_smile_is_closed_and_a_closed_mouth_left_alone(astronaut):
     where = regions(SPEC)
-    crop = align(FaceDetector()(astronaut)[0].landmarks, SPEC).crop(astronaut)
-    assert teeth_shown(crop, where) > 0.03
+    alignment = align(FaceDetector()(astronaut)[0].landmarks, SPEC)
+    opening = find_opening(astronaut, alignment, where)
+    assert opening is not None
+    assert 0.02 < (opening.bottom - opening.top).max() < 0.15
+    assert 0.6 < opening.top.min() < opening.bottom.max() < 0.9
+    before = alignment.crop(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)).astype(np.float32)
+    dark = before.copy()
+    dark[60:80, 30:66] = np.minimum(dark[60:80, 30:66], 110)
+    assert gone(opening, before, dark, where)
+    assert not gone(opening, before, before, where)
+    result = paste(astronaut, alignment, [before, dark], where)
+    assert find_opening(result, alignment, where) is None
     closed = np.repeat(painted(120)[..., None], 3, -1) * [1.0, 0.75, 0.65]
-    assert teeth_shown(closed.astype(np.uint8), where) < 0.01
+    itself = Alignment(np.eye(2, 3), np.eye(2, 3), 96)
+    assert find_opening(closed.astype(np.uint8), itself, where) is None
 
 
 @pytest.mark.parametrize("mode", MODES)

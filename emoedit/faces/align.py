@@ -55,6 +55,13 @@ class Alignment:
         """Photograph pixels per crop pixel."""
         return float(np.hypot(self.inverse[0, 0], self.inverse[1, 0]))
 
+    def scaled(self, factor: float) -> Alignment:
+        """The same crop at ``factor`` times the resolution."""
+        matrix = self.matrix * factor
+        matrix[:, 2] += (factor - 1) / 2
+        inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
+        return Alignment(matrix, inverse, round(self.resolution * factor))
+
     def crop(self, picture: np.ndarray) -> np.ndarray:
         """The aligned crop of a picture ``[H, W]`` or ``[H, W, 3]``, same dtype; mirrored where it leaves the frame."""
         import cv2

@@ -19,7 +19,7 @@ MAX_FLOW = 0.11  # of the crop's side: the widest movement a lip or a brow makes
 MIN_JACOBIAN = 0.1  # a flow that shrinks an area further than this is about to fold
 GAP = 0.2  # level of the inside of an open mouth, skin being 1
 LIKELY_FROM, LIKELY_TO = 0.5, 0.65  # share of a gap (or of teeth) in a mean from which on it counts as there
-SMALLEST = (0.1, 0.03, 0.0045)  # width, height and area, the crop's being 1: a smaller patch is a shadow
+SMALLEST = (0.15, 0.03, 0.006)  # width, height and area, the crop's being 1: a smaller patch is a shadow
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,7 @@ def _flow_between(first: np.ndarray, second: np.ndarray, mask: np.ndarray, level
     return cv2.GaussianBlur(cv2.medianBlur(flow, 5), (0, 0), 2.5) * mask[..., None]
 
 
-def estimate_change(
-    frames: Sequence[np.ndarray], mask: np.ndarray, mouth: np.ndarray, *, parting: float = 1.0
-) -> Change:
+def estimate_change(frames: Sequence[np.ndarray], mask: np.ndarray, mouth: np.ndarray) -> Change:
     """What turns the first of several luminance crops into the last, inside the mask.
 
     Flow is found from each frame to the next and composed: between near pictures it follows a lip that parts or a brow
@@ -95,7 +93,6 @@ def estimate_change(
     Args:
         frames: two or more float32 ``[R, R]``, grey levels 0 to 255: reconstruction, half-way pictures, edit.
         mask, mouth: float32 ``[R, R]`` in [0, 1]: the face, and where lips, teeth and the inside of a mouth can be.
-        parting: how far a gap may part the lips (:func:`part_lips`), 0 to 1; 0 where the mouth is open already.
     """
     first, last = frames[0], frames[-1]
     low, high = np.percentile(first[mask > 0.5], (1, 99))
@@ -111,7 +108,7 @@ def estimate_change(
     # A gleam on the lips leaves holes in the gap; an open mouth has none.
     share = cv2.morphologyEx(share * cv2.resize(mouth, size), cv2.MORPH_CLOSE, _disc(0.06 * FLOW_SIDE))
     gap = patches(share, FLOW_SIDE / first.shape[0])
-    apart = parting * part_lips(gap, moved)
+    apart = part_lips(gap, moved)
     flow = apart + _sample(flow, apart)
     length = np.linalg.norm(flow, axis=-1, keepdims=True)
     bound = MAX_FLOW * FLOW_SIDE
@@ -186,5 +183,5 @@ def part_lips(gap: np.ndarray, moved: np.ndarray) -> np.ndarray:
     share = np.clip((y - top) / np.maximum(height, 1e-3), 0, 1)
     inside = (1 - share) * up + share * down
     vertical = np.where(y < top, above, np.where(y > bottom, below, inside))
-    flow[..., 1] = cv2.GaussianBlur(vertical * np.clip(height / (0.01 * side), 0, 1), (0, 0), 1.0)
+    flow[..., 1] = cv2.GaussianBlur(vertical * np.clip(height / (0.045 * side), 0, 1), (0, 0), 1.0)
     return flow

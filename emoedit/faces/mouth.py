@@ -10,19 +10,19 @@ import cv2
 import numpy as np
 
 from emoedit.faces.flow import GAP, Change, gap_share, patches, ramp
-from emoedit.faces.regions import LUMA, Regions
 
+MOST_SHADING = 0.13  # of the skin's level
 LARGER, SHOCKS = 4, 8  # how much larger than the crop a mouth is drawn, and how often its edges are steepened
 
 
 def draw_mouth(
-    change: Change, edited: np.ndarray, where: Regions, *, closed: float
+    change: Change, edited: np.ndarray, face: np.ndarray, mouth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What is drawn anew, where, and the light to add everywhere else.
 
     Args:
-        change: float32 maps of the crop's side R.  edited: float32 ``[R, R]``, grey levels 0 to 255.
-        closed: whether the photograph's mouth is closed, 0 to 1. An open one may close: all that changes there is new.
+        change: maps of the crop's side R.  edited: float32 ``[R, R]``, grey levels 0 to 255.
+        face, mouth: float32 ``[R, R]`` in [0, 1]; nothing is drawn outside the mouth.
 
     Returns:
         drawn: float32 ``[kR, kR]`` grey levels (k = :data:`LARGER`).  new: ``[kR, kR]`` in [0, 1], where it stands.
@@ -33,23 +33,23 @@ def draw_mouth(
     large = (side * LARGER, side * LARGER)
     after = steepen(edited, LARGER)
     before = cv2.resize(edited - change.remainder, large, interpolation=cv2.INTER_CUBIC)
-    mouth = np.clip(cv2.resize(where.mouth * where.face, large), 0, 1)
-    skin = float(np.median(edited[where.face > 0.5]))
+    skin = float(np.median(edited[face > 0.5]))
     teeth, gap = teeth_level(skin), GAP * skin
     as_teeth = np.clip((after - before) / np.maximum(teeth - before, 45), 0, 1)
     as_gap = gap_share(before, after, skin)
-    as_lips = (1 - closed) * ramp(cv2.GaussianBlur(np.abs(before - after), (0, 0), 1.5 * LARGER), 5, 16)
+    inside = np.clip(cv2.resize(mouth * face, large), 0, 1)
     likely = [
-        patches(as_teeth * mouth, LARGER),
+        patches(as_teeth * inside, LARGER),
         cv2.resize(change.gap, large, interpolation=cv2.INTER_CUBIC).clip(0, 1),
     ]
     drawn = after + likely[0] * 0.8 * (1 - as_teeth) * (teeth - before)
     drawn -= likely[1] * 0.8 * (1 - as_gap) * (before - gap)
-    new = cv2.GaussianBlur(np.maximum(np.maximum(*likely), as_lips) * mouth, (0, 0), 0.4 * LARGER)
-    pale = np.maximum(likely[0], (1 - closed) * ramp(after / skin, 1.05, 1.2))
-    unsure = closed * where.mouth * ramp(np.abs(change.remainder), 4, 14)
-    shading = change.remainder * (1 - unsure)
-    return drawn.astype(np.float32), new.astype(np.float32), pale.astype(np.float32), shading
+    new = cv2.GaussianBlur(np.maximum(*likely) * inside, (0, 0), 0.4 * LARGER)
+    unsure = mouth * ramp(np.abs(change.remainder), 4, 14)
+    # Folds and shadows are a small part of the skin's own light; more of it, blurred, looks like dirt on a cheek.
+    most = MOST_SHADING * skin
+    shading = most * np.tanh(change.remainder * (1 - unsure) / most)
+    return drawn.astype(np.float32), new.astype(np.float32), likely[0].astype(np.float32), shading
 
 
 def teeth_level(skin: float) -> float:
@@ -58,20 +58,6 @@ def teeth_level(skin: float) -> float:
     Teeth reflect alike in every face, skin does not: beside dark skin they are relatively brighter.
     """
     return max(1.1 * skin, 0.5 * skin + 75)
-
-
-def teeth_shown(crop: np.ndarray, where: Regions) -> float:
-    """Share of the mouth where teeth are seen: as bright as skin, with much less colour. uint8 ``[R, R, 3]`` -> 0 to 1.
-
-    Of 57 neutral photographs (Face Research Lab London Set) 51 read less than .04; smiles with teeth .05 to .19.
-    """
-    rgb = crop.astype(np.float32)
-    luma, top = rgb @ LUMA, rgb.max(-1)
-    colour = (top - rgb.min(-1)) / np.maximum(top, 1)
-    face, inside = where.face > 0.5, where.mouth > 0.9
-    skin = float(np.median(luma[face]))
-    seen = (colour < 0.6 * np.median(colour[face])) & (luma > max(0.75 * skin, 0.8 * teeth_level(skin)))
-    return float(seen[inside].mean())
 
 
 def steepen(picture: np.ndarray, factor: int) -> np.ndarray:

@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 
 from emoedit.faces.align import Alignment
+from emoedit.faces.closing import Opening, close, find_opening, gone
 from emoedit.faces.flow import estimate_change
-from emoedit.faces.mouth import LARGER, draw_mouth, teeth_shown
+from emoedit.faces.mouth import LARGER, draw_mouth
 from emoedit.faces.regions import LUMA, Regions
 
 Mode = Literal["warp", "residual", "replace"]
@@ -130,9 +131,14 @@ def paste(
     else:
         grey = [p if p.ndim == 2 else p @ LUMA for p in frames]
         if mode == "warp":
-            closed = float(np.clip(1.5 - teeth_shown(alignment.crop(photo), where) / 0.04, 0, 1))
-            change = estimate_change(grey, where.moving, where.mouth, parting=closed)
-            drawn, new, pale, shading = draw_mouth(change, grey[-1], where, closed=closed)
+            moving, mouth = where.moving, where.mouth
+            if (opening := find_opening(photo, alignment, where)) is not None:
+                mouth = np.zeros_like(mouth)  # the photograph's own teeth and lips are better than any drawn
+                if gone(opening, grey[0], grey[-1], where):
+                    photo = _close_mouth(photo, alignment, window, opening)
+                    moving = moving * (1 - where.mouth)  # closed lips are right as they are
+            change = estimate_change(grey, moving, mouth)
+            drawn, new, pale, shading = draw_mouth(change, grey[-1], where.face, mouth)
             # A displacement in crop pixels is rotated and scaled into one of the photograph's.
             displacement = (change.flow @ alignment.inverse[:, :2].T).astype(np.float32)
             warped = _sample_window(photo, window, _enlarge(displacement, alignment, window))
@@ -150,6 +156,20 @@ def paste(
     result = np.rint(part + (new - part) * blend).clip(0, 255).astype(np.uint8)
     out[window.slices] = np.where(soft[..., None] > 0, result, photo[window.slices])
     return out
+
+
+def _close_mouth(photo: np.ndarray, alignment: Alignment, window: _Window, opening: Opening) -> np.ndarray:
+    """The photograph with its mouth closed, uint8 ``[H, W, 3]``; the given one is not modified."""
+    x, y = np.meshgrid(np.arange(window.x0, window.x1), np.arange(window.y0, window.y1))
+    side = alignment.resolution
+    u, v = (
+        (alignment.matrix[i, 0] * x + alignment.matrix[i, 1] * y + alignment.matrix[i, 2] + 0.5) / side for i in (0, 1)
+    )
+    scale = np.array([[side, 0, -0.5], [0, side, -0.5], [0, 0, 1]])
+    to_photo = alignment.inverse @ scale
+    closed = photo.copy()
+    closed[window.slices] = close(photo, u, v, opening, to_photo).clip(0, 255).round()
+    return closed
 
 
 def _sample_window(photo: np.ndarray, window: _Window, displacement: np.ndarray) -> np.ndarray:

@@ -1,0 +1,113 @@
+"""Closing a mouth that the photograph shows open: the lips are brought together over the teeth.
+
+No flow between pictures can do this, because what has to happen is that something disappears. The lips are the
+photograph's own; only the line where they meet is drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from emoedit.faces.align import Alignment
+from emoedit.faces.mouth import teeth_level
+from emoedit.faces.regions import LUMA, Regions
+
+SIDE = 192  # of the crop in which the opening is measured
+UPPER = 0.4  # of the way is the upper lip's; the lower one and the chin do the rest
+LEAST_GONE = 0.08  # share of the teeth that has to have gone from the blurred picture for the mouth to be closed
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The opening of a mouth, column by column, in fractions of the crop's side (pixel centres; x to the right).
+
+    Args:
+        x: ``[K]`` positions.  top, bottom: ``[K]`` edges of the opening; equal where there is none.
+    """
+
+    x: np.ndarray
+    top: np.ndarray
+    bottom: np.ndarray
+
+
+def find_opening(photo: np.ndarray, alignment: Alignment, where: Regions) -> Opening | None:
+    """The opening with teeth in it, or None where the mouth is closed or no teeth are seen.
+
+    Args:
+        photo: uint8 ``[H, W, 3]``.
+    """
+    rgb = alignment.scaled(SIDE / alignment.resolution).crop(photo).astype(np.float32)
+    face, mouth = (cv2.resize(m, (SIDE, SIDE)) for m in (where.face, where.mouth))
+    luma, most = rgb @ LUMA, rgb.max(-1)
+    colour = (most - rgb.min(-1)) / np.maximum(most, 1)
+    skin = float(np.median(luma[face > 0.5]))
+    pale = (colour < 0.6 * np.median(colour[face > 0.5])) & (luma > max(0.75 * skin, 0.8 * teeth_level(skin)))
+    teeth = cv2.morphologyEx((pale & (mouth > 0.9)).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((7, 15), np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(teeth)
+    if count < 2:
+        return None
+    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    left, _, width, height, area = stats[largest]
+    if width < 0.12 * SIDE or height < 0.025 * SIDE or area < 0.3 * width * height or width < 1.5 * height:
+        return None  # a gleam on a lip or a cheek
+    inside = labels == largest
+    columns = np.arange(left, left + width)
+    rows = np.arange(SIDE)[:, None]
+    # The teeth's dark surroundings belong to the opening; two pixels of blur make its edge.
+    top = np.array([rows[inside[:, x]].min() for x in columns], float) - 2
+    bottom = np.array([rows[inside[:, x]].max() for x in columns], float) + 2
+    smooth = [cv2.GaussianBlur(edge[None], (0, 0), 3.0, borderType=cv2.BORDER_REPLICATE)[0] for edge in (top, bottom)]
+    middle = (smooth[0] + smooth[1]) / 2
+    # The corners of the mouth lie beyond the teeth: the opening narrows to nothing there.
+    reach = 0.06 * SIDE
+    x = np.concatenate([[left - reach], columns, [left + width - 1 + reach]])
+    ends = middle[0], middle[-1]
+    top, bottom = (np.concatenate([[ends[0]], edge, [ends[1]]]) for edge in smooth)
+    return Opening((x + 0.5) / SIDE, (top + 0.5) / SIDE, (bottom + 0.5) / SIDE)
+
+
+def gone(opening: Opening, before: np.ndarray, after: np.ndarray, where: Regions) -> bool:
+    """Whether the teeth of an opening went between two of the model's pictures, float32 ``[R, R]`` grey levels."""
+    side = len(before)
+    centres = (np.arange(side) + 0.5) / side
+    top, bottom = (np.interp(centres, opening.x, edge, left=0, right=0) for edge in (opening.top, opening.bottom))
+    inside = (centres[:, None] > top) & (centres[:, None] < bottom)
+    if not inside.any():
+        return False
+    skin = float(np.median(before[where.face > 0.5]))
+    lost = (before - after)[inside].mean() / max(float(before[inside].mean()) - 0.75 * skin, 20.0)
+    return bool(lost > LEAST_GONE)
+
+
+def close(picture: np.ndarray, u: np.ndarray, v: np.ndarray, opening: Opening, to_picture: np.ndarray) -> np.ndarray:
+    """The picture with the lips together.
+
+    Args:
+        picture: ``[H, W]`` or ``[H, W, 3]``; not modified.
+        u, v: float ``[h, w]``: for every pixel to be made, where it lies in the crop, in fractions of its side.
+        to_picture: ``[2, 3]``: from such fractions to the picture's pixels.
+
+    Returns:
+        float32 ``[h, w]`` or ``[h, w, 3]``.
+    """
+    top = np.interp(u, opening.x, opening.top)
+    bottom = np.interp(u, opening.x, opening.bottom)
+    within = np.clip(1 - np.maximum(opening.x[0] - u, u - opening.x[-1]) / 0.05, 0, 1)
+    line = top + UPPER * (bottom - top)
+    above = (top - line) * np.exp(-(((line - v) / 0.11) ** 2))
+    below = (bottom - line) * np.exp(-(((v - line) / 0.17) ** 2))
+    source = v + within * np.where(v < line, above, below)
+    x, y = (to_picture[i, 0] * u + to_picture[i, 1] * source + to_picture[i, 2] for i in (0, 1))
+    closed = cv2.remap(
+        picture.astype(np.float32),
+        x.astype(np.float32),
+        y.astype(np.float32),
+        cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    # Where lips meet there is a shadow.
+    shadow = 0.45 * np.exp(-(((v - line) / 0.009) ** 2)) * np.clip((bottom - top) / 0.03, 0, 1) * (within == 1)
+    return closed * (1 - shadow if closed.ndim == 2 else (1 - shadow)[..., None]).astype(np.float32)
