@@ -557,7 +557,7 @@ def test_a_reader_that_leaves() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_ctrl_c(here, editor) -> None:
-    words = ["-m", "emoedit", "edit", "me.png", "--editor", editor, "--strength", *map(str, range(2000))]
+    words = ["-m", "emoedit", "edit", "me.png", "--editor", editor, "--strength", *(str(n / 50) for n in range(2000))]
     child = process(words, stderr=subprocess.PIPE)
     end = time.monotonic() + 60
     while len(files()) < 3 and time.monotonic() < end and child.poll() is None:

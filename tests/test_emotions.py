@@ -88,7 +88,7 @@ def test_labels_of_data_sets(label, name):
 @pytest.mark.parametrize(("typo", "meant"), [("hapy", "happy"), ("happines", "happiness"), ("ashmed", "ashamed")])
 @pytest.mark.parametrize("ask", [canonical, get, parse, lambda name: resolve(name, BASIC)])
 def test_unknown_names_are_answered_with_the_nearest(ask, typo, meant):
-    with pytest.raises(UnknownNameError, match=f"unknown emotion '{typo}'; did you mean '{meant}'.*known: neutral, "):
+    with pytest.raises(UnknownNameError, match=f"unknown emotion '{typo}'; did you mean '{meant}'"):
         ask(typo)
 
 

@@ -87,7 +87,7 @@ def test_an_empty_name_is_refused(parts):
 def test_unknown_names_are_answered_with_the_nearest(parts):
     parts.register("directions", object(), aliases=("closed form",))
     for typo, meant in (("direction", "directions"), ("close form", "closed form")):
-        with pytest.raises(UnknownNameError, match=f"unknown part '{typo}'; did you mean '{meant}'.*known: directions"):
+        with pytest.raises(UnknownNameError, match=f"unknown part '{typo}'; did you mean '{meant}'"):
             parts.get(typo)
     with pytest.raises(UnknownNameError, match="known: none"):
         Registry("part", "emoedit.no_such_group").get("x")

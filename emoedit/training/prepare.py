@@ -14,10 +14,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,15 +76,19 @@ _detector: FaceDetector | None = None
 _cached: Mapping[str, list] = {}
 
 
+def _start(cached: Mapping[str, list]) -> None:
+    global _detector, _cached
+    _detector = FaceDetector(min_confidence=0.5)
+    _cached = cached
+
+
 def _start_worker(cached: Mapping[str, list]) -> None:
     import cv2
     import torch
 
-    global _detector, _cached
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    _detector = FaceDetector(min_confidence=0.5)
-    _cached = cached
+    _start(cached)
 
 
 def _prepare_one(sample: Sample, spec: CropSpec, keep: Filter) -> tuple:
@@ -163,7 +169,7 @@ def prepare(
     Args:
         sets: samples by data set name.
         output: folder; created.
-        workers: processes, one thread each; default: one a core.
+        workers: processes, one thread each; default: one a core. With 1 the work is done in this process.
 
     Returns:
         The report: ``kept`` {data: n}, ``emotions`` {data: {emotion: n}}, ``dropped`` {reason: {data: n}}, ``names``
@@ -196,13 +202,21 @@ def prepare(
     new_names: Counter = Counter()
     job = partial(_prepare_one, spec=spec, keep=keep)
     with (
-        ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(dict(cached),)) as pool,
+        ExitStack() as stack,
         cache_file.open("a") as cache,
         tqdm(total=total, unit="picture", smoothing=0.05) as bar,
     ):
+        if workers == 1:
+            _start(cached)
+            run = map
+        else:
+            # Not forked: a child of a process whose threads hold locks would wait for them for ever.
+            how = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(workers, how, initializer=_start_worker, initargs=(dict(cached),))
+            run = partial(stack.enter_context(pool).map, chunksize=32)
         for data, samples in sets.items():
             for chunk in _chunks(samples, 2048):
-                results = pool.map(job, chunk, chunksize=32)
+                results = run(job, chunk)
                 for sample, (key, found, reason, crop, row) in zip(chunk, results, strict=True):
                     bar.update()
                     if key is not None and key not in cached:
