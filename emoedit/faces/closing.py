@@ -17,6 +17,7 @@ from emoedit.faces.regions import LUMA, Regions
 
 SIDE = 192  # of the crop in which the opening is measured
 UPPER = 0.4  # of the way is the upper lip's; the lower one and the chin do the rest
+STRAIGHTEN = 0.7  # share of the rise of the corners over the middle of the mouth that goes with the smile
 LEAST_GONE = 0.08  # share of the teeth that has to have gone from the blurred picture for the mouth to be closed
 
 
@@ -64,7 +65,8 @@ def find_opening(photo: np.ndarray, alignment: Alignment, where: Regions) -> Ope
     # The corners of the mouth lie beyond the teeth: the opening narrows to nothing there.
     reach = 0.06 * SIDE
     x = np.concatenate([[left - reach], columns, [left + width - 1 + reach]])
-    ends = middle[0], middle[-1]
+    # A smile goes on rising beyond the teeth; how far is a guess from their curve, so only half of it is believed.
+    ends = (np.polyval(np.polyfit(columns, middle, 2), x[[0, -1]]) + middle[[0, -1]]) / 2
     top, bottom = (np.concatenate([[ends[0]], edge, [ends[1]]]) for edge in smooth)
     return Opening((x + 0.5) / SIDE, (top + 0.5) / SIDE, (bottom + 0.5) / SIDE)
 
@@ -95,8 +97,16 @@ def close(picture: np.ndarray, u: np.ndarray, v: np.ndarray, opening: Opening, t
     """
     top = np.interp(u, opening.x, opening.top)
     bottom = np.interp(u, opening.x, opening.bottom)
-    within = np.clip(1 - np.maximum(opening.x[0] - u, u - opening.x[-1]) / 0.05, 0, 1)
+    outside = np.maximum(np.maximum(opening.x[0] - u, u - opening.x[-1]), 0)
+    within = np.clip(1 - outside / 0.05, 0, 1)
     line = top + UPPER * (bottom - top)
+    # Corners that a smile had raised come down with it; a mouth that is tilted as a whole stays so.
+    lines = opening.top + UPPER * (opening.bottom - opening.top)
+    ends, middle = opening.x[[0, -1]], 0.5 * (opening.x[0] + opening.x[-1])
+    tilt = (lines[-1] - lines[0]) / (ends[1] - ends[0])
+    level = np.interp(middle, opening.x, lines) + tilt * (np.clip(u, *ends) - middle)
+    raised = np.clip(STRAIGHTEN * (line - level), -0.03, 0) * np.exp(-((outside / 0.08) ** 2))
+    v = v + raised * np.exp(-(((v - (line - raised)) / 0.13) ** 2))
     above = (top - line) * np.exp(-(((line - v) / 0.11) ** 2))
     below = (bottom - line) * np.exp(-(((v - line) / 0.17) ** 2))
     source = v + within * np.where(v < line, above, below)
