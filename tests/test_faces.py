@@ -158,7 +158,7 @@ def resolved(share: float, inside: float) -> tuple[np.ndarray, np.ndarray]:
 def test_a_mean_of_lips_and_something_else_is_resolved_to_the_likelier(inside):
     _, unsure = resolved(0.25, inside)
     assert unsure < 0.1
-    level, sure = resolved(0.9, inside)
+    level, sure = resolved(1.0, inside)
     assert sure > 0.5
     assert abs(level - inside) < 40
 

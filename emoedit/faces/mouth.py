@@ -12,6 +12,7 @@ import numpy as np
 from emoedit.faces.flow import GAP, Change, gap_share, patches, ramp
 
 MOST_SHADING = 0.13  # of the skin's level
+TEETH_DOUBT = 0.8  # teeth that are half there look worse than closed lips that smile
 LARGER, SHOCKS = 4, 8  # how much larger than the crop a mouth is drawn, and how often its edges are steepened
 
 
@@ -39,7 +40,7 @@ def draw_mouth(
     as_gap = gap_share(before, after, skin)
     inside = np.clip(cv2.resize(mouth * face, large), 0, 1)
     likely = [
-        patches(as_teeth * inside, LARGER),
+        patches(TEETH_DOUBT * as_teeth * inside, LARGER),
         cv2.resize(change.gap, large, interpolation=cv2.INTER_CUBIC).clip(0, 1),
     ]
     drawn = after + likely[0] * 0.8 * (1 - as_teeth) * (teeth - before)
