@@ -166,9 +166,10 @@ def _close_mouth(photo: np.ndarray, alignment: Alignment, window: _Window, openi
         (alignment.matrix[i, 0] * x + alignment.matrix[i, 1] * y + alignment.matrix[i, 2] + 0.5) / side for i in (0, 1)
     )
     scale = np.array([[side, 0, -0.5], [0, side, -0.5], [0, 0, 1]])
-    to_photo = alignment.inverse @ scale
+    to_window = alignment.inverse @ scale
+    to_window[:, 2] -= window.x0, window.y0
     closed = photo.copy()
-    closed[window.slices] = close(photo, u, v, opening, to_photo).clip(0, 255).round()
+    closed[window.slices] = close(photo[window.slices], u, v, opening, to_window).clip(0, 255).round()
     return closed
 
 
