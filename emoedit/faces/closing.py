@@ -88,12 +88,12 @@ def close(picture: np.ndarray, u: np.ndarray, v: np.ndarray, opening: Opening, t
     """The picture with the lips together.
 
     Args:
-        picture: ``[H, W]`` or ``[H, W, 3]``; not modified.
+        picture: ``[H, W, 3]``; not modified.
         u, v: float ``[h, w]``: for every pixel to be made, where it lies in the crop, in fractions of its side.
         to_picture: ``[2, 3]``: from such fractions to the picture's pixels.
 
     Returns:
-        float32 ``[h, w]`` or ``[h, w, 3]``.
+        float32 ``[h, w, 3]``.
     """
     top = np.interp(u, opening.x, opening.top)
     bottom = np.interp(u, opening.x, opening.bottom)
@@ -120,4 +120,4 @@ def close(picture: np.ndarray, u: np.ndarray, v: np.ndarray, opening: Opening, t
     )
     # Where lips meet there is a shadow.
     shadow = 0.45 * np.exp(-(((v - line) / 0.009) ** 2)) * np.clip((bottom - top) / 0.03, 0, 1) * (within == 1)
-    return closed * (1 - shadow if closed.ndim == 2 else (1 - shadow)[..., None]).astype(np.float32)
+    return closed * (1 - shadow)[..., None].astype(np.float32)

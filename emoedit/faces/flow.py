@@ -37,11 +37,11 @@ class Change:
     gap: np.ndarray
 
 
-def _sample(picture: np.ndarray, flow: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+def _sample(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """``picture`` at ``p + flow[p]``."""
     height, width = flow.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(picture, x + flow[..., 0], y + flow[..., 1], interpolation, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.remap(picture, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def jacobian(flow: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 What is pasted is not the model's picture but the *change* it made between its own reconstruction and its edit:
 
 - ``warp`` (the default): dense optical flow from reconstruction to edit moves the photograph's own pixels; what the
-  flow cannot explain (teeth, a new fold) is added as a smooth luminance remainder. Skin keeps its texture, lip corners
-  and lids really move.
+  flow cannot explain (a new fold) is added as a smooth luminance remainder, and mouths are drawn or closed
+  (:mod:`emoedit.faces.mouth`, :mod:`emoedit.faces.closing`). Skin keeps its texture, lip corners and lids really move.
 - ``residual``: the difference, enlarged and added to luminance. Cheaper; ghosts where edges move.
 - ``replace``: the edited crop itself, for models that see everything (full-size, colour).
 
@@ -85,8 +85,7 @@ def _relight(rgb: np.ndarray, light: np.ndarray, new: np.ndarray, pale: np.ndarr
     ratio = np.clip((target + 8) / (luma + 8), 0.2, 1.35)
     chroma = (rgb - luma[..., None]) * ratio[..., None]
     if new.max() > 0:
-        # What was there is gone with its colour: lips that close over teeth are as red as their surroundings, teeth
-        # that appear nearly grey, and the dark inside has little colour.
+        # What was there is gone with its colour: teeth that appear are nearly grey, the dark inside has little colour.
         around = cv2.GaussianBlur(rgb, (0, 0), spread)
         level = around @ LUMA
         ratio = np.clip(target / np.maximum(level, 1), 0, 1)
