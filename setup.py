@@ -25,9 +25,12 @@ CORE = [
     "huggingface_hub>=0.25",  # the first whose errors are all in huggingface_hub.errors
     "tqdm",
     "scikit-image",  # brings the portrait of the demo
+    "torchmetrics>=1.9",
+    "jinja2",
 ]
 TRAIN = ["accelerate", "hydra-core==1.3.*", "tensorboard"]
-TEST = [*TRAIN, "pytest", "pyyaml", "ruff", "setuptools>=77"]
+METRICS = ["lpips==0.1.4", "matplotlib>=3.8", "pandas", "torch-fidelity", "transformers>=4.50"]
+TEST = [*TRAIN, *METRICS, "pytest", "pyyaml", "ruff", "scipy", "setuptools>=77"]
 
 
 class BuildWithData(build_py):
@@ -76,9 +79,9 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(str(ROOT), include=["emoedit", "emoedit.*"]),
-    package_data={"emoedit": ["py.typed"]},
+    package_data={"emoedit": ["py.typed", "report/*.j2"]},
     install_requires=CORE,
-    extras_require={"train": TRAIN, "test": TEST, "all": sorted({*TRAIN, *TEST})},
+    extras_require={"train": TRAIN, "metrics": METRICS, "test": TEST, "all": sorted({*TRAIN, *METRICS, *TEST})},
     entry_points={"console_scripts": ["emoedit = emoedit.cli:main"]},
     cmdclass={"build_py": BuildWithData},
     options={"build": {"build_base": BUILD.name}},

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from emoedit import hub
 from emoedit.backbones.base import Backbone, Callback
+from emoedit.faces.flow import Change
 from emoedit.registry import BACKBONES, EDITORS, STEERINGS
 from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, Edit, EditError, ImageError, Inversion
@@ -175,6 +176,12 @@ class Editor:
                     done[i].append(picture)
             yield torch.stack(done.pop(e))
 
+    @torch.no_grad()
+    def changes(self, inversion: Inversion, edit: Edit) -> list[Change] | None:
+        """What an edit moves and lights, one a picture; None where the backbone only draws pictures."""
+        edits = [edit] * len(inversion)
+        return self.backbone.changes(inversion, self.control(inversion, edits))
+
     def edit(self, inversion: Inversion, edits: Sequence[Edit], *, batch_size: int = 8) -> Iterator[Tensor]:
         """The source with the change in it, for each edit in turn: ``[N, C, R, R]`` in [-1, 1].
 
@@ -319,5 +326,6 @@ def choose_device(device: str) -> str:
 
 
 def list_editors() -> tuple[str, ...]:
-    """Names of the editors that come with this package."""
-    return hub.embedded_names()
+    """Names of the editors that come with this package; references, which others are held against, are left out."""
+    references = hub.reference_names()
+    return tuple(name for name in hub.embedded_names() if name not in references)

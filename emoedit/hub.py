@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # the name diffusers gives them
 EDITOR = "editor.json"
+VGGFACE2, ALEX = "20180402-114759-vggface2.pt", "alexnet-owt-7be5be79.pth"  # as their authors publish them
+PUBLISHED = "published by its authors; the error without it names the command that fetches it"
 
 
 def embedded_root() -> Path:
@@ -37,6 +39,11 @@ def embedded_root() -> Path:
 def embedded_names() -> tuple[str, ...]:
     """Names of the embedded editors."""
     return tuple(sorted(path.parent.name for path in embedded_root().glob(f"*/{EDITOR}")))
+
+
+def reference_names() -> tuple[str, ...]:
+    """Names of the embedded editors that others are held against (``"reference": true`` in their ``editor.json``)."""
+    return tuple(name for name in embedded_names() if read_json(embedded_root() / name / EDITOR).get("reference"))
 
 
 def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None, local_only: bool = False) -> Path:
@@ -128,14 +135,16 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], pat
         raise CheckpointError(f"{path} does not fit: {'; '.join(problems[:6])}{rest}")
 
 
-def write_part(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    """``config.json`` and ``diffusion_pytorch_model.safetensors`` in a folder (made if need be)."""
+def write_part(
+    folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], *, weights: str = WEIGHTS
+) -> None:
+    """``config.json`` and the weights (safetensors, of that file name) in a folder (made if need be)."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file({k: _compact(v.detach().cpu()) for k, v in state.items()}, folder / WEIGHTS, {"format": "pt"})
-    (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
+    save_file({k: _compact(v.detach().cpu()) for k, v in state.items()}, folder / weights, {"format": "pt"})
+    (folder / weights).chmod(0o644)  # safetensors writes for the owner alone
 
 
 def _compact(tensor: Tensor) -> Tensor:
@@ -202,6 +211,11 @@ def list_models() -> list[ModelInfo]:
         size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
         role, licence = info.get("role", "editor"), info.get("licence", "?")
         models.append(ModelInfo(name, role, size, licence, "embedded, trained by this project", True))
+    for path in sorted(embedded_root().glob(f"*/{CONFIG}")):  # networks that measure; an editor's lie a folder deeper
+        info = read_json(path)
+        size = sum(part.stat().st_size for part in path.parent.glob("*.safetensors"))
+        role, licence = info.get("role", "measuring network"), info.get("licence", "?")
+        models.append(ModelInfo(path.parent.name, role, size, licence, "embedded, trained by this project", True))
     found = find_spec("facenet_pytorch")
     models.append(
         ModelInfo("mtcnn", "face detector", 1_994_000, "MIT", "inside the package facenet-pytorch", found is not None)
@@ -216,4 +230,14 @@ def list_models() -> list[ModelInfo]:
             False,
         )
     )
+    models += [
+        ModelInfo("vggface2", "judge of identity (full-size)", 111_900_000, "MIT", PUBLISHED, _fetched(VGGFACE2)),
+        ModelInfo("lpips-alex", "perceptual distance (full-size)", 244_400_000, "BSD", PUBLISHED, _fetched(ALEX)),
+    ]
     return models
+
+
+def _fetched(name: str) -> bool:
+    """Whether torch.hub's cache holds a file, without importing torch."""
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
+    return (Path(home).expanduser() / "hub" / "checkpoints" / name).is_file()

@@ -20,7 +20,7 @@ from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.paste import MODES, Mode, paste
 from emoedit.faces.regions import regions
 from emoedit.pictures import Picture, load_picture, save_picture
-from emoedit.types import Edit, EditError, Inversion
+from emoedit.types import Edit, EditError, EmoEditError, Inversion
 
 
 @dataclass(frozen=True)
@@ -97,19 +97,19 @@ class PhotoEditor:
         self.detector = detector or FaceDetector(str(self.editor.device))
         self.mode: Mode = mode
 
-    def open(self, photo: Any, face: str | int = "largest", *, seed: int = 0) -> OpenPhoto:
+    def open(self, photo: Any, face: str | int | Face = "largest", *, seed: int = 0) -> OpenPhoto:
         """Read a photograph, find its faces, invert them.
 
         Args:
             photo: a path, bytes, PIL picture, array or tensor (:func:`emoedit.pictures.load_picture`); not modified.
-            face: ``"largest"``, ``"all"``, or an index by size.
+            face: ``"largest"``, ``"all"``, an index by size, or a face that was found before (of that photograph).
 
         Raises:
             ImageError, NoFaceError
         """
         start = time.perf_counter()
         picture = load_picture(photo)
-        faces = self.detector.choose(picture.rgb, face)
+        faces = [face] if isinstance(face, Face) else self.detector.choose(picture.rgb, face)
         backbone = self.editor.backbone
         alignments = tuple(align(found.landmarks, backbone.crop) for found in faces)
         plane = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY) if backbone.channels == 1 else picture.rgb
@@ -136,11 +136,27 @@ class PhotoEditor:
             frames = [start_frame, *(_levels(next(drawn)) for _ in range(steps))]
             rgb = photo.picture.rgb
             if edit.strength:
+                known = self.editor.changes(photo.inversion, edit) or [None] * len(photo.alignments)
                 for number, alignment in enumerate(photo.alignments):
-                    rgb = paste(rgb, alignment, [f[number] for f in frames], where, mode=self.mode)
+                    drawings = [f[number] for f in frames]
+                    rgb = paste(rgb, alignment, drawings, where, mode=self.mode, change=known[number])
             image = photo.picture.to_pil(rgb)
             seconds = time.perf_counter() - start
             yield PhotoEdit(image, source, photo.faces, edit, self.editor.name, seed, seconds)
+
+    def attempt(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit | EmoEditError]:
+        """For each edit its result, or its error: edits are drawn together, and one that fails takes others with it."""
+        done = 0
+        try:
+            for result in self.edit(photo, edits, seed=seed):
+                done += 1
+                yield result
+        except EmoEditError:
+            for edit in edits[done:]:
+                try:
+                    yield next(self.edit(photo, [edit], seed=seed))
+                except EmoEditError as error:
+                    yield error
 
 
 def _levels(x: torch.Tensor) -> np.ndarray:

@@ -20,12 +20,10 @@ from tqdm import tqdm
 
 from emoedit.backbones.vae import VAEBackbone, VAEConfig
 from emoedit.editors import Editor
-from emoedit.faces.align import CropSpec
 from emoedit.steering.directions import class_statistics, fit_directions
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.loop import TrainerConfig, train
-from emoedit.training.prepare import Filter, prepare
-from emoedit.training.readers import read
+from emoedit.training.prepare import prepare_config
 from emoedit.training.vae import VAETask
 
 LICENCE = "Apache-2.0; trained with FER-2013: research use"
@@ -33,10 +31,7 @@ LICENCE = "Apache-2.0; trained with FER-2013: research use"
 
 def prepare_stage(config: DictConfig) -> None:
     """Aligned crops of every data set, once."""
-    data = config.data
-    sets = {name: read(how.reader, Path(data.root) / how.path) for name, how in data.sets.items()}
-    spec = CropSpec(data.resolution, "stable", data.scale, data.down)
-    report = prepare(sets, data.crops, spec, keep=Filter(**data.filter))
+    report = prepare_config(config.data)
     print("kept", report["kept"], "dropped", report["dropped"])
 
 

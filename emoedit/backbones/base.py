@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from emoedit import hub
 from emoedit.faces.align import CropSpec
+from emoedit.faces.flow import Change
 from emoedit.types import Control, Inversion
 
 Callback = Callable[[int, int], None]  # (steps done, steps in all)
@@ -46,6 +47,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
         """``[N, C, R, R]`` in about [-1, 1]: the reconstruction, or the edit that ``control`` asks for."""
+
+    def changes(self, inversion: Inversion, control: Control) -> list[Change] | None:
+        """What ``control`` moves and lights, one a picture, from a backbone that knows; None from one that only draws
+        pictures, between which it has to be found."""
+        return None
 
     @property
     def device(self) -> torch.device:

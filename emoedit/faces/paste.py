@@ -22,7 +22,7 @@ import numpy as np
 
 from emoedit.faces.align import Alignment
 from emoedit.faces.closing import Opening, close, find_opening, gone
-from emoedit.faces.flow import estimate_change
+from emoedit.faces.flow import Change, estimate_change
 from emoedit.faces.mouth import LARGER, draw_mouth
 from emoedit.faces.regions import LUMA, Regions
 
@@ -101,6 +101,7 @@ def paste(
     where: Regions,
     *,
     mode: Mode = "warp",
+    change: Change | None = None,
 ) -> np.ndarray:
     """The photograph with the change in it.
 
@@ -110,6 +111,7 @@ def paste(
             without: float32 ``[R, R]`` luminance or ``[R, R, 3]`` RGB each, 0 to 255.
         where: of the crop (:func:`regions`).
         mode: see the module docstring.
+        change: for mode ``warp``, where a backbone knows what it moved and lit: nothing is looked for in the frames.
 
     Returns:
         uint8 ``[H, W, 3]``; equal to ``photo`` bit for bit wherever the mask is 0, and everywhere if nothing changed.
@@ -129,7 +131,11 @@ def paste(
             new = part + (new - part @ LUMA)[..., None]
     else:
         grey = [p if p.ndim == 2 else p @ LUMA for p in frames]
-        if mode == "warp":
+        if mode == "warp" and change is not None:
+            warped = _warp(photo, alignment, window, change.flow)
+            light = _enlarge(change.remainder, alignment, window)
+            new = pale = np.zeros_like(light)
+        elif mode == "warp":
             moving, mouth = where.moving, where.mouth
             if (opening := find_opening(photo, alignment, where)) is not None:
                 mouth = np.zeros_like(mouth)  # the photograph's own teeth and lips are better than any drawn
@@ -138,9 +144,7 @@ def paste(
                     moving = moving * (1 - where.mouth)  # closed lips are right as they are
             change = estimate_change(grey, moving, mouth)
             drawn, new, pale, shading = draw_mouth(change, grey[-1], where.face, mouth)
-            # A displacement in crop pixels is rotated and scaled into one of the photograph's.
-            displacement = (change.flow @ alignment.inverse[:, :2].T).astype(np.float32)
-            warped = _sample_window(photo, window, _enlarge(displacement, alignment, window))
+            warped = _warp(photo, alignment, window, change.flow)
             light = _enlarge(shading, alignment, window)
             # What is new has none of the photograph's detail, which belongs to what was there: it is drawn instead.
             new, pale = (
@@ -170,6 +174,13 @@ def _close_mouth(photo: np.ndarray, alignment: Alignment, window: _Window, openi
     closed = photo.copy()
     closed[window.slices] = close(photo[window.slices], u, v, opening, to_window).clip(0, 255).round()
     return closed
+
+
+def _warp(photo: np.ndarray, alignment: Alignment, window: _Window, flow: np.ndarray) -> np.ndarray:
+    """The window after a flow in crop pixels ``[R, R, 2]``, float32."""
+    # A displacement in crop pixels is rotated and scaled into one of the photograph's.
+    displacement = (flow @ alignment.inverse[:, :2].T).astype(np.float32)
+    return _sample_window(photo, window, _enlarge(displacement, alignment, window))
 
 
 def _sample_window(photo: np.ndarray, window: _Window, displacement: np.ndarray) -> np.ndarray:

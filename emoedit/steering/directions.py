@@ -173,6 +173,42 @@ def calm(directions: Tensor, covariance: Tensor, ridge: float) -> Tensor:
     return turned * directions.norm(dim=1, keepdim=True) / turned.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
+def mean_differences(
+    sets: Mapping[str, tuple[Mapping[str, int], Mapping[str, Tensor]]],
+    emotions: Sequence[str],
+    *,
+    trust: Mapping[str, float],
+    min_count: int = 20,
+) -> Tensor:
+    """From neutral to each emotion, ``[E, ...]``: differences of class means inside each data set, averaged over data
+    sets by how certain they are.
+
+    Args:
+        sets: data set -> (``{emotion: n}``, ``{emotion: mean}``).
+        trust: data set -> how much one of its pictures counts.
+        min_count: fewer pictures of an emotion or of neutral than this in a data set say nothing there.
+
+    Raises:
+        DataError: no data set has enough pictures of an emotion.
+    """
+    rows = []
+    for emotion in emotions:
+        total, weight_sum = None, 0.0
+        for name, (counts, means) in sets.items():
+            n, n_neutral = counts.get(emotion, 0), counts.get("neutral", 0)
+            if min(n, n_neutral) < min_count:
+                continue
+            # The variance of a difference of means falls with the harmonic mean of the counts.
+            weight = trust[name] * n * n_neutral / (n + n_neutral)
+            difference = means[emotion] - means["neutral"]
+            total = weight * difference if total is None else total + weight * difference
+            weight_sum += weight
+        if total is None:
+            raise DataError(f"no data set has {min_count} pictures of {emotion!r} and of neutral")
+        rows.append(total / weight_sum)
+    return torch.stack(rows)
+
+
 def fit_directions(
     sets: Mapping[str, ClassStatistics],
     emotions: Sequence[str],
@@ -199,22 +235,8 @@ def fit_directions(
         DataError: no data set has enough pictures of an emotion.
     """
     targets = [name for name in emotions if name != "neutral"]
-    rows = []
-    for emotion in targets:
-        total, weight_sum = None, 0.0
-        for name, stats in sets.items():
-            n, n_neutral = stats.counts.get(emotion, 0), stats.counts.get("neutral", 0)
-            if min(n, n_neutral) < min_count:
-                continue
-            # The variance of a difference of means falls with the harmonic mean of the counts.
-            weight = trust[name] * n * n_neutral / (n + n_neutral)
-            difference = stats.means[emotion] - stats.means["neutral"]
-            total = weight * difference if total is None else total + weight * difference
-            weight_sum += weight
-        if total is None:
-            raise DataError(f"no data set has {min_count} pictures of {emotion!r} and of neutral")
-        rows.append(total / weight_sum)
-    plain = torch.stack(rows)
+    numbers = {name: (stats.counts, stats.means) for name, stats in sets.items()}
+    plain = mean_differences(numbers, targets, trust=trust, min_count=min_count)
     dimension = plain.shape[1]
     pooled = sum(trust[name] * stats.scatter for name, stats in sets.items())
     pooled = pooled / sum(trust[name] * sum(stats.counts.values()) for name, stats in sets.items())

@@ -1,6 +1,7 @@
 """One training loop for everything that is trained here: accelerate, resumable at any moment, with a moving average.
 
-A task is an ``nn.Module`` whose ``forward(batch)`` returns ``{"loss": scalar, other names: scalars to log}``.
+A task is an ``nn.Module`` whose ``forward(batch)`` (a tensor, or a dict of tensors) returns ``{"loss": scalar, other
+names: scalars to log}``.
 The learning rate warms up, stays, and falls to zero over the last ``decay`` of the steps, so that a run can be
 prolonged or cut short by resuming it with another number of steps.
 """
@@ -9,9 +10,11 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +67,7 @@ def rate(step: int, config: TrainerConfig) -> float:
 
 def train(
     task: nn.Module,
-    batches: Callable[[int, int], Tensor],
+    batches: Callable[[int, int], Any],
     folder: str | Path,
     config: TrainerConfig,
     *,
@@ -74,7 +77,8 @@ def train(
 
     Args:
         batches: (step, process) -> batch on the CPU.
-        folder: working folder: ``state.pt`` and TensorBoard files.
+        folder: working folder: ``state.pt`` (whose ``seconds`` say what the training took, over all runs) and
+            TensorBoard files.
         preview: averaged task -> picture ``[3 or 1, H, W]`` in [0, 1] to log.
 
     Returns:
@@ -85,7 +89,7 @@ def train(
     """
     try:
         from accelerate import Accelerator
-        from accelerate.utils import set_seed
+        from accelerate.utils import send_to_device, set_seed
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
     except ImportError as error:
@@ -98,12 +102,13 @@ def train(
     )
     average = AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=False)
     first, state_file = 0, folder / "state.pt"
+    spent, start = 0.0, time.monotonic()
     if state_file.is_file():
         state = torch.load(state_file, map_location="cpu", weights_only=True)
         task.load_state_dict(state["task"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+        first, spent = state["step"], state["seconds"]
     average.to(accelerator.device)
     model, optimizer = accelerator.prepare(task, optimizer)
     if config.compile:
@@ -123,6 +128,7 @@ def train(
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "step": step,
+                "seconds": spent + time.monotonic() - start,
             },
             part,
         )
@@ -134,7 +140,7 @@ def train(
             set_seed(config.seed * 1_000_003 + step * 1009 + accelerator.process_index)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * rate(step, config)
-            batch = batches(step, accelerator.process_index).to(accelerator.device)
+            batch = send_to_device(batches(step, accelerator.process_index), accelerator.device)
             losses = model(batch)
             loss = losses["loss"]
             losses = {name: float(value.detach()) for name, value in losses.items()}

@@ -3,7 +3,8 @@
 Written to the output folder:
 
 - ``crops.npy``: uint8 ``[N, R, R]``, read with ``mmap_mode="r"`` so that a set larger than memory streams;
-- ``index.csv``: a row a crop: data set, name, emotion, person, split, confidence, yaw, coverage, detail;
+- ``index.csv``: a row a crop: data set, name, emotion, person, split, confidence, yaw, coverage, detail, and the six
+  numbers of the matrix from picture to crop, so that labels in picture pixels can follow;
 - ``report.json``: how many were kept, how many dropped for which reason, and the names.
 
 Detections are cached by content, so preparing again at another size or crop costs only the resampling.
@@ -23,15 +24,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from emoedit.faces.align import CropSpec, align
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.training.readers import Sample
+from emoedit.training.readers import Sample, read
 from emoedit.types import DataError, ImageError
 
-FIELDS = ("data", "name", "emotion", "person", "split", "confidence", "yaw", "coverage", "detail")
+FIELDS = ("data", "name", "emotion", "person", "split", "confidence", "yaw", "coverage", "detail", "matrix")
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def _prepare_one(sample: Sample, spec: CropSpec, keep: Filter) -> tuple:
         "yaw": f"{face.yaw:.3f}",
         "coverage": f"{coverage:.3f}",
         "detail": f"{1 / alignment.zoom:.3f}",
+        "matrix": " ".join(f"{value:.6g}" for value in alignment.matrix.ravel()),
     }
     return key, found, None, crop, row
 
@@ -257,6 +260,14 @@ def prepare(
     }
     (output / "report.json").write_text(json.dumps(report, indent=1))
     return report
+
+
+def prepare_config(data: Mapping[str, Any]) -> dict:
+    """:func:`prepare` from a ``configs/data`` file: ``root``, ``crops``, ``sets``, ``resolution``, ``scale``, ``down``,
+    ``filter``."""
+    sets = {name: read(how["reader"], Path(data["root"]) / how["path"]) for name, how in data["sets"].items()}
+    spec = CropSpec(data["resolution"], "stable", data["scale"], data["down"])
+    return prepare(sets, data["crops"], spec, keep=Filter(**data["filter"]))
 
 
 def _shrink(source: Path, target: Path, count: int, resolution: int) -> None:

@@ -188,3 +188,28 @@ def read(reader: str, path: str | Path) -> list[Sample]:
     if reader not in READERS:
         raise DataError(f"no reader {reader!r}; there are {', '.join(READERS)}")
     return READERS[reader](path)
+
+
+def read_landmarks68(path: str | Path) -> dict[str, np.ndarray]:
+    """A csv without header: picture, box (4), five points (10), 68 points (136), in pixels of the picture.
+
+    Returns:
+        Picture name -> ``[68, 2]``.
+
+    Raises:
+        DataError: no such file; a row that is no name and 150 numbers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    found = {}
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, row in enumerate(csv.reader(file), 1):
+            try:
+                values = np.array(row[1:], np.float64)
+            except ValueError:
+                values = np.empty(0)
+            if values.shape != (150,) or not np.isfinite(values).all():
+                raise DataError(f"{path}: line {number} is no picture name and 150 numbers")
+            found[row[0]] = values[14:].reshape(68, 2)
+    return found

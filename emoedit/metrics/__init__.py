@@ -1,0 +1,1 @@
+"""What an edit changed, in numbers: identity, perceptual distance, expression, landmarks, quality, control."""

@@ -1,0 +1,93 @@
+"""The measuring networks this project trained, by name, ready to be shown photographs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from emoedit import hub
+from emoedit.faces.align import align
+from emoedit.faces.detect import Face
+from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.metrics.perceptual import PerceptualNetwork
+from emoedit.types import CheckpointError, ImageError
+
+NAMES = ("identity", "expression", "landmarks", "perceptual")
+
+
+class EmbeddedNetwork:
+    """A measuring network and the crop it wants of a photograph.
+
+    Args:
+        network: see :class:`emoedit.metrics.networks.MeasuringNetwork`.
+
+    Attributes:
+        name: ``"embedded"``: what results say spoke.
+    """
+
+    name = "embedded"
+
+    def __init__(self, network: MeasuringNetwork) -> None:
+        self.network = network.eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, name_or_folder: str | os.PathLike[str], *, device: str = "cpu") -> EmbeddedNetwork:
+        """Of this package by name, or from a folder.
+
+        Raises:
+            CheckpointError: no such network, or a damaged one.
+        """
+        text = os.fspath(name_or_folder)
+        folder = hub.embedded_root() / text if text in NAMES else Path(text).expanduser()
+        if not (folder / hub.CONFIG).is_file():
+            raise CheckpointError(f"no measuring network {text!r}; there are {', '.join(NAMES)}, or a folder of one")
+        kind = MeasuringNetwork if hub.read_json(folder / hub.CONFIG).get("heads") else PerceptualNetwork
+        return cls(kind.from_pretrained(folder).to(device, memory_format=torch.channels_last))
+
+    def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
+        """The aligned luminance crop, uint8 ``[R, R]``, of a photograph uint8 ``[H, W, 3]``."""
+        alignment = align(face.landmarks, self.network.crop)
+        return cv2.cvtColor(alignment.crop(photo), cv2.COLOR_RGB2GRAY)
+
+    def tensor(self, faces: np.ndarray) -> Tensor:
+        """uint8 ``[N, R, R]`` as float ``[N, 1, R, R]`` in [-1, 1].
+
+        Raises:
+            ImageError: another type or shape.
+        """
+        side = self.network.config.resolution
+        faces = np.asarray(faces)
+        if faces.dtype != np.uint8 or faces.ndim != 3 or faces.shape[1:] != (side, side):
+            raise ImageError(f"this network sees crops uint8 [N, {side}, {side}], found {faces.dtype} {faces.shape}")
+        device = next(self.network.parameters()).device
+        return torch.from_numpy(np.ascontiguousarray(faces)).to(device)[:, None].float() / 127.5 - 1
+
+    @torch.no_grad()
+    def _head(self, faces: np.ndarray, head: str) -> Tensor:
+        if head not in self.network.heads:
+            heads = ", ".join(self.network.heads) or "a trunk"
+            raise CheckpointError(f"this network has no {head!r} head, only {heads}")
+        return torch.cat([self.network(part)[head] for part in self.tensor(faces).split(64)]).cpu()
+
+    def embed(self, faces: np.ndarray) -> Tensor:
+        """Who it is: ``[N, D]`` of unit length, for faces uint8 ``[N, R, R]``."""
+        return F.normalize(self._head(faces, "person"))
+
+    def scores(self, faces: np.ndarray) -> Tensor:
+        """Probabilities of :attr:`emotions`, ``[N, E]``."""
+        return self._head(faces, "emotion").softmax(1)
+
+    def points(self, faces: np.ndarray) -> Tensor:
+        """68 landmarks ``[N, 68, 2]`` in pixels of the crop (pixel centres at whole numbers)."""
+        return self._head(faces, "points") * self.network.config.resolution - 0.5
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """What :meth:`scores` scores."""
+        return self.network.config.emotions

@@ -1,0 +1,421 @@
+"""Everything that is measured of an edit, with the networks loaded once and the source looked at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from emoedit.faces.align import CropSpec, align
+from emoedit.faces.detect import Face, FaceDetector
+from emoedit.faces.regions import regions
+from emoedit.metrics.control import harmonic
+from emoedit.metrics.embedded import EmbeddedNetwork
+from emoedit.metrics.expression import expression_change, target_classes, target_score
+from emoedit.metrics.identity import identity_similarity
+from emoedit.metrics.landmarks import describe, face_mask, landmark_drift, pose_drift
+from emoedit.metrics.paired import expression_distance, relative_distance
+from emoedit.metrics.perceptual import perceptual_distance
+from emoedit.metrics.quality import (
+    fold_free,
+    grey_entropy,
+    ms_ssim,
+    noise_sigma,
+    psnr,
+    sharpness_kept,
+    ssim,
+)
+from emoedit.types import ImageError, UnknownNameError
+
+LOOK = CropSpec(256, "stable", 0.66, 0.074)  # where picture quality is measured: about what a portrait has to show
+NEAR = 2.6  # side of what is looked at, in sides of the detector's box
+CONFIDENCE_SIDE = 224  # pixels of that square for the detector: small, as it sees one face close by
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of a row.
+
+    Args:
+        key: in rows.  title: in tables.  digits: worth printing.
+        higher_is_better: None where neither end is good in itself.
+        help: units, range, source.
+    """
+
+    key: str
+    title: str
+    digits: int
+    higher_is_better: bool | None
+    help: str
+
+
+MEASURES = (
+    Measure("target_score", "target", 2, True, "probability of the intended emotion, 0 to 1"),
+    Measure("identity", "identity", 2, True, "cosine to the source, -1 to 1; 1 the same picture"),
+    Measure("hes", "HES", 2, True, "harmonic mean of target and identity, 0 to 1 (PixelSmile, arXiv 2603.25728)"),
+    Measure("perceptual", "perceptual", 3, False, "distance to the source, 0 the same picture"),
+    Measure("expression_change", "change", 2, None, "how much else is read than before, 0 to 1 (total variation)"),
+    Measure("paired_perceptual", "to truth", 2, False, "perceptual distance to the true photograph; the source's is 1"),
+    Measure("paired_identity", "to truth, id", 2, False, "identity distance to the true photograph; the source's is 1"),
+    Measure("paired_landmarks", "to truth, points", 2, False, "brows, eyes and lips; the source's distance is 1"),
+    Measure("confidence", "face sure", 2, True, "the detector's probability that this is a face, 0 to 1"),
+    Measure("fold_free", "no folds", 3, True, "share of the face whose implied flow does not fold, 0 to 1"),
+    Measure("sharpness_kept", "sharpness", 2, None, "variance of the Laplacian, the source's is 1"),
+    Measure("ssim", "SSIM", 3, True, "to the source, in the face crop (Wang et al. 2004)"),
+    Measure("ms_ssim", "MS-SSIM", 3, True, "to the source, in the face crop (Wang et al. 2003)"),
+    Measure("psnr", "PSNR", 1, True, "dB to the source, in the face crop, at most 100"),
+    Measure("background_change", "background", 2, False, "root mean square change outside the face, grey levels"),
+    Measure("landmark_drift", "drift", 3, False, "of eye corners and nose, in eye distances"),
+    Measure("pose_drift", "pose", 1, False, "largest change of yaw, pitch, roll, degrees"),
+    Measure("eye_opening_change", "eyes", 3, None, "change of eye height over width"),
+    Measure("mouth_opening_change", "mouth open", 3, None, "change of the gap between the lips, in eye distances"),
+    Measure("mouth_width_change", "mouth wide", 3, None, "change of the mouth's width, in eye distances"),
+    Measure("mouth_corners_change", "corners", 3, None, "how far the mouth's corners rose, in eye distances"),
+    Measure("inner_brow_change", "inner brow", 3, None, "how far the inner brows rose, in eye distances"),
+    Measure("outer_brow_change", "outer brow", 3, None, "how far the outer brows rose, in eye distances"),
+    Measure("entropy", "entropy", 2, None, "of the grey levels in the face crop, bits, 0 to 8"),
+    Measure("noise", "noise", 2, None, "noise estimate in the face crop, grey levels (Immerkaer 1996)"),
+)
+
+
+class Recogniser(Protocol):
+    """A network that reads expressions: the crop it wants, and probabilities of its emotions."""
+
+    name: str
+    emotions: tuple[str, ...]
+
+    def faces(self, photo: np.ndarray, face: Face) -> np.ndarray: ...
+    def scores(self, faces: np.ndarray) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class View:
+    """One photograph of a face as every network sees it."""
+
+    near: np.ndarray  # uint8 [h, w, 3]
+    identity: Tensor  # [D]
+    scores: Tensor  # [E]
+    points: Tensor  # [68, 2], pixels of the landmark network's crop
+    perceptual: Any  # what the perceptual network compares
+    look: Tensor  # [1, 256, 256] luminance in [-1, 1]
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A source photograph, looked at once; compared with any number of its edits.
+
+    Args:
+        photo: uint8 ``[H, W, 3]``.  face: which face of it was edited.
+        view: what the networks saw.  truth: the same person really showing the emotion, where there is a photograph.
+    """
+
+    photo: np.ndarray
+    face: Face
+    view: View
+    truth: View | None = None
+
+
+class Suite:
+    """All measures of an edit.
+
+    Source and edit are cropped alike, by the source's landmarks: an edit does not move a face, and a detector's jitter
+    would count as change.
+
+    Args:
+        identity: ``"embedded"``, ``"vggface2"``, or ``"auto"``: VGGFace2 where its weights are on disk, else embedded.
+        perceptual: ``"embedded"``, ``"lpips-alex"``, ``"lpips-vgg"``, ``"lpips-squeeze"``, or ``"auto"``: LPIPS (alex)
+            where its trunk is on disk, else embedded.
+        expression: ``"embedded"``, or a folder or hub name of a transformers image-classification model.
+        device: where the networks run.
+
+    Raises:
+        UnknownNameError, CheckpointError, MissingExtraError: no such network, weights that are not there, a package
+            that is not installed.
+    """
+
+    def __init__(
+        self, *, identity: str = "auto", perceptual: str = "auto", expression: str = "embedded", device: str = "cpu"
+    ) -> None:
+        self.identity = _identity(identity, device)
+        self.perceptual = _perceptual(perceptual, device)
+        self.expression = _expression(expression, device)
+        self.landmarks = EmbeddedNetwork.load("landmarks", device=device)
+        self._detector = FaceDetector(device, min_confidence=0.0)
+        self._inside = torch.from_numpy(regions(LOOK).face)
+
+    @property
+    def who(self) -> dict[str, str]:
+        """Which networks speak: ``identity_by``, ``perceptual_by``, ``expression_by``."""
+        return {
+            "identity_by": self.identity.name,
+            "perceptual_by": self.perceptual.name,
+            "expression_by": self.expression.name,
+        }
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """The recogniser's classes; a row holds ``score_NAME`` for each."""
+        return self.expression.emotions
+
+    def views(self, photos: Sequence[np.ndarray], face: Face) -> list[View]:
+        """How the networks see photographs of one size, uint8 ``[H, W, 3]``, with the face in one place."""
+        near, face = _near(photos, face)
+        if not near:
+            return []
+        identity = self.identity.embed(np.stack([self.identity.faces(p, face) for p in near]))
+        scores = self.expression.scores(np.stack([self.expression.faces(p, face) for p in near])).cpu()
+        points = self.landmarks.points(np.stack([self.landmarks.faces(p, face) for p in near]))
+        alignment = align(face.landmarks, LOOK)
+        grey = np.stack([cv2.cvtColor(alignment.crop(p), cv2.COLOR_RGB2GRAY) for p in near])
+        look = torch.from_numpy(grey)[:, None].float() / 127.5 - 1
+        return [
+            View(p, identity[i].cpu(), scores[i], points[i], self.perceptual.faces(p, face), look[i], self._sure(p))
+            for i, p in enumerate(near)
+        ]
+
+    def _sure(self, near: np.ndarray) -> float:
+        """The detector's confidence in the middle face, 0 where it sees none."""
+        small = cv2.resize(near, (CONFIDENCE_SIDE, CONFIDENCE_SIDE), interpolation=cv2.INTER_AREA)
+        middle = CONFIDENCE_SIDE / 2
+        sure = [
+            f.confidence
+            for f in self._detector(small)
+            if f.box[0] < middle < f.box[2] and f.box[1] < middle < f.box[3] and f.area > 0.04 * CONFIDENCE_SIDE**2
+        ]
+        return max(sure, default=0.0)
+
+    def subject(self, photo: np.ndarray, face: Face, truth: tuple[np.ndarray, Face] | None = None) -> Subject:
+        """Look at a source.
+
+        Args:
+            photo: uint8 ``[H, W, 3]``.  face: the face that will be edited.
+            truth: a photograph of the same person really showing the emotion, and the face in it.
+        """
+        view = self.views([photo], face)[0]
+        return Subject(photo, face, view, None if truth is None else self.views([truth[0]], truth[1])[0])
+
+    @torch.no_grad()
+    def measure(self, subject: Subject, edited: Sequence[np.ndarray], emotions: Sequence[str]) -> list[dict[str, Any]]:
+        """A row of numbers for each edit.
+
+        Args:
+            edited: photographs of the source's size, uint8 ``[H, W, 3]``.
+            emotions: what each was meant to show.
+
+        Returns:
+            For each the keys of :data:`MEASURES` (None where a number does not apply), ``score_NAME`` for each class of
+            the recogniser, ``top1``, ``hit`` (1 where the intended emotion is read, None where the recogniser has no
+            class of that name) and :attr:`who`.
+
+        Raises:
+            ImageError: a photograph of another size; not one emotion a photograph.
+            UnknownNameError: an emotion that the recogniser has no class for.
+        """
+        if len(edited) != len(emotions):
+            raise ImageError(f"{len(emotions)} emotions for {len(edited)} photographs")
+        for picture in edited:
+            if picture.shape != subject.photo.shape or picture.dtype != np.uint8:
+                raise ImageError(
+                    f"an edit has the size of its source, uint8 {subject.photo.shape}; found {picture.dtype} "
+                    f"{picture.shape}"
+                )
+        if not edited:
+            return []
+        views = self.views(edited, subject.face)
+        rows = self._compare(subject.view, views, emotions, subject.truth)
+        for row, picture in zip(rows, edited, strict=True):
+            row["background_change"] = self._background(subject, picture)
+        return rows
+
+    def measure_other(self, subject: Subject, photo: np.ndarray, face: Face, emotion: str) -> dict[str, Any]:
+        """A row for another photograph of the same person, taken from another place: what depends on the place of
+        pixels (SSIM, PSNR, folds, sharpness, background) is None."""
+        view = self.views([photo], face)[0]
+        row = self._compare(subject.view, [view], [emotion], subject.truth)[0]
+        apart = ("ssim", "ms_ssim", "psnr", "fold_free", "sharpness_kept", "landmark_drift", "background_change")
+        return {**row, **dict.fromkeys(apart)}
+
+    def _compare(
+        self, source: View, views: Sequence[View], emotions: Sequence[str], truth: View | None
+    ) -> list[dict[str, Any]]:
+        n = len(views)
+
+        def again(x: Tensor) -> Tensor:
+            return x[None].expand(n, *x.shape)
+
+        identity = identity_similarity(again(source.identity), torch.stack([v.identity for v in views]))
+        perceptual = self._distance([source] * n, views)
+        scores = torch.stack([v.scores for v in views])
+        target = target_score(scores, emotions, self.emotions)
+        look, before = torch.stack([v.look for v in views]), again(source.look)
+        points, points_before = torch.stack([v.points for v in views]), again(source.points)
+        after_shape, before_shape = describe(points), describe(points_before)
+        columns: dict[str, Tensor] = {
+            "target_score": target,
+            "identity": identity,
+            "hes": harmonic(target, identity),
+            "perceptual": perceptual,
+            "expression_change": expression_change(again(source.scores), scores),
+            "confidence": torch.tensor([v.confidence for v in views]),
+            "fold_free": fold_free(before, look, self._inside),
+            "sharpness_kept": sharpness_kept(before, look, self._inside),
+            "ssim": ssim(before, look),
+            "ms_ssim": ms_ssim(before, look),
+            "psnr": psnr(before, look),
+            "landmark_drift": landmark_drift(points_before, points),
+            "pose_drift": pose_drift(points_before, points, side=self.landmarks.network.config.resolution),
+            "entropy": grey_entropy(look),
+            "noise": noise_sigma(look),
+        }
+        columns |= {f"{name}_change": value - before_shape[name] for name, value in after_shape.items()}
+        if truth is not None:
+            far = self._distance([source], [truth]).expand(n)
+            columns["paired_perceptual"] = relative_distance(self._distance([truth] * n, views), far)
+            far = 1 - identity_similarity(source.identity[None], truth.identity[None]).expand(n)
+            near = 1 - identity_similarity(again(truth.identity), torch.stack([v.identity for v in views]))
+            columns["paired_identity"] = relative_distance(near, far)
+            far = expression_distance(source.points[None], truth.points[None]).expand(n)
+            columns["paired_landmarks"] = relative_distance(expression_distance(again(truth.points), points), far)
+        rows = []
+        for i, emotion in enumerate(emotions):
+            row: dict[str, Any] = {m.key: None for m in MEASURES}
+            row |= {name: _number(values[i]) for name, values in columns.items()}
+            row |= {f"score_{name}": _number(scores[i, k]) for k, name in enumerate(self.emotions)}
+            top = self.emotions[int(scores[i].argmax())]
+            row["top1"] = top
+            row["hit"] = int(top == emotion) if emotion in self.emotions else None
+            rows.append(row | self.who)
+        return rows
+
+    def _distance(self, first: Sequence[View], second: Sequence[View]) -> Tensor:
+        a, b = (np.stack([v.perceptual for v in views]) for views in (first, second))
+        return self.perceptual.distance(a, b)
+
+    def _background(self, subject: Subject, picture: np.ndarray) -> float | None:
+        """Root mean square change where no face is, in grey levels; None where the face fills the photograph."""
+        alignment = align(subject.face.landmarks, self.landmarks.network.crop)
+        placed = alignment.to_photo(subject.view.points.double().numpy())
+        height, width = picture.shape[:2]
+        outside = ~face_mask(placed, height, width)
+        if not outside.any():
+            return None
+        difference = picture.astype(np.float32) - subject.photo
+        return round(float(np.sqrt(np.square(difference).mean(-1)[outside].mean())), 6)
+
+    def check_emotions(self, emotions: Sequence[str]) -> None:
+        """Raises:
+        UnknownNameError: an emotion that the recogniser has no class for.
+        """
+        for emotion in emotions:
+            target_classes(emotion, self.emotions)
+
+
+def _number(value: Tensor) -> float | None:
+    """A float with six digits after the point, None for what is not a number: json has no NaN."""
+    number = float(value)
+    return round(number, 6) if np.isfinite(number) else None
+
+
+def _near(photos: Sequence[np.ndarray], face: Face) -> tuple[list[np.ndarray], Face]:
+    """The surroundings of a face in each photograph, and the face in them: what lies further away is not looked at."""
+    if not photos:
+        return [], face
+    height, width = photos[0].shape[:2]
+    x0, y0, x1, y1 = face.box
+    half = NEAR / 2 * max(x1 - x0, y1 - y0)
+    cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
+    left, top = max(0, int(cx - half)), max(0, int(cy - half))
+    right, bottom = min(width, int(np.ceil(cx + half))), min(height, int(np.ceil(cy + half)))
+    if right - left < 8 or bottom - top < 8:
+        raise ImageError(
+            f"the face's box {tuple(round(v, 1) for v in face.box)} has too little of the photograph in it"
+        )
+    shift = np.array([left, top], float)
+    moved = Face((x0 - left, y0 - top, x1 - left, y1 - top), face.landmarks - shift, face.confidence)
+    return [np.ascontiguousarray(photo[top:bottom, left:right]) for photo in photos], moved
+
+
+class _EmbeddedPerceptual:
+    """The embedded perceptual distance over uint8 crops."""
+
+    name = "embedded"
+
+    def __init__(self, device: str) -> None:
+        self._network = EmbeddedNetwork.load("perceptual", device=device)
+        self.faces = self._network.faces
+
+    def distance(self, first: np.ndarray, second: np.ndarray) -> Tensor:
+        a, b = self._network.tensor(first), self._network.tensor(second)
+        return perceptual_distance(a, b, self._network.network).cpu()
+
+
+class _LPIPSPerceptual:
+    """LPIPS over colour crops of :data:`LOOK`."""
+
+    def __init__(self, net: str, device: str) -> None:
+        from emoedit.metrics.lpips import LPIPSDistance
+
+        self.name = f"lpips-{net}"
+        self._model = LPIPSDistance(net).to(device)
+        self._device = device
+
+    def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
+        return align(face.landmarks, LOOK).crop(photo)
+
+    @torch.no_grad()
+    def distance(self, first: np.ndarray, second: np.ndarray) -> Tensor:
+        a, b = (torch.from_numpy(x).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in (first, second))
+        return torch.cat([self._model(p, q) for p, q in zip(a.split(16), b.split(16), strict=True)]).cpu()
+
+
+class _TransformersRecogniser:
+    """A transformers classifier over colour crops."""
+
+    def __init__(self, name: str, device: str) -> None:
+        from emoedit.metrics.classifier import TransformersExpression
+
+        self.name = name
+        self._model = TransformersExpression(name).to(device)
+        self.emotions = self._model.emotions
+        self.scores = self._model.scores
+
+    def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
+        return align(face.landmarks, LOOK).crop(photo)
+
+
+IDENTITY = ("auto", "embedded", "vggface2")
+PERCEPTUAL = ("auto", "embedded", "lpips-alex", "lpips-vgg", "lpips-squeeze")
+
+
+def _identity(name: str, device: str) -> Any:
+    from emoedit.metrics.facenet import FaceNet
+
+    if name not in IDENTITY:
+        raise UnknownNameError(f"no identity network {name!r}; there are {', '.join(IDENTITY)}")
+    if name == "vggface2" or name == "auto" and FaceNet.available():
+        network = FaceNet.from_file().to(device)
+        network.name = "vggface2"
+        return network
+    return EmbeddedNetwork.load("identity", device=device)
+
+
+def _perceptual(name: str, device: str) -> Any:
+    if name not in PERCEPTUAL:
+        raise UnknownNameError(f"no perceptual distance {name!r}; there are {', '.join(PERCEPTUAL)}")
+    from emoedit.metrics.lpips import LPIPSDistance
+
+    if name.startswith("lpips-") or name == "auto" and LPIPSDistance.available("alex"):
+        return _LPIPSPerceptual(name.removeprefix("lpips-") if name != "auto" else "alex", device)
+    return _EmbeddedPerceptual(device)
+
+
+def _expression(name: str, device: str) -> Recogniser:
+    if name == "embedded":
+        return EmbeddedNetwork.load("expression", device=device)
+    return _TransformersRecogniser(name, device)

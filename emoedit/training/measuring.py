@@ -1,0 +1,126 @@
+"""What the measuring networks are trained for, and the labelled batches they are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.training.augment import Augment, augment
+from emoedit.training.data import CropSet
+from emoedit.types import DataError
+
+UNKNOWN = -1  # a label that is not known: the picture says nothing to that head
+
+
+class LabelledBatches:
+    """Batches of augmented crops with what is known of each.
+
+    Args:
+        weights: ``[N]``, one a crop: how often each is drawn, relative to the others.
+        emotion, person: ``[N]`` class numbers, :data:`UNKNOWN` where there is none.
+        points: ``[N, 68, 2]`` as fractions of the crop's side, NaN where there are none.
+    """
+
+    def __init__(
+        self,
+        crops: CropSet,
+        weights: np.ndarray,
+        *,
+        emotion: np.ndarray,
+        person: np.ndarray,
+        points: np.ndarray,
+        batch_size: int,
+        resolution: int,
+        how: Augment,
+        seed: int,
+    ) -> None:
+        if not weights.sum() > 0:
+            raise DataError("no crop has a label that this network could learn from")
+        self.crops, self.batch_size, self.resolution = crops, batch_size, resolution
+        self.chosen = np.flatnonzero(weights)
+        self.ladder = np.cumsum(weights[self.chosen])
+        self.labels = {"emotion": torch.from_numpy(emotion), "person": torch.from_numpy(person)}
+        self.points = torch.from_numpy(points).float()
+        self.how, self.seed = how, seed
+
+    def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
+        """Batch of a step: ``x`` ``[B, 1, R, R]`` in [-1, 1], ``emotion`` and ``person`` ``[B]``, ``points``
+        ``[B, 68, 2]``."""
+        rng = np.random.default_rng((self.seed, step, process))
+        drawn = np.searchsorted(self.ladder, rng.random(self.batch_size) * self.ladder[-1], side="right")
+        positions = self.chosen[np.minimum(drawn, len(self.chosen) - 1)]
+        x = self.crops.pixels(positions, self.crops.crops.shape[1])
+        x, points = augment(x, self.points[positions], self.resolution, self.how, rng)
+        return {"x": x, "points": points, **{name: label[positions] for name, label in self.labels.items()}}
+
+
+def balanced(labels: np.ndarray, usable: np.ndarray, power: float = 0.5) -> np.ndarray:
+    """Sampling weights under which a class is drawn as often as ``size ** power``, ``[N]``; 0 where not usable."""
+    weights = np.zeros(len(labels))
+    for label in np.unique(labels[usable]):
+        members = usable & (labels == label)
+        weights[members] = members.sum() ** (power - 1.0)
+    return weights / max(weights.sum(), 1e-12)
+
+
+class MeasuringTask(nn.Module):
+    """The sum of the heads' losses: cross entropy with smoothed labels for expressions; for people a softmax with a
+    margin in the cosine (CosFace, Wang et al. 2018, arXiv 1801.09414, eq. 4); absolute distance for landmarks.
+
+    Args:
+        people: number of people in training.
+        scale, margin: CosFace's s and m.
+        parts: head -> weight of its loss.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        *,
+        people: int,
+        parts: Mapping[str, float],
+        scale: float = 20.0,
+        margin: float = 0.1,
+        smoothing: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.network = MeasuringNetwork(config)
+        self.parts, self.scale, self.margin, self.smoothing = dict(parts), scale, margin, smoothing
+        if "person" in parts:
+            # Short at first: a step turns a short vector further, and a person's centre starts anywhere.
+            self.centres = nn.Parameter(0.05 * torch.randn(people, config.heads["person"]))
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        out = self.network(batch["x"])
+        losses, report = [], {}
+        with torch.autocast(batch["x"].device.type, enabled=False):
+            if "emotion" in self.parts:
+                label = batch["emotion"]
+                loss = F.cross_entropy(
+                    out["emotion"], label, ignore_index=UNKNOWN, label_smoothing=self.smoothing, reduction="sum"
+                )
+                known = (label != UNKNOWN).sum().clamp_min(1)
+                losses.append(self.parts["emotion"] * loss / known)
+                report["accuracy"] = (out["emotion"].argmax(1) == label).sum() / known
+            if "person" in self.parts:
+                label = batch["person"]
+                cosine = F.normalize(out["person"]) @ F.normalize(self.centres).T
+                known = label != UNKNOWN
+                target = F.one_hot(label.clamp_min(0), len(self.centres)).to(cosine)
+                logits = self.scale * (cosine - self.margin * target)
+                loss = F.cross_entropy(logits, label, ignore_index=UNKNOWN, reduction="sum")
+                losses.append(self.parts["person"] * loss / known.sum().clamp_min(1))
+                report["person"] = ((cosine.argmax(1) == label) & known).sum() / known.sum().clamp_min(1)
+            if "points" in self.parts:
+                truth = batch["points"]
+                known = truth.isfinite()
+                distance = torch.where(known, (out["points"] - truth.nan_to_num()).abs(), 0)
+                error = distance.sum() / known.sum().clamp_min(1)
+                losses.append(self.parts["points"] * 100 * error)
+                report["points"] = error
+        return {"loss": torch.stack(losses).sum(), **{name: value.detach() for name, value in report.items()}}
