@@ -16,6 +16,10 @@ __version__ = "0.1.0"
 
 _HOME = {
     "edit": "emoedit.photo",
+    "compare": "emoedit.comparison",
+    "Comparison": "emoedit.comparison",
+    "evaluate": "emoedit.evaluation",
+    "Evaluation": "emoedit.evaluation",
     "PhotoEditor": "emoedit.photo",
     "PhotoEdit": "emoedit.photo",
     "load_editor": "emoedit.editors",
@@ -32,8 +36,10 @@ _HOME = {
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from emoedit.comparison import Comparison, compare
     from emoedit.editors import Editor, EditOutput, list_editors, load_editor
     from emoedit.emotions import list_emotions
+    from emoedit.evaluation import Evaluation, evaluate
     from emoedit.hub import list_models
     from emoedit.photo import PhotoEdit, PhotoEditor, edit
     from emoedit.types import Control, Edit, EmoEditError, Inversion

@@ -23,10 +23,12 @@ from emoedit.types import CheckpointError, Edit, EditError, EmoEditError, Output
 
 if TYPE_CHECKING:
     from emoedit.faces.detect import Face
-    from emoedit.photo import OpenPhoto, PhotoEdit, PhotoEditor
+    from emoedit.metrics.suite import Suite
+    from emoedit.photo import PhotoEditor
 
 HEAD = 2.0  # side of the demo's square in sides of the detector's box, which leaves out hair, ears and neck
 DEMO_COLUMNS = 4
+COMPARISON = ("results.jsonl", "grid.png", "report.html")  # what emoedit.compare writes, whose import takes torch
 
 _EXAMPLES = """\
 examples:
@@ -122,6 +124,43 @@ def _parser() -> argparse.ArgumentParser:
     )
     edit.set_defaults(run=_edit)
 
+    compare = commands.add_parser(
+        "compare",
+        help="editors side by side on one photograph, measured",
+        description="Every emotion with every editor at every strength, beside reference rows, with numbers under each "
+        "picture: results.jsonl, grid.png and report.html in the output folder.",
+    )
+    compare.add_argument("photo", metavar="PHOTO")
+    _add_contest(compare, strengths="0.5,1")
+    compare.add_argument(
+        "--truth",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="EMOTION=PHOTO",
+        help="photographs of the same person really showing an emotion",
+    )
+    compare.add_argument("--face", type=_index, default="largest", metavar="largest|N", help="which; default: largest")
+    compare.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    compare.set_defaults(run=_compare)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="editors on a data set, with intervals over people",
+        description="Every photograph with every editor, emotion and strength; summary.csv, pareto.svg and report.html "
+        "in the output folder. A run that was stopped goes on when the same command is given again.",
+    )
+    evaluate.add_argument(
+        "--data",
+        required=True,
+        metavar="FOLDER",
+        help="pictures; or neutral/ and smiling/ with the same names; or labels.csv (image, emotion, person)",
+    )
+    _add_contest(evaluate, strengths="0.5,1,1.5")
+    evaluate.add_argument("--split", metavar="NAME", help="only rows of this split, where a csv says so")
+    evaluate.add_argument("--limit", type=_count, metavar="N", help="only the first N photographs")
+    evaluate.set_defaults(run=_evaluate)
+
     demo = commands.add_parser(
         "demo",
         help="one face with every emotion, in one labelled picture",
@@ -140,6 +179,71 @@ def _parser() -> argparse.ArgumentParser:
     emotions = commands.add_parser("emotions", help="the names of emotions, and what each is mixed from")
     emotions.set_defaults(run=_emotions)
     return parser
+
+
+def _add_contest(parser: argparse.ArgumentParser, *, strengths: str) -> None:
+    parser.add_argument(
+        "--emotions",
+        type=_words_of,
+        default=["happy", "sad", "angry", "surprised"],
+        metavar="A,B",
+        help="names or algebra on names; default: happy,sad,angry,surprised",
+    )
+    parser.add_argument(
+        "--editors",
+        type=_words_of,
+        default=["all"],
+        metavar="A,B",
+        help="names (see: emoedit models) or folders, or all, the default",
+    )
+    parser.add_argument(
+        "--strengths", type=_numbers_of, default=_numbers_of(strengths), metavar="S,T", help=f"default: {strengths}"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument("--no-references", dest="references", action="store_false", help="only the editors")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="for editors that draw noise; default: 0")
+    parser.add_argument(
+        "--identity",
+        choices=("auto", "embedded", "vggface2"),
+        default="auto",
+        help="who judges identity; default: auto, VGGFace2 where its weights are on disk",
+    )
+    parser.add_argument(
+        "--perceptual",
+        choices=("auto", "embedded", "lpips-alex", "lpips-vgg", "lpips-squeeze"),
+        default="auto",
+        help="perceptual distance; default: auto, LPIPS where its trunk is on disk",
+    )
+    parser.add_argument(
+        "--expression", default="embedded", metavar="NAME", help="embedded, or a transformers image classifier"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+
+
+def _words_of(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise argparse.ArgumentTypeError(f"expected names with commas between them, not {text!r}")
+    return words
+
+
+def _numbers_of(text: str) -> list[float]:
+    try:
+        return [float(word) + 0.0 for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas between them, not {text!r}") from None
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, not {text!r}")
+
+
+def _index(text: str) -> str | int:
+    if text == "largest" or text.isdecimal():
+        return int(text) if text.isdecimal() else text
+    raise argparse.ArgumentTypeError(f"expected 'largest' or a number from 0 on, not {text!r}")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -304,7 +408,7 @@ def _edit_photos(jobs: Sequence[_Job], folder: Path, args: argparse.Namespace) -
             if not _alive(group):
                 bar.update(len(group))
                 continue
-            results = _results(photo_editor, opened, [job.edit for job in group], args.seed)
+            results = photo_editor.attempt(opened, [job.edit for job in group], seed=args.seed)
             for job, result in zip(group, results, strict=True):
                 with _failing([job], job if isinstance(result, EmoEditError) else None):
                     if isinstance(result, EmoEditError):
@@ -313,23 +417,6 @@ def _edit_photos(jobs: Sequence[_Job], folder: Path, args: argparse.Namespace) -
                     job.report = {"seconds": round(result.seconds, 3), "face": list(map(_found, result.faces))}
                     _say(f"wrote {job.output}")
                 bar.update()
-
-
-def _results(
-    photo_editor: PhotoEditor, photo: OpenPhoto, edits: Sequence[Edit], seed: int
-) -> Iterator[PhotoEdit | EmoEditError]:
-    """For each edit its result, or its error: edits are drawn together, and one that fails takes others with it."""
-    done = 0
-    try:
-        for result in photo_editor.edit(photo, edits, seed=seed):
-            done += 1
-            yield result
-    except EmoEditError:
-        for edit in edits[done:]:
-            try:
-                yield next(photo_editor.edit(photo, [edit], seed=seed))
-            except EmoEditError as error:
-                yield error
 
 
 def _record(job: _Job, editor: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -357,6 +444,95 @@ def _found(face: Face) -> dict[str, Any]:
         "landmarks": [[round(float(v), 2) for v in point] for point in face.landmarks],
         "confidence": round(float(face.confidence), 6),
     }
+
+
+# --- compare, evaluate ----------------------------------------------------------------------------------------------
+
+
+def _contest(args: argparse.Namespace) -> list[str]:
+    """The editors, every name checked without loading a weight.
+
+    Raises:
+        UnknownNameError, EditError, CheckpointError: an editor, emotion or strength that makes no sense.
+    """
+    from emoedit import hub
+    from emoedit.emotions import resolve
+
+    references = hub.reference_names()
+    embedded = [name for name in hub.embedded_names() if name not in references]  # list_editors, without torch
+    editors = embedded if args.editors == ["all"] else list(dict.fromkeys(args.editors))
+    edits = [Edit(name, strength) for name in args.emotions for strength in args.strengths]
+    for editor in editors:
+        _, _, known = _describe(editor)
+        for edit in edits:
+            resolve(edit.emotion, known)
+    return editors
+
+
+def _suite(args: argparse.Namespace) -> Suite:
+    from emoedit.editors import choose_device
+    from emoedit.metrics.suite import Suite
+
+    how = {"identity": args.identity, "perceptual": args.perceptual, "expression": args.expression}
+    return Suite(**how, device=choose_device(args.device))
+
+
+def _compare(args: argparse.Namespace) -> int:
+    with _usage():
+        editors = _contest(args)
+        truth = {}
+        for pair in args.truth:
+            emotion, found, photo = pair.partition("=")
+            if not found or emotion not in args.emotions:
+                raise _UsageError(f"--truth takes EMOTION=PHOTO with one of the --emotions, not {pair!r}")
+            truth[emotion] = photo
+    for name in COMPARISON:
+        _check_free(Path(args.output, name), args.overwrite)
+    from emoedit.comparison import compare
+
+    result = compare(
+        args.photo,
+        args.emotions,
+        editors=editors,
+        strengths=args.strengths,
+        truth=truth,
+        references=args.references,
+        face=args.face,
+        seed=args.seed,
+        suite=_suite(args),
+        device=args.device,
+        progress=True,
+    )
+    folder = result.save(args.output, overwrite=args.overwrite)
+    failures = [row for row in result.rows if row["error"] is not None]
+    for row in failures:
+        _say(f"emoedit: error: {row['editor']} {row['emotion']} {row['strength']:g}: {row['error']}")
+    _say(f"wrote {folder / 'report.html'}")
+    return 1 if failures else 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    with _usage():
+        editors = _contest(args)
+    from emoedit.evaluation import evaluate
+
+    result = evaluate(
+        args.data,
+        args.emotions,
+        editors=editors,
+        strengths=args.strengths,
+        output=args.output,
+        split=args.split,
+        limit=args.limit,
+        references=args.references,
+        seed=args.seed,
+        suite=_suite(args),
+        device=args.device,
+    )
+    for photo, error in dict((row["photo"], row["error"]) for row in result.errors).items():
+        _say(f"emoedit: error: {photo}: {error}")
+    _say(f"wrote {Path(args.output) / 'report.html'}")
+    return 1 if result.errors else 0
 
 
 # --- demo -----------------------------------------------------------------------------------------------------------

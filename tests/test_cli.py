@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import importlib
+import io
 import json
 import os
 import signal
@@ -20,8 +22,8 @@ from skimage.data import astronaut
 
 from emoedit import __version__, hub
 from emoedit.backbones.vae import VAEBackbone, VAEConfig
-from emoedit.cli import _parser, main
-from emoedit.editors import Editor
+from emoedit.cli import COMPARISON, _parser, main
+from emoedit.editors import Editor, list_editors
 from emoedit.emotions import BASIC, list_emotions
 from emoedit.faces.paste import MODES
 from emoedit.steering.directions import LatentDirections
@@ -454,6 +456,231 @@ def test_warnings_read_like_messages(run, capsys, monkeypatch) -> None:
     assert warnings.showwarning is shown
 
 
+# --- compare, evaluate ----------------------------------------------------------------------------------------------
+
+needs_networks = pytest.mark.skipif(
+    not all((hub.embedded_root() / name).is_dir() for name in ("identity", "perceptual", "expression", "landmarks")),
+    reason="no embedded measuring networks in this checkout",
+)
+JUDGES = ("--identity", "embedded", "--perceptual", "embedded", "--device", "cpu")
+CONTESTS = [["compare", "me.png"], ["evaluate", "--data", "."]]
+
+
+@pytest.fixture
+def asked(monkeypatch) -> dict:
+    """What the library is asked for by a command, which then stops."""
+    given: dict = {}
+
+    def instead(*arguments: object, **options: object) -> None:
+        given.update(options, arguments=arguments)
+        raise KeyboardInterrupt
+
+    for name in ("compare", "evaluate"):
+        monkeypatch.setattr(importlib.import_module(f"emoedit.{name}"), name, instead)
+    monkeypatch.setattr(importlib.import_module("emoedit.metrics.suite"), "Suite", lambda **how: how)
+    return given
+
+
+@pytest.mark.parametrize("command", CONTESTS, ids=["compare", "evaluate"])
+def test_lists_have_commas(run, editor, asked, command) -> None:
+    words = ("--emotions", "happy, joy - 0.4*sad", "--strengths", " .5,1 ,-2", "--editors", f"{editor}, vae")
+    assert run(*command, *words, "--output", "out", *JUDGES, "--no-references", "--seed", 7) == 130
+    assert asked["arguments"] == (command[-1], ["happy", "joy - 0.4*sad"])
+    assert asked["strengths"] == [0.5, 1.0, -2.0] and asked["editors"] == [editor, "vae"]
+    assert (asked["references"], asked["seed"], asked["device"]) == (False, 7, "cpu")
+    how = {"identity": "embedded", "perceptual": "embedded", "expression": "embedded", "device": "cpu"}
+    assert asked["suite"] == how
+    assert files() == {"me.png"}
+
+
+@pytest.mark.parametrize(
+    ("command", "strengths"), [(CONTESTS[0], [0.5, 1]), (CONTESTS[1], [0.5, 1, 1.5])], ids=["compare", "evaluate"]
+)
+@pytest.mark.parametrize("editors", [(), ("--editors", "all")])
+def test_all_editors_are_those_that_are_no_references(run, asked, command, strengths, editors) -> None:
+    assert run(*command, "--output", "out", *editors) == 130
+    assert asked["editors"] == list(list_editors()) and not set(asked["editors"]) & set(hub.reference_names())
+    assert asked["arguments"][1] == ["happy", "sad", "angry", "surprised"] and asked["strengths"] == strengths
+    assert asked["references"] is True and asked["suite"]["identity"] == "auto"
+
+
+def test_truths_are_pairs(run, editor, asked) -> None:
+    words = ["compare", "me.png", "--editors", editor, "--output", "out", "--emotions", "happy,joy - 0.4*sad,sad"]
+    pairs = ["--truth", "happy=a b.png", "joy - 0.4*sad=x=1.png", "--truth", "sad=c.png"]
+    assert run(*words, *pairs) == 130
+    assert asked["truth"] == {"happy": "a b.png", "joy - 0.4*sad": "x=1.png", "sad": "c.png"}
+    assert run(*words) == 130 and asked["truth"] == {}
+
+
+def test_evaluate_passes_on_split_and_limit(run, editor, asked) -> None:
+    words = ("evaluate", "--data", "folder", "--editors", editor, "--output", "out", "--split", "test", "--limit", 3)
+    assert run(*words) == 130
+    assert (asked["arguments"][0], asked["split"], asked["limit"], asked["output"]) == ("folder", "test", 3, "out")
+
+
+@pytest.mark.parametrize("command", ["compare", "evaluate"])
+def test_help_of_contests(run, command, capsys) -> None:
+    assert run(command, "--help") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for words in ("happy,sad,angry,surprised", "or all, the default", "VGGFace2", "LPIPS", "--no-references"):
+        assert words in out
+    if command == "compare":
+        assert "EMOTION=PHOTO" in out and "default: 0.5,1 " in out and "--overwrite" in out
+    else:
+        assert (
+            "neutral/ and smiling/" in out and "default: 0.5,1,1.5 " in out and "goes on when the same command" in out
+        )
+
+
+NONSENSE = [
+    *(
+        [*command, "--output", "out", *words]
+        for command in CONTESTS
+        for words in (
+            ["--emotions", "happy,,sad"],
+            ["--emotions", ""],
+            ["--emotions", "hapy"],
+            ["--emotions", "happy,2*"],
+            ["--strengths", "1,x"],
+            ["--strengths", "1,"],
+            ["--strengths", "nan"],
+            ["--strengths", "1,1000"],
+            ["--editors", "vea"],
+            ["--editors", "vae,"],
+            ["--editors", "mean_warp", "--emotions", "sad"],
+            ["--seed", "-1"],
+            ["--identity", "arcface"],
+            ["--perceptual", "lpips"],
+            ["--device", "tpu"],
+        )
+    ),
+    ["compare", "--output", "out"],
+    ["compare", "me.png"],
+    ["compare", "me.png", "you.png", "--output", "out"],
+    *(
+        ["compare", "me.png", "--output", "out", "--emotions", "happy", *words]
+        for words in (
+            ["--truth", "happy"],
+            ["--truth", "sad=you.png"],
+            ["--truth", "=you.png"],
+            ["--truth", "happy=you.png", "you.png"],
+            ["--face", "all"],
+            ["--face", "-1"],
+            ["--face", "second"],
+        )
+    ),
+    ["evaluate", "--output", "out"],
+    ["evaluate", "--data", "."],
+    *(["evaluate", "--data", ".", "--output", "out", "--limit", limit] for limit in ("0", "-1", "1.5", "few")),
+]
+
+
+@pytest.mark.skipif("mean_warp" not in hub.embedded_names(), reason="no embedded references in this checkout")
+def test_contests_that_make_no_sense_are_refused_before_torch_is_imported(here) -> None:
+    """One process for all of them; a file that is in the way is not nonsense, but as cheap to find."""
+    (here / "there").mkdir()
+    (here / "there" / "grid.png").write_text("mine")
+    code = (
+        "import json, sys; from emoedit.cli import main\n"
+        "for words in json.load(sys.stdin):\n"
+        "    try: status = main(words)\n"
+        "    except SystemExit as stop: status = stop.code\n"
+        "    heavy = {'torch', 'cv2', 'skimage', 'facenet_pytorch', 'torchmetrics'} & sys.modules.keys()\n"
+        "    print(json.dumps([words, status, sorted(heavy)]))\n"
+    )
+    words = [*NONSENSE, ["compare", "me.png", "--output", "there"]]
+    child = process(["-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = child.communicate(json.dumps(words))
+    assert child.returncode == 0, err
+    found = [json.loads(line) for line in out.splitlines()]
+    assert found == [[one, 2, []] for one in NONSENSE] + [[words[-1], 1, []]]
+    assert "Traceback" not in err and err.rstrip().endswith(
+        "emoedit: error: there/grid.png exists already; --overwrite replaces it"
+    )
+    assert files() == {"me.png", "there/grid.png"}
+
+
+def test_files_of_a_comparison_are_those_it_writes() -> None:
+    module = importlib.import_module("emoedit.comparison")
+    assert COMPARISON == (module.RESULTS, module.GRID, module.REPORT)
+
+
+@needs_networks
+def test_compare(run, editor, face, capsys, monkeypatch) -> None:
+    face.resize((240, 240)).save("you.png")
+    words = ("compare", "me.png", "--emotions", "happy", "--strengths", "1", "--editors", editor, "--output", "new/out")
+    words += JUDGES
+    assert run(*words, "--truth", "happy=you.png") == 0
+    assert error_of(capsys) == f"wrote {Path('new/out/report.html')}\n"
+    assert files("new/out") == set(COMPARISON)
+    rows = [json.loads(line) for line in Path("new/out/results.jsonl").read_text("utf-8").splitlines()]
+    names = ["tiny", *hub.reference_names(), "nothing", "photograph"]
+    assert [(row["photo"], row["editor"]) for row in rows] == [("me", name) for name in names]
+    before = Path("new/out/report.html").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Editor, "from_pretrained", lambda *a, **k: pytest.fail("a model was loaded for nothing"))
+        assert run(*words) == 1
+    assert "results.jsonl exists already; --overwrite replaces it" in error_of(capsys)
+    assert Path("new/out/report.html").read_bytes() == before
+    assert run(*words, "--overwrite", "--no-references") == 0
+    assert len(Path("new/out/results.jsonl").read_text("utf-8").splitlines()) == 1
+
+
+@needs_networks
+def test_compare_tells_what_failed(run, editor, capsys) -> None:
+    words = ("--editors", editor, "--no-references", "--strengths", "1", *JUDGES)
+    assert run("compare", "me.png", "--emotions", "1e39 happy,sad", "--output", "out", *words) == 1
+    err = error_of(capsys)
+    assert err.startswith("emoedit: error: tiny 1e39 happy 1: strength times weight is too large")
+    assert err.endswith("report.html\n") and err.count("\n") == 2
+    rows = [json.loads(line) for line in Path("out/results.jsonl").read_text("utf-8").splitlines()]
+    assert [row["error"] is None for row in rows] == [False, True]
+    for arguments, message in (
+        (("gone.png",), "no such file"),
+        (("me.png", "--face", "3"), "face 3 was asked for, but 1 found"),
+        (("me.png", "--truth", "happy=gone.png"), "no such file"),
+        (("me.png", "--identity", "vggface2"), "vggface2"),
+    ):
+        assert run("compare", *arguments[:1], "--emotions", "happy", "--output", "no", *words, *arguments[1:]) == 1
+        assert message in error_of(capsys)
+    assert not Path("no").exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@needs_networks
+def test_evaluate(run, editor, face, capsys, monkeypatch) -> None:
+    """A folder with a picture in it; said again, nothing is done again; what cannot be."""
+    Path("data").mkdir()
+    face.save("data/a.png")
+    words = ("--emotions", "happy", "--strengths", "1", "--editors", editor, *JUDGES)
+    assert run("evaluate", "--data", "data", "--output", "out", *words, "--no-references") == 0
+    assert error_of(capsys) == f"wrote {Path('out/report.html')}\n"
+    assert files("out") == {"results.jsonl", "settings.json", "summary.csv", "pareto.svg", "report.html"}
+    before = Path("out/results.jsonl").read_bytes()
+    assert run("evaluate", "--data", "data", "--output", "out", *words, "--no-references") == 0
+    assert Path("out/results.jsonl").read_bytes() == before and before.count(b"\n") == 1
+    capsys.readouterr()
+    with monkeypatch.context() as patch:  # a terminal sees the progress, a file or pipe only what is said
+        patch.setattr(sys, "stderr", Terminal())
+        assert run("evaluate", "--data", "data", "--output", "out", *words, "--no-references") == 0
+        shown = sys.stderr.getvalue()
+    assert "100%" in shown and "1/1" in shown and "wrote" in shown
+    assert capsys.readouterr() == ("", "")
+    for arguments, message in (
+        (("--data", "data", "--output", "out", "--seed", "1"), "made with another seed; choose another folder"),
+        (("--data", "gone", "--output", "no"), "gone: no such folder"),
+        (("--data", "data", "--output", "no", "--split", "test"), "no csv that says which pictures"),
+        (("--data", "data", "--output", "data/a.png"), "data/a.png"),
+    ):
+        assert run("evaluate", *arguments, *words) == 1
+        assert message in error_of(capsys)
+    assert not Path("no").exists()
+
+
 # --- demo, models, emotions -----------------------------------------------------------------------------------------
 
 
@@ -488,6 +715,9 @@ def test_models(run, capsys) -> None:
     assert any(row.startswith("mtcnn ") and "1.99 MB" in row and "yes" in row for row in rows)
     assert run("models", "--json") == 0
     models = json.loads(capsys.readouterr().out)
+    roles = {model["name"]: model["role"] for model in models}
+    assert all("reference" in roles[name] for name in hub.reference_names())
+    assert not any("reference" in roles[name] for name in list_editors())
     assert [model["name"] for model in models] == [model.name for model in hub.list_models()]
     assert set(models[0]) == {"name", "role", "size", "licence", "source", "here"}
 
@@ -514,7 +744,17 @@ def subprocess_status(arguments) -> int:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["edit", "--help"], ["edit"], ["emotions"], ["models"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["edit", "--help"],
+        ["compare", "--help"],
+        ["evaluate", "--help"],
+        ["edit"],
+        ["emotions"],
+        ["models"],
+    ],
 )
 def test_light_commands_load_no_heavy_package(arguments) -> None:
     code = (

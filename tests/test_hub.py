@@ -9,10 +9,10 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from test_editors import tiny_vae
+from test_editors import tiny_pixels, tiny_vae
 
 from emoedit import hub
-from emoedit.editors import Editor, choose_device
+from emoedit.editors import Editor, choose_device, list_editors, load_editor
 from emoedit.types import CheckpointError, EditError, OutputError
 
 
@@ -115,6 +115,45 @@ def test_every_embedded_model_is_small_licensed_and_described():
             total += path.stat().st_size if path.is_file() else 0
             assert path.stat().st_size <= 16 * 2**20
     assert total <= 40 * 2**20
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch) -> Path:
+    """Embedded models of another installation: an editor and two references."""
+    for name, info in (
+        ("own", {}),
+        ("first", {"reference": True, "role": "reference to compare with"}),
+        ("second", {"reference": True}),
+    ):
+        tiny_pixels(name).save_pretrained(tmp_path / name, **info)
+    monkeypatch.setattr(hub, "embedded_root", lambda: tmp_path)
+    return tmp_path
+
+
+def test_references_are_embedded_but_no_editors_to_choose(shelf):
+    assert hub.embedded_names() == ("first", "own", "second")
+    assert hub.reference_names() == ("first", "second")
+    assert list_editors() == ("own",)
+    assert load_editor("first").name == "first"  # by name they load like any other
+    roles = {info.name: (info.role, info.here) for info in hub.list_models()}
+    assert roles["first"] == ("reference to compare with", True)
+    assert roles["own"] == ("emotion editor", True)
+
+
+def test_a_damaged_description_is_told_and_not_taken_for_an_editor(shelf):
+    (shelf / "second" / hub.EDITOR).write_text("{")
+    for ask in (hub.reference_names, list_editors, hub.list_models):
+        with pytest.raises(CheckpointError, match="second.*editor.json cannot be read as json"):
+            ask()
+
+
+def test_the_references_of_this_package_are_among_its_models():
+    names = hub.reference_names()
+    assert set(names) <= set(hub.embedded_names())
+    assert set(list_editors()) == set(hub.embedded_names()) - set(names)
+    roles = {info.name: info.role for info in hub.list_models()}
+    assert all("reference" in roles[name] for name in names)
+    assert not any("reference" in roles[name] for name in list_editors())
 
 
 def test_a_device_that_is_not_there_is_refused():

@@ -1,10 +1,14 @@
 """The package imports light, carries its models and configs, and calls itself by one version."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -29,6 +33,13 @@ def files(folder):
     return {n.as_posix() for n in names if not any(part.startswith((".", "__pycache__")) for part in n.parts)}
 
 
+def needs(*modules):
+    """Skip without them. Not by importing: setuptools fails where anything has loaded Python's own distutils before."""
+    for module in modules:
+        if find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+
+
 # Importing
 
 
@@ -36,13 +47,20 @@ def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, emoedit; dir(emoedit); print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = set(run(sys.executable, "-c", code).split())
     assert "emoedit" in loaded
-    assert not loaded & {"torch", "torchvision", "diffusers", "transformers", "cv2", "PIL", "numpy", "hydra", "gradio"}
+    heavy = {"torch", "torchvision", "torchmetrics", "diffusers", "transformers", "lpips", "hydra", "gradio"}
+    assert not loaded & (heavy | {"cv2", "PIL", "numpy", "pandas", "matplotlib", "jinja2"})
 
 
 @pytest.mark.parametrize("name", emoedit.__all__)
 def test_every_public_name_is_there(name):
     assert getattr(emoedit, name) is not None
     assert name in dir(emoedit)
+
+
+def test_no_module_hides_a_public_name():
+    """Python puts a submodule into the package when anything first imports it, over what is offered lazily there."""
+    modules = {path.stem for path in (ROOT / "emoedit").iterdir()}
+    assert not modules & set(emoedit.__all__)
 
 
 def test_other_names_are_missing_in_the_usual_way():
@@ -58,7 +76,7 @@ def test_one_version_everywhere():
     yaml = pytest.importorskip("yaml")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert citation["version"] == emoedit.__version__
-    pytest.importorskip("setuptools")
+    needs("setuptools")
     assert run(sys.executable, "setup.py", "--version").split()[-1] == emoedit.__version__
 
 
@@ -72,6 +90,45 @@ def test_one_licence_everywhere():
 def test_configs_parse(name):
     omegaconf = pytest.importorskip("omegaconf")  # stricter than yaml: a key that stands twice is an error
     assert omegaconf.OmegaConf.is_config(omegaconf.OmegaConf.load(ROOT / name))
+
+
+@pytest.fixture(scope="module")
+def told():
+    """What ``setup.py`` tells setuptools."""
+    needs("setuptools")
+    code = (
+        "import json, runpy, setuptools\n"
+        "keys = 'install_requires', 'extras_require', 'package_data'\n"
+        "setuptools.setup = lambda **options: print(json.dumps({key: options[key] for key in keys}))\n"
+        "runpy.run_path('setup.py')"
+    )
+    return json.loads(run(sys.executable, "-c", code))
+
+
+def test_an_error_names_an_extra_that_brings_the_package(told):
+    extras = told["extras_require"]
+    asked = set()
+    for path in (ROOT / "emoedit").rglob("*.py"):
+        asked |= set(re.findall(r'MissingExtraError\("([\w-]+)", "(\w+)"\)', path.read_text("utf-8")))
+    assert ("matplotlib", "metrics") in asked and ("pandas", "metrics") in asked
+    for package, extra in asked:
+        assert package in {re.match(r"[\w-]+", line)[0] for line in extras[extra]}, f"{extra} does not bring {package}"
+
+
+def test_the_largest_extras_hold_the_others(told):
+    extras = told["extras_require"]
+    assert set(extras["metrics"]) | set(extras["train"]) <= set(extras["test"]) <= set(extras["all"])
+    assert not {re.match(r"[\w-]+", line)[0] for line in extras["metrics"]} & {
+        re.match(r"[\w-]+", line)[0] for line in told["install_requires"]
+    }
+
+
+def test_every_file_that_is_no_module_is_package_data(told):
+    """The slow tests below build the wheel; this one needs no build to see that a template would be left out."""
+    patterns = told["package_data"]["emoedit"]
+    others = {name for name in files(ROOT / "emoedit") if not name.endswith(".py")}
+    assert "report/report.html.j2" in others
+    assert all(any(fnmatch(name, pattern) for pattern in patterns) for name in others), others
 
 
 # Building
@@ -109,8 +166,7 @@ def sdist(tree, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["tree", "sdist"])
 def test_the_wheel_holds_the_package_with_its_models_and_configs_and_nothing_else(source, request, tree, tmp_path):
-    for module in ("pip", "setuptools"):
-        pytest.importorskip(module)
+    needs("pip", "setuptools")
     built_from = request.getfixturevalue(source)
     how = ("--no-deps", "--no-build-isolation", "--disable-pip-version-check", "-q")
     run(sys.executable, "-m", "pip", "wheel", built_from, *how, "-w", tmp_path, cwd=tmp_path)

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from emoedit import registry
-from emoedit.registry import BACKBONES, EDITORS, STEERINGS, Registry, RegistryError
+from emoedit.registry import BACKBONES, EDITORS, METRICS, STEERINGS, Registry, RegistryError
 from emoedit.types import MissingExtraError, UnknownNameError
 
 
@@ -137,8 +137,26 @@ def test_a_plugin_cannot_take_a_name(plugins):
     assert parts.get("own") is own
 
 
-@pytest.mark.parametrize("parts", [EDITORS, BACKBONES, STEERINGS], ids=["editors", "backbones", "steerings"])
+@pytest.mark.parametrize(
+    "parts", [EDITORS, BACKBONES, STEERINGS, METRICS], ids=["editors", "backbones", "steerings", "metrics"]
+)
 def test_everything_in_the_package_can_be_loaded(parts):
     pytest.importorskip("torch")
     for name in parts.names():
         assert parts.get(name) is not None
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_every_metric_says_what_it_is(name):
+    pytest.importorskip("torch")
+    from torchmetrics import Metric
+
+    from emoedit.metrics.base import MeanMetric
+
+    metric = METRICS.get(name)
+    assert issubclass(metric, Metric) and metric.name == name
+    assert metric.higher_is_better in (True, False, None)
+    assert len(metric.source) > 10 and metric.__doc__
+    if issubclass(metric, MeanMetric):
+        low, high = metric.range
+        assert low < high and metric.units
