@@ -37,6 +37,8 @@ def test_examples_run(page, tmp_path, astronaut):
 def test_command_lines_of_the_readme_run(tmp_path, astronaut):
     Image.fromarray(astronaut).save(tmp_path / "me.jpg", quality=95)
     Image.fromarray(astronaut).save(tmp_path / "group.jpg", quality=95)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(astronaut).save(tmp_path / "photos" / "me.jpg", quality=95)
     lines = re.findall(r"^emoedit [^\n]*$", (ROOT / "README.md").read_text(), re.M)
     assert len(lines) >= 5
     for line in lines:
@@ -47,6 +49,8 @@ def test_command_lines_of_the_readme_run(tmp_path, astronaut):
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "me_happy.png").is_file()
     assert len(list((tmp_path / "edits").iterdir())) == 9
+    assert {path.name for path in (tmp_path / "compared").iterdir()} == {"results.jsonl", "grid.png", "report.html"}
+    assert (tmp_path / "results" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
