@@ -475,8 +475,8 @@ def asked(monkeypatch) -> dict:
         given.update(options, arguments=arguments)
         raise KeyboardInterrupt
 
-    for name in ("compare", "evaluate"):
-        monkeypatch.setattr(importlib.import_module(f"emoedit.{name}"), name, instead)
+    for name, module in {"compare": "emoedit.comparison", "evaluate": "emoedit.evaluation"}.items():
+        monkeypatch.setattr(importlib.import_module(module), name, instead)
     monkeypatch.setattr(importlib.import_module("emoedit.metrics.suite"), "Suite", lambda **how: how)
     return given
 
