@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -265,19 +265,25 @@ def check_free(folder: Path, overwrite: bool) -> None:
         raise OutputError(f"{folder} holds {', '.join(taken)} already; choose another folder, or overwrite")
 
 
-def notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+def notes(rows: Collection[Mapping[str, Any]]) -> list[str]:
     """Which networks spoke, in words, and what the reference rows are."""
     spoken = next((row for row in rows if row.get("identity_by")), None)
     if spoken is None:
         return []
-    return [
+    told = [
         f"Networks that spoke: identity {spoken['identity_by']}, perceptual distance {spoken['perceptual_by']}, "
-        f"expressions {spoken['expression_by']}.",
-        "References: nothing (the source itself; its HES is not 0 either), pixel_mean (a class-mean difference, "
-        "added), mean_warp (one smile for everybody), and, where it is known, the true photograph.",
-        "A recogniser can be fooled by a torn face: read the target score beside folds, sharpness and the detector's "
-        "confidence.",
+        f"expressions {spoken['expression_by']}."
     ]
+    if any(row["reference"] for row in rows):
+        told.append(
+            "References: nothing (the source itself; its HES is not 0 either), pixel_mean (a class-mean difference, "
+            "added), mean_warp (one smile for everybody), and, where it is known, the true photograph."
+        )
+    told.append(
+        "A recogniser can be fooled by a torn face: read the target score beside folds, sharpness and the detector's "
+        "confidence."
+    )
+    return told
 
 
 def compare(
