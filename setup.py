@@ -22,6 +22,7 @@ CORE = [
     "pillow>=11",
     "opencv-python-headless>=4.10",  # headless: the other build needs libGL
     "safetensors",
+    "diffusers>=0.32",
     "huggingface_hub>=0.25",  # the first whose errors are all in huggingface_hub.errors
     "tqdm",
     "scikit-image",  # brings the portrait of the demo

@@ -129,9 +129,11 @@ METRICS: Registry[type] = Registry("metric", "emoedit.metrics")  # modules: mean
 
 EDITORS.register("vae", "emoedit.editors:VAE_RECIPE")
 BACKBONES.register("vae", "emoedit.backbones.vae:VAEBackbone")
+BACKBONES.register("ddpm", "emoedit.backbones.ddpm:DDPMBackbone")
 BACKBONES.register("pixels", "emoedit.backbones.pixels:PixelBackbone")
 BACKBONES.register("faceflex", "emoedit.backbones.faceflex:FaceFlexVAE")
 STEERINGS.register("directions", "emoedit.steering.directions:LatentDirections")
+STEERINGS.register("hspace", "emoedit.steering.hspace:HSpace")
 METRICS.register("identity", "emoedit.metrics.identity:IdentitySimilarity")
 METRICS.register("perceptual", "emoedit.metrics.perceptual:PerceptualDistance")
 METRICS.register("lpips", "emoedit.metrics.lpips:LPIPS")

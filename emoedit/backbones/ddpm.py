@@ -1,0 +1,554 @@
+"""A DDPM's U-Net (Ho et al. 2020, arXiv 2006.11239) as a backbone: DDIM inversion, and Asyrp's way back (Kwon et al.
+2023, arXiv 2210.10960).
+
+The U-Net is ``diffusers.UNet2DModel``, cut behind its mid block, where h is: what lies before is computed once a step,
+what lies behind once for the plain and the shifted h together. The embedded and the full-size model are this one class;
+folders have diffusers' layout, so ``diffusers.DDIMPipeline`` reads them too.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from emoedit import hub, sampling
+from emoedit.backbones import ddpm_files
+from emoedit.backbones.base import Backbone, Callback
+from emoedit.backbones.vae import MIN_STD, face_oval
+from emoedit.faces.align import CropSpec
+from emoedit.types import CheckpointError, Control, EditError, HState, ImageError, Inversion
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+logger = logging.getLogger(__name__)
+
+SCHEDULER = "scheduler_config.json"
+PIPELINE = {
+    "_class_name": "DDIMPipeline",
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "unet": ["diffusers", "UNet2DModel"],
+}
+SAMPLING = ("steps", "t_last", "t_edit", "t_boost", "symmetric", "exact", "precision")
+LINEAR = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
+
+
+@dataclass(frozen=True)
+class DDPMConfig:
+    """The architecture, the crop, and how it is sampled. Defaults of the crop and of sampling are those of CelebA-HQ at
+    256 pixels in Asyrp's paper.
+
+    Args:
+        unet: arguments of ``UNet2DModel``; ``sample_size`` is the side of the crop, ``in_channels`` 1 (luminance) or 3.
+        scheduler: which noise it was trained with: ``num_train_timesteps`` and ``beta_schedule``, ``beta_start`` and
+            ``beta_end`` or ``trained_betas``, as in diffusers' ``scheduler_config.json``.
+        crop_style, crop_scale, crop_down: the alignment (:class:`emoedit.faces.align.CropSpec`).
+        mean, std: what mean and contrast inside the face every crop is brought to before inversion (undone after
+            decoding), in [-1, 1]; ``std`` None leaves crops as they are.
+        steps: of inversion and of decoding, spread over the timesteps 0 to ``t_last`` (default: all the model knows).
+        t_edit: h is shifted at timesteps from here up.
+        t_boost: noise is drawn at timesteps below this (quality boosting); 0 for none.
+        symmetric: shift P_t and D_t alike, in one pass of the up path (:func:`emoedit.sampling.symmetric_gain`).
+        exact: the reconstruction is the source (:func:`emoedit.sampling.exact_inversion`).
+        precision: of the U-Net's passes. Where bfloat16 gives NaN a step is repeated in float32, and that is logged.
+    """
+
+    unet: dict[str, Any]
+    scheduler: dict[str, Any] = field(default_factory=lambda: dict(LINEAR))
+    crop_style: Literal["ffhq", "stable"] = "ffhq"
+    crop_scale: float = 1.0
+    crop_down: float = 0.0
+    mean: float = 0.0
+    std: float | None = None
+    steps: int = 40
+    t_last: int | None = None
+    t_edit: int = 513
+    t_boost: int = 167
+    symmetric: bool = False
+    exact: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+def down(unet: UNet2DModel, x: Tensor, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    """``UNet2DModel.forward`` up to its mid block's output.
+
+    Args:
+        x: ``[N, C, R, R]``.  t: ``[N]`` timesteps.
+
+    Returns:
+        h ``[N, Ch, r, r]``; the down path's outputs, which the up path joins; temb ``[N, D]``.
+    """
+    temb = unet.time_embedding(unet.time_proj(t).to(unet.time_embedding.linear_1.weight.dtype))
+    x = x.to(unet.conv_in.weight.dtype, memory_format=torch.channels_last)
+    h = unet.conv_in(2 * x - 1 if unet.config.center_input_sample else x)
+    skips, low = (h,), temb.to(h.dtype)
+    for block in unet.down_blocks:
+        h, outputs = block(h, low)
+        skips += outputs
+    return unet.mid_block(h, low), skips, temb
+
+
+def up(unet: UNet2DModel, h: Tensor, skips: tuple[Tensor, ...], temb: Tensor) -> Tensor:
+    """``UNet2DModel.forward`` from its mid block's output on: the noise, ``[N, C, R, R]`` in the type of temb."""
+    low = temb.to(h.dtype)
+    for block in unet.up_blocks:
+        count = len(block.resnets)
+        h = block(h, skips[-count:], low)
+        skips = skips[:-count]
+    return unet.conv_out(unet.conv_act(unet.conv_norm_out(h))).to(temb.dtype)
+
+
+class DDPMBackbone(Backbone):
+    """DDIM inversion and decoding around a U-Net.
+
+    ``latent`` is x_T, ``[N, C, R, R]``. ``extras``: ``mean`` and ``gain`` of each crop; ``seed`` of its noise; and if
+    the inversion is exact ``lost`` ``[N, steps, C, R, R]`` (what every step back loses), ``kept`` (the last x_t before
+    noise is drawn: without quality boosting the crop itself) and ``made_for`` (what has to be the same when it is
+    decoded).
+
+    Args:
+        config: see :class:`DDPMConfig`.
+        unet: of this configuration; default: a new one with fresh weights.
+
+    Raises:
+        CheckpointError: a U-Net or a schedule of noise that this class does not know how to use.
+        EditError: settings of sampling that do not fit the schedule.
+    """
+
+    def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
+        super().__init__()
+        resolution = _check_unet(config.unet)
+        self.unet = _new_unet(config.unet) if unet is None else unet
+        self.crop = CropSpec(resolution, config.crop_style, config.crop_scale, config.crop_down)
+        self.channels = config.unet.get("in_channels", 3)
+        self.alpha_bar = sampling.alpha_bar(_betas(config.scheduler))
+        self.register_buffer("oval", face_oval(resolution), persistent=False)
+        self.unet.to(memory_format=torch.channels_last)
+        self._low: tuple[Any, UNet2DModel] | None = None
+        self._set(config)
+
+    def _set(self, config: DDPMConfig) -> None:
+        for name in ("steps", "t_edit", "t_boost"):
+            if not isinstance(getattr(config, name), int):
+                raise EditError(f"{name} must be a whole number, not {getattr(config, name)!r}")
+        self.schedule = sampling.make_schedule(self.alpha_bar, config.steps, config.t_last)
+        last = self.schedule.timesteps[-1]
+        for name in ("t_edit", "t_boost"):
+            if not 0 <= getattr(config, name) <= last:
+                raise EditError(f"{name} is {getattr(config, name)}, outside the schedule's timesteps 0 to {last}")
+        if config.precision not in ("float32", "bfloat16"):
+            raise EditError(f"precision must be float32 or bfloat16, not {config.precision!r}")
+        self.config = config
+
+    def sampled(self, **changes: Any) -> Self:
+        """This model with other settings of sampling (:data:`SAMPLING`); the weights are shared.
+
+        Raises:
+            EditError: settings that do not fit the schedule, or are none of sampling.
+        """
+        if unknown := sorted(set(changes) - set(SAMPLING)):
+            raise EditError(f"{', '.join(unknown)}: no settings of sampling; these are {', '.join(SAMPLING)}")
+        other = copy.copy(self)
+        other._set(replace(self.config, **changes))
+        return other
+
+    @property
+    def steps(self) -> int:
+        """Steps of decoding; a fitted shift of h is scaled by them."""
+        return self.config.steps
+
+    @property
+    def h_shape(self) -> tuple[int, int, int]:
+        """``(Ch, r, r)`` of the mid block's output."""
+        widths = self.unet.config.block_out_channels
+        side = self.crop.resolution // 2 ** (len(widths) - 1)
+        return widths[-1], side, side
+
+    @property
+    def temb_dim(self) -> int:
+        """Length of the timestep embedding."""
+        return self.unet.time_embedding.linear_2.out_features
+
+    def normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``x`` at the model's mean and contrast, and the ``[N, 1, 1, 1]`` mean and gain that lead back."""
+        if self.config.std is None:
+            return x, x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
+        weight = self.oval / (self.oval.sum() * self.channels)
+        mean = (x * weight).sum((1, 2, 3), keepdim=True)
+        std = ((x - mean).square() * weight).sum((1, 2, 3), keepdim=True).sqrt().clamp_min(MIN_STD)
+        gain = std / self.config.std
+        return (x - mean) / gain + self.config.mean, mean, gain
+
+    def _restore(self, x: Tensor, extras: Any) -> Tensor:
+        shown = x if self.config.std is None else x - self.config.mean
+        return shown * extras["gain"] + extras["mean"]
+
+    def _working(self) -> UNet2DModel:
+        """The U-Net in the precision that was asked for; a bfloat16 copy is kept while the weights are the same."""
+        if self.config.precision == "float32":
+            return self.unet
+        key = self.unet.training, [(p.data_ptr(), p._version) for p in self.unet.parameters()]
+        if self._low is None or self._low[0] != key:
+            low = copy.deepcopy(self.unet)
+            for name, part in low.named_children():
+                if name != "time_embedding":  # it costs nothing, and timesteps stay apart
+                    part.to(torch.bfloat16)
+            self._low = key, low
+        return self._low[1]
+
+    def eps_at(
+        self,
+        delta_h: Callable[[HState], Tensor] | None = None,
+        look: Callable[[HState], None] | None = None,
+    ) -> sampling.ShiftedEpsAt:
+        """The function that gives the noise in x_t and the shifted noise (None below ``t_edit``), for the samplers of
+        :mod:`emoedit.sampling`; differentiable.
+
+        Args:
+            delta_h: :class:`emoedit.types.Control`'s.  look: shown what the U-Net sees at every pass.
+        """
+        unet = self._working()
+
+        def eps_at(x: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
+            nonlocal unet
+            found = self._pass(unet, x, t, delta_h, look)
+            if unet is not self.unet and not _finite(found):
+                logger.warning("bfloat16 gave values that are not finite at timestep %d; going on in float32", t)
+                unet = self.unet
+                found = self._pass(unet, x, t, delta_h, look)
+            if not _finite(found):
+                raise EditError(
+                    f"the U-Net gave values that are not finite at timestep {t}: the strength is too large, or its "
+                    "weights are damaged"
+                )
+            return found
+
+        return eps_at
+
+    def _pass(
+        self,
+        unet: UNet2DModel,
+        x: Tensor,
+        t: int,
+        delta_h: Callable[[HState], Tensor] | None,
+        look: Callable[[HState], None] | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        times = torch.full((len(x),), t, device=x.device)
+        h, skips, temb = down(unet, x, times)
+        state = HState(x, times, h.to(temb.dtype), temb)
+        if look is not None:
+            look(state)
+        if delta_h is None or t < self.config.t_edit:
+            return up(unet, h, skips, temb), None
+        shift = delta_h(state)
+        if shift.shape != h.shape:
+            raise CheckpointError(f"the shift of h is {tuple(shift.shape)}, but h is {tuple(h.shape)}")
+        if self.config.symmetric:
+            k = self.schedule.timesteps.index(t)
+            gain = sampling.symmetric_gain(self.schedule.alpha_bar[k], self.schedule.below(k))
+            return up(unet, h + (gain * shift).to(h.dtype), skips, temb), None
+        twice = tuple(torch.cat([skip, skip]) for skip in skips)
+        both = up(unet, torch.cat([h, h + shift.to(h.dtype)]), twice, torch.cat([temb, temb]))
+        eps, eps_shifted = both.chunk(2)
+        return eps, eps_shifted
+
+    def _check(self, x: Tensor) -> None:
+        side = self.crop.resolution
+        if x.shape[1:] != (self.channels, side, side):
+            raise ImageError(f"crops are {tuple(x.shape)}, expected [N, {self.channels}, {side}, {side}]")
+
+    @torch.no_grad()
+    def path(self, x: Tensor) -> Iterator[tuple[HState, Tensor]]:
+        """What the U-Net sees of pictures while they are inverted: its state and the noise it finds, at every timestep
+        of the schedule, ascending. For fitting directions.
+
+        Args:
+            x: ``[N, C, R, R]`` in [-1, 1].
+        """
+        self._check(x)
+        seen: list[HState] = []
+        eps_at = self.eps_at(look=seen.append)
+        found = sampling.inversion_path(lambda x_t, t: eps_at(x_t, t)[0], self.normalise(x)[0], self.schedule)
+        for _, eps in found:
+            yield seen[-1], eps
+            seen.clear()
+
+    @torch.no_grad()
+    def distance_curves(
+        self, x: Tensor, distance: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[tuple[int, ...], list[float], list[float]]:
+        """Timesteps, mean distance of P_t from the pictures, mean distance of x_t from them: what
+        :func:`emoedit.sampling.find_t_edit` and :func:`~emoedit.sampling.find_t_boost` need.
+
+        Args:
+            x: ``[N, C, R, R]`` in [-1, 1].
+            distance: per picture, ``[N]`` from two ``[N, C, R, R]``; LPIPS in the paper.
+        """
+        picture = self.normalise(x)[0]
+        predicted, noisy = [], []
+        for (state, eps), a_t in zip(self.path(x), self.schedule.alpha_bar, strict=True):
+            predicted.append(float(distance(picture, sampling.predicted_x0(state.x_t, eps, a_t)).mean()))
+            noisy.append(float(distance(picture, state.x_t).mean()))
+        return self.schedule.timesteps, predicted, noisy
+
+    @torch.no_grad()
+    def invert(
+        self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
+    ) -> Inversion:
+        """x_T by DDIM inversion, one pass of the U-Net a step.
+
+        Args:
+            x: ``[N, C, R, R]`` in [-1, 1].
+            generator: gives the seed of the noise that quality boosting draws, one number for all pictures, so that
+                each has the noise it would have alone; default: seed 0.
+            callback: called with (steps done, steps in all).
+
+        Raises:
+            ImageError: of another shape.
+        """
+        self._check(x)
+        start, mean, gain = self.normalise(x)
+        eps_at = self.eps_at()
+        kept, boosted = start, self._boosted()
+
+        def walk() -> Iterator[tuple[Tensor, Tensor]]:
+            nonlocal kept
+            found = sampling.inversion_path(lambda x_t, t: eps_at(x_t, t)[0], start, self.schedule)
+            for k, (x_t, eps) in enumerate(found):
+                if k == boosted - 1:
+                    kept = x_t
+                if callback is not None:
+                    callback(k + 1, self.steps)
+                yield x_t, eps
+
+        seed = 0
+        if generator is not None:
+            seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+        extras = {"mean": mean, "gain": gain, "seed": torch.full((len(x),), seed, device=x.device)}
+        if not self.config.exact:
+            ((latent, _),) = deque(walk(), maxlen=1)
+            return Inversion(latent, extras)
+        latent, lost = sampling.exact_inversion(walk(), self.schedule)
+        return Inversion(latent, {**extras, "lost": lost, "kept": kept, "made_for": self._made_for(x)})
+
+    def _boosted(self) -> int:
+        """How many steps draw noise."""
+        return sum(t < self.config.t_boost for t in self.schedule.timesteps)
+
+    def _made_for(self, like: Tensor) -> Tensor:
+        made_for = [self.steps, self.schedule.timesteps[-1], self.config.t_boost]
+        return torch.tensor([made_for] * len(like), device=like.device)
+
+    @torch.no_grad()
+    def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
+        """The picture that x_T leads to, with ``control.delta_h`` added to h down to ``t_edit``.
+
+        Without a control, an exact inversion leads back to where it came from: nothing but the steps that draw noise is
+        computed then.
+
+        Raises:
+            EditError: a text context, which this backbone has not; an exact inversion by other steps; a strength so
+                large that the picture is not finite.
+            CheckpointError: a ``delta_h`` of another shape than h.
+        """
+        if control.context is not None:
+            raise EditError("this backbone knows no text: a steering that brings a context needs Stable Diffusion")
+        extras = inversion.extras
+        lost = extras.get("lost")
+        if lost is not None and not torch.equal(extras["made_for"], self._made_for(inversion.latent)):
+            raise EditError(
+                f"this inversion was made for (steps, last timestep, t_boost) = {extras['made_for'][0].tolist()}, but "
+                f"the backbone now takes {self._made_for(inversion.latent)[0].tolist()}: invert again"
+            )
+        x, schedule = inversion.latent, self.schedule
+        if control.shift is not None:
+            x = x + control.shift
+        elif control.delta_h is None and lost is not None:
+            boosted = self._boosted()
+            schedule = sampling.Schedule(schedule.timesteps[:boosted], schedule.alpha_bar[:boosted])
+            x, lost = extras["kept"], lost[:, :boosted]
+            if callback is not None and not boosted:
+                callback(1, 1)
+        x = sampling.decode(
+            self.eps_at(control.delta_h),
+            x,
+            schedule,
+            lost=lost,
+            t_boost=self.config.t_boost,
+            noise=sampling.picture_noise(extras["seed"], x.shape[1:], x.device),
+            callback=callback,
+        )
+        return self._restore(x, extras)
+
+    def to_config(self) -> dict[str, Any]:
+        return asdict(self.config)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        return cls(_read_config(config))
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write diffusers' layout (``unet/``, ``scheduler/``, ``model_index.json``) and beside it ``config.json``."""
+        config = self.to_config()
+        unet, scheduler = config.pop("unet"), config.pop("scheduler")
+        hub.write_part(folder / "unet", {"_class_name": "UNet2DModel", **unet}, self.unet.state_dict())
+        (folder / "scheduler").mkdir(exist_ok=True)
+        # As in the original implementation pictures are not clipped: our crops are brought to a contrast, not a range.
+        scheduler = {"_class_name": "DDIMScheduler", "clip_sample": False, **scheduler}
+        files = {hub.CONFIG: config, "model_index.json": PIPELINE, f"scheduler/{SCHEDULER}": scheduler}
+        for name, value in files.items():
+            (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], **settings: Any) -> Self:
+        """Read what :meth:`save_pretrained` wrote, or a folder of diffusers with a ``UNet2DModel``: a pipeline's, or
+        one with its files at the top, as ``google/ddpm-ema-celebahq-256`` has them.
+
+        Args:
+            settings: of :class:`DDPMConfig`, instead of those in the folder.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or of another shape; another kind of model.
+        """
+        folder = Path(folder)
+        part = folder / "unet" if (folder / "unet").is_dir() else folder
+        unet = hub.read_json(part / hub.CONFIG)
+        if unet.get("_class_name") != "UNet2DModel":
+            raise CheckpointError(
+                f"{part / hub.CONFIG} describes a {unet.get('_class_name', 'model without a name')}; expected a "
+                "UNet2DModel, which makes pictures from noise alone"
+            )
+        below = folder / "scheduler" / SCHEDULER
+        config = {
+            **(hub.read_json(folder / hub.CONFIG) if part != folder and (folder / hub.CONFIG).is_file() else {}),
+            **settings,
+            "unet": {name: value for name, value in unet.items() if not name.startswith("_")},
+            "scheduler": _known(hub.read_json(below if below.is_file() else folder / SCHEDULER), folder),
+        }
+        weights = part / hub.WEIGHTS
+        old = weights.with_suffix(".bin")
+        state = hub.read_weights(weights) if weights.is_file() or not old.is_file() else ddpm_files.read_tensors(old)
+        return cls._loaded(config, ddpm_files.rename_old_attention(state), part)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, resolution: int | None = None, **settings: Any) -> Self:
+        """The original DDPM's weight file (``.ckpt`` of SDEdit, DiffusionCLIP, Asyrp), converted while it is read.
+
+        Args:
+            resolution: side of the pictures; default: told from where the model attends.
+            settings: of :class:`DDPMConfig`.
+
+        Raises:
+            CheckpointError: missing, damaged, or not of that naming.
+        """
+        path = Path(path)
+        state = ddpm_files.read_tensors(path)
+        if not ddpm_files.is_original(state):
+            raise CheckpointError(
+                f"{path} has names such as {', '.join(sorted(state)[:3])}; expected the original DDPM's "
+                "(temb.dense.0.weight, mid.block_1.conv1.weight, ...). A model of diffusers is read from its folder"
+            )
+        unet = ddpm_files.original_config(state, path, resolution)
+        return cls._loaded({**settings, "unet": unet}, ddpm_files.convert_original(state), path)
+
+    @classmethod
+    def load(cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, **settings: Any) -> Self:
+        """A full-size model: a folder (:meth:`from_pretrained`), a file (:meth:`from_file`), ``owner/name`` on the hub.
+
+        Raises:
+            CheckpointError: none of these, or not a model this class can use.
+        """
+        path = Path(name_or_path).expanduser()
+        if path.is_file():
+            return cls.from_file(path, **settings)
+        return cls.from_pretrained(path if path.is_dir() else hub.locate(name_or_path, revision=revision), **settings)
+
+    @classmethod
+    def _loaded(cls, config: dict[str, Any], state: dict[str, Tensor], path: Path) -> Self:
+        checked = _read_config(config)
+        _check_unet(checked.unet)
+        with torch.device("meta"):  # a hundred million random numbers would be drawn for nothing
+            unet = _new_unet(checked.unet)
+        hub.check_state(unet.state_dict(), state, path)
+        unet.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+        return cls(checked, unet).eval()
+
+
+def _finite(found: Sequence[Tensor | None]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in found if tensor is not None)
+
+
+def _read_config(config: dict[str, Any]) -> DDPMConfig:
+    try:
+        return DDPMConfig(**config)
+    except TypeError as error:
+        raise CheckpointError(f"not a configuration of this DDPM: {error}") from error
+
+
+def _known(scheduler: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The entries of a ``scheduler_config.json`` that say which noise a model was trained with."""
+    if scheduler.get("prediction_type", "epsilon") != "epsilon" or scheduler.get("rescale_betas_zero_snr"):
+        raise CheckpointError(
+            f"{folder}: a model that predicts {scheduler.get('prediction_type', 'epsilon')!r}"
+            f"{' of betas rescaled to no signal at all' if scheduler.get('rescale_betas_zero_snr') else ''}; expected "
+            "'epsilon' (the noise)"
+        )
+    return {name: scheduler[name] for name in (*LINEAR, "trained_betas") if scheduler.get(name) is not None}
+
+
+def _betas(scheduler: dict[str, Any]) -> Tensor:
+    from diffusers import DDIMScheduler
+
+    try:
+        betas = DDIMScheduler(**scheduler).betas
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"not a schedule of noise: {error}") from error
+    if not bool(((betas > 0) & (betas < 1)).all()):
+        raise CheckpointError(f"betas lie between 0 and 1; found {betas.min():.4g} to {betas.max():.4g}")
+    return betas
+
+
+def _check_unet(config: dict[str, Any]) -> int:
+    """The side of its pictures, of a U-Net that :func:`down` and :func:`up` run as ``UNet2DModel.forward`` does."""
+    side = config.get("sample_size")
+    if isinstance(side, list | tuple) and len(set(side)) == 1:
+        side = side[0]
+    channels = config.get("in_channels", 3), config.get("out_channels", 3)
+    widths = config.get("block_out_channels")
+    levels = len(widths) if isinstance(widths, list | tuple) else 0
+    kinds = [str(kind) for name in ("down_block_types", "up_block_types") for kind in config.get(name) or ()]
+    faults = []
+    if not isinstance(side, int) or not levels or side % 2 ** (levels - 1):
+        faults.append(f"sample_size {side!r} with {levels} levels (expected a multiple of {2 ** max(levels - 1, 0)})")
+    if channels not in ((1, 1), (3, 3)):
+        faults.append(f"{channels[0]} channels in and {channels[1]} out (expected 1 or 3, as many out as in)")
+    if config.get("time_embedding_type", "positional") != "positional":
+        faults.append(f"time_embedding_type {config['time_embedding_type']!r} (expected 'positional')")
+    if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
+        faults.append("class conditioning (expected none)")
+    if config.get("mid_block_type", "UNetMidBlock2D") != "UNetMidBlock2D":
+        faults.append(f"mid_block_type {config['mid_block_type']!r} (expected 'UNetMidBlock2D': h is its output)")
+    if any(kind.startswith(("Skip", "AttnSkip")) for kind in kinds):
+        faults.append(f"blocks with a second path for the picture ({', '.join(sorted(set(kinds)))})")
+    if faults:
+        raise CheckpointError(f"this U-Net cannot be used: {'; '.join(faults)}")
+    return side
+
+
+def _new_unet(config: dict[str, Any]) -> UNet2DModel:
+    from diffusers import UNet2DModel
+
+    try:
+        return UNet2DModel(**config)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise CheckpointError(f"not the arguments of a UNet2DModel: {error}") from error

@@ -1,0 +1,244 @@
+"""Shifts of h, the mid-block output of a diffusion model's U-Net (Kwon et al. 2023, arXiv 2210.10960).
+
+What shifts h for an emotion is either a fitted network f_t, which looks at h and the timestep, or directions in closed
+form: one a timestep, or one for all (Haas et al. 2024, arXiv 2303.11073). Both are linear in the strength and add.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emoedit import hub
+from emoedit.backbones.base import Backbone
+from emoedit.backbones.ddpm_files import read_file
+from emoedit.steering.base import Steering
+from emoedit.types import CheckpointError, Control, Edit, HState, Inversion
+
+TRAIN_STEPS = re.compile(r"_ngen(\d+)_")  # in the names of Asyrp's files
+
+
+class ShiftBlock(nn.Module):
+    """f_t: 1 x 1 convolution, + Linear(SiLU(temb)), GroupNorm, SiLU, 1 x 1 convolution (Kwon et al. 2023, section 3.4).
+    Its tensors have the names and shapes of Asyrp's ``DeltaBlock``.
+
+    Args:
+        channels: of h.  temb_dim: length of the timestep embedding.
+    """
+
+    def __init__(self, channels: int, temb_dim: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 1)
+        self.temb_proj = nn.Linear(temb_dim, channels)
+        self.norm2 = nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
+        self.conv2 = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, state: HState) -> Tensor:
+        """``[N, C, h, w]``."""
+        hidden = self.conv1(state.h) + self.temb_proj(F.silu(state.temb))[:, :, None, None]
+        return self.conv2(F.silu(self.norm2(hidden)))
+
+
+class Directions(nn.Module):
+    """One direction a timestep, linear in between; a single one is the same at all (global, time-averaged).
+
+    Args:
+        directions: ``[T, C, h, w]``, or ``[T, C]`` for the same everywhere on the map.
+        timesteps: ``[T]``, ascending, of the directions; may be left out for a single one.
+    """
+
+    def __init__(self, directions: Tensor, timesteps: Sequence[int] | Tensor = (0,)) -> None:
+        super().__init__()
+        times = torch.as_tensor(timesteps, dtype=torch.float32)
+        if directions.ndim not in (2, 4) or times.shape != directions.shape[:1] or not bool((times.diff() > 0).all()):
+            raise CheckpointError(
+                f"directions {tuple(directions.shape)} at timesteps {tuple(times.shape)}; expected [T, C, h, w] or "
+                "[T, C] at T ascending timesteps"
+            )
+        self.register_buffer("directions", directions.float())
+        self.register_buffer("timesteps", times)
+
+    def forward(self, state: HState) -> Tensor:
+        """``[N, C, h, w]`` or ``[N, C, 1, 1]``."""
+        t = state.t.to(self.timesteps)
+        right = torch.searchsorted(self.timesteps, t).clamp(1, max(1, len(self.timesteps) - 1))
+        left = right - 1
+        right = right.clamp_max(len(self.timesteps) - 1)
+        gap = (self.timesteps[right] - self.timesteps[left]).clamp_min(1e-6)
+        share = ((t - self.timesteps[left]) / gap).clamp(0, 1)
+        share = share.view(-1, *[1] * (self.directions.ndim - 1))
+        found = self.directions[left].lerp(self.directions[right], share)
+        return found if found.ndim == 4 else found[:, :, None, None]
+
+
+class HSpace(Steering):
+    """``delta_h`` = (steps when it was fitted / steps now) x sum of strength x gain x shift over emotions.
+
+    Args:
+        emotions: names, E of them.
+        shifts: for each emotion a :class:`ShiftBlock` or :class:`Directions`.
+        train_steps: how many steps decoding took when the shifts were fitted: they act once a step, so fewer steps need
+            larger ones.
+        gain: ``[E]``: how many shifts strength 1 is; default 1 each.
+        against: directions of other things (gender, light, ...) that no edit may move: delta_h is projected onto what
+            is orthogonal to them, at each timestep (Haas et al. 2024).
+    """
+
+    def __init__(
+        self,
+        emotions: Sequence[str],
+        shifts: Sequence[ShiftBlock | Directions],
+        *,
+        train_steps: int,
+        gain: Tensor | None = None,
+        against: Sequence[Directions] = (),
+    ) -> None:
+        super().__init__()
+        self.emotions = tuple(emotions)
+        gain = torch.ones(len(shifts)) if gain is None else gain.float()
+        if not self.emotions or len(shifts) != len(self.emotions) or gain.shape != (len(shifts),):
+            raise CheckpointError(
+                f"{len(shifts)} shifts and gains of shape {tuple(gain.shape)} for {len(self.emotions)} emotions; "
+                "expected one of each for an emotion"
+            )
+        if not isinstance(train_steps, int) or train_steps < 1:
+            raise CheckpointError(f"train_steps must be a whole number above 0, found {train_steps!r}")
+        self.train_steps = train_steps
+        self.shifts = nn.ModuleList(shifts)
+        self.against = nn.ModuleList(against)
+        self.register_buffer("gain", gain)
+
+    def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
+        """See :meth:`Steering.control`.
+
+        Raises:
+            CheckpointError: the backbone has no h, or one of another width or resolution than the shifts were fitted
+                for.
+        """
+        self._check(backbone)
+        weights = self.weights(inversion, edits) * self.gain * (self.train_steps / backbone.steps)
+        jobs = []
+        for shift, column in zip(self.shifts, weights.T, strict=True):
+            rows = column.nonzero()[:, 0]  # each picture of a batch may have another emotion
+            if len(rows):
+                jobs.append((shift, rows, column[rows, None, None, None]))
+
+        def delta_h(state: HState) -> Tensor:
+            total = torch.zeros_like(state.h)
+            for shift, rows, weight in jobs:
+                part = HState(state.x_t[rows], state.t[rows], state.h[rows], state.temb[rows])
+                total = total.index_add(0, rows, (weight * shift(part)).expand(-1, *total.shape[1:]))
+            return self._projected(total, state)
+
+        return Control(delta_h=delta_h)
+
+    def _projected(self, total: Tensor, state: HState) -> Tensor:
+        if not self.against:
+            return total
+        others = torch.stack([other(state).expand_as(total).flatten(1) for other in self.against], 2)  # [N, D, K]
+        basis = torch.linalg.qr(others).Q
+        flat = total.flatten(1)[:, :, None]
+        return (flat - basis @ (basis.mT @ flat))[:, :, 0].view_as(total)
+
+    def _check(self, backbone: Backbone) -> None:
+        shape, temb_dim = getattr(backbone, "h_shape", None), getattr(backbone, "temb_dim", None)
+        if shape is None:
+            raise CheckpointError(f"{type(backbone).__name__} has no h: shifts of h need a diffusion model's U-Net")
+        for name, shift in [*zip(self.emotions, self.shifts, strict=True), *(("against", d) for d in self.against)]:
+            if isinstance(shift, ShiftBlock):
+                found, expected = (shift.conv1.in_channels, shift.temb_proj.in_features), (shape[0], temb_dim)
+                what = "channels of h and length of temb"
+            else:
+                found = tuple(shift.directions.shape[1:])
+                expected, what = shape[: len(found)], "shape of h"
+            if found != expected:
+                raise CheckpointError(f"{name}: fitted for {what} {found}, the backbone has {expected}")
+
+    def save_pretrained(self, folder: Path) -> None:
+        def kinds(parts: nn.ModuleList) -> list[str]:
+            return ["block" if isinstance(part, ShiftBlock) else "directions" for part in parts]
+
+        config = {
+            "emotions": list(self.emotions),
+            "shifts": kinds(self.shifts),
+            "against": len(self.against),
+            "train_steps": self.train_steps,
+        }
+        hub.write_part(folder, config, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Self:
+        path = folder / hub.CONFIG
+        config = hub.read_json(path)
+        emotions, kinds, others = config.get("emotions"), config.get("shifts"), config.get("against", 0)
+        known = _names(emotions) and _names(kinds) and set(kinds) <= {"block", "directions"}
+        if not known or not isinstance(others, int):
+            raise CheckpointError(
+                f"{path}: 'emotions' must be a list of names, 'shifts' one of 'block' and 'directions', 'against' a "
+                f"number; found {emotions!r}, {kinds!r} and {others!r}"
+            )
+        weights = folder / hub.WEIGHTS
+        state = hub.read_weights(weights)
+        shifts = [_empty(state, f"shifts.{i}.", kind, weights) for i, kind in enumerate(kinds)]
+        against = [_empty(state, f"against.{i}.", "directions", weights) for i in range(others)]
+        model = cls(emotions, shifts, train_steps=config.get("train_steps"), against=against)
+        hub.check_state(model.state_dict(), state, weights)
+        model.load_state_dict(state)
+        return model.eval()
+
+    @classmethod
+    def from_asyrp(
+        cls, files: Mapping[str, str | os.PathLike[str]], *, train_steps: int | None = None, gain: Tensor | None = None
+    ) -> Self:
+        """Asyrp's own checkpoints (``smiling_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth``): one f_t a file.
+
+        Args:
+            files: emotion -> file.
+            train_steps: default: what the names say (``ngen40``).
+
+        Raises:
+            CheckpointError: no such file, damaged, another kind; or files whose names say nothing, or not the same,
+                about the steps.
+        """
+        said = {int(m[1]) for m in map(TRAIN_STEPS.search, map(os.path.basename, files.values())) if m}
+        if train_steps is None:
+            if len(said) != 1:
+                raise CheckpointError(
+                    f"the names of the files give {sorted(said) or 'no'} steps of training (ngen...); give train_steps"
+                )
+            (train_steps,) = said
+        blocks = [_asyrp_block(Path(path)) for path in files.values()]
+        return cls(list(files), blocks, train_steps=train_steps, gain=gain).eval()
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _empty(state: Mapping[str, Tensor], prefix: str, kind: str, path: Path) -> ShiftBlock | Directions:
+    """A shift of the size that its tensors have."""
+    names = ("conv1.weight", "temb_proj.weight") if kind == "block" else ("directions", "timesteps")
+    found = [state.get(prefix + name) for name in names]
+    if any(part is None or part.ndim == 0 for part in found) or (kind == "block" and found[1].ndim != 2):
+        raise CheckpointError(f"{path} does not hold {', '.join(prefix + name for name in names)}")
+    return ShiftBlock(len(found[0]), found[1].shape[1]) if kind == "block" else Directions(*found)
+
+
+def _asyrp_block(path: Path) -> ShiftBlock:
+    contents = read_file(path)
+    state = contents.get("0") if isinstance(contents, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        listed = ", ".join(map(str, list(contents)[:4])) if isinstance(contents, Mapping) else type(contents).__name__
+        raise CheckpointError(f"{path} holds {listed}; expected one DeltaBlock of Asyrp under '0'")
+    block = _empty(state, "", "block", path)
+    hub.check_state(block.state_dict(), state, path)
+    block.load_state_dict(state)
+    return block
