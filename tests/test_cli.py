@@ -798,7 +798,12 @@ def test_a_reader_that_leaves() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_ctrl_c(here, editor) -> None:
     words = ["-m", "emoedit", "edit", "me.png", "--editor", editor, "--strength", *(str(n / 50) for n in range(2000))]
-    child = process(words, stderr=subprocess.PIPE)
+
+    def restore() -> None:
+        """A process started in the background of a script ignores SIGINT, and would hand that on."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    child = process(words, stderr=subprocess.PIPE, preexec_fn=restore)
     end = time.monotonic() + 60
     while len(files()) < 3 and time.monotonic() < end and child.poll() is None:
         time.sleep(0.05)
