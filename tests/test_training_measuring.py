@@ -591,7 +591,7 @@ def test_every_measuring_network_is_trained_tested_and_written(references, tiny)
         f"data.root={tiny}",
         f"data.crops={tiny / 'crops'}",
         "data.resolution=64",
-        f"work={tiny}/work/${{network.name}}",
+        f"work={tiny}/state/${{network.name}}",
         f"output={tiny}/networks/${{network.name}}",
         "network.config.resolution=32",
         "network.config.widths=[4,8]",
@@ -603,7 +603,7 @@ def test_every_measuring_network_is_trained_tested_and_written(references, tiny)
         folder = tiny / "networks" / name
         shown = EmbeddedNetwork.load(folder)
         assert shown.network.config.resolution == 32 and shown.network.config.widths == (4, 8)
-        state = torch.load(tiny / "work" / name / "network.pt", weights_only=True)
+        state = torch.load(tiny / "state" / name / "network.pt", weights_only=True)
         for key, value in shown.network.state_dict().items():
             if key != "layer_weights":
                 assert torch.equal(value, state[key]), key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -37,9 +38,9 @@ class MeanMetric(Metric):
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
+    @abstractmethod
     def values(self, *arguments: Any) -> Tensor:
         """One value a picture, ``[N]``."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def update(self, *arguments: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Self
@@ -145,14 +146,17 @@ class _SetMetric(Metric):
         _check_counts(int(self.real_count), int(self.edited_count))
         return self._distance().float()
 
+    @abstractmethod
     def _dimension(self) -> int | None:
-        raise NotImplementedError
+        """Length of the features so far; None before the first."""
 
+    @abstractmethod
     def _add(self, side: str, features: Tensor) -> None:
-        raise NotImplementedError
+        """Take in features ``[N, D]`` of one side, ``"real"`` or ``"edited"``."""
 
+    @abstractmethod
     def _distance(self) -> Tensor:
-        raise NotImplementedError
+        """Of the two sides as they are now."""
 
 
 class FrechetDistance(_SetMetric):
