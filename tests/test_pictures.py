@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -839,7 +840,7 @@ def test_a_file_larger_than_the_system_allows(tmp_path):
     assert left == []
 
 
-def test_an_interrupt_from_the_keyboard(tmp_path):
+def test_an_interrupt_from_the_keyboard(tmp_path, request):
     signal = pytest.importorskip("signal")
     if os.name == "nt":
         pytest.skip("Windows has no such signal")
@@ -850,6 +851,9 @@ def test_an_interrupt_from_the_keyboard(tmp_path):
         for _ in range(1_000_000):  # the signal arrives between two instructions
             pass
 
+    # What runs in the background of a script ignores the signal from the start.
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         write_atomic(tmp_path / "a.bin", write)
     assert listing(tmp_path) == []
