@@ -191,8 +191,9 @@ Identity is read by the **{who["identity_by"]}** network, perceptual distance by
 expressions by **{who["expression_by"]}**: the embedded ones are small, and their cards say how good they are
 ([identity](../checkpoints/identity/README.md), [perceptual](../checkpoints/perceptual/README.md),
 [expression](../checkpoints/expression/README.md)). No editor was fitted with the recogniser that judges here, but both
-learned from the same training pictures. A recogniser can be fooled by a torn face: read its score beside folds,
-sharpness and the detector's confidence.
+learned from the same training pictures. How the VAE's changes are pasted was tuned by eye on London people of both
+splits (its card says so): the wild people are the cleaner test. A recogniser can be fooled by a torn face: read its
+score beside folds, sharpness and the detector's confidence.
 
 References: *nothing* (the source itself), *pixel_mean* (a class-mean difference added), *mean_warp* (one smile for
 everybody) and, for London, *photograph* (the same person really smiling). The HES of *nothing* is above 0 too, because
