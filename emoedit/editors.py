@@ -18,26 +18,9 @@ from torch import Tensor
 from emoedit import hub
 from emoedit.backbones.base import Backbone, Callback
 from emoedit.faces.flow import Change
-from emoedit.registry import BACKBONES, EDITORS, STEERINGS
+from emoedit.registry import BACKBONES, STEERINGS, Registry
 from emoedit.steering.base import Steering
-from emoedit.types import CheckpointError, Control, Edit, EditError, ImageError, Inversion
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A named way to build an editor.
-
-    Args:
-        backbone, steerings: names in the registries.
-        summary: one line for ``list_editors``.
-    """
-
-    backbone: str
-    steerings: tuple[str, ...]
-    summary: str
-
-
-VAE_RECIPE = Recipe("vae", ("directions",), "directions in the latent of a convolutional VAE: fast, all basic emotions")
+from emoedit.types import CheckpointError, Control, Edit, EditError, EmoEditError, ImageError, Inversion
 
 
 @dataclass(frozen=True)
@@ -102,6 +85,7 @@ class Editor:
         self.backbone = backbone.eval().requires_grad_(False)
         self.steerings = [steering.eval().requires_grad_(False) for steering in steerings]
         self.name = name
+        self._weights: tuple[list[Any], str, dict[str, Tensor]] | None = None  # of the last inversion
 
     @property
     def emotions(self) -> tuple[str, ...]:
@@ -129,17 +113,34 @@ class Editor:
 
         Args:
             images: aligned crops (:func:`as_crops`); not modified.
+            generator: for backbones that draw noise.
 
         Returns:
-            An inversion whose extras also hold ``source`` and ``reconstruction``, ``[N, C, R, R]`` in [-1, 1].
+            An inversion whose extras also hold ``source`` and ``reconstruction``, ``[N, C, R, R]`` in [-1, 1]. Its
+            fingerprint is the same exactly for the same crops, backbone (settings and weights) and generator's state.
         """
         x = as_crops(images, self.backbone)
+        digest = hashlib.sha256(self._backbone_identity().encode())
+        digest.update(b"" if generator is None else generator.get_state().numpy().tobytes())
+        digest.update(x.cpu().numpy().tobytes())
         inversion = self.backbone.invert(x, generator=generator, callback=callback)
         reconstruction = self.backbone.decode(inversion)
-        digest = hashlib.sha256(x.cpu().numpy().tobytes())
-        digest.update(f"{self.name}/{type(self.backbone).__name__}".encode())
         extras = {**inversion.extras, "source": x, "reconstruction": reconstruction}
         return replace(inversion, extras=extras, fingerprint=digest.hexdigest()[:16])
+
+    def _backbone_identity(self) -> str:
+        """Kind, settings and weights of the backbone; weights are read again only when they are others than before."""
+        backbone, state = self.backbone, self.backbone.state_dict()
+        key = [(name, v.data_ptr(), object() if v.is_inference() else v._version) for name, v in state.items()]
+        if self._weights is None or self._weights[0] != key:
+            digest = hashlib.sha256()
+            for name, value in state.items():
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+                digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+            self._weights = key, digest.hexdigest(), state  # held, so that no other tensor comes to lie at its address
+        has_settings = type(backbone).to_config is not Backbone.to_config
+        settings = json.dumps(backbone.to_config(), sort_keys=True) if has_settings else ""
+        return f"{type(backbone).__name__} {settings} {self._weights[1]} "
 
     def control(self, inversion: Inversion, edits: Sequence[Edit]) -> Control:
         """The sum of what the steerings ask for; one edit a picture."""
@@ -228,23 +229,23 @@ class Editor:
 
         Args:
             card: the model card (Markdown).
-            info: more entries of ``editor.json`` (``role``, ``licence``).
+            info: more entries of ``editor.json``: ``role`` (in a few words, for lists of editors), ``licence``,
+                ``reference`` (whether others are held against it).
 
         Raises:
-            OutputError: it cannot be written; an older folder of that name is kept then.
+            EditError: a part of a class that no name is registered for, so that it could not be found again.
+            OutputError: it cannot be written. An older folder of that name is kept in both cases.
         """
         folder = Path(folder)
         with hub.new_folder(folder) as new:
             self.backbone.save_pretrained(new / "backbone")
             kinds = []
             for number, steering in enumerate(self.steerings):
-                kind = next(k for k in STEERINGS.names() if isinstance(steering, STEERINGS.get(k)))
-                kinds.append({"kind": kind, "folder": f"steering_{number}"})
+                kinds.append({"kind": _kind(STEERINGS, steering), "folder": f"steering_{number}"})
                 steering.save_pretrained(new / f"steering_{number}")
-            backbone = next(k for k in BACKBONES.names() if isinstance(self.backbone, BACKBONES.get(k)))
             description = {
                 "name": self.name,
-                "backbone": {"kind": backbone, "folder": "backbone"},
+                "backbone": {"kind": _kind(BACKBONES, self.backbone), "folder": "backbone"},
                 "steerings": kinds,
                 "emotions": list(self.emotions),
                 "role": "emotion editor",
@@ -261,11 +262,15 @@ class Editor:
         """An editor by embedded name, folder, or ``owner/name`` on the hub.
 
         Raises:
+            UnknownNameError: no such name.
             CheckpointError: not there, damaged, or another format; weights whose checksum differs are refused.
         """
         folder = hub.locate(name_or_path, revision=revision)
         description = hub.read_json(folder / hub.EDITOR)
-        for name, expected in description.get("sha256", {}).items():
+        sums = description.get("sha256", {})
+        if not isinstance(sums, dict):
+            raise CheckpointError(f"{folder / hub.EDITOR}: 'sha256' must be an object, found {sums!r}")
+        for name, expected in sums.items():
             path = folder / name
             if not path.is_file():
                 raise CheckpointError(f"{path} is missing: the folder or its download is incomplete")
@@ -310,10 +315,19 @@ def load_editor(name_or_path: str | os.PathLike[str] = "vae", *, device: str = "
         UnknownNameError, CheckpointError: no such editor; damaged weights.
         EditError: a device that is not there.
     """
-    text, device = os.fspath(name_or_path), choose_device(device)
-    if "/" not in text and not Path(text).expanduser().is_dir() and text not in hub.embedded_names():
-        EDITORS.get(text)  # raises with the nearest names when it is none of ours
-    return Editor.from_pretrained(text).to(device)
+    device = choose_device(device)
+    return Editor.from_pretrained(name_or_path).to(device)
+
+
+def _kind(registry: Registry[type], part: Any) -> str:
+    """The registered name of a part's class."""
+    for name in registry.names():
+        try:
+            if registry.get(name) is type(part):
+                return name
+        except EmoEditError:  # a plugin that cannot be imported: not this part's class, which has been
+            continue
+    raise EditError(f"{type(part).__name__} is not registered (emoedit.registry), so a folder could not name it")
 
 
 def choose_device(device: str) -> str:
@@ -326,6 +340,8 @@ def choose_device(device: str) -> str:
 
 
 def list_editors() -> tuple[str, ...]:
-    """Names of the editors that come with this package; references, which others are held against, are left out."""
-    references = hub.reference_names()
-    return tuple(name for name in hub.embedded_names() if name not in references)
+    """Names of the editors that come with this package; references, which others are held against, are left out.
+
+    What an embedded editor is stands in its folder (``editor.json``) and nowhere else: a folder more is an editor more.
+    """
+    return hub.editor_names()

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emoedit.types import CheckpointError, OutputError
+from emoedit.emotions import fold_name, unknown_name
+from emoedit.types import CheckpointError, OutputError, UnknownNameError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,25 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # the name diffusers gives them
 EDITOR = "editor.json"
+FETCHED = (  # of a repository on the hub: no pickles, no other formats or precisions, nothing that training left there
+    "README.md",
+    "LICENSE*",
+    # An editor.
+    EDITOR,
+    *(f"{part}/*{suffix}" for part in ("backbone", "steering_*") for suffix in (".json", ".txt", ".safetensors")),
+    # A model or pipeline of diffusers.
+    "model_index.json",
+    CONFIG,
+    "scheduler_config.json",
+    "scheduler/scheduler_config.json",
+    WEIGHTS,
+    *(f"{part}/{name}" for part in ("unet", "vae") for name in (CONFIG, WEIGHTS)),
+    f"text_encoder/{CONFIG}",
+    "text_encoder/model.safetensors",
+    "tokenizer/*.json",
+    "tokenizer/merges.txt",
+)
+DDPM = "google/ddpm-ema-celebahq-256"
 VGGFACE2, ALEX = "20180402-114759-vggface2.pt", "alexnet-owt-7be5be79.pth"  # as their authors publish them
 PUBLISHED = "published by its authors; the error without it names the command that fetches it"
 
@@ -46,11 +66,19 @@ def reference_names() -> tuple[str, ...]:
     return tuple(name for name in embedded_names() if read_json(embedded_root() / name / EDITOR).get("reference"))
 
 
-def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None, local_only: bool = False) -> Path:
-    """The folder of an editor: an embedded name, a local folder, or ``owner/name`` on the hub (downloaded and cached).
+def editor_names() -> tuple[str, ...]:
+    """Names of the embedded editors to choose from: without the references."""
+    references = reference_names()
+    return tuple(name for name in embedded_names() if name not in references)
+
+
+def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> Path:
+    """The folder of an editor or of a model in diffusers' layout: an embedded editor's name, a local folder, or
+    ``owner/name`` on the hub (what of it is of use, :data:`FETCHED`, is downloaded and cached).
 
     Raises:
-        CheckpointError: none of the three; the message says what was tried.
+        UnknownNameError: a name that is neither embedded nor a folder; the message holds the nearest ones.
+        CheckpointError: there is no such folder, or the hub does not give it.
     """
     text = os.fspath(name_or_path)
     if text in embedded_names():
@@ -58,21 +86,38 @@ def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None,
     folder = Path(text).expanduser()
     if folder.is_dir():
         return folder
+    if folder.exists():
+        raise CheckpointError(f"{text} is a file; expected the folder of an editor or model")
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        return _fetch(text, revision)
+    if not text or folder.name != text:
+        raise CheckpointError(f"there is no folder {text!r}")
+    error = unknown_name("model", text, {fold_name(name): name for name in embedded_names()})
+    raise UnknownNameError(f"{error} (There is no folder of that name either; models of the hub are owner/name)")
 
-        try:
-            return Path(snapshot_download(text, revision=revision, local_files_only=local_only))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise CheckpointError(
-                f"there is no folder {text!r} here, and the hub did not give it either ({type(error).__name__}); "
-                f"embedded editors, which need no network: {', '.join(embedded_names()) or 'none in this installation'}"
-            ) from error
-    raise CheckpointError(
-        f"no editor {text!r}: it is no folder, no owner/name of the hub, and none of the embedded editors "
-        f"({', '.join(embedded_names()) or 'none in this installation'})"
-    )
+
+def _fetch(name: str, revision: str | None) -> Path:
+    """The snapshot of a repository of the hub, in the hub's cache."""
+    from huggingface_hub import snapshot_download
+
+    # HTTPError is the base of what its client for HTTP raises, which is another one in other versions of the hub.
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(FETCHED)))
+        part = folder / "unet" if (folder / "unet").is_dir() else folder
+        old = (part / WEIGHTS).with_suffix(".bin")
+        if (part / CONFIG).is_file() and not (part / WEIGHTS).is_file() and not old.is_file():
+            if read_json(part / CONFIG).get("_class_name") == "UNet2DModel":  # others are read from safetensors only
+                # A snapshot is named after its commit: both parts are of the same one.
+                snapshot_download(name, revision=folder.name, allow_patterns=[old.relative_to(folder).as_posix()])
+    except (HTTPError, HFValidationError, OSError) as error:
+        raise CheckpointError(
+            f"no folder {name!r} is here, and the hub did not give it either ({type(error).__name__}: "
+            f"{str(error).strip().partition(chr(10))[0]}); embedded editors, which need no network: "
+            f"{', '.join(embedded_names()) or 'none in this installation'}"
+        ) from error
+    return folder
 
 
 def sha256(path: Path) -> str:
@@ -135,9 +180,7 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], pat
         raise CheckpointError(f"{path} does not fit: {'; '.join(problems[:6])}{rest}")
 
 
-def write_part(
-    folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], *, weights: str = WEIGHTS
-) -> None:
+def write_part(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], *, weights: str = WEIGHTS) -> None:
     """``config.json`` and the weights (safetensors, of that file name) in a folder (made if need be)."""
     from safetensors.torch import save_file
 
@@ -231,6 +274,9 @@ def list_models() -> list[ModelInfo]:
         )
     )
     models += [
+        ModelInfo(
+            DDPM, "U-Net 256 px, colour (full-size)", 454_800_000, "Apache-2.0", "the Hugging Face hub", _cached(DDPM)
+        ),
         ModelInfo("vggface2", "judge of identity (full-size)", 111_900_000, "MIT", PUBLISHED, _fetched(VGGFACE2)),
         ModelInfo("lpips-alex", "perceptual distance (full-size)", 244_400_000, "BSD", PUBLISHED, _fetched(ALEX)),
     ]
@@ -241,3 +287,11 @@ def _fetched(name: str) -> bool:
     """Whether torch.hub's cache holds a file, without importing torch."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
     return (Path(home).expanduser() / "hub" / "checkpoints" / name).is_file()
+
+
+def _cached(repository: str) -> bool:
+    """Whether the hub's cache holds a model in diffusers' layout."""
+    from huggingface_hub import try_to_load_from_cache
+
+    names = (WEIGHTS, WEIGHTS.replace(".safetensors", ".bin"))
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)

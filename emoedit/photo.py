@@ -85,17 +85,17 @@ class PhotoEditor:
     Args:
         editor: an :class:`emoedit.editors.Editor` or the name of one.
         detector: default: MTCNN on the editor's device.
-        mode: how the change is put back (:mod:`emoedit.faces.paste`).
+        mode: how the change is put back (:mod:`emoedit.faces.paste`); default: as the backbone's drawings need it.
     """
 
     def __init__(
-        self, editor: Editor | str = "vae", *, detector: FaceDetector | None = None, mode: Mode = "warp"
+        self, editor: Editor | str = "vae", *, detector: FaceDetector | None = None, mode: Mode | None = None
     ) -> None:
-        if mode not in MODES:
+        if mode is not None and mode not in MODES:
             raise EditError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
         self.editor = load_editor(editor) if isinstance(editor, str | os.PathLike) else editor
         self.detector = detector or FaceDetector(str(self.editor.device))
-        self.mode: Mode = mode
+        self.mode: Mode = mode or self.editor.backbone.paste_mode
 
     def open(self, photo: Any, face: str | int | Face = "largest", *, seed: int = 0) -> OpenPhoto:
         """Read a photograph, find its faces, invert them.

@@ -1,4 +1,4 @@
-"""Parts by name: editors, backbones and steerings, of this package or of an installed plugin.
+"""Parts by name: backbones, steerings and metrics, of this package or of an installed plugin.
 
 Nothing is imported before it is asked for, so that ``import emoedit`` loads no deep-learning framework.
 """
@@ -122,18 +122,18 @@ def _describe(entry: EntryPoint) -> str:
     return entry.value if entry.dist is None else f"{entry.value} of the installed package {entry.dist.name}"
 
 
-EDITORS: Registry[Any] = Registry("editor", "emoedit.editors")  # recipes: a backbone and its steerings
 BACKBONES: Registry[type] = Registry("backbone", "emoedit.backbones")
 STEERINGS: Registry[type] = Registry("steering", "emoedit.steerings")
 METRICS: Registry[type] = Registry("metric", "emoedit.metrics")  # modules: mean of a value over pictures, or of sets
 
-EDITORS.register("vae", "emoedit.editors:VAE_RECIPE")
 BACKBONES.register("vae", "emoedit.backbones.vae:VAEBackbone")
 BACKBONES.register("ddpm", "emoedit.backbones.ddpm:DDPMBackbone")
+BACKBONES.register("stylegan2", "emoedit.backbones.stylegan2:StyleGAN2Backbone")
 BACKBONES.register("pixels", "emoedit.backbones.pixels:PixelBackbone")
 BACKBONES.register("faceflex", "emoedit.backbones.faceflex:FaceFlexVAE")
 STEERINGS.register("directions", "emoedit.steering.directions:LatentDirections")
 STEERINGS.register("hspace", "emoedit.steering.hspace:HSpace")
+STEERINGS.register("wspace", "emoedit.steering.wspace:WDirections")
 METRICS.register("identity", "emoedit.metrics.identity:IdentitySimilarity")
 METRICS.register("perceptual", "emoedit.metrics.perceptual:PerceptualDistance")
 METRICS.register("lpips", "emoedit.metrics.lpips:LPIPS")

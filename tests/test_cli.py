@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,12 @@ import pytest
 import torch
 from PIL import Image
 from skimage.data import astronaut
+from test_editors import TINY
 
 from emoedit import __version__, hub
 from emoedit.backbones.vae import VAEBackbone, VAEConfig
-from emoedit.cli import COMPARISON, _parser, main
+from emoedit.cli import main
+from emoedit.cli.contest import COMPARISON
 from emoedit.editors import Editor, list_editors
 from emoedit.emotions import BASIC, list_emotions
 from emoedit.faces.paste import MODES
@@ -150,7 +153,7 @@ def test_modes(run, mode) -> None:
 
 def test_modes_on_offer_are_those_there_are(capsys) -> None:
     with pytest.raises(SystemExit):
-        _parser().parse_args(["edit", "--help"])
+        main(["edit", "--help"])
     assert f"{{{','.join(MODES)}}}" in capsys.readouterr().out
 
 
@@ -387,8 +390,6 @@ def test_unknown_editor(run, tmp_path, capsys) -> None:
 
 
 def test_a_damaged_editor_fails_everything_once(run, editor, tmp_path, capsys) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(editor, copy)
     (copy / "backbone" / hub.WEIGHTS).write_bytes(b"rubbish")
@@ -679,6 +680,66 @@ def test_evaluate(run, editor, face, capsys, monkeypatch) -> None:
         assert run("evaluate", *arguments, *words) == 1
         assert message in error_of(capsys)
     assert not Path("no").exists()
+
+
+# --- editors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelf(editor, tmp_path, monkeypatch) -> Path:
+    """The embedded models of another installation: two editors and a reference."""
+    shelf = tmp_path / "shelf"
+    for name, info in (("vae", {"role": "small and fast"}), ("other", {}), ("base", {"reference": True})):
+        shutil.copytree(editor, shelf / name)
+        description = json.loads((shelf / name / hub.EDITOR).read_text())
+        (shelf / name / hub.EDITOR).write_text(json.dumps({**description, **info}))
+    monkeypatch.setattr(hub, "embedded_root", lambda: shelf)
+    return shelf
+
+
+@pytest.mark.parametrize("command", ["edit", "demo", "compare", "evaluate"])
+def test_help_ends_with_the_embedded_editors(run, shelf, command, capsys) -> None:
+    assert run(command, "--help") == 0
+    out = capsys.readouterr().out
+    assert out.endswith("\nembedded editors:\n  other  emotion editor\n  vae    small and fast\n")
+    (shelf / "other" / hub.EDITOR).write_text("{")
+    assert run(command, "--help") == 1
+    assert "other/editor.json cannot be read as json" in error_of(capsys)
+
+
+def test_a_damaged_embedded_editor_harms_nobody_who_does_not_use_it(run, editor, shelf, capsys) -> None:
+    for name in ("other", "base"):
+        (shelf / name / hub.EDITOR).write_text("{")
+    assert run("edit", "me.png", "--editor", editor) == 0
+    assert run("edit", "me.png", "--editor", "vae", "--emotion", "sad") == 0
+    assert run("emotions") == 0
+    capsys.readouterr()
+    assert run("edit", "me.png", "--editor", "other", "--emotion", "angry") == 1
+    assert "other/editor.json cannot be read as json" in error_of(capsys)
+
+
+def test_without_embedded_editors_help_says_so(run, shelf, capsys) -> None:
+    shutil.rmtree(shelf)
+    assert run("edit", "--help") == 0
+    assert capsys.readouterr().out.endswith("\nembedded editors:\n  none\n")
+    assert run("edit", "me.png", "--editor", "vae") == 2
+    assert "unknown model 'vae'; known: none" in error_of(capsys)
+
+
+def test_an_editor_that_diffuses(run, tmp_path, capsys) -> None:
+    """In colour, with noise that the seed decides."""
+    folder = TINY["tiny-asyrp-noise"]().save_pretrained(tmp_path / "asyrp")
+    words = ("edit", "me.png", "--editor", folder, "--json", "-")
+    seen = []
+    for n, seed in enumerate((5, 5, 6)):
+        assert run(*words, "--seed", seed, "--output", f"{n}.png", "--mode", "replace") == 0
+        (record,) = json.loads(capsys.readouterr().out)
+        assert (record["editor"], record["seed"]) == ("tiny-asyrp", seed)
+        seen.append(pixels(f"{n}.png").tobytes())
+    assert seen[0] == seen[1] != seen[2]
+    assert run(*words, "--strength", "0", "--output", "same.png") == 0
+    assert np.array_equal(pixels("same.png"), pixels("me.png"))
+    assert run(*words, "--emotion", "neutral") == 2
 
 
 # --- demo, models, emotions -----------------------------------------------------------------------------------------

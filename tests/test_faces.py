@@ -221,6 +221,26 @@ def test_no_change_gives_the_photo_bit_for_bit(mode):
     assert np.array_equal(paste(photo, alignment, [crop, crop.copy()], regions(SPEC), mode=mode), photo)
 
 
+def test_a_redrawn_face_is_the_drawing_with_the_photos_own_detail(astronaut):
+    """What the crop can show comes from the drawing, what is too fine for it from the photograph, as far as it is still
+    the same thing; where nothing was drawn anew the photograph stays as it is."""
+    face = FaceDetector()(astronaut)[0]
+    alignment, where = align(face.landmarks, SPEC), regions(SPEC)
+    before = alignment.crop(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)).astype(np.float32)
+    y, x = np.mgrid[:96, :96].astype(np.float32)
+    lifted = cv2.remap(before, x, y + 3 * np.exp(-(((x - 48) / 22) ** 2) - ((y - 72) / 10) ** 2), cv2.INTER_LINEAR)
+    result = paste(astronaut, alignment, [before, lifted], where, mode="redraw")
+    shown = alignment.crop(cv2.cvtColor(result, cv2.COLOR_RGB2GRAY)).astype(np.float32)
+    inside = where.face > 0.9
+    wanted = np.abs(lifted - before)[inside].mean()
+    assert np.abs(shown - lifted)[inside].mean() < 0.35 * wanted
+    sharp = [np.abs(cv2.Laplacian(p.astype(np.float32), cv2.CV_32F)).mean() for p in (result, astronaut)]
+    assert 0.97 < sharp[0] / sharp[1] < 1.03
+    eyes = alignment.to_photo(np.array([[20.0, 20.0], [75.0, 40.0]])).round().astype(int)
+    (x0, y0), (x1, y1) = eyes.min(0), eyes.max(0)
+    assert np.abs(result[y0:y1, x0:x1].astype(int) - astronaut[y0:y1, x0:x1]).mean() < 1.5
+
+
 def test_faces_half_outside_the_frame_and_tiny_photos_are_pasted_without_error():
     for height, width, points in ((200, 200, face_points(300, 0, 0, 0)), (20, 20, face_points(12, 0, 10, 10))):
         photo = textured(height, width)

@@ -8,35 +8,225 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
-from test_editors import tiny_pixels, tiny_vae
+from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
+from test_editors import TINY, tiny_asyrp, tiny_pixels, tiny_vae
 
 from emoedit import hub
+from emoedit.backbones.ddpm import DDPMBackbone
 from emoedit.editors import Editor, choose_device, list_editors, load_editor
-from emoedit.types import CheckpointError, EditError, OutputError
+from emoedit.types import CheckpointError, EditError, OutputError, UnknownNameError
 
 
-def test_an_editor_of_the_hub_is_downloaded_by_name(tmp_path, monkeypatch):
-    folder = tiny_vae().save_pretrained(tmp_path / "snapshot")
-    asked = []
+class Repository:
+    """A repository of a hub that is a dictionary: gives what is asked for, under the hub's own rules for patterns.
 
-    def download(name, revision=None, local_files_only=False):
-        asked.append((name, revision))
-        return str(folder)
+    Args:
+        files: path -> contents.  cache: where snapshots go, in a folder named after the commit.
+    """
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    editor = Editor.from_pretrained("someone/their-editor", revision="v2")
-    assert editor.name == "tiny"
-    assert asked == [("someone/their-editor", "v2")]
+    COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+    def __init__(self, files: dict[str, bytes], cache: Path) -> None:
+        self.files, self.folder = files, cache / "snapshots" / self.COMMIT
+        self.asked: list[tuple[str, str | None]] = []
+
+    def download(self, name: str, *, revision: str | None = None, allow_patterns: list[str]) -> str:
+        self.asked.append((name, revision))
+        for path in filter_repo_objects(self.files, allow_patterns=allow_patterns):
+            target = self.folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(self.files[path])
+        return str(self.folder)
+
+    def here(self) -> set[str]:
+        return contents(self.folder).keys()
 
 
-def test_without_a_network_the_error_names_what_needs_none(monkeypatch):
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """Makes a repository of files, and the only one there is."""
+
+    def make(files: dict[str, bytes]) -> Repository:
+        repository = Repository(files, tmp_path / f"cache{len(list(tmp_path.iterdir()))}")
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", repository.download)
+        return repository
+
+    return make
+
+
+LEFT = (  # what training and other programs leave in repositories
+    "optimizer.bin",
+    "optimizer.safetensors",
+    "scheduler.bin",
+    "random_states_0.pkl",
+    "pytorch_model.bin",
+    "model.ckpt",
+    "v1-5-pruned.safetensors",
+    "training_args.bin",
+    "flax_model.msgpack",
+    "checkpoint-500/config.json",
+    f"checkpoint-500/{hub.WEIGHTS}",
+    f"checkpoint-500/unet/{hub.WEIGHTS}",
+    "unet/diffusion_flax_model.msgpack",
+    "unet/diffusion_pytorch_model.fp16.safetensors",
+    "unet/diffusion_pytorch_model.non_ema.safetensors",
+    "unet/model.onnx",
+    "backbone/optimizer.pt",
+    "logs/events.out.tfevents.1",
+    "images/sample.png",
+    "sample.py",
+)
+
+
+@pytest.mark.parametrize("kind", ["tiny-vae", "tiny-asyrp"])
+def test_an_editor_of_the_hub_is_downloaded_by_name(serve, tmp_path, kind):
+    editor = TINY[kind]()
+    files = contents(editor.save_pretrained(tmp_path / "pushed"))
+    repository = serve({**files, **dict.fromkeys(LEFT, b"left")})
+    again = Editor.from_pretrained("someone/their-editor", revision="v2")
+    assert again.name == editor.name
+    assert repository.asked == [("someone/their-editor", "v2")]
+    assert repository.here() == files.keys()
+
+
+def old_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def old(name: str) -> str:
+        for new, before in names.items():
+            name = name.replace(f".{new}.", f".{before}.")
+        return name
+
+    return {old(name): value for name, value in weights.items()}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> tuple[DDPMBackbone, dict[str, bytes]]:
+    """A small U-Net, and its files as ``google/ddpm-ema-celebahq-256`` has them: at the top, weights in both forms."""
+    backbone = tiny_asyrp(1, channels=3, std=None).backbone
+    folder = tmp_path_factory.mktemp("published")
+    backbone.unet.save_pretrained(folder)
+    torch.save(old_names(backbone.unet.state_dict()), folder / "diffusion_pytorch_model.bin")
+    files = contents(folder)
+    scheduler = {"_class_name": "DDPMScheduler", "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}
+    index = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}
+    more = {"scheduler_config.json": scheduler, "model_index.json": index}
+    return backbone, {**files, **{name: json.dumps(value).encode() for name, value in more.items()}}
+
+
+SAMPLING = {"steps": 6, "t_last": 600, "t_edit": 300, "t_boost": 0}
+
+
+@pytest.mark.parametrize("folder", ["", "unet/"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_a_model_of_diffusers_is_downloaded_without_what_is_not_needed(serve, published, suffix, folder):
+    """A pickle of tensors only where there are no safetensors, and of the same commit."""
+    backbone, files = published
+    moved = {"config.json", *(name for name in files if name.startswith("diffusion"))}
+    files = {folder * (name in moved) + name: data for name, data in files.items()}
+    old = f"{folder}diffusion_pytorch_model.bin"
+    needed = files.keys() - {old} if suffix == ".safetensors" else files.keys() - {f"{folder}{hub.WEIGHTS}"}
+    offered = files if suffix == ".safetensors" else {name: files[name] for name in needed}
+    repository = serve({**dict.fromkeys(LEFT, b"left"), "README.md": b"card", **offered})
+    for _ in range(2):
+        loaded = DDPMBackbone.load("google/ddpm", revision="v1", **SAMPLING)
+        assert repository.here() == needed | {"README.md"}
+    first, second = ("google/ddpm", "v1"), ("google/ddpm", Repository.COMMIT)
+    assert repository.asked == ([first, first] if suffix == ".safetensors" else [first, second, first])
+    state = loaded.unet.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in backbone.unet.state_dict().items())
+
+
+STABLE_DIFFUSION = {
+    "README.md",
+    "LICENSE.md",
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
+    "unet/config.json",
+    f"unet/{hub.WEIGHTS}",
+    "vae/config.json",
+    f"vae/{hub.WEIGHTS}",
+}
+
+
+@pytest.mark.parametrize("lacking", [set(), {f"unet/{hub.WEIGHTS}"}], ids=["whole", "without safetensors"])
+def test_stable_diffusion_is_downloaded_without_what_is_not_needed(serve, lacking):
+    others = {
+        "safety_checker/config.json",
+        "safety_checker/model.safetensors",
+        "safety_checker/pytorch_model.bin",
+        "feature_extractor/preprocessor_config.json",
+        "text_encoder/pytorch_model.bin",
+        "text_encoder/model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.bin",
+        "vae/diffusion_pytorch_model.bin",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+        "v1-variants-scores.jpg",
+    }
+    files = dict.fromkeys({*STABLE_DIFFUSION, *others, *LEFT}, b"{}")
+    files["unet/config.json"] = b'{"_class_name": "UNet2DConditionModel"}'
+    repository = serve({name: data for name, data in files.items() if name not in lacking})
+    assert hub.locate("someone/stable-diffusion") == repository.folder
+    assert repository.here() == STABLE_DIFFUSION - lacking
+    assert len(repository.asked) == 1
+
+
+class Refused(HTTPError):
+    """As the hub's client has it when a connection breaks: no ``OSError``, in versions built on httpx."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "connection reset\nand so on")
+
+    def __str__(self) -> str:
+        return "connection reset\nand so on"
+
+
+@pytest.mark.parametrize("error", [LocalEntryNotFoundError("no network"), OSError("disk full"), Refused()])
+def test_without_a_network_the_error_names_what_needs_none(monkeypatch, error):
     def download(*args, **kwargs):
-        raise LocalEntryNotFoundError("no network")
+        raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(CheckpointError, match="no folder 'someone/editor' here.*embedded editors"):
+    with pytest.raises(CheckpointError, match="no folder 'someone/editor' is here.*embedded editors") as caught:
         Editor.from_pretrained("someone/editor")
+    assert "\n" not in str(caught.value) and type(error).__name__ in str(caught.value)
+
+
+def test_a_name_that_is_nothing_is_told_with_the_nearest(shelf, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: pytest.fail("asked the hub"))
+    for name in ("onw", "OWN", "own "):
+        with pytest.raises(UnknownNameError, match="did you mean 'own'.*no folder of that name"):
+            hub.locate(name)
+    with pytest.raises(UnknownNameError, match="known: first, own, second"):
+        hub.locate("stylegan")
+    (tmp_path / "weights.pt").write_bytes(b"")
+    for path, match in (
+        ("weights.pt", "weights.pt is a file; expected the folder"),
+        ("./gone", "there is no folder './gone'"),
+        ("a/b/c", "there is no folder 'a/b/c'"),
+        ("~/gone", "there is no folder '~/gone'"),
+        (tmp_path / "gone", "there is no folder '.*gone'"),
+    ):
+        with pytest.raises(CheckpointError, match=match):
+            hub.locate(path)
+    (tmp_path / "own").mkdir(exist_ok=True)
+    assert hub.locate("own") == shelf / "own" and hub.locate("./own") == Path("own")
+    monkeypatch.setattr(hub, "embedded_root", lambda: tmp_path / "nowhere")
+    with pytest.raises(UnknownNameError, match="unknown model 'vae'; known: none"):
+        load_editor("vae")
 
 
 def test_push_to_hub_uploads_a_folder_that_loads(tmp_path, monkeypatch):
@@ -140,6 +330,14 @@ def test_references_are_embedded_but_no_editors_to_choose(shelf):
     assert roles["own"] == ("emotion editor", True)
 
 
+def test_a_folder_more_is_an_editor_more(shelf):
+    tiny_asyrp(name="asyrp").save_pretrained(shelf / "asyrp", role="emotion editor (diffusion)")
+    assert list_editors() == ("asyrp", "own") and load_editor("asyrp").name == "asyrp"
+    assert "emotion editor (diffusion)" in {info.role for info in hub.list_models()}
+    with pytest.raises(UnknownNameError, match="did you mean 'asyrp'"):
+        load_editor("asryp")
+
+
 def test_a_damaged_description_is_told_and_not_taken_for_an_editor(shelf):
     (shelf / "second" / hub.EDITOR).write_text("{")
     for ask in (hub.reference_names, list_editors, hub.list_models):
@@ -154,6 +352,16 @@ def test_the_references_of_this_package_are_among_its_models():
     roles = {info.name: info.role for info in hub.list_models()}
     assert all("reference" in roles[name] for name in names)
     assert not any("reference" in roles[name] for name in list_editors())
+
+
+@pytest.mark.parametrize("cached", [None, hub.WEIGHTS, "diffusion_pytorch_model.bin"])
+def test_a_full_size_model_is_here_when_the_hubs_cache_has_it(monkeypatch, cached):
+    def look(repository, name):
+        return f"/cache/{name}" if (repository, name) == (hub.DDPM, cached) else object()  # known not to exist
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", look)
+    (info,) = [info for info in hub.list_models() if info.name == hub.DDPM]
+    assert info.here == (cached is not None)
 
 
 def test_a_device_that_is_not_there_is_refused():

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_editors import from_neutral, tiny_vae
+from test_editors import TINY, from_neutral, tiny_vae
 
 import emoedit
 from emoedit import hub
 from emoedit.backbones.faceflex import FaceFlexVAE
-from emoedit.editors import Editor
+from emoedit.editors import Editor, list_editors
+from emoedit.faces.paste import MODES
 from emoedit.photo import PhotoEditor
 from emoedit.steering.directions import LatentDirections
 from emoedit.types import Edit, EditError, ImageError, NoFaceError, OutputError, UnknownNameError
@@ -29,10 +30,14 @@ def difference(a: Image.Image, b: Image.Image) -> float:
     return float(np.abs(np.asarray(a.convert("RGB"), int) - np.asarray(b.convert("RGB"), int)).max())
 
 
-def test_strength_zero_is_the_photo_bit_for_bit(photos, astronaut):
-    result = emoedit.edit(astronaut, "happy", editor=photos, strength=0)
-    assert np.array_equal(np.asarray(result.image), astronaut)
-    assert result.edit == Edit("happy", 0)
+@pytest.mark.parametrize("kind", list(TINY))
+def test_strength_zero_is_the_photo_bit_for_bit(astronaut, kind):
+    photos = PhotoEditor(TINY[kind]())
+    opened = photos.open(astronaut)
+    zero, one = photos.edit(opened, [Edit("happy", 0), Edit("happy")])
+    assert np.array_equal(np.asarray(zero.image), astronaut)
+    assert zero.edit == Edit("happy", 0)
+    assert one.image.size == zero.image.size and not np.array_equal(np.asarray(one.image), astronaut)
 
 
 @pytest.mark.parametrize("form", ["path", "bytes", "pil", "array", "tensor", "float"])
@@ -147,12 +152,36 @@ def test_face_flex_edits_a_photo_in_colour_and_round_trips(astronaut, tmp_path):
     assert difference(replaced.image, first) > 0
 
 
-@pytest.mark.skipif("vae" not in hub.embedded_names(), reason="no embedded VAE in this checkout")
-def test_the_embedded_editor_changes_the_face_and_only_the_face(astronaut):
-    photos = PhotoEditor("vae")
+def test_the_seed_decides_the_noise_of_a_photo(astronaut):
+    photos = PhotoEditor(TINY["tiny-asyrp-noise"](), mode="replace")
+
+    def edited(seed: int) -> np.ndarray:
+        result = emoedit.edit(astronaut, "happy", editor=photos, seed=seed)
+        assert result.seed == seed
+        return np.asarray(result.image)
+
+    assert np.array_equal(edited(1), edited(1))
+    assert not np.array_equal(edited(1), edited(2))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_diffusion_editors_photo_does_not_depend_on_what_else_is_edited(astronaut, mode):
+    """Several edits are drawn in one batch; the picture between two others is the picture alone."""
+    photos = PhotoEditor(TINY["tiny-asyrp"](), mode=mode)
+    opened = photos.open(astronaut)
+    names = ("sad", "happy - 0.5 sad", "angry")
+    together = [result.image for result in photos.edit(opened, [Edit(name) for name in names])]
+    alone = next(photos.edit(opened, [Edit(names[1])])).image
+    assert difference(together[1], alone) <= 2
+    assert difference(together[1], together[0]) > 5
+
+
+@pytest.mark.parametrize("name", list_editors())
+def test_an_embedded_editor_changes_the_face_and_only_the_face(name, astronaut):
+    photos = PhotoEditor(name)
     opened = photos.open(astronaut)
     x0, y0, x1, y1 = opened.faces[0].box
-    edits = [Edit(name) for name in photos.editor.emotions if name != "happy"]
+    edits = [Edit(name) for name in photos.editor.emotions if name != "happy"]  # which the portrait is already
     for result in photos.edit(opened, edits):
         changed = np.abs(np.asarray(result.image, int) - astronaut).max(-1)
         rows, columns = np.nonzero(changed > 8)

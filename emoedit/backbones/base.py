@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,13 @@ class Backbone(nn.Module, ABC):
         channels: 1 for luminance (ITU-R BT.601), 3 for RGB.
         path_steps: how many pictures pasting may ask for on the way from source to edit. Flow between near pictures is
             found better; more than 1 is for backbones that decode in milliseconds.
+        paste_mode: how its drawings are best put into a photograph (:mod:`emoedit.faces.paste`).
     """
 
     crop: CropSpec
     channels: int
     path_steps: int = 1
+    paste_mode: Literal["warp", "redraw", "residual", "replace"] = "warp"
 
     @abstractmethod
     def invert(

@@ -95,12 +95,7 @@ def estimate_change(frames: Sequence[np.ndarray], mask: np.ndarray, mouth: np.nd
         mask, mouth: float32 ``[R, R]`` in [0, 1]: the face, and where lips, teeth and the inside of a mouth can be.
     """
     first, last = frames[0], frames[-1]
-    low, high = np.percentile(first[mask > 0.5], (1, 99))
-    large = cv2.resize(mask, (FLOW_SIDE, FLOW_SIDE))
-    flow = np.zeros((FLOW_SIDE, FLOW_SIDE, 2), np.float32)
-    for before, after in pairwise(frames):
-        step = _flow_between(before, after, large, (float(low), float(high)))
-        flow = step + _sample(flow, step)
+    flow = _composed(frames, mask)
     size = (FLOW_SIDE, FLOW_SIDE)
     moved = _sample(cv2.resize(first, size, interpolation=cv2.INTER_CUBIC), flow)
     skin = float(np.median(first[mask > 0.5]))
@@ -109,14 +104,42 @@ def estimate_change(frames: Sequence[np.ndarray], mask: np.ndarray, mouth: np.nd
     share = cv2.morphologyEx(share * cv2.resize(mouth, size), cv2.MORPH_CLOSE, _disc(0.06 * FLOW_SIDE))
     gap = patches(share, FLOW_SIDE / first.shape[0])
     apart = part_lips(gap, moved)
-    flow = apart + _sample(flow, apart)
-    length = np.linalg.norm(flow, axis=-1, keepdims=True)
-    bound = MAX_FLOW * FLOW_SIDE
-    flow = unfold(flow * (bound * np.tanh(length / bound) / np.maximum(length, 1e-6)))
-    side = first.shape[0]
-    flow = cv2.resize(flow, (side, side), interpolation=cv2.INTER_AREA) * (side / FLOW_SIDE)
+    flow = _to_crop(_bounded(apart + _sample(flow, apart)), len(first))
     remainder = (last - _sample(first, flow)) * mask
     return Change(flow, cv2.GaussianBlur(remainder, (0, 0), 0.4), gap)
+
+
+def estimate_flow(frames: Sequence[np.ndarray], mask: np.ndarray) -> np.ndarray:
+    """The movement alone: float32 ``[R, R, 2]`` as :class:`Change` has it, bounded and without folds. For pictures as
+    sharp as photographs, in which lips that part are seen.
+
+    Args:
+        frames: two or more float32 ``[R, R]``, grey levels 0 to 255.  mask: float32 ``[R, R]`` in [0, 1].
+    """
+    side = len(frames[0])
+    return _to_crop(_bounded(_composed(frames, mask)), side)
+
+
+def _composed(frames: Sequence[np.ndarray], mask: np.ndarray) -> np.ndarray:
+    """Flow from each frame to the next, one after the other: ``[F, F, 2]``."""
+    low, high = np.percentile(frames[0][mask > 0.5], (1, 99))
+    large = cv2.resize(mask, (FLOW_SIDE, FLOW_SIDE))
+    flow = np.zeros((FLOW_SIDE, FLOW_SIDE, 2), np.float32)
+    for before, after in pairwise(frames):
+        step = _flow_between(before, after, large, (float(low), float(high)))
+        flow = step + _sample(flow, step)
+    return flow
+
+
+def _bounded(flow: np.ndarray) -> np.ndarray:
+    """A flow ``[F, F, 2]`` no longer than a lip or a brow moves, and without folds."""
+    length = np.linalg.norm(flow, axis=-1, keepdims=True)
+    bound = MAX_FLOW * FLOW_SIDE
+    return unfold(flow * (bound * np.tanh(length / bound) / np.maximum(length, 1e-6)))
+
+
+def _to_crop(flow: np.ndarray, side: int) -> np.ndarray:
+    return cv2.resize(flow, (side, side), interpolation=cv2.INTER_AREA) * (side / FLOW_SIDE)
 
 
 def _disc(diameter: float) -> np.ndarray:

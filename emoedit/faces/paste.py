@@ -2,9 +2,12 @@
 
 What is pasted is not the model's picture but the *change* it made between its own reconstruction and its edit:
 
-- ``warp`` (the default): dense optical flow from reconstruction to edit moves the photograph's own pixels; what the
+- ``warp``: dense optical flow from reconstruction to edit moves the photograph's own pixels; what the
   flow cannot explain (a new fold) is added as a smooth luminance remainder, and mouths are drawn or closed
   (:mod:`emoedit.faces.mouth`, :mod:`emoedit.faces.closing`). Skin keeps its texture, lip corners and lids really move.
+- ``redraw``: for models whose drawings are as sharp as the crops they were given: the edit is drawn as it is, and only
+  the detail that crops are too small for comes from the photograph, moved by the flow and left out where the edit
+  shows something else than what was there.
 - ``residual``: the difference, enlarged and added to luminance. Cheaper; ghosts where edges move.
 - ``replace``: the edited crop itself, for models that see everything (full-size, colour).
 
@@ -22,14 +25,15 @@ import numpy as np
 
 from emoedit.faces.align import Alignment
 from emoedit.faces.closing import Opening, close, find_opening, gone
-from emoedit.faces.flow import Change, estimate_change
-from emoedit.faces.mouth import LARGER, draw_mouth
+from emoedit.faces.flow import Change, estimate_change, estimate_flow, ramp
+from emoedit.faces.mouth import LARGER, draw_mouth, steepen, teeth_level
 from emoedit.faces.regions import LUMA, Regions
 
-Mode = Literal["warp", "residual", "replace"]
-MODES: tuple[Mode, ...] = ("warp", "residual", "replace")
+Mode = Literal["warp", "redraw", "residual", "replace"]
+MODES: tuple[Mode, ...] = ("warp", "redraw", "residual", "replace")
 
 MOUTH_SPREAD = 0.05  # of the crop's side: about the height of a lip
+EDGE_SPREAD = 0.03  # of the crop's side: what varies more slowly is light, not an edge
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,8 @@ def paste(
                 np.clip(_enlarge(m, alignment, window, cv2.INTER_LINEAR, factor=LARGER), 0, 1) for m in (new, pale)
             )
             light += new * (_enlarge(drawn, alignment, window, factor=LARGER) - (warped @ LUMA + light))
+        elif mode == "redraw":
+            warped, light, new, pale = _redraw(photo, alignment, window, grey[0], grey[-1], where)
         else:
             warped, light = part, _enlarge((grey[-1] - grey[0]) * where.moving, alignment, window)
             new = pale = np.zeros_like(light)
@@ -159,6 +165,52 @@ def paste(
     result = np.rint(part + (new - part) * blend).clip(0, 255).astype(np.uint8)
     out[window.slices] = np.where(soft[..., None] > 0, result, photo[window.slices])
     return out
+
+
+def _redraw(
+    photo: np.ndarray, alignment: Alignment, window: _Window, before: np.ndarray, after: np.ndarray, where: Regions
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The moved photograph float32 ``[H, W, 3]``, the light that makes the drawing of it, where things are new, and
+    where these are pale: ``[H, W]`` each.
+
+    Args:
+        before, after: float32 ``[R, R]``, 0 to 255.
+    """
+    flow = estimate_flow([before, after], where.moving)
+    side = len(before)
+    moved = cv2.remap(before, *_grid(flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    # What the movement leaves over beyond a change of light: an edge that has no counterpart, so that the photograph's
+    # detail there belongs to something that is gone.
+    over = (after - moved) * where.face
+    edges = np.abs(over - cv2.GaussianBlur(over, (0, 0), EDGE_SPREAD * side))
+    edges = cv2.GaussianBlur(edges, (0, 0), 0.012 * side)
+    skin = float(np.median(after[where.face > 0.5]))
+    gone = ramp(edges, 0.02 * skin, 0.07 * skin)
+    teeth = teeth_level(skin)
+    bright = np.clip((after - moved) / np.maximum(teeth - moved, 45), 0, 1)
+    pale = gone * where.mouth * ramp(bright, 0.3, 0.8)
+    drawn = before + (after - before) * where.face
+    crisp = _enlarge(steepen(drawn, LARGER), alignment, window, factor=LARGER)
+    smooth = _enlarge(drawn, alignment, window)
+    new, pale, gone = (
+        np.clip(_enlarge(m.astype(np.float32), alignment, window, cv2.INTER_LINEAR), 0, 1)
+        for m in (gone * where.mouth, pale, gone)
+    )
+    displacement = _displacement(alignment, window, flow)
+    warped = _sample_window(photo, window, displacement)
+    height, width = displacement.shape[:2]
+    x = np.arange(width, dtype=np.float32)[None] + displacement[..., 0]
+    y = np.arange(height, dtype=np.float32)[:, None] + displacement[..., 1]
+    coarse = cv2.remap(_enlarge(before, alignment, window), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    luma = warped @ LUMA
+    target = smooth + new * (crisp - smooth) + (1 - gone) * (luma - coarse)
+    return warped, target - luma, new, pale
+
+
+def _grid(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``p + flow[p]``: two float32 ``[R, R]``."""
+    x, y = np.meshgrid(*[np.arange(n, dtype=np.float32) for n in flow.shape[1::-1]])
+    return x + flow[..., 0], y + flow[..., 1]
 
 
 def _close_mouth(photo: np.ndarray, alignment: Alignment, window: _Window, opening: Opening) -> np.ndarray:
@@ -178,9 +230,12 @@ def _close_mouth(photo: np.ndarray, alignment: Alignment, window: _Window, openi
 
 def _warp(photo: np.ndarray, alignment: Alignment, window: _Window, flow: np.ndarray) -> np.ndarray:
     """The window after a flow in crop pixels ``[R, R, 2]``, float32."""
-    # A displacement in crop pixels is rotated and scaled into one of the photograph's.
-    displacement = (flow @ alignment.inverse[:, :2].T).astype(np.float32)
-    return _sample_window(photo, window, _enlarge(displacement, alignment, window))
+    return _sample_window(photo, window, _displacement(alignment, window, flow))
+
+
+def _displacement(alignment: Alignment, window: _Window, flow: np.ndarray) -> np.ndarray:
+    """A flow in crop pixels ``[R, R, 2]``, rotated and scaled into one of the window's pixels."""
+    return _enlarge((flow @ alignment.inverse[:, :2].T).astype(np.float32), alignment, window)
 
 
 def _sample_window(photo: np.ndarray, window: _Window, displacement: np.ndarray) -> np.ndarray:

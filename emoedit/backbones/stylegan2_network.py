@@ -1,0 +1,364 @@
+"""StyleGAN2's networks (Karras et al. 2020, arXiv 1912.04958) in plain PyTorch: mapping, synthesis, discriminator, and
+a small encoder into W+.
+
+Modulation scales what goes into an ordinary convolution and demodulation what comes out of it. That equals a
+convolution with weights of each picture's own (the paper's equations 1 to 3) and is one large convolution for a whole
+batch. Maps are channels-last, where processors are fastest both at these convolutions and at the FIR filters between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPS = 1e-8
+SLOPE, GAIN = 0.2, math.sqrt(2)  # of the leaky rectifier, and what keeps the variance behind it at 1
+FIR = (1.0, 3.0, 3.0, 1.0)  # the low-pass filter of every resampling
+STD_GROUP = 4  # pictures whose deviation the discriminator sees
+
+
+def widths(resolution: int, *, base: int = 32768, largest: int = 512) -> tuple[int, ...]:
+    """Channels at 4, 8, ... ``resolution`` pixels as the published models have them: ``min(base / side, largest)``."""
+    return tuple(min(base // side, largest) for side in sides(resolution))
+
+
+def sides(resolution: int) -> list[int]:
+    """4, 8, ... ``resolution``."""
+    return [2**k for k in range(2, resolution.bit_length())]
+
+
+def layer_count(resolution: int) -> int:
+    """L: how many styles w+ holds; two a resolution, the last of them for the picture alone."""
+    return 2 * len(sides(resolution))
+
+
+def noise_sides(resolution: int) -> list[int]:
+    """Sides of the noise maps, coarse to fine: 4, 8, 8, 16, 16, ..."""
+    return [side for side in sides(resolution) for _ in range(2)][1:]
+
+
+def _fir(channels: int, gain: float) -> Tensor:
+    """``[channels, 1, 4, 4]``."""
+    taps = torch.tensor(FIR)
+    kernel = torch.outer(taps, taps)
+    return (kernel * (gain / kernel.sum())).expand(channels, 1, -1, -1).contiguous()
+
+
+def upsample(image: Tensor) -> Tensor:
+    """``[N, C, R, R]`` -> ``[N, C, 2R, 2R]``, filtered with :data:`FIR`, which at factor 2 is linear interpolation with
+    zeros around the picture."""
+    return F.interpolate(F.pad(image, (1, 1, 1, 1)), scale_factor=2, mode="bilinear")[..., 2:-2, 2:-2]
+
+
+class EqualLinear(nn.Module):
+    """A linear layer whose weights are scaled when used, so that all layers learn equally fast (Karras et al. 2018).
+
+    Args:
+        rate: learning rate relative to the others.  bias: its first value.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, rate: float = 1.0, bias: float = 0.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / rate))
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.rate / math.sqrt(self.weight.shape[1])
+        return F.linear(x, self.weight * scale, self.bias * self.rate)
+
+
+class Mapping(nn.Module):
+    """z -> w: z at unit mean square, then linear layers with leaky rectifiers.
+
+    Args:
+        z_dim, w_dim: lengths.  layers: how many.  rate: learning rate relative to the synthesis network's.
+    """
+
+    def __init__(self, z_dim: int, w_dim: int, *, layers: int = 8, rate: float = 0.01) -> None:
+        super().__init__()
+        sizes = [z_dim, *[w_dim] * layers]
+        self.layers = nn.ModuleList(EqualLinear(a, b, rate=rate) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``[N, z_dim]`` -> ``[N, w_dim]``."""
+        x = z * (z.square().mean(1, keepdim=True) + EPS).rsqrt()
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), SLOPE) * GAIN
+        return x
+
+    @torch.no_grad()
+    def track(self, w: Tensor, decay: float = 0.995) -> None:
+        """Move the running mean of w towards a training batch's."""
+        self.w_avg.lerp_(w.detach().mean(0).to(self.w_avg), 1 - decay)
+
+
+class ModulatedConv(nn.Module):
+    """Style -> 3 x 3 convolution (after doubling the resolution, if ``up``) -> demodulation, noise, bias, rectifier.
+
+    Args:
+        inputs, outputs: channels.  w_dim: length of w.
+        clamp: largest magnitude that leaves the layer; published models trained in half precision have one.
+    """
+
+    def __init__(self, inputs: int, outputs: int, w_dim: int, *, up: bool = False, clamp: float | None = None) -> None:
+        super().__init__()
+        self.affine = EqualLinear(w_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.up, self.clamp = up, clamp
+        self._kept: tuple[Any, ...] | None = None
+        self.register_buffer("fir", _fir(outputs, 4.0) if up else None, persistent=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}  # a copy has weights of its own
+
+    def _prepared(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The weights as the convolution wants them (``[I, O, 3, 3]`` if ``up``), their squares summed over places
+        ``[I, O]``, and the filter; kept while the weights are neither trained nor changed."""
+        counted = object() if self.weight.is_inference() else self.weight._version  # an object equals nothing else
+        key = dtype, self.weight.data_ptr(), counted
+        if self._kept is not None and self._kept[0] == key and not self.training:
+            return self._kept[1]
+        weight = self.weight.transpose(0, 1) if self.up else self.weight
+        made = (
+            weight.to(dtype, memory_format=torch.channels_last),
+            self.weight.square().sum((2, 3)).T,
+            self.fir.to(dtype) if self.up else None,
+        )
+        if not (self.training or made[1].requires_grad):
+            self._kept = key, made, self.weight.detach()  # holding the tensor keeps its address from being used again
+        return made
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+        """``[N, I, R, R]``, ``[N, w_dim]`` and ``[N or 1, 1, R', R']`` -> ``[N, O, R', R']``, R' = 2R if ``up``.
+        Without gradients ``x`` is overwritten."""
+        with torch.autocast(x.device.type, enabled=False):
+            style = self.affine(w.float())
+            weight, power, fir = self._prepared(x.dtype)
+            scale = GAIN * (style.square() @ power + EPS).rsqrt()
+        dtype, frozen, bias = x.dtype, not torch.is_grad_enabled(), GAIN * self.bias
+        folded = frozen and len(x) == 1 and x.numel() > weight.numel()  # one picture's weights cost less than its maps
+        if folded:
+            both = style[0][:, None] * scale if self.up else style * scale[0][:, None]
+            weight = (weight * both[:, :, None, None]).to(dtype)
+        else:
+            style, scale = (part.to(dtype)[:, :, None, None] for part in (style, scale))
+            x = x.mul_(style) if frozen else x * style
+        inside = bias.to(dtype) if folded else None
+        if self.up:
+            x = F.conv2d(F.conv_transpose2d(x, weight, stride=2), fir, inside, padding=1, groups=len(fir))
+        else:
+            x = F.conv2d(x, weight, inside, padding=1)
+        if not folded:
+            x = (x.mul_(scale) if frozen else x * scale).add_(bias.to(dtype)[:, None, None])
+        x = F.leaky_relu_(x.add_((noise * (GAIN * self.noise_strength)).to(x.dtype)), SLOPE)
+        return x if self.clamp is None else x.clamp_(-self.clamp, self.clamp)
+
+
+class ToImage(nn.Module):
+    """Style -> 1 x 1 convolution without demodulation: what a resolution adds to the picture, in float32.
+
+    Args:
+        inputs: channels.  outputs: of the picture.  w_dim, clamp: as in :class:`ModulatedConv`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, w_dim: int, *, clamp: float | None = None) -> None:
+        super().__init__()
+        self.affine = EqualLinear(w_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.clamp = clamp
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """``[N, I, R, R]`` and ``[N, w_dim]`` -> ``[N, O, R, R]``."""
+        count, channels, height, width = x.shape
+        with torch.autocast(x.device.type, enabled=False):
+            style = self.affine(w.float()) / math.sqrt(channels)
+            weight = (self.weight * style[:, None]).mT  # so few outputs that weights a picture cost less than its maps
+            rows = x.permute(0, 2, 3, 1).reshape(count, height * width, channels)
+            image = torch.baddbmm(self.bias.to(x.dtype)[None, None], rows, weight.to(x.dtype)).float()
+        if self.clamp is not None:
+            image = image.clamp_(-self.clamp, self.clamp)
+        return image.view(count, height, width, -1).permute(0, 3, 1, 2)
+
+
+class Synthesis(nn.Module):
+    """w+ -> picture: a constant, two modulated convolutions a resolution, and the sum of what each adds to the picture.
+
+    Args:
+        resolution: a power of two, 16 at least.  channels: of the picture.  w_dim: length of w.
+        widths: channels at 4, 8, ... ``resolution`` pixels.  clamp: see :class:`ModulatedConv`.
+    """
+
+    def __init__(
+        self, resolution: int, channels: int, w_dim: int, widths: Sequence[int], *, clamp: float | None = None
+    ) -> None:
+        super().__init__()
+        self.resolution, self.w_dim = resolution, w_dim
+        self.const = nn.Parameter(torch.randn(1, widths[0], 4, 4))
+        convs = [ModulatedConv(widths[0], widths[0], w_dim, clamp=clamp)]
+        for before, after in zip(widths, widths[1:], strict=False):
+            convs += [ModulatedConv(before, after, w_dim, up=True, clamp=clamp)]
+            convs += [ModulatedConv(after, after, w_dim, clamp=clamp)]
+        self.convs = nn.ModuleList(convs)
+        self.to_images = nn.ModuleList(ToImage(width, channels, w_dim, clamp=clamp) for width in widths)
+        self.sizes = [side**2 for side in noise_sides(resolution)]
+        self.register_buffer("noise", torch.randn(1, sum(self.sizes), generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, w_plus: Tensor, noise: Tensor | None = None, *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """``[N, L, w_dim]`` -> ``[N, C, R, R]`` in about [-1, 1], float32.
+
+        Args:
+            noise: ``[N or 1, P]``, all maps of :func:`noise_sides` behind each other; default: those that were saved.
+            dtype: of maps and convolutions; styles, demodulation and the picture are float32.
+        """
+        maps = (self.noise if noise is None else noise).split(self.sizes, 1)
+        x = self.const.to(dtype).repeat(len(w_plus), 1, 1, 1).contiguous(memory_format=torch.channels_last)
+        image = None
+        for k, (conv, flat) in enumerate(zip(self.convs, maps, strict=True)):
+            side = math.isqrt(flat.shape[1])
+            x = conv(x, w_plus[:, k], flat.view(-1, 1, side, side))
+            if k % 2 == 0:  # the last convolution of its resolution
+                shown = self.to_images[k // 2](x, w_plus[:, k + 1])
+                image = shown if image is None else upsample(image) + shown
+        return image
+
+
+class EqualConv(nn.Module):
+    """A convolution with weights scaled as in :class:`EqualLinear`; ``down`` halves the resolution, filtered.
+
+    Args:
+        inputs, outputs: channels.  kernel: 1 or 3.
+        gain: of what leaves it.  plain: without bias and rectifier.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, down: bool = False, gain: float = 1.0, plain: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = None if plain else nn.Parameter(torch.zeros(outputs))
+        self.down, self.gain = down, gain * (1.0 if plain else GAIN)
+        self.register_buffer("fir", _fir(inputs, 1.0) if down else None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.weight.shape[-1]
+        stride, padding = 1, kernel // 2
+        if self.down:
+            # Filtered and thinned at once where a single point is looked at; else the convolution does the thinning.
+            thin = 2 if kernel == 1 else 1
+            x = F.conv2d(x, self.fir.to(x.dtype), stride=thin, padding=padding + 1, groups=len(self.fir))
+            stride, padding = 2 // thin, 0
+        scale = self.gain / math.sqrt(self.weight[0].numel())
+        weight = (self.weight * scale).to(x.dtype, memory_format=torch.channels_last)
+        x = F.conv2d(x, weight, stride=stride, padding=padding)
+        if self.bias is None:
+            return x
+        return F.leaky_relu_(x.add_((self.gain * self.bias).to(x.dtype)[:, None, None]), SLOPE)
+
+
+class _DiscriminatorBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = EqualConv(inputs, inputs, 3)
+        self.down = EqualConv(inputs, outputs, 3, down=True, gain=math.sqrt(0.5))
+        self.skip = EqualConv(inputs, outputs, 1, down=True, gain=math.sqrt(0.5), plain=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + self.down(self.conv(x))
+
+
+class Discriminator(nn.Module):
+    """Picture -> how real it looks: residual blocks, the deviation within a group of pictures as one more map, two
+    linear layers. For training only.
+
+    Args:
+        resolution, channels, widths: the generator's (:class:`Synthesis`).
+    """
+
+    def __init__(self, resolution: int, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.from_image = EqualConv(channels, widths[-1], 1)
+        fine_to_coarse = list(widths)[::-1]
+        pairs = zip(fine_to_coarse, fine_to_coarse[1:], strict=False)
+        self.blocks = nn.ModuleList(_DiscriminatorBlock(a, b) for a, b in pairs)
+        self.conv = EqualConv(widths[0] + 1, widths[0], 3)
+        self.hidden = EqualLinear(widths[0] * 16, widths[0])
+        self.out = EqualLinear(widths[0], 1)
+        self.resolution = resolution
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``[N, C, R, R]`` -> logits ``[N]`` in float32; N is below :data:`STD_GROUP` or a multiple of it. Convolutions
+        are computed in the type of the picture."""
+        x = self.from_image(image.contiguous(memory_format=torch.channels_last))
+        for block in self.blocks:
+            x = block(x)
+        x = self.conv(torch.cat([x, _group_deviation(x)], 1))
+        x = F.leaky_relu(self.hidden(x.float().contiguous().flatten(1)), SLOPE) * GAIN
+        return self.out(x)[:, 0]
+
+
+def _group_deviation(x: Tensor) -> Tensor:
+    """``[N, 1, h, w]``: standard deviation within a group of pictures, averaged over channels and places (Karras et al.
+    2018, section 3)."""
+    count, _, height, width = x.shape
+    group = min(STD_GROUP, count)
+    parts = x.float().reshape(group, -1, *x.shape[1:])
+    deviation = (parts.var(0, unbiased=False) + EPS).sqrt().mean((1, 2, 3))
+    return deviation.repeat(group)[:, None, None, None].expand(count, 1, height, width).to(x.dtype)
+
+
+class _EncoderBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(math.gcd(8, width), width)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
+
+
+class Encoder(nn.Module):
+    """Picture -> where its w+ lies from the mean: a residual network whose last 4 x 4 maps are read by two linear
+    layers, one for the w that all styles share and one for what each has beside it (Tov et al. 2021, arXiv 2102.02766).
+
+    Args:
+        resolution, channels: of the picture.  w_dim: length of w.
+        widths: channels at ``resolution / 2``, ``resolution / 4``, ... 4 pixels.  blocks: a resolution.
+        neck: channels of the 4 x 4 maps that the linear layers read.
+    """
+
+    def __init__(
+        self, resolution: int, channels: int, w_dim: int, widths: Sequence[int], *, blocks: int = 1, neck: int = 32
+    ) -> None:
+        super().__init__()
+        self.shape = (layer_count(resolution), w_dim)
+        layers: list[nn.Module] = [nn.Conv2d(4 * channels, widths[0], 3, padding=1)]
+        for k, width in enumerate(widths):
+            if k:
+                layers.append(nn.Conv2d(widths[k - 1], width, 3, stride=2, padding=1))
+            layers += [_EncoderBlock(width) for _ in range(blocks)]
+        self.layers = nn.Sequential(*layers)
+        self.norm = nn.GroupNorm(math.gcd(8, widths[-1]), widths[-1])
+        self.reduce = nn.Conv2d(widths[-1], neck, 1)
+        self.shared = nn.Linear(neck * 16, w_dim)
+        self.own = nn.Linear(neck * 16, self.shape[0] * w_dim)
+        nn.init.zeros_(self.own.weight)
+        nn.init.zeros_(self.own.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, R, R]`` -> ``[N, L, w_dim]``."""
+        h = self.layers(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
+        h = self.reduce(F.silu(self.norm(h))).flatten(1)
+        return self.shared(h).float()[:, None] + self.own(h).float().view(-1, *self.shape)

@@ -1,0 +1,198 @@
+"""What several commands share: options, refusals, an editor's description without its weights, saying things."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emoedit.types import CheckpointError, Edit, EditError, EmoEditError, OutputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from emoedit.photo import PhotoEditor
+
+
+class UsageError(EmoEditError):
+    """The command makes no sense; found before any work was done."""
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """What is wrong with names, numbers and paths inside is wrong with the command."""
+    try:
+        yield
+    except (UnknownNameError, EditError, OutputError) as error:
+        raise UsageError(str(error)) from error
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A command's parser.
+
+    Args:
+        editors: whether its help ends with the embedded editors, which are read only when help is asked for.
+    """
+
+    def __init__(self, *args: Any, editors: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._editors = editors
+
+    def format_help(self) -> str:
+        """See :class:`argparse.ArgumentParser`.
+
+        Raises:
+            CheckpointError: the description of an embedded editor is damaged.
+        """
+        text = super().format_help()
+        if not self._editors:
+            return text
+        from emoedit import hub
+
+        roles = {
+            name: str(hub.read_json(hub.embedded_root() / name / hub.EDITOR).get("role", "editor"))
+            for name in hub.editor_names()
+        }
+        width = max(map(len, roles), default=0)
+        lines = [f"  {name:{width}}  {role}\n" for name, role in roles.items()] or ["  none\n"]
+        return f"{text}\nembedded editors:\n{''.join(lines)}"
+
+
+def add_editing(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that edit with one editor."""
+    parser.add_argument(
+        "--strength",
+        nargs="+",
+        action="extend",
+        type=float,
+        metavar="S",
+        help="0 is the photo itself, 1 the fitted effect; more, less and negative are allowed; default: 1",
+    )
+    parser.add_argument(
+        "--editor",
+        default="vae",
+        metavar="NAME",
+        help="an embedded editor (listed below), a folder, or OWNER/NAME on the hub; default: %(default)s",
+    )
+    add_device(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """``--device``."""
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """``--seed``."""
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="for editors that draw noise; default: 0")
+
+
+def _seed(text: str) -> int:
+    if text.isdecimal() and int(text) < 2**63:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^63 - 1, not {text!r}")
+
+
+def face_type(*words: str) -> Callable[[str], str | int]:
+    """The type of ``--face``: one of the words, or a number."""
+
+    def face(text: str) -> str | int:
+        if text in words:
+            return text
+        if text.isdecimal():
+            return int(text)
+        raise argparse.ArgumentTypeError(f"expected {', '.join(map(repr, words))} or a number from 0 on, not {text!r}")
+
+    return face
+
+
+def strengths_of(args: argparse.Namespace) -> list[float]:
+    """What ``--strength`` asks for, each once."""
+    return list(dict.fromkeys(strength + 0.0 for strength in args.strength or [1.0]))  # adding 0 makes -0 a plain 0
+
+
+# --- editors --------------------------------------------------------------------------------------------------------
+
+
+def describe(editor: str) -> tuple[Path, str, list[str]]:
+    """Folder, name and emotions of an editor, without its weights.
+
+    Raises:
+        UnknownNameError, CheckpointError: no such editor; a folder that is none.
+    """
+    from emoedit import hub
+
+    folder = hub.locate(editor)
+    description = hub.read_json(folder / hub.EDITOR)
+    try:
+        return folder, str(description["name"]), [str(name) for name in description["emotions"]]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / hub.EDITOR} lacks or garbles an entry: {error}") from error
+
+
+def load(folder: Path, device: str, **options: Any) -> PhotoEditor:
+    """The photo editor of a folder; options are its own."""
+    from emoedit.editors import load_editor
+    from emoedit.photo import PhotoEditor
+
+    return PhotoEditor(load_editor(folder, device=device), **options)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def check_format(path: Path) -> None:
+    """Refuse what is no name of a picture."""
+    from emoedit.pictures import SUFFIXES
+
+    if path.suffix.lower() not in SUFFIXES:
+        endings = ", ".join(SUFFIXES)
+        raise OutputError(f"{path}: the name of a picture ends in one of {endings}; that of a new folder, in /")
+
+
+def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Refuse what exists and may not be replaced."""
+    if os.path.lexists(os.path.expanduser(path)) and not overwrite:
+        raise OutputError(f"{path} exists already; --overwrite replaces it")
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+
+
+def printable(text: str) -> str:
+    """File names may hold bytes that are not UTF-8, for which Python has characters that cannot be written."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def shown(edit: Edit) -> str:
+    """An edit in a few words."""
+    return edit.emotion if edit.strength == 1 else f"{edit.emotion} {edit.strength:g}"
+
+
+def write(text: str) -> None:
+    """To standard output, all of it, now."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again when it exits
+        if isinstance(error, BrokenPipeError):  # the reader has enough, as `head` does
+            raise SystemExit(1) from None
+        raise OutputError(f"standard output cannot be written: {error.strerror or error}") from error
+
+
+def say(text: str) -> None:
+    """To standard error, above a progress bar where there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(printable(text), file=sys.stderr)
+
+
+def show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """For ``warnings.showwarning``."""
+    say(f"emoedit: warning: {message}")

@@ -1,0 +1,260 @@
+"""``emoedit edit``: photographs, every emotion at every strength."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emoedit.cli.common import (
+    CommandParser,
+    UsageError,
+    add_editing,
+    add_seed,
+    check_format,
+    check_free,
+    describe,
+    face_type,
+    load,
+    printable,
+    say,
+    shown,
+    strengths_of,
+    usage,
+    write,
+)
+from emoedit.types import Edit, EmoEditError
+
+if TYPE_CHECKING:
+    from emoedit.faces.detect import Face
+
+_EXAMPLES = """\
+examples:
+  emoedit edit me.jpg                                       writes me_happy.png
+  emoedit edit me.jpg --emotion happy sad --strength 0.5 1  writes four pictures; the photo is analysed once
+  emoedit edit *.jpg --emotion "happy - 0.4*surprised" --output edited/
+  emoedit edit me.jpg --emotion=-sad                        what starts with a minus and a letter needs the =
+
+exit status: 0 when every edit was written, 1 when something failed, 2 when the command makes no sense, 130 after Ctrl-C
+"""
+
+
+def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
+    """The command and its options."""
+    parser = commands.add_parser(
+        "edit",
+        help="edit photographs",
+        usage="emoedit edit PHOTO [PHOTO ...] [--emotion NAME ...] [--strength S ...] [options]",
+        description="Every emotion at every strength, for every photo.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        editors=True,
+    )
+    parser.add_argument(
+        "photos", nargs="*", metavar="PHOTO", help="pictures; they come before --emotion and --strength"
+    )
+    parser.add_argument(
+        "--emotion",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="names (see: emoedit emotions) or algebra on names, such as 'happy - 0.4*surprised'; default: happy",
+    )
+    add_editing(parser)
+    parser.add_argument(
+        "--face",
+        type=face_type("largest", "all"),
+        default="largest",
+        metavar="largest|all|N",
+        help="which to edit; N counts by size, 0 is the largest; default: largest",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="PATH",
+        help="a folder, or the file of a single result, whose suffix names the format; default: PHOTO_EMOTION.png here",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write a report, one object an edit; - for standard output")
+    add_seed(parser)
+    parser.add_argument(
+        "--mode",
+        # emoedit.faces.paste.MODES, whose import takes OpenCV with it
+        choices=("warp", "redraw", "residual", "replace"),
+        help="put the change back by moving the photo's own pixels (warp), as the model's picture with the photo's "
+        "fine detail on it (redraw), as light added to the photo (residual), or as the model's picture in its place "
+        "(replace); default: what suits the editor",
+    )
+    parser.set_defaults(run=run)
+
+
+@dataclass
+class _Job:
+    """One edit of one photo, and what became of it: an error, or what the report says of the result."""
+
+    photo: str
+    edit: Edit
+    output: Path
+    error: str | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.photo} ({shown(self.edit)})"
+
+
+@contextmanager
+def _failing(jobs: Sequence[_Job], about: object = None) -> Iterator[None]:
+    """An expected error inside is the failure of these edits and of no other: it is told once, and kept."""
+    try:
+        yield
+    except EmoEditError as error:
+        say(f"emoedit: error: {error}" if about is None else f"emoedit: error: {about}: {error}")
+        for job in jobs:
+            job.error = str(error)
+
+
+def _alive(jobs: Sequence[_Job]) -> list[_Job]:
+    return [job for job in jobs if job.error is None]
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status."""
+    with usage():
+        folder, editor, jobs = _plan(args)
+    if args.json not in (None, "-"):
+        check_free(args.json, args.overwrite)
+    for job in jobs:
+        with _failing([job]):
+            check_free(job.output, args.overwrite)
+    _edit_photos(jobs, folder, args)
+    report = [_record(job, editor, args) for job in jobs]
+    if args.json == "-":
+        write(json.dumps(report, indent=2))  # in ASCII: standard output need not be UTF-8
+    elif args.json is not None:
+        from emoedit.pictures import write_json
+
+        write_json(args.json, report, overwrite=args.overwrite)
+    return 0 if len(_alive(jobs)) == len(jobs) else 1
+
+
+def _plan(args: argparse.Namespace) -> tuple[Path, str, list[_Job]]:
+    """The editor's folder and name, and every edit with its file, from names alone.
+
+    Raises:
+        EmoEditError: what is wrong with the command as a whole.
+    """
+    from emoedit.emotions import resolve
+    from emoedit.pictures import output_path
+
+    order = "photos come before --emotion and --strength, which take all that follows them"
+    photos = list(dict.fromkeys(args.photos))
+    if not photos:
+        raise UsageError(f"no photo given; {order}")
+    edits = [Edit(name, s) for name in dict.fromkeys(args.emotion or ["happy"]) for s in strengths_of(args)]
+    folder, editor, known = describe(args.editor)
+    for edit in edits:
+        try:
+            resolve(edit.emotion, known)
+        except EmoEditError as error:
+            if os.path.isfile(edit.emotion):
+                raise UsageError(f"{edit.emotion!r} is a file, not an emotion; {order}") from error
+            raise
+
+    face = args.face if isinstance(args.face, int) else None
+    many = len(photos) * len(edits) > 1
+    sources = {_real(photo): photo for photo in photos}
+    taken: dict[str, str] = {}
+    if args.json not in (None, "-"):
+        if _real(args.json) in sources:
+            raise UsageError(f"the report {args.json} is one of the photos; name another file")
+        taken[_real(args.json)] = "the report"
+    jobs = []
+    for photo in photos:
+        for edit in edits:
+            stem, strength = Path(photo).stem, edit.strength
+            path = output_path(stem, edit.emotion, strength=strength, output=args.output, many=many, face=face)
+            check_format(path)
+            job, real = _Job(photo, edit, path), _real(path)
+            if real in taken:
+                raise UsageError(f"{path} would be both {taken[real]} and {job}; run one command for each")
+            if sources.get(real, photo) != photo:  # a photo may give way to its own result, but not before it is read
+                raise UsageError(f"{path}, for {job}, is another of the photos; name another --output")
+            taken[real] = str(job)
+            jobs.append(job)
+    return folder, editor, jobs
+
+
+def _edit_photos(jobs: Sequence[_Job], folder: Path, args: argparse.Namespace) -> None:
+    """Do every edit that has not failed yet: one inversion a photo, one file an edit."""
+    from tqdm import tqdm
+
+    from emoedit.pictures import load_picture
+
+    groups: dict[str, list[_Job]] = {}
+    for job in _alive(jobs):
+        groups.setdefault(job.photo, []).append(job)
+    for photo, group in groups.items():
+        path = os.path.expanduser(photo)
+        if not os.path.exists(path) or os.path.isdir(path):
+            with _failing(group):
+                load_picture(photo)  # says why, before a model is loaded for nothing
+    if not _alive(jobs):
+        return
+    with _failing(_alive(jobs)):
+        photo_editor = load(folder, args.device, mode=args.mode)
+
+    with tqdm(total=len(_alive(jobs)), unit="edit", disable=None) as bar:
+        for photo, group in groups.items():
+            if not _alive(group):
+                continue
+            with _failing(group):
+                picture = load_picture(photo)
+            if _alive(group):
+                with _failing(group, photo):
+                    opened = photo_editor.open(picture, args.face, seed=args.seed)
+            if not _alive(group):
+                bar.update(len(group))
+                continue
+            results = photo_editor.attempt(opened, [job.edit for job in group], seed=args.seed)
+            for job, result in zip(group, results, strict=True):
+                with _failing([job], job if isinstance(result, EmoEditError) else None):
+                    if isinstance(result, EmoEditError):
+                        raise result
+                    result.save(job.output, overwrite=args.overwrite)
+                    job.report = {"seconds": round(result.seconds, 3), "face": list(map(_found, result.faces))}
+                    say(f"wrote {job.output}")
+                bar.update()
+
+
+def _record(job: _Job, editor: str, args: argparse.Namespace) -> dict[str, Any]:
+    """What the report says of an edit; ``output`` is null where nothing was written."""
+    record = {
+        "photo": job.photo,
+        "emotion": job.edit.emotion,
+        "strength": job.edit.strength,
+        "editor": editor,
+        "model": args.editor,
+        "seed": args.seed,
+        "seconds": None,
+        "face": [],
+        **job.report,
+        "output": None if job.error else str(job.output),
+        "error": job.error,
+    }
+    return {key: printable(value) if isinstance(value, str) else value for key, value in record.items()}
+
+
+def _found(face: Face) -> dict[str, Any]:
+    """A face in pixels of the photo, to the hundredth."""
+    return {
+        "box": [round(float(v), 2) for v in face.box],
+        "landmarks": [[round(float(v), 2) for v in point] for point in face.landmarks],
+        "confidence": round(float(face.confidence), 6),
+    }
+
+
+def _real(path: str | os.PathLike[str]) -> str:
+    return os.path.realpath(os.path.expanduser(path))

@@ -1,0 +1,60 @@
+"""``emoedit models`` and ``emoedit emotions``: what there is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from emoedit.cli.common import CommandParser, write
+
+
+def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
+    """The commands and their options."""
+    models = commands.add_parser("models", help="the models there are")
+    models.add_argument("--json", action="store_true", help="as JSON, sizes in bytes")
+    models.set_defaults(run=_models)
+
+    emotions = commands.add_parser("emotions", help="the names of emotions, and what each is mixed from")
+    emotions.set_defaults(run=_emotions)
+
+
+def _models(args: argparse.Namespace) -> int:
+    from emoedit.hub import list_models
+
+    models = list_models()
+    if args.json:
+        write(json.dumps([asdict(model) for model in models], indent=2))
+    else:
+        rows = [(m.name, m.role, _size(m.size), m.licence, "yes" if m.here else "no", m.source) for m in models]
+        write(_table(("name", "role", "size", "licence", "here", "source"), rows))
+    return 0
+
+
+def _emotions(args: argparse.Namespace) -> int:
+    from emoedit.emotions import get, list_emotions
+
+    rows = [(name, _sum(get(name).mixture), ", ".join(get(name).aliases)) for name in list_emotions()]
+    write(_table(("name", "mixture", "also called"), rows))
+    return 0
+
+
+def _sum(weights: Mapping[str, float]) -> str:
+    terms = (f"{'-' if weight < 0 else '+'} {abs(weight):.3g} {name}" for name, weight in weights.items())
+    return " ".join(terms).removeprefix("+ ") or "basic"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(map(str.rstrip, padded))

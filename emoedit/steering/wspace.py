@@ -1,0 +1,334 @@
+"""Directions in StyleGAN's W and W+: class means, linear boundaries (InterFaceGAN: Shen et al. 2020, arXiv 1907.10786)
+and principal components (GANSpace: Härkönen et al. 2020, arXiv 2004.02546), in all layers or a range of them.
+
+Everything is fitted on w, one vector a picture, and then put into the layers that an edit may touch. What it is fitted
+on is w of the generator's own samples, scored by a recogniser (:func:`score_samples`, :func:`select`), so that no
+labelled photograph is needed, or :func:`pooled` w+ of inverted photographs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emoedit import hub
+from emoedit.backbones.base import Backbone, Callback
+from emoedit.pictures import write_atomic
+from emoedit.steering.boundaries import linear_svm, principal_axes
+from emoedit.steering.directions import PARTS, LatentDirections
+from emoedit.types import CheckpointError, Control, DataError, Edit, EditError, Inversion
+
+if TYPE_CHECKING:
+    from emoedit.backbones.stylegan2 import StyleGAN2Backbone
+
+Layers = tuple[int, int]  # from the first to before the second
+UNIT = 1e-3  # how far from 1 the length of a boundary's normal may be
+
+
+class WDirections(LatentDirections):
+    """Directions in w+: ``shift`` as :class:`LatentDirections` computes it, with all layers behind each other as one
+    vector. Layers that an edit may not touch hold zeros.
+
+    Args:
+        latent_shape: ``(L, D)`` of w+.
+        emotions, directions and the others: as there, ``[E, L * D]``.
+    """
+
+    def __init__(
+        self, latent_shape: Sequence[int], emotions: Sequence[str], directions: Tensor, *parts: Tensor | None
+    ) -> None:
+        super().__init__(emotions, directions, *parts)
+        self.latent_shape = tuple(latent_shape)
+        if len(self.latent_shape) != 2 or directions.shape[1] != self.latent_shape[0] * self.latent_shape[1]:
+            raise CheckpointError(
+                f"directions {tuple(directions.shape)} for w+ of {self.latent_shape}; expected [E, L * D]"
+            )
+
+    @classmethod
+    def spread(cls, fitted: LatentDirections, layers: int, where: Layers | None = None) -> Self:
+        """What was fitted on w (or on :func:`pooled` w+), in a range of layers.
+
+        Args:
+            fitted: its directions are ``[E, D]``.  layers: L.  where: default: all layers.
+
+        Raises:
+            EditError: no such layers.
+        """
+        first, last = checked_layers(where, layers)
+        mask = torch.zeros(layers, 1)
+        mask[first:last] = 1
+
+        def put(part: Tensor | None, share: float = 1.0) -> Tensor | None:
+            return None if part is None else (share * mask * part[:, None]).flatten(1)
+
+        # What the source shows is read from the mean of the layers that are moved.
+        parts = put(fitted.means), put(fitted.readout, 1 / (last - first))
+        shape = layers, fitted.directions.shape[1]
+        rest = fitted.offset, fitted.distance
+        return cls(shape, fitted.emotions, put(fitted.directions), fitted.gain, *parts, *rest).eval()
+
+    def within(self, where: Layers) -> Self:
+        """The same directions in a range of layers only; what the source shows is still read from all.
+
+        Raises:
+            EditError: no such layers.
+        """
+        first, last = checked_layers(where, self.latent_shape[0])
+        mask = torch.zeros(*self.latent_shape)
+        mask[first:last] = 1
+        held = {name: getattr(self, name) for name in PARTS}
+        for name in ("directions", "means"):
+            held[name] = None if held[name] is None else held[name] * mask.flatten().to(held[name])
+        return type(self)(self.latent_shape, self.emotions, *held.values()).eval()
+
+    def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
+        """See :meth:`Steering.control`.
+
+        Raises:
+            CheckpointError: the backbone's latent is no w+ of this shape.
+        """
+        found = tuple(inversion.latent.shape[1:])
+        if found != self.latent_shape:
+            raise CheckpointError(
+                f"these directions are for w+ of {self.latent_shape} (layers, width), the backbone's latent is {found}"
+            )
+        flat = replace(inversion, latent=inversion.latent.flatten(1))
+        return Control(shift=super().control(backbone, flat, edits).shift.unflatten(1, self.latent_shape))
+
+    def save_pretrained(self, folder: Path) -> None:
+        config = {"emotions": list(self.emotions), "latent_shape": list(self.latent_shape)}
+        hub.write_part(folder, config, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Self:
+        path = folder / hub.CONFIG
+        config = hub.read_json(path)
+        emotions, shape = config.get("emotions"), config.get("latent_shape")
+        for name, value, kind in (("emotions", emotions, str), ("latent_shape", shape, int)):
+            if not isinstance(value, list) or not all(isinstance(each, kind) for each in value):
+                raise CheckpointError(f"{path}: {name!r} must be a list of {kind.__name__}, found {value!r}")
+        state = hub.read_weights(folder / hub.WEIGHTS)
+        if "directions" not in state:
+            raise CheckpointError(f"{folder / hub.WEIGHTS} holds no 'directions', only {', '.join(state) or 'nothing'}")
+        model = cls(shape, emotions, *(state.get(name) for name in PARTS))
+        hub.check_state(model.state_dict(), state, folder / hub.WEIGHTS)
+        return model.eval()
+
+
+def checked_layers(where: Layers | None, layers: int) -> Layers:
+    """The range, or all layers for None.
+
+    Raises:
+        EditError: it is empty or reaches beyond them.
+    """
+    if where is None:
+        return 0, layers
+    first, last = where
+    if not 0 <= first < last <= layers:
+        raise EditError(f"layers {first} to {last} of {layers}; expected a first from 0 on and a larger last")
+    return first, last
+
+
+def pooled(w_plus: Tensor, where: Layers | None = None) -> Tensor:
+    """One w a picture: the mean of w+ ``[N, L, D]`` over a range of layers, ``[N, D]``."""
+    first, last = checked_layers(where, w_plus.shape[1])
+    return w_plus[:, first:last].mean(1)
+
+
+# Boundaries
+
+
+def condition(normal: Tensor, *others: Tensor) -> Tensor:
+    """InterFaceGAN's conditional boundary: the normal without what lies in the span of the others, of unit length.
+
+    Args:
+        normal, others: ``[D]`` each.
+
+    Raises:
+        DataError: nothing is left of it, or the widths differ.
+    """
+    if any(other.shape != normal.shape for other in others):
+        raise DataError(f"boundaries of widths {[len(each) for each in (normal, *others)]} do not go together")
+    if not others:
+        return normal / normal.norm()
+    basis = torch.linalg.qr(torch.stack(others, 1).double()).Q
+    left = normal.double() - basis @ (basis.T @ normal.double())
+    if float(left.norm()) < 1e-4 * float(normal.norm()):
+        raise DataError("the boundary lies in the span of those it is conditioned on: nothing of it is left")
+    return (left / left.norm()).to(normal.dtype)
+
+
+def read_boundary(path: str | os.PathLike[str], *, width: int | None = None) -> Tensor:
+    """The normal in one of InterFaceGAN's files: ``.npy``, float ``[1, D]``, of unit length.
+
+    Args:
+        width: D that is needed, if it is known.
+
+    Raises:
+        CheckpointError: missing, damaged, no such array (arrays of objects are never unpickled); of another width; not
+            of unit length.
+    """
+    try:
+        found = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise CheckpointError(f"{path} is damaged, or no array of plain numbers: {error}") from error
+    if not isinstance(found, np.ndarray) or found.ndim != 2 or len(found) != 1 or found.dtype.kind != "f":
+        what = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
+        raise CheckpointError(f"{path} holds {what}; expected a boundary, float [1, {width or 'D'}]")
+    normal = torch.from_numpy(found[0].astype(np.float32))
+    if width is not None and len(normal) != width:
+        raise CheckpointError(f"{path} is a boundary of width {len(normal)}; the backbone's w has {width}")
+    if not abs(float(normal.norm()) - 1) < UNIT:  # NaN too
+        raise CheckpointError(f"{path}: the normal has length {float(normal.norm()):.4g}; expected 1")
+    return normal
+
+
+def write_boundary(path: str | os.PathLike[str], normal: Tensor, *, overwrite: bool = False) -> None:
+    """Write InterFaceGAN's file: float32 ``[1, D]``, of unit length.
+
+    Raises:
+        OutputError: it exists, or cannot be written.
+    """
+    row = (normal / normal.norm()).detach().float().cpu().numpy()[None]
+    write_atomic(path, lambda file: np.save(file, row, allow_pickle=False), overwrite=overwrite)
+
+
+def from_boundaries(normals: Mapping[str, Tensor], gains: Mapping[str, float]) -> LatentDirections:
+    """Boundaries as directions in w, for :meth:`WDirections.spread`.
+
+    Args:
+        normals: emotion -> ``[D]``.  gains: emotion -> how far along the normal strength 1 goes; InterFaceGAN draws 3.
+
+    Raises:
+        DataError: the widths differ.
+    """
+    if len({tuple(normal.shape) for normal in normals.values()}) != 1:
+        raise DataError(f"boundaries of shapes {[tuple(n.shape) for n in normals.values()]} do not go together")
+    return LatentDirections(list(normals), torch.stack([*normals.values()]), torch.tensor([gains[e] for e in normals]))
+
+
+def fit_boundaries(
+    w: Tensor, labels: Sequence[str], emotions: Sequence[str], *, penalty: float = 1.0, conditional: bool = False
+) -> LatentDirections:
+    """A boundary between neutral and each emotion (:func:`emoedit.steering.boundaries.linear_svm`); strength 1 goes as
+    far along its normal as the classes' means lie apart.
+
+    Args:
+        w: ``[N, D]``.  labels: N names; ``"neutral"`` is one.
+        emotions: the targets; ``"neutral"``, with no direction, is put first.
+        penalty: what a violated margin costs.  conditional: condition each boundary on all others.
+
+    Raises:
+        DataError: no w of an emotion or of neutral, or nothing tells them apart.
+    """
+    targets = [name for name in emotions if name != "neutral"]
+    kinds = {name: w[torch.tensor([label == name for label in labels])] for name in set(labels)}
+    if missing := [name for name in ("neutral", *targets) if name not in kinds]:
+        raise DataError(f"no w of {', '.join(missing)} among {len(labels)} labels")
+    normals = {}
+    for name in targets:
+        rows = torch.cat([kinds[name], kinds["neutral"]])
+        normals[name] = linear_svm(rows, torch.arange(len(rows)) < len(kinds[name]), penalty=penalty).normal
+    if conditional:
+        others = {name: [normals[other] for other in targets if other != name] for name in targets}
+        normals = {name: condition(normals[name], *others[name]) for name in targets}
+    gains = {name: float((kinds[name].mean(0) - kinds["neutral"].mean(0)) @ normals[name]) for name in targets}
+    if nothing := [name for name, gain in gains.items() if not gain > 0]:
+        raise DataError(f"nothing in w tells {', '.join(nothing)} from neutral")
+    return from_boundaries({"neutral": torch.zeros(w.shape[1]), **normals}, {"neutral": 1.0, **gains})
+
+
+# Samples and components
+
+
+def score_samples(
+    backbone: StyleGAN2Backbone,
+    scorer: Callable[[Tensor], Tensor],
+    generator: torch.Generator,
+    count: int,
+    *,
+    truncation: float = 0.7,
+    batch_size: int = 16,
+    callback: Callback | None = None,
+) -> tuple[Tensor, Tensor]:
+    """w of random people ``[count, D]``, and what a recogniser says of their pictures ``[count, E]``.
+
+    Args:
+        scorer: pictures ``[n, C, R, R]`` at the model's mean and contrast -> scores ``[n, E]``.
+        callback: called with (samples done, count).
+    """
+    latents, scores = [], []
+    for done in range(0, count, batch_size):
+        w_plus = backbone.latents(generator, min(batch_size, count - done), truncation=truncation)
+        with torch.no_grad():
+            scores.append(scorer(backbone.synthesis(w_plus, dtype=backbone.dtype)).cpu())
+        latents.append(w_plus[:, 0].cpu())
+        if callback is not None:
+            callback(done + len(w_plus), count)
+    return torch.cat(latents), torch.cat(scores)
+
+
+def select(scores: Tensor, emotions: Sequence[str], *, share: float = 0.05) -> tuple[Tensor, list[str]]:
+    """The samples that show each emotion most plainly: which ones, and their labels.
+
+    Args:
+        scores: ``[N, E]``, one column an emotion.  share: of all samples, how many for each emotion (InterFaceGAN takes
+            the outer 2 %). A sample that is among the first of several goes to the one it scores highest for.
+
+    Raises:
+        DataError: no sample for an emotion is left.
+    """
+    if scores.ndim != 2 or scores.shape[1] != len(emotions):
+        raise DataError(f"scores {tuple(scores.shape)} for {len(emotions)} emotions; expected [N, E]")
+    count = max(1, round(share * len(scores)))
+    chosen = torch.zeros_like(scores, dtype=torch.bool)
+    chosen.scatter_(0, scores.topk(count, 0).indices, True)
+    best = scores.masked_fill(~chosen, -torch.inf).argmax(1)
+    rows = chosen.any(1).nonzero()[:, 0]
+    labels = [emotions[i] for i in best[rows].tolist()]
+    if missing := [name for name in emotions if name not in labels]:
+        raise DataError(
+            f"no sample shows {', '.join(missing)} more than something else; score more than {len(scores)} samples, or "
+            f"take a larger share than {share:g}"
+        )
+    return rows, labels
+
+
+@dataclass(frozen=True)
+class Components:
+    """Principal components of w.
+
+    Args:
+        mean: ``[D]``.  directions: ``[K, D]``, orthonormal, the widest first.  deviations: ``[K]``: standard deviation
+            along each, which is GANSpace's unit of an edit.
+    """
+
+    mean: Tensor
+    directions: Tensor
+    deviations: Tensor
+
+    def coordinates(self, w: Tensor) -> Tensor:
+        """w ``[N, D]`` in standard deviations along each component, ``[N, K]``."""
+        return (w - self.mean.to(w)) @ self.directions.to(w).T / self.deviations.to(w)
+
+    def step(self, component: int, sigmas: float) -> Tensor:
+        """``[D]``: so many standard deviations along a component."""
+        return sigmas * self.deviations[component] * self.directions[component]
+
+
+def principal_components(w: Tensor, count: int) -> Components:
+    """GANSpace's components of w ``[N, D]``: its :func:`emoedit.steering.boundaries.principal_axes` and mean.
+
+    Raises:
+        DataError: fewer samples than are needed.
+    """
+    return Components(w.double().mean(0).float(), *principal_axes(w, count))
