@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
+from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
 from emoedit.backbones.vae import VAEConfig
 from emoedit.editors import load_editor
 from emoedit.faces.align import CropSpec
+from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.training.hspace import ShiftLoss
 from emoedit.training.loop import TrainerConfig
 from emoedit.training.prepare import Filter
 from emoedit.training.readers import READERS
@@ -88,6 +92,72 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
     card = (tmp_path / "editor" / "README.md").read_text()
     assert "pictures the directions come from, faces: {'happy': 5, 'neutral': 5}" in card
     assert json.loads((tmp_path / "editor" / "editor.json").read_text())["licence"]
+
+
+def test_the_asyrp_config_fits_the_code():
+    config = composed("train_asyrp")
+    backbone = DDPMBackbone(DDPMConfig(**config["backbone"]))
+    assert backbone.crop.resolution == 96 and backbone.channels == 1
+    shipped = load_editor("asyrp").backbone.to_config()
+    # The shipped model is the recipe's; diffusers adds its defaults to what is configured.
+    assert {name: shipped["unet"][name] for name in config["backbone"]["unet"]} == config["backbone"]["unet"]
+    assert {name: shipped[name] for name in config["backbone"] if name not in ("unet", "scheduler")} == {
+        name: value for name, value in config["backbone"].items() if name not in ("unet", "scheduler")
+    }
+    assert NetworkConfig(**config["coach"]["config"]).heads.keys() == {"emotion", "person"}
+    how, known = config["steering"], {field.name for field in fields(TrainerConfig)}
+    assert how["trainer"].keys() <= known
+    assert config["trainer"].keys() - known == {"batch_size", "shares", "balance"}
+    assert set(how["emotions"]) == set(how["start"]) <= set(config["coach"]["config"]["emotions"])
+    assert set(how["trust"]) | set(how["sources"]) | set(how["shown"]) <= set(config["data"]["sets"])
+    ShiftLoss(**how["loss"])
+
+
+@pytest.mark.slow
+def test_asyrps_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
+    rng = np.random.default_rng(0)
+    crops = tmp_path / "crops"
+    crops.mkdir()
+    grey = np.asarray(Image.fromarray(astronaut[0:256, 96:352]).convert("L").resize((16, 16)), float)
+    np.save(crops / "crops.npy", (grey + rng.normal(0, 12, (24, 16, 16))).clip(0, 255).astype(np.uint8))
+    rows = [f"faces,{n},{'happy' if n % 2 else 'neutral'},{'train' if n < 20 else 'valid'}" for n in range(24)]
+    (crops / "index.csv").write_text("\n".join(["data,name,emotion,split", *rows]))
+    heads = {"emotion": 2, "person": 4}
+    coach = {"heads": heads, "resolution": 16, "widths": (4, 4, 4, 4), "emotions": ("neutral", "happy")}
+    torch.save(MeasuringNetwork(NetworkConfig(**coach)).state_dict(), tmp_path / "coach.pt")
+    unet = "{sample_size: 8, in_channels: 4, out_channels: 4, block_out_channels: [8, 16], layers_per_block: 1,"
+    unet += " down_block_types: [DownBlock2D, DownBlock2D], up_block_types: [UpBlock2D, UpBlock2D], norm_num_groups: 4}"
+    command = [
+        sys.executable,
+        str(ROOT / "experiments" / "train_asyrp.py"),
+        f"data.root={tmp_path}",
+        f"data.crops={crops}",
+        f"work={tmp_path / 'work'}",
+        f"output={tmp_path / 'editor'}",
+        f"coach_weights={tmp_path / 'coach.pt'}",
+        "stages=[train,means,fit]",
+        "~backbone.unet",
+        f"+backbone.unet={unet}",
+        "backbone.steps=4",
+        "~trainer",
+        "+trainer={steps: 3, batch_size: 6, shares: {faces: 1.0}, balance: 0.5, precision: 'no', save_every: 2,"
+        " preview_every: 3}",
+        "~coach.config",
+        "+coach.config={heads: {emotion: 2, person: 4}, resolution: 16, widths: [4, 4, 4, 4],"
+        " emotions: [neutral, happy]}",
+        "~steering",
+        "+steering={emotions: [happy], neutral: true, trust: {faces: 1.0}, pictures: 8, min_count: 2,"
+        " start: {happy: 2.0}, sources: {faces: 8}, shown: {faces: 2}, batch_size: 4, guide: {jitter: 0.0, noise: 0.0},"
+        " loss: {guide: {emotion: 1.0, person: 1.0}}, trainer: {steps: 2, precision: 'no', preview_every: 2}}",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_environment())
+    assert done.returncode == 0, done.stderr
+    editor = load_editor(tmp_path / "editor")
+    assert editor.emotions == ("happy", "neutral")
+    for emotion in editor.emotions:
+        (edited,) = editor.edit(editor.invert(grey.astype(np.uint8)), [Edit(emotion, 3.0)])
+        assert edited.shape == (1, 1, 16, 16) and bool(edited.isfinite().all())
+    assert "3 of 6 pictures" in (tmp_path / "editor" / "README.md").read_text()
 
 
 def _environment() -> dict[str, str]:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from emoedit import hub, sampling
 from emoedit.backbones import ddpm_files
@@ -49,9 +50,13 @@ class DDPMConfig:
     256 pixels in Asyrp's paper.
 
     Args:
-        unet: arguments of ``UNet2DModel``; ``sample_size`` is the side of the crop, ``in_channels`` 1 (luminance) or 3.
+        unet: arguments of ``UNet2DModel``; ``sample_size`` is the side of the crop, ``in_channels`` 1 (luminance) or 3
+            (see ``patch``).
         scheduler: which noise it was trained with: ``num_train_timesteps`` and ``beta_schedule``, ``beta_start`` and
             ``beta_end`` or ``trained_betas``, as in diffusers' ``scheduler_config.json``.
+        patch: side of the squares of pixels that the U-Net sees as channels (pixel unshuffle), so that a small net's
+            convolutions reach further: ``sample_size`` is then the crop's side / ``patch``, ``in_channels`` times its
+            square.
         crop_style, crop_scale, crop_down: the alignment (:class:`emoedit.faces.align.CropSpec`).
         mean, std: what mean and contrast inside the face every crop is brought to before inversion (undone after
             decoding), in [-1, 1]; ``std`` None leaves crops as they are.
@@ -65,6 +70,7 @@ class DDPMConfig:
 
     unet: dict[str, Any]
     scheduler: dict[str, Any] = field(default_factory=lambda: dict(LINEAR))
+    patch: int = 1
     crop_style: Literal["ffhq", "stable"] = "ffhq"
     crop_scale: float = 1.0
     crop_down: float = 0.0
@@ -125,12 +131,14 @@ class DDPMBackbone(Backbone):
         EditError: settings of sampling that do not fit the schedule.
     """
 
+    paste_mode = "redraw"
+
     def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
         super().__init__()
-        resolution = _check_unet(config.unet)
+        resolution = _check_unet(config.unet, config.patch)
         self.unet = _new_unet(config.unet) if unet is None else unet
         self.crop = CropSpec(resolution, config.crop_style, config.crop_scale, config.crop_down)
-        self.channels = config.unet.get("in_channels", 3)
+        self.channels = config.unet.get("in_channels", 3) // config.patch**2
         self.alpha_bar = sampling.alpha_bar(_betas(config.scheduler))
         self.register_buffer("oval", face_oval(resolution), persistent=False)
         self.unet.to(memory_format=torch.channels_last)
@@ -171,7 +179,7 @@ class DDPMBackbone(Backbone):
     def h_shape(self) -> tuple[int, int, int]:
         """``(Ch, r, r)`` of the mid block's output."""
         widths = self.unet.config.block_out_channels
-        side = self.crop.resolution // 2 ** (len(widths) - 1)
+        side = self.crop.resolution // self.config.patch // 2 ** (len(widths) - 1)
         return widths[-1], side, side
 
     @property
@@ -203,6 +211,9 @@ class DDPMBackbone(Backbone):
             for name, part in low.named_children():
                 if name != "time_embedding":  # it costs nothing, and timesteps stay apart
                     part.to(torch.bfloat16)
+            for part in low.modules():
+                if isinstance(part, nn.GroupNorm) and part.num_channels // part.num_groups < 16:
+                    part.register_forward_pre_hook(_channels_first)
             self._low = key, low
         return self._low[1]
 
@@ -244,23 +255,32 @@ class DDPMBackbone(Backbone):
         look: Callable[[HState], None] | None,
     ) -> tuple[Tensor, Tensor | None]:
         times = torch.full((len(x),), t, device=x.device)
-        h, skips, temb = down(unet, x, times)
+        patch = self.config.patch
+        h, skips, temb = down(unet, F.pixel_unshuffle(x, patch), times)
         state = HState(x, times, h.to(temb.dtype), temb)
         if look is not None:
             look(state)
         if delta_h is None or t < self.config.t_edit:
-            return up(unet, h, skips, temb), None
+            return F.pixel_shuffle(up(unet, h, skips, temb), patch), None
         shift = delta_h(state)
         if shift.shape != h.shape:
             raise CheckpointError(f"the shift of h is {tuple(shift.shape)}, but h is {tuple(h.shape)}")
         if self.config.symmetric:
             k = self.schedule.timesteps.index(t)
             gain = sampling.symmetric_gain(self.schedule.alpha_bar[k], self.schedule.below(k))
-            return up(unet, h + (gain * shift).to(h.dtype), skips, temb), None
+            return F.pixel_shuffle(up(unet, h + (gain * shift).to(h.dtype), skips, temb), patch), None
         twice = tuple(torch.cat([skip, skip]) for skip in skips)
         both = up(unet, torch.cat([h, h + shift.to(h.dtype)]), twice, torch.cat([temb, temb]))
-        eps, eps_shifted = both.chunk(2)
+        eps, eps_shifted = F.pixel_shuffle(both, patch).chunk(2)
         return eps, eps_shifted
+
+    @torch.no_grad()
+    def state(self, x_t: Tensor, t: int) -> HState:
+        """What the down path and the mid block make of pictures at timestep ``t``, ``[N, C, R, R]`` as
+        :meth:`normalise` gives them: h, without the noise that follows from it."""
+        times = torch.full((len(x_t),), t, device=x_t.device)
+        h, _, temb = down(self._working(), F.pixel_unshuffle(x_t, self.config.patch), times)
+        return HState(x_t, times, h.to(temb.dtype), temb)
 
     def _check(self, x: Tensor) -> None:
         side = self.crop.resolution
@@ -390,6 +410,12 @@ class DDPMBackbone(Backbone):
         )
         return self._restore(x, extras)
 
+    @torch.no_grad()
+    def sample(self, generator: torch.Generator, count: int) -> Tensor:
+        """Pictures from noise, ``[count, C, R, R]``, at the model's mean and contrast: what it knows of faces."""
+        x = torch.randn(count, self.channels, *[self.crop.resolution] * 2, generator=generator, device=generator.device)
+        return sampling.decode(self.eps_at(), x.to(self.device), self.schedule)
+
     def to_config(self) -> dict[str, Any]:
         return asdict(self.config)
 
@@ -476,12 +502,20 @@ class DDPMBackbone(Backbone):
     @classmethod
     def _loaded(cls, config: dict[str, Any], state: dict[str, Tensor], path: Path) -> Self:
         checked = _read_config(config)
-        _check_unet(checked.unet)
+        _check_unet(checked.unet, checked.patch)
         with torch.device("meta"):  # a hundred million random numbers would be drawn for nothing
             unet = _new_unet(checked.unet)
         hub.check_state(unet.state_dict(), state, path)
-        unet.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+        # Copied: weights that lie as the file has them are summed in another order than those of a fresh model.
+        unet.load_state_dict({name: value.to(torch.float32, copy=True) for name, value in state.items()}, assign=True)
         return cls(checked, unet).eval()
+
+
+def _channels_first(norm: nn.GroupNorm, inputs: tuple[Tensor]) -> Tensor:
+    """What a GroupNorm in bfloat16 is given. Below 1,024 positions PyTorch's CPU kernel for channels-last maps reads a
+    group's few channels position by position, several times slower than it normalises a copy with channels first."""
+    (x,) = inputs
+    return x.contiguous() if x.shape[2:].numel() < 1024 else x
 
 
 def _finite(found: Sequence[Tensor | None]) -> bool:
@@ -518,8 +552,8 @@ def _betas(scheduler: dict[str, Any]) -> Tensor:
     return betas
 
 
-def _check_unet(config: dict[str, Any]) -> int:
-    """The side of its pictures, of a U-Net that :func:`down` and :func:`up` run as ``UNet2DModel.forward`` does."""
+def _check_unet(config: dict[str, Any], patch: int = 1) -> int:
+    """The side of the crops, of a U-Net that :func:`down` and :func:`up` run as ``UNet2DModel.forward`` does."""
     side = config.get("sample_size")
     if isinstance(side, list | tuple) and len(set(side)) == 1:
         side = side[0]
@@ -530,8 +564,11 @@ def _check_unet(config: dict[str, Any]) -> int:
     faults = []
     if not isinstance(side, int) or not levels or side % 2 ** (levels - 1):
         faults.append(f"sample_size {side!r} with {levels} levels (expected a multiple of {2 ** max(levels - 1, 0)})")
-    if channels not in ((1, 1), (3, 3)):
-        faults.append(f"{channels[0]} channels in and {channels[1]} out (expected 1 or 3, as many out as in)")
+    if not isinstance(patch, int) or patch < 1:
+        raise CheckpointError(f"patch must be a whole number above 0, found {patch!r}")
+    if channels not in ((patch**2, patch**2), (3 * patch**2, 3 * patch**2)):
+        expected = " or ".join(str(c * patch**2) for c in (1, 3))
+        faults.append(f"{channels[0]} channels in and {channels[1]} out (expected {expected}, as many out as in)")
     if config.get("time_embedding_type", "positional") != "positional":
         faults.append(f"time_embedding_type {config['time_embedding_type']!r} (expected 'positional')")
     if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
@@ -542,7 +579,7 @@ def _check_unet(config: dict[str, Any]) -> int:
         faults.append(f"blocks with a second path for the picture ({', '.join(sorted(set(kinds)))})")
     if faults:
         raise CheckpointError(f"this U-Net cannot be used: {'; '.join(faults)}")
-    return side
+    return side * patch
 
 
 def _new_unet(config: dict[str, Any]) -> UNet2DModel:

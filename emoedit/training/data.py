@@ -4,7 +4,7 @@ distributed run sees what an uninterrupted one would have seen, and nothing has 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,25 +59,44 @@ class MixtureBatches:
 
     Args:
         shares: data set name -> share of every batch (normalised to sum to 1).
-        split: which split to draw from.
+        split: which split to draw from, or several.
+        balance: an emotion with n pictures in a data set is drawn as often as n ** balance: 1 leaves its pictures as
+            frequent as they are.
     """
 
     def __init__(
-        self, crops: CropSet, shares: Mapping[str, float], *, batch_size: int, resolution: int, split: str, seed: int
+        self,
+        crops: CropSet,
+        shares: Mapping[str, float],
+        *,
+        batch_size: int,
+        resolution: int,
+        split: str | Sequence[str],
+        seed: int,
+        balance: float = 1.0,
     ) -> None:
         self.crops, self.batch_size, self.resolution, self.seed = crops, batch_size, resolution, seed
-        self.pools = [crops.where(data=name, split=split) for name in shares]
+        splits = [split] if isinstance(split, str) else list(split)
+        usable = np.isin(crops.column("split"), splits)
+        self.pools = [np.flatnonzero(usable & (crops.column("data") == name)) for name in shares]
         empty = [name for name, pool in zip(shares, self.pools, strict=True) if not len(pool)]
         if empty:
-            raise DataError(f"no crop of {', '.join(empty)} in split {split!r}")
+            raise DataError(f"no crop of {', '.join(empty)} in split {' or '.join(splits)}")
         weights = np.array(list(shares.values()), float)
         self.weights = weights / weights.sum()
+        emotion = crops.column("emotion")
+        self.chances = []
+        for pool in self.pools:
+            _, member, count = np.unique(emotion[pool], return_inverse=True, return_counts=True)
+            chance = count[member] ** (balance - 1.0)
+            self.chances.append(None if balance == 1.0 else chance / chance.sum())
 
     def __call__(self, step: int, process: int = 0) -> Tensor:
         """Batch of a step: float ``[B, 1, R, R]`` in [-1, 1]."""
         rng = np.random.default_rng((self.seed, step, process))
         counts = rng.multinomial(self.batch_size, self.weights)
-        chosen = np.concatenate([rng.choice(pool, n) for pool, n in zip(self.pools, counts, strict=True)])
+        drawn = zip(self.pools, counts, self.chances, strict=True)
+        chosen = np.concatenate([rng.choice(pool, n, p=chance) for pool, n, chance in drawn])
         x = self.crops.pixels(chosen, self.resolution)
         flip = torch.from_numpy(rng.random(self.batch_size) < 0.5)
         return torch.where(flip[:, None, None, None], x.flip(-1), x)

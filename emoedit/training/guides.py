@@ -1,0 +1,93 @@
+"""What tells, while shifts of h are fitted, whether a picture shows the emotion: a recogniser, or CLIP."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emoedit.emotions import get
+from emoedit.metrics.clip import Clip, directional_similarity
+from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.types import DataError
+
+
+class Guide(nn.Module, ABC):
+    """Losses of pictures that are to show an emotion, differentiable in the edited ones. Frozen."""
+
+    @abstractmethod
+    def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """Means over the batch, by name.
+
+        Args:
+            plain, edited: ``[N, C, R, R]`` in about [-1, 1].
+            rows: ``[N]``: which of the emotions each is to show.
+        """
+
+
+class RecogniserGuide(Guide):
+    """``emotion``: cross entropy of what a recogniser reads; ``person``: 1 - cosine of its embeddings of people.
+
+    Args:
+        network: with heads ``emotion`` and ``person``; not the judge that edits are measured with.
+        emotions: those that are fitted.
+        jitter: how far pictures are moved before they are read, a fraction of their side: what is read from one pixel's
+            place is a trick, not an expression.
+        noise: highest standard deviation of the noise that is put on them.
+    """
+
+    def __init__(
+        self, network: MeasuringNetwork, emotions: Sequence[str], *, jitter: float = 0.03, noise: float = 0.1
+    ) -> None:
+        super().__init__()
+        known = network.config.emotions
+        lacking = [name for name in emotions if name not in known]
+        lacking += [f"a head {head!r}" for head in ("emotion", "person") if head not in network.config.heads]
+        if lacking:
+            raise DataError(f"this recogniser lacks {', '.join(lacking)}; it reads {', '.join(known) or 'nothing'}")
+        self.network = network.eval().requires_grad_(False)
+        self.register_buffer("labels", torch.tensor([known.index(name) for name in emotions]), persistent=False)
+        self.jitter, self.noise = jitter, noise
+
+    def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        count, device = len(plain), plain.device
+        both = torch.cat([plain, edited])
+        angle, factor = torch.randn(2, count, device=device) * 2 * self.jitter
+        cos, sin = angle.cos() * factor.exp(), angle.sin() * factor.exp()
+        turn = torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2)
+        theta = torch.cat([turn, torch.randn(count, 2, 1, device=device) * self.jitter], 2).repeat(2, 1, 1)
+        grid = F.affine_grid(theta, list(both.shape), align_corners=False)
+        both = F.grid_sample(both, grid, padding_mode="reflection", align_corners=False)
+        noise = torch.randn_like(plain) * torch.rand(count, 1, 1, 1, device=device) * self.noise
+        side = self.network.config.resolution
+        out = self.network(
+            F.interpolate(both + noise.repeat(2, 1, 1, 1), (side, side), mode="bilinear", antialias=True)
+        )
+        before, after = F.normalize(out["person"].float(), dim=1).chunk(2)
+        return {
+            "emotion": F.cross_entropy(out["emotion"][count:].float(), self.labels[rows]),
+            "person": 1 - (before.detach() * after).sum(1).mean(),
+        }
+
+
+class ClipGuide(Guide):
+    """``emotion``: 1 - cosine of what changed in the picture and what changes in the text (Gal et al. 2022, arXiv
+    2108.00946, eq. 2), from "face" to the emotion's phrase ("smiling face"), as Asyrp is trained.
+
+    Args:
+        clip: Asyrp uses ViT-B/16.
+    """
+
+    def __init__(self, clip: Clip, emotions: Sequence[str]) -> None:
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("before", clip.text_embeddings(["face"] * len(emotions)), persistent=False)
+        phrases = [get(name).phrase for name in emotions]
+        self.register_buffer("after", clip.text_embeddings(phrases), persistent=False)
+
+    def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        first, second = (self.clip.image_embeddings(x.clamp(-1, 1)) for x in (plain, edited))
+        return {"emotion": 1 - directional_similarity(first, second, self.before[rows], self.after[rows]).mean()}

@@ -1,0 +1,224 @@
+"""Fitting shifts of h to an emotion, from unpaired pictures.
+
+In closed form: differences of the classes' mean h at every noise level (Haas et al. 2024, arXiv 2303.11073). By
+gradient: Asyrp's training (Kwon et al. 2023, arXiv 2210.10960, section 3.3). Along the edited way back, at every step,
+the predicted picture P_t has to show the emotion, says a guide, and stay near what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from emoedit import sampling
+from emoedit.backbones.ddpm import DDPMBackbone, down, up
+from emoedit.steering.boundaries import linear_svm, principal_axes
+from emoedit.steering.hspace import Directions, ShiftBlock
+from emoedit.training.data import CropSet
+from emoedit.training.guides import Guide
+from emoedit.training.vae import region_weights
+from emoedit.types import DataError, HState, Inversion
+
+
+def edited_timesteps(backbone: DDPMBackbone) -> tuple[int, ...]:
+    """The timesteps of the schedule at which h is shifted, ascending."""
+    return tuple(t for t in backbone.schedule.timesteps if t >= backbone.config.t_edit)
+
+
+@torch.no_grad()
+def mean_h(
+    backbone: DDPMBackbone, crops: CropSet, positions: np.ndarray, generator: torch.Generator, *, batch_size: int = 64
+) -> Tensor:
+    """Mean of h over crops and their mirror images, ``[T, Ch, r, r]`` at :func:`edited_timesteps`.
+
+    Noise is drawn, not inverted: the mean over noise is what is wanted, and one pass of the down path gives each level.
+    """
+    times = edited_timesteps(backbone)
+    total = torch.zeros(len(times), *backbone.h_shape, dtype=torch.float64)
+    for start in range(0, len(positions), batch_size):
+        part = positions[start : start + batch_size]
+        x = backbone.normalise(crops.pixels(part, backbone.crop.resolution).to(backbone.device))[0]
+        for k, t in enumerate(times):
+            a = float(backbone.alpha_bar[t])
+            noise = torch.randn(x.shape, generator=generator).to(x)
+            x_t = a**0.5 * (x.flip(-1) if k % 2 else x) + (1 - a) ** 0.5 * noise
+            total[k] += backbone.state(x_t, t).h.double().sum(0).cpu()
+    return total / len(positions)
+
+
+def learnable(directions: Directions) -> Directions:
+    """The same directions as parameters, for :class:`ShiftTask`."""
+    start = directions.directions
+    del directions._buffers["directions"]
+    directions.directions = nn.Parameter(start.clone())
+    return directions
+
+
+@dataclass(frozen=True)
+class ShiftLoss:
+    """What the parts of the loss count.
+
+    Args:
+        guide: name of a guide's loss -> weight.
+        near: weight of the absolute difference of P_t with and without the shift.
+        outside: of the same where no expression is, added to it there.
+    """
+
+    guide: Mapping[str, float] = field(default_factory=lambda: {"emotion": 1.0})
+    near: float = 3.0
+    outside: float = 0.0
+
+
+class ShiftTask(nn.Module):
+    """Asyrp's training, along the edited way back: every step's P_t is judged, and the next one starts where it led.
+
+    Args:
+        backbone, guide: frozen.
+        shifts: for each of the guide's emotions a :class:`ShiftBlock` or learnable :class:`Directions`; only these are
+            trained.
+    """
+
+    def __init__(
+        self, backbone: DDPMBackbone, guide: Guide, shifts: Sequence[ShiftBlock | Directions], loss: ShiftLoss
+    ) -> None:
+        super().__init__()
+        self.shifts, self.how = nn.ModuleList(shifts), loss
+        # Not registered: neither trained, nor averaged, nor saved with every checkpoint.
+        self.frozen = (backbone.eval().requires_grad_(False), guide.eval().requires_grad_(False))
+        inner = region_weights(backbone.crop.resolution)
+        self.register_buffer("outer", 1 - (inner / inner.max()).sqrt(), persistent=False)
+
+    def delta_h(self, rows: Tensor, state: HState) -> Tensor:
+        """The shift of each picture's emotion, ``[N, Ch, r, r]``."""
+        total = torch.zeros_like(state.h)
+        for number, shift in enumerate(self.shifts):
+            chosen = (rows == number).nonzero()[:, 0]
+            if len(chosen):
+                part = HState(state.x_t[chosen], state.t[chosen], state.h[chosen], state.temb[chosen])
+                total = total.index_add(0, chosen, shift(part).to(total).expand(-1, *total.shape[1:]))
+        return total
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``batch``: ``latent`` and ``lost`` of an exact inversion, ``mean`` and ``gain`` of its crops, ``target``
+        ``[N]`` number of the emotion each is to show."""
+        backbone, guide = self.frozen
+        rows, x, schedule, patch = batch["target"], batch["latent"], backbone.schedule, backbone.config.patch
+        parts: dict[str, list[Tensor]] = {}
+        for k in reversed(range(len(schedule))):
+            t, a_t = schedule.timesteps[k], schedule.alpha_bar[k]
+            if t < backbone.config.t_edit:
+                break
+            times = torch.full((len(x),), t, device=x.device)
+            with torch.no_grad():
+                h, skips, temb = down(backbone.unet, F.pixel_unshuffle(x, patch), times)
+                eps = F.pixel_shuffle(up(backbone.unet, h, skips, temb), patch).float()
+            shift = self.delta_h(rows, HState(x, times, h.float(), temb.float()))
+            shifted = F.pixel_shuffle(up(backbone.unet, h + shift.to(h.dtype), skips, temb), patch).float()
+            plain, edited = (sampling.predicted_x0(x, e, a_t) for e in (eps, shifted))
+            moved = (edited - plain).abs()
+            found = guide(*(p * batch["gain"] + batch["mean"] for p in (plain, edited)), rows)
+            for name, value in {**found, "near": moved.mean(), "outside": (moved * self.outer).mean()}.items():
+                parts.setdefault(name, []).append(value)
+            step = sampling.ddim_step(x, eps, a_t, schedule.below(k), eps_shifted=shifted) + batch["lost"][:, k]
+            x = step.detach()
+        means = {name: torch.stack(values).mean() for name, values in parts.items()}
+        weights = {**self.how.guide, "near": self.how.near, "outside": self.how.outside}
+        total = sum(weight * means[name] for name, weight in weights.items())
+        return {"loss": total, **{name: value.detach() for name, value in means.items()}}
+
+
+class SourceBatches:
+    """Inverted pictures, each with an emotion that it is to show.
+
+    Args:
+        inversion: of all sources, exact (:meth:`DDPMBackbone.invert`).
+        emotions: how many emotions there are to be fitted.
+        shown: ``[N]`` number of the emotion that each source shows itself, -1 for none of them; it is not asked for it.
+    """
+
+    def __init__(self, inversion: Inversion, emotions: int, shown: np.ndarray, *, batch_size: int, seed: int) -> None:
+        self.inversion, self.emotions, self.shown = inversion, emotions, shown
+        self.batch_size, self.seed = batch_size, seed
+
+    def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, step, process))
+        target = rng.integers(self.emotions, size=self.batch_size)
+        chosen = rng.integers(len(self.inversion), size=self.batch_size)
+        while (same := self.shown[chosen] == target).any():
+            chosen = np.where(same, rng.integers(len(self.inversion), size=self.batch_size), chosen)
+        extras = self.inversion.extras
+        return {
+            "target": torch.from_numpy(target),
+            "latent": self.inversion.latent[chosen],
+            **{name: extras[name][chosen].float() for name in ("lost", "mean", "gain")},
+        }
+
+
+def invert_crops(backbone: DDPMBackbone, crops: CropSet, positions: np.ndarray, *, batch_size: int = 32) -> Inversion:
+    """Exact inversions of many crops as one, what each step loses in half precision."""
+    latents: list[Tensor] = []
+    extras: dict[str, list[Tensor]] = {"lost": [], "mean": [], "gain": []}
+    parts: Sequence[np.ndarray] = np.array_split(positions, max(1, len(positions) // batch_size))
+    for part in tqdm(parts, desc="invert", leave=False):
+        found = backbone.invert(crops.pixels(part, backbone.crop.resolution).to(backbone.device))
+        latents.append(found.latent)
+        for name, values in extras.items():
+            values.append(found.extras[name].half() if name == "lost" else found.extras[name])
+    return Inversion(torch.cat(latents), {name: torch.cat(values) for name, values in extras.items()})
+
+
+@torch.no_grad()
+def path_h(backbone: DDPMBackbone, x: Tensor) -> Tensor:
+    """h along the inversion of pictures, ``[N, T, Ch, r, r]`` at :func:`edited_timesteps`.
+
+    Args:
+        x: ``[N, C, R, R]`` in [-1, 1].
+    """
+    times = set(edited_timesteps(backbone))
+    return torch.stack([state.h for state, _ in backbone.path(x) if int(state.t[0]) in times], 1)
+
+
+def principal_directions(h: Tensor, timesteps: Sequence[int], count: int) -> list[Directions]:
+    """The directions in which h varies most, over all timesteps together, without any label (Haas et al. 2024, section
+    4); each as long as one standard deviation.
+
+    Args:
+        h: ``[N, T, Ch, r, r]`` of :func:`path_h`.  timesteps: its T timesteps.  count: how many.
+
+    Raises:
+        DataError: fewer pictures than directions.
+    """
+    axes, deviations = principal_axes(h.flatten(1), count)
+    return [Directions(d * a.view(h.shape[1:]), timesteps) for a, d in zip(axes, deviations, strict=True)]
+
+
+def boundary_direction(h: Tensor, timesteps: Sequence[int], positive: Tensor, t: int) -> Directions:
+    """The way across the boundary between two classes at a single timestep, the mixing step; nothing at the others
+    (BoundaryDiffusion, Zhu et al. 2023, arXiv 2302.08357). As long as the classes' means lie apart across it.
+
+    Args:
+        h: ``[N, T, Ch, r, r]`` of :func:`path_h`.  timesteps: its T timesteps.
+        positive: ``[N]`` bool.  t: one of the timesteps.
+
+    Raises:
+        DataError: another timestep, or a class without pictures.
+    """
+    times = list(timesteps)
+    if t not in times:
+        raise DataError(f"timestep {t} is none of those that are edited: {', '.join(map(str, times))}")
+    k = times.index(t)
+    found = linear_svm(h[:, k].flatten(1), positive)
+    directions = torch.zeros(h.shape[1:])
+    directions[k] = found.gap * found.normal.view(h.shape[2:])
+    return Directions(directions, times)
+
+
+def averaged(directions: Directions) -> Directions:
+    """One direction for all timesteps, the mean over them (Asyrp's global delta h)."""
+    return Directions(directions.directions.mean(0, keepdim=True))

@@ -1,0 +1,202 @@
+"""Train the embedded DDIM U-Net, fit its shifts of h, write ``checkpoints/asyrp``.
+
+    python experiments/train_metrics.py network=coach data.root=/path/to/data stages=[prepare,train]   # who judges fits
+    python experiments/train_asyrp.py data.root=/path/to/data
+    python experiments/train_asyrp.py data.root=/path stages=[fit] steering.emotions=[happy] output=/tmp/happy   # one
+
+Stop it whenever you like; the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
+from emoedit.editors import Editor
+from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.steering.directions import mean_differences
+from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
+from emoedit.training.data import CropSet, MixtureBatches
+from emoedit.training.diffusion import DiffusionTask
+from emoedit.training.guides import RecogniserGuide
+from emoedit.training.hspace import (
+    ShiftLoss,
+    ShiftTask,
+    SourceBatches,
+    edited_timesteps,
+    invert_crops,
+    learnable,
+    mean_h,
+)
+from emoedit.training.loop import TrainerConfig, train
+from emoedit.training.prepare import prepare_config
+from emoedit.types import Edit
+
+LICENCE = "Apache-2.0; trained with FER-2013: research use"
+TRAINED_ON = ("train", "fit")
+
+
+def trainer_config(config: DictConfig) -> TrainerConfig:
+    known = {field.name for field in fields(TrainerConfig)}
+    return TrainerConfig(**{k: v for k, v in config.items() if k in known})
+
+
+def tiles(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of pictures ``[H, W, 1, R, R]`` in [-1, 1] as one ``[1, H R, W R]`` in [0, 1]."""
+    return (rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2) / 2 + 0.5).clamp(0, 1)
+
+
+def prepare_stage(config: DictConfig) -> None:
+    """Aligned crops of every data set, once."""
+    report = prepare_config(config.data)
+    print("kept", report["kept"], "dropped", report["dropped"])
+
+
+def train_stage(config: DictConfig) -> None:
+    """The U-Net; its averaged weights go to ``work``."""
+    task = DiffusionTask(DDPMConfig(**OmegaConf.to_container(config.backbone, resolve=True)))
+    trainer = trainer_config(config.trainer)
+    batches = MixtureBatches(
+        CropSet(config.data.crops),
+        config.trainer.shares,
+        batch_size=config.trainer.batch_size,
+        resolution=task.backbone.crop.resolution,
+        split=TRAINED_ON,
+        seed=trainer.seed,
+        balance=config.trainer.balance,
+    )
+
+    def preview(averaged: torch.nn.Module) -> torch.Tensor:
+        """Faces from noise."""
+        return tiles(averaged.backbone.sample(torch.Generator().manual_seed(0), 16).unflatten(0, (2, 8)))
+
+    averaged = train(task, batches, Path(config.work) / "unet", trainer, preview=preview)
+    # Rounded here, once: everything fitted and measured later sees the weights that are shipped, in half the space.
+    averaged.backbone.half().float().save_pretrained(Path(config.work) / "backbone")
+
+
+def load_backbone(config: DictConfig) -> DDPMBackbone:
+    """The trained U-Net, sampled as the configuration says now."""
+    backbone = DDPMBackbone.from_pretrained(Path(config.work) / "backbone")
+    return backbone.sampled(**{name: config.backbone[name] for name in ("steps", "t_last", "t_edit", "t_boost")})
+
+
+def load_coach(config: DictConfig) -> MeasuringNetwork:
+    network = MeasuringNetwork(NetworkConfig(**OmegaConf.to_container(config.coach.config, resolve=True)))
+    network.load_state_dict(torch.load(config.coach_weights, weights_only=True))
+    return network
+
+
+def choose(crops: CropSet, data: str, emotions: list[str], limit: int, splits: tuple[str, ...]) -> np.ndarray:
+    """Positions of at most ``limit`` crops, the same on every machine."""
+    wanted = (crops.column("data") == data) & np.isin(crops.column("emotion"), emotions)
+    chosen = np.flatnonzero(wanted & np.isin(crops.column("split"), splits))
+    return np.sort(np.random.default_rng(0).permutation(chosen)[:limit])
+
+
+def means_stage(config: DictConfig) -> None:
+    """Class means of h inside every data set; to ``work``."""
+    how = config.steering
+    backbone, crops = load_backbone(config).sampled(precision="bfloat16"), CropSet(config.data.crops)
+    sets: dict[str, Any] = {}
+    for name in how.trust:
+        counts, means = {}, {}
+        for emotion in ("neutral", *how.emotions):
+            chosen = choose(crops, name, [emotion], how.pictures, TRAINED_ON)
+            if len(chosen):
+                counts[emotion] = len(chosen)
+                means[emotion] = mean_h(backbone, crops, chosen, torch.Generator().manual_seed(0))
+        sets[name] = counts, means
+        print(name, counts, flush=True)
+    torch.save({"sets": sets, "timesteps": list(edited_timesteps(backbone))}, Path(config.work) / "means.pt")
+
+
+def fit_stage(config: DictConfig) -> None:
+    """Shifts that start from the mean differences and are led on by a recogniser; the finished folder."""
+    how = OmegaConf.to_container(config.steering, resolve=True)
+    backbone, crops = load_backbone(config), CropSet(config.data.crops)
+    means = torch.load(Path(config.work) / "means.pt", weights_only=True)
+    plain = mean_differences(means["sets"], how["emotions"], trust=how["trust"], min_count=how["min_count"])
+    emotions, shifts = list(how["emotions"]), []
+    for name, direction in zip(emotions, plain, strict=True):
+        shifts.append(learnable(Directions(how["start"][name] * direction.float(), means["timesteps"])))
+    if how["neutral"]:
+        # What leads to neutral depends on what the source shows, which a direction cannot see and a block can.
+        emotions.append("neutral")
+        shifts.append(ShiftBlock(backbone.h_shape[0], backbone.temb_dim))
+        torch.nn.init.normal_(shifts[-1].conv2.weight, std=1e-3)
+    shown = crops.column("emotion")
+    chosen = np.concatenate(
+        [
+            part
+            for name, limit in how["sources"].items()
+            for part in (
+                choose(crops, name, ["neutral"], limit, TRAINED_ON),
+                choose(crops, name, how["emotions"], limit // 4, TRAINED_ON),
+            )
+        ]
+    )
+    number = {name: k for k, name in enumerate(emotions)}
+    batches = SourceBatches(
+        invert_crops(backbone.sampled(precision="bfloat16"), crops, chosen),
+        len(emotions),
+        np.array([number.get(name, -1) for name in shown[chosen]]),
+        batch_size=how["batch_size"],
+        seed=0,
+    )
+    guide = RecogniserGuide(load_coach(config), emotions, **how["guide"])
+    held_out = [choose(crops, name, ["neutral"], n, ("test", "valid")) for name, n in how["shown"].items()]
+    x = crops.pixels(np.concatenate(held_out), backbone.crop.resolution)
+
+    def steering(task: ShiftTask) -> HSpace:
+        parts = [
+            shift if isinstance(shift, ShiftBlock) else Directions(shift.directions.detach(), shift.timesteps)
+            for shift in task.shifts
+        ]
+        return HSpace(emotions, parts, train_steps=backbone.steps)
+
+    def preview(averaged: ShiftTask) -> torch.Tensor:
+        """Held-out faces, and under them every emotion."""
+        editor, inversion = steering(averaged), backbone.invert(x)
+        rows = [backbone.decode(inversion, editor.control(backbone, inversion, [Edit(e)] * len(x))) for e in emotions]
+        return tiles(torch.stack([x, *rows]))
+
+    task = ShiftTask(backbone, guide, shifts, ShiftLoss(**how["loss"]))
+    work = Path(config.work) / ("fit_" + "_".join(emotions))
+    fitted = steering(train(task, batches, work, trainer_config(config.steering.trainer), preview=preview))
+    fitted.half().float()
+    editor = Editor(backbone, [fitted], name=config.name)
+    minutes = {
+        what: torch.load(folder / "state.pt", weights_only=True, mmap=True)["seconds"] / 60
+        for what, folder in (("unet", Path(config.work) / "unet"), ("fit", work))
+    }
+    facts = {
+        "steps of the U-Net's training": f"{config.trainer.steps:,} of {config.trainer.batch_size} pictures, "
+        f"{minutes['unet']:.0f} minutes on two CPU cores beside other work",
+        "steps of fitting": f"{config.steering.trainer.steps} of {how['batch_size']} pictures for {len(emotions)} "
+        f"emotions together, {minutes['fit']:.0f} minutes",
+        "pictures of the class means": {name: counts for name, (counts, _) in means["sets"].items()},
+        "pictures edited while fitting": len(chosen),
+    }
+    numbers = "\n".join(f"- {title}: {value}" for title, value in facts.items())
+    card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text().replace("{numbers}", numbers)
+    editor.save_pretrained(config.output, card=card, role="emotion editor (Asyrp: shifts of h)", licence=LICENCE)
+    print(numbers)
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train_asyrp")
+def main(config: DictConfig) -> None:
+    stages = {"prepare": prepare_stage, "train": train_stage, "means": means_stage, "fit": fit_stage}
+    for name in config.stages:
+        stages[name](config)
+
+
+if __name__ == "__main__":
+    main()
