@@ -150,7 +150,12 @@ def train(
                     "with a lower learning rate or precision=no"
                 )
             accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), config.clip)
+            norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
+            if config.precision != "fp16" and not math.isfinite(float(norm)):  # fp16's scaler leaves such steps out
+                raise DivergedError(
+                    f"the gradient is {float(norm)} at step {step}; the last good state is {state_file}: resume "
+                    "from it with a lower learning rate or precision=no"
+                )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             warm = step + 1 < 10 / (1 - config.ema)

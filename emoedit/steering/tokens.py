@@ -1,0 +1,249 @@
+"""Emotions as words of Stable Diffusion that were learned from pictures (textual inversion: Gal et al. 2022, arXiv
+2208.01618), and their files: diffusers' own, and those of Automatic1111's web interface.
+
+An edit moves the context in a straight line from the neutral prompt's to that of the prompt with the learned word.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from emoedit import hub
+from emoedit.backbones.base import Backbone
+from emoedit.backbones.ddpm_files import read_file
+from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
+from emoedit.backbones.stable_diffusion_text import encode, fill, versions, with_tokens
+from emoedit.pictures import write_atomic
+from emoedit.steering.base import Steering
+from emoedit.types import CheckpointError, Control, Edit, EditError, Inversion
+
+EMBEDDINGS = "learned_embeds.safetensors"  # diffusers' names
+OLD_EMBEDDINGS = "learned_embeds.bin"
+TEMPLATE = "a photo of a {} face"
+
+
+def token_of(emotion: str) -> str:
+    """The usual token for an emotion: ``<happy>``, ``<pleasantly-surprised>``."""
+    return f"<{_slug(emotion)}>"
+
+
+def _slug(emotion: str) -> str:
+    return re.sub(r"[^\w]+", "-", emotion.casefold()).strip("-") or "emotion"
+
+
+def write_embedding(path: str | os.PathLike[str], token: str, vectors: Tensor, *, overwrite: bool = False) -> None:
+    """Write a learned token as diffusers' ``load_textual_inversion`` reads it: whole or not at all.
+
+    Args:
+        vectors: ``[n, D]``.
+
+    Raises:
+        CheckpointError: vectors of another shape, or not finite.
+        OutputError: it exists and ``overwrite`` is not set, or cannot be written.
+    """
+    from safetensors.torch import save
+
+    _check(token, vectors)
+    data = save({token: vectors.detach().float().cpu().contiguous()}, {"format": "pt"})
+    write_atomic(path, lambda file: file.write(data), overwrite=overwrite)
+
+
+def read_embedding(path: str | os.PathLike[str]) -> tuple[str, Tensor]:
+    """A learned token and its vectors ``[n, D]``, float32.
+
+    Read are ``learned_embeds.safetensors`` and ``.bin`` of diffusers' script (one token -> vectors) and the embeddings
+    of Automatic1111: ``.pt`` (``string_to_param``) and ``.safetensors`` (``emb_params``, named by its file).
+
+    Args:
+        path: a file, or a folder with one of diffusers' names in it.
+
+    Raises:
+        CheckpointError: missing, damaged, of several tokens, or of another kind; no code in a file is run.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = path / (
+            EMBEDDINGS if (path / EMBEDDINGS).is_file() or not (path / OLD_EMBEDDINGS).is_file() else OLD_EMBEDDINGS
+        )
+    found = hub.read_weights(path) if path.suffix == ".safetensors" else read_file(path)
+    if isinstance(found, Mapping) and isinstance(found.get("string_to_param"), Mapping):
+        params, name = found["string_to_param"], found.get("name")
+        if len(params) != 1:
+            raise CheckpointError(f"{path} holds {len(params)} embeddings ({_listed(params)}); expected one")
+        token, vectors = name if isinstance(name, str) and name else path.stem, next(iter(params.values()))
+    elif isinstance(found, Mapping) and set(found) == {"emb_params"}:
+        token, vectors = path.stem, found["emb_params"]
+    elif isinstance(found, Mapping) and len(found) == 1:
+        token, vectors = next(iter(found.items()))
+    else:
+        what = f"{len(found)} keys ({_listed(found)})" if isinstance(found, Mapping) else f"a {type(found).__name__}"
+        raise CheckpointError(
+            f"{path} holds {what}; expected one token and its vectors: an embedding of diffusers or Automatic1111 for "
+            "Stable Diffusion 1.x or 2.x"
+        )
+    if not isinstance(token, str) or not isinstance(vectors, Tensor):
+        raise CheckpointError(f"{path} holds {token!r} -> {type(vectors).__name__}; expected a token and a tensor")
+    vectors = vectors.detach()
+    vectors = vectors[None] if vectors.ndim == 1 else vectors
+    _check(f"{path}: {token}", vectors)
+    return token, vectors.float()
+
+
+def _listed(found: Mapping[Any, Any]) -> str:
+    return ", ".join(map(str, list(found)[:4])) + (", …" if len(found) > 4 else "")
+
+
+def _check(name: str, vectors: Tensor) -> None:
+    if vectors.ndim != 2 or not vectors.numel() or not vectors.is_floating_point():
+        raise CheckpointError(
+            f"{name}: vectors are {vectors.dtype} {tuple(vectors.shape)}; expected floating point [n, D]"
+        )
+    if not bool(vectors.isfinite().all()):
+        raise CheckpointError(f"{name}: its vectors hold values that are not finite")
+
+
+class EmotionTokens(Steering):
+    """Context = neutral + sum of strength x gain x (context with the emotion's token - neutral).
+
+    The neutral context is the backbone's own, which pictures were inverted under; strength 0 is exactly that, and
+    strength 1 of one emotion the prompt with its token. Tokens are put into copies: the backbone's tokenizer and text
+    encoder stay as they are.
+
+    Args:
+        embeddings: emotion -> ``[n, D]``, the vectors of its token.
+        tokens: emotion -> token; default: :func:`token_of`.
+        template: the prompt, with ``{}`` where the token goes.
+        gain: ``[E]``: how many steps from neutral to token strength 1 is; default 1 each.
+
+    Raises:
+        CheckpointError: no emotion, vectors of other shapes or of several widths, two emotions with one token.
+        EditError: a template without the token.
+    """
+
+    def __init__(
+        self,
+        embeddings: Mapping[str, Tensor],
+        *,
+        tokens: Mapping[str, str] | None = None,
+        template: str = TEMPLATE,
+        gain: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.emotions = tuple(embeddings)
+        self.tokens = tuple((tokens or {}).get(name) or token_of(name) for name in self.emotions)
+        self.template = template
+        fill(template, "", 1)
+        for name, vectors in embeddings.items():
+            _check(name, vectors)
+        widths = {name: vectors.shape[1] for name, vectors in embeddings.items()}
+        if len(set(widths.values())) != 1:
+            raise CheckpointError(
+                f"vectors of {', '.join(f'{name} ({width} wide)' for name, width in widths.items()) or 'no emotion'}; "
+                "expected one emotion or more, all of one width"
+            )
+        if len(set(self.tokens)) != len(self.tokens):
+            raise CheckpointError(f"two emotions have the same token: {', '.join(self.tokens)}")
+        if unknown := sorted(set(tokens or {}) - set(embeddings)):
+            raise CheckpointError(f"tokens for {', '.join(unknown)}, of which there are no vectors")
+        gain = torch.ones(len(self.emotions)) if gain is None else gain.float()
+        if gain.shape != (len(self.emotions),) or not bool(gain.isfinite().all()):
+            raise CheckpointError(f"gains {gain.tolist()} for {len(self.emotions)} emotions; expected one number each")
+        self.vectors = nn.ParameterList(nn.Parameter(v.detach().float().clone()) for v in embeddings.values())
+        self.register_buffer("gain", gain)
+        self._contexts: tuple[Any, Tensor] | None = None
+
+    def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
+        """See :meth:`Steering.control`.
+
+        Raises:
+            CheckpointError: a backbone without text, vectors of another width than its text encoder's, or a token that
+                it knows already.
+            EditError: a prompt that is too long.
+        """
+        if not isinstance(backbone, StableDiffusionBackbone):
+            raise CheckpointError(f"{type(backbone).__name__} knows no text: learned tokens need a Stable Diffusion")
+        weights = self.weights(inversion, edits) * self.gain
+        neutral = backbone.context()
+        towards = self.contexts(backbone) - neutral
+        return Control(context=neutral + torch.einsum("ne,etd->ntd", weights.to(towards), towards))
+
+    @torch.no_grad()
+    def contexts(self, backbone: StableDiffusionBackbone) -> Tensor:
+        """Contexts of the prompts with each emotion's token, ``[E, T, D]``; kept while no weight changes.
+
+        Raises:
+            CheckpointError: vectors of another width than the text encoder's, or a token that exists already.
+            EditError: a prompt that is too long.
+        """
+        weights = [*backbone.text_encoder.parameters(), *self.vectors]
+        key = weakref.ref(backbone.text_encoder), versions(weights)
+        if self._contexts is None or self._contexts[0] != key:
+            embeddings = dict(zip(self.tokens, self.vectors, strict=True))
+            tokenizer, text_encoder = with_tokens(backbone.tokenizer, backbone.text_encoder, embeddings)
+            prompts = [fill(self.template, token, len(vectors)) for token, vectors in embeddings.items()]
+            self._contexts = key, encode(tokenizer, text_encoder, prompts)
+        return self._contexts[1]
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write ``config.json`` and for each emotion a folder with its ``learned_embeds.safetensors``, which
+        ``StableDiffusionPipeline.load_textual_inversion`` reads."""
+        names = [f"{n}-{_slug(emotion)}" for n, emotion in enumerate(self.emotions)]
+        config = {
+            "template": self.template,
+            "emotions": [
+                {"emotion": emotion, "folder": name, "gain": gain}
+                for emotion, name, gain in zip(self.emotions, names, self.gain.tolist(), strict=True)
+            ],
+        }
+        for name, token, vectors in zip(names, self.tokens, self.vectors, strict=True):
+            write_embedding(folder / name / EMBEDDINGS, token, vectors, overwrite=True)
+        (folder / hub.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Self:
+        path = folder / hub.CONFIG
+        config = hub.read_json(path)
+        try:
+            entries = config["emotions"]
+            files = {entry["emotion"]: folder / entry["folder"] for entry in entries}
+            gain = torch.tensor([float(entry["gain"]) for entry in entries])
+            template = str(config["template"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} lacks or garbles an entry: {error}") from error
+        try:
+            return cls.from_files(files, template=template, gain=gain)
+        except EditError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_files(
+        cls,
+        files: Mapping[str, str | os.PathLike[str]],
+        *,
+        tokens: Mapping[str, str] | None = None,
+        template: str = TEMPLATE,
+        gain: Tensor | None = None,
+    ) -> Self:
+        """Tokens that were learned anywhere (:func:`read_embedding`).
+
+        Args:
+            files: emotion -> file or folder.
+            tokens: emotion -> token, instead of the one in the file (for a name that exists already, say).
+
+        Raises:
+            CheckpointError: no such file, damaged, another kind.
+            EditError: a template without the token.
+        """
+        read = {emotion: read_embedding(path) for emotion, path in files.items()}
+        named = {emotion: token for emotion, (token, _) in read.items()} | dict(tokens or {})
+        vectors = {emotion: found for emotion, (_, found) in read.items()}
+        return cls(vectors, tokens=named, template=template, gain=gain).eval()
