@@ -583,7 +583,8 @@ def test_boosting_draws_the_same_noise_for_an_edit_and_its_reconstruction():
 def test_light_is_taken_out_and_put_back():
     backbone, x = tiny(std=0.45), smooth() * 0.5
     one, other = backbone.invert(x), backbone.invert(0.4 * x - 0.3)
-    torch.testing.assert_close(one.latent, other.latent, atol=1e-4, rtol=0)
+    # Rounding grows along the inversion: 1.05e-4 on two threads. Light that stayed in would be a tenth.
+    torch.testing.assert_close(one.latent, other.latent, atol=1e-3, rtol=0)
     for control in (Control(), Control(context=backbone.context("a happy face"))):
         dimmed = 0.4 * backbone.decode(one, control) - 0.3
         torch.testing.assert_close(dimmed, backbone.decode(other, control), atol=2e-3, rtol=0)
