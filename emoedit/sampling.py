@@ -8,16 +8,22 @@ The model is a function ``eps_at(x_t, t)``; where a sampler edits, it gives the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from emoedit.types import EditError
 
 EpsAt = Callable[[Tensor, int], Tensor]
 ShiftedEpsAt = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]  # the noise; the shifted noise, None for no edit
+
+
+SAME, OTHER = 0.10, 0.22  # distances below which a place counts as unchanged, and above which it is another picture
 
 
 def alpha_bar(betas: Tensor) -> Tensor:
@@ -148,6 +154,7 @@ def decode(
     *,
     lost: Tensor | None = None,
     t_boost: int = 0,
+    changed: Callable[[Tensor], Tensor] | None = None,
     noise: Callable[[], Tensor] | None = None,
     callback: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -158,19 +165,51 @@ def decode(
         lost: of :func:`exact_inversion`, for a source that is reproduced exactly.
         t_boost: quality boosting: at timesteps below it noise is drawn (eta = 1), and ``lost``, which belongs to the
             path without noise, is left out.
+        changed: where noise is drawn: given P_t of the first boosted step, ``[N, 1, R, R]`` in [0, 1]; where it is 0
+            the way without noise goes on. Default: everywhere.
         noise: draws ``[N, C, R, R]`` standard normal values; needed if ``t_boost`` is above 0.
         callback: called with (steps done, steps in all).
     """
+    where = None
     for k in reversed(range(len(schedule))):
         t, a_t, a_next = schedule.timesteps[k], schedule.alpha_bar[k], schedule.below(k)
         eps, eps_shifted = eps_at(x, t)
-        boosted = t < t_boost
-        x = ddim_step(x, eps, a_t, a_next, eps_shifted=eps_shifted, noise=noise() if boosted else None)
-        if lost is not None and not boosted:
-            x = x + lost[:, k]
+        step = partial(ddim_step, x, eps, a_t, a_next, eps_shifted=eps_shifted)
+        if t >= t_boost or changed is not None:
+            onward = step() if lost is None else step() + lost[:, k]
+        if t < t_boost and changed is None:
+            onward = step(noise=noise())
+        elif t < t_boost:
+            if where is None:
+                where = changed(predicted_x0(x, eps if eps_shifted is None else eps_shifted, a_t))
+            onward = onward.lerp(step(noise=noise()), where)
+        x = onward
         if callback is not None:
             callback(len(schedule) - k, len(schedule))
     return x
+
+
+def changed_where(predicted: Tensor, source: Tensor) -> Tensor:
+    """Where a picture in the making leaves its source, ``[N, 1, R, R]`` from 0 (not at all) to 1, with soft rims.
+
+    What P_t shows early on are coarse forms, so both are compared through a Gaussian of 1/48 of the side.
+
+    Args:
+        predicted, source: ``[N, C, R, R]``, P_t of the edit and of the source at the same timestep, at the contrast the
+            model works at (a face's deviation is about .45).
+    """
+    side = predicted.shape[-1]
+    apart = (blurred(predicted, side / 48) - blurred(source, side / 48)).abs().mean(1, keepdim=True)
+    return blurred(((blurred(apart, side / 32) - SAME) / (OTHER - SAME)).clamp(0, 1), side / 48)
+
+
+def blurred(x: Tensor, sigma: float) -> Tensor:
+    """``[N, C, R, R]`` through a Gaussian of ``sigma`` pixels, mirrored at the rim."""
+    reach = min(math.ceil(3 * sigma), x.shape[-1] - 1)
+    kernel = torch.exp(-(torch.arange(-reach, reach + 1, device=x.device) / sigma).square() / 2).to(x)
+    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
+    padded = F.pad(x, [reach] * 4, mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel, groups=x.shape[1]), kernel.mT, groups=x.shape[1])
 
 
 def picture_noise(seeds: Tensor, shape: Sequence[int], device: torch.device) -> Callable[[], Tensor]:

@@ -422,6 +422,19 @@ def test_nan_of_bfloat16_steps_up_and_is_logged(caplog):
         backbone.invert(x)
 
 
+def test_boosting_what_changes_keeps_the_source_and_redraws_the_edit(backbone):
+    x, local = smooth(), backbone.sampled(t_boost=300, boost="changed")
+    inversion = local.invert(x, generator=torch.Generator().manual_seed(7))
+    torch.testing.assert_close(local.decode(inversion), x, atol=1e-5, rtol=0)  # nothing is drawn where nothing changes
+    none = Control(delta_h=lambda state: torch.zeros_like(state.h))
+    torch.testing.assert_close(local.decode(inversion, none), x, atol=2e-4, rtol=0)
+    strong = Control(delta_h=lambda state: 4 * push(state))
+    other = local.invert(x, generator=torch.Generator().manual_seed(8))
+    plain = backbone.decode(backbone.invert(x), strong)
+    assert float((local.decode(inversion, strong) - plain).abs().max()) > 1e-3
+    assert float((local.decode(inversion, strong) - local.decode(other, strong)).abs().max()) > 1e-3
+
+
 def test_a_strength_beyond_numbers_is_an_error(backbone):
     inversion = backbone.invert(smooth(1))
     with pytest.raises(EditError, match="strength"):
@@ -441,6 +454,8 @@ def test_settings_outside_the_schedule_are_refused(backbone):
         ({"steps": 20, "t_last": 9, "t_edit": 5}, "20 steps"),
         ({"t_last": 1000}, "0 to 999"),
         ({"precision": "float16"}, "bfloat16"),
+        ({"boost": "mouth"}, "everywhere or changed"),
+        ({"boost": "changed", "t_boost": 300, "exact": False}, "needs exact"),
         ({"steps": "40"}, "whole number"),
     ):
         with pytest.raises(EditError, match=match):

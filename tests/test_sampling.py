@@ -225,3 +225,43 @@ def test_the_ends_of_editing_are_read_off_distance_curves():
     assert sampling.first_reaching((750, 0, 500), (1.3, 0.1, 0.35), 0.35) == 500  # in any order
     with pytest.raises(EditError, match=r"largest value is 1\.3"):
         sampling.first_reaching(timesteps, distances, 2)
+
+
+def test_noise_where_something_changes_leaves_the_rest_on_its_path():
+    x, schedule = pictures(), sampling.make_schedule(ALPHAS, 10)
+    latent, lost = sampling.exact_inversion(sampling.inversion_path(bent_eps_at, x, schedule), schedule)
+    where = torch.zeros(len(x), 1, 8, 8).double()
+    where[..., 5:] = 1
+    seen = []
+
+    def changed(predicted):
+        seen.append(predicted)
+        return where
+
+    def noise():
+        return sampling.picture_noise(torch.tensor([1, 2]), (1, 8, 8), x.device)
+
+    model, settings = unshifted(bent_eps_at), {"lost": lost, "t_boost": 300}
+    out = sampling.decode(model, latent, schedule, noise=noise(), changed=changed, **settings)
+    everywhere = sampling.decode(model, latent, schedule, noise=noise(), changed=lambda p: where * 0 + 1, **settings)
+    plain = sampling.decode(model, latent, schedule, noise=noise(), **settings)
+    assert len(seen) == 1 and seen[0].shape == x.shape  # asked once, when noise begins
+    torch.testing.assert_close(everywhere, plain)
+    error = (out - x).abs().amax((0, 1, 2))
+    assert float(error[:5].max()) < 1e-9  # this model looks at every pixel alone: nothing drawn reaches the others
+    assert float(error[5:].min()) > 1e-3
+
+
+def test_a_new_mouth_counts_as_changed_and_a_shade_does_not():
+    source = torch.zeros(1, 1, 96, 96)
+    source[..., 60:64, 30:66] = -0.8
+    opened, shaded = source.clone(), source.clone()
+    opened[..., 60:74, 34:62] = -1.2
+    shaded[..., :48, :] += 0.08
+    where = sampling.changed_where(opened, source)
+    assert where.shape == (1, 1, 96, 96)
+    assert float(where[0, 0, 69, 48]) > 0.95 and float(where[0, 0, :40].max()) == 0
+    assert float(sampling.changed_where(shaded, source).max()) == 0
+    # The same picture at another size has its change at the same place.
+    twice = sampling.changed_where(*(torch.nn.functional.interpolate(v, scale_factor=2) for v in (opened, source)))
+    torch.testing.assert_close(twice[..., ::2, ::2], where, atol=0.08, rtol=0)

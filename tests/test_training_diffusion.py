@@ -110,7 +110,8 @@ def test_mean_h_is_the_mean_over_pictures_mirror_images_and_noise(crops):
         for k, t in enumerate(times):
             a = float(backbone.alpha_bar[t])
             noise = torch.randn(x.shape, generator=generator)
-            x_t = a**0.5 * (x.flip(-1) if k % 2 else x) + (1 - a) ** 0.5 * noise
+            seen = torch.stack([face if (n + k) % 2 else face.flip(-1) for n, face in enumerate(x)])
+            x_t = a**0.5 * seen + (1 - a) ** 0.5 * noise
             total[k] += backbone.state(x_t, t).h.double().sum(0)
     torch.testing.assert_close(found, total / 5)
 

@@ -14,9 +14,9 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from emoedit import hub, sampling
 from emoedit.backbones import ddpm_files
 from emoedit.backbones.base import Backbone, Callback
+from emoedit.backbones.ddpm_config import SAMPLING, DDPMConfig, check_unet, known_noise, read_betas, read_config
 from emoedit.backbones.vae import MIN_STD, face_oval
 from emoedit.faces.align import CropSpec
 from emoedit.types import CheckpointError, Control, EditError, HState, ImageError, Inversion
@@ -40,49 +41,6 @@ PIPELINE = {
     "scheduler": ["diffusers", "DDIMScheduler"],
     "unet": ["diffusers", "UNet2DModel"],
 }
-SAMPLING = ("steps", "t_last", "t_edit", "t_boost", "symmetric", "exact", "precision")
-LINEAR = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
-
-
-@dataclass(frozen=True)
-class DDPMConfig:
-    """The architecture, the crop, and how it is sampled. Defaults of the crop and of sampling are those of CelebA-HQ at
-    256 pixels in Asyrp's paper.
-
-    Args:
-        unet: arguments of ``UNet2DModel``; ``sample_size`` is the side of the crop, ``in_channels`` 1 (luminance) or 3
-            (see ``patch``).
-        scheduler: which noise it was trained with: ``num_train_timesteps`` and ``beta_schedule``, ``beta_start`` and
-            ``beta_end`` or ``trained_betas``, as in diffusers' ``scheduler_config.json``.
-        patch: side of the squares of pixels that the U-Net sees as channels (pixel unshuffle), so that a small net's
-            convolutions reach further: ``sample_size`` is then the crop's side / ``patch``, ``in_channels`` times its
-            square.
-        crop_style, crop_scale, crop_down: the alignment (:class:`emoedit.faces.align.CropSpec`).
-        mean, std: what mean and contrast inside the face every crop is brought to before inversion (undone after
-            decoding), in [-1, 1]; ``std`` None leaves crops as they are.
-        steps: of inversion and of decoding, spread over the timesteps 0 to ``t_last`` (default: all the model knows).
-        t_edit: h is shifted at timesteps from here up.
-        t_boost: noise is drawn at timesteps below this (quality boosting); 0 for none.
-        symmetric: shift P_t and D_t alike, in one pass of the up path (:func:`emoedit.sampling.symmetric_gain`).
-        exact: the reconstruction is the source (:func:`emoedit.sampling.exact_inversion`).
-        precision: of the U-Net's passes. Where bfloat16 gives NaN a step is repeated in float32, and that is logged.
-    """
-
-    unet: dict[str, Any]
-    scheduler: dict[str, Any] = field(default_factory=lambda: dict(LINEAR))
-    patch: int = 1
-    crop_style: Literal["ffhq", "stable"] = "ffhq"
-    crop_scale: float = 1.0
-    crop_down: float = 0.0
-    mean: float = 0.0
-    std: float | None = None
-    steps: int = 40
-    t_last: int | None = None
-    t_edit: int = 513
-    t_boost: int = 167
-    symmetric: bool = False
-    exact: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 def down(unet: UNet2DModel, x: Tensor, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
@@ -119,8 +77,8 @@ class DDPMBackbone(Backbone):
 
     ``latent`` is x_T, ``[N, C, R, R]``. ``extras``: ``mean`` and ``gain`` of each crop; ``seed`` of its noise; and if
     the inversion is exact ``lost`` ``[N, steps, C, R, R]`` (what every step back loses), ``kept`` (the last x_t before
-    noise is drawn: without quality boosting the crop itself) and ``made_for`` (what has to be the same when it is
-    decoded).
+    noise is drawn everywhere: else the crop itself), ``made_for`` (what has to be the same when it is decoded), and if
+    noise is drawn where something changes ``foreseen`` (the source's P_t where that begins).
 
     Args:
         config: see :class:`DDPMConfig`.
@@ -135,11 +93,11 @@ class DDPMBackbone(Backbone):
 
     def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
         super().__init__()
-        resolution = _check_unet(config.unet, config.patch)
+        resolution = check_unet(config.unet, config.patch)
         self.unet = _new_unet(config.unet) if unet is None else unet
         self.crop = CropSpec(resolution, config.crop_style, config.crop_scale, config.crop_down)
         self.channels = config.unet.get("in_channels", 3) // config.patch**2
-        self.alpha_bar = sampling.alpha_bar(_betas(config.scheduler))
+        self.alpha_bar = sampling.alpha_bar(read_betas(config.scheduler))
         self.register_buffer("oval", face_oval(resolution), persistent=False)
         self.unet.to(memory_format=torch.channels_last)
         self._low: tuple[Any, UNet2DModel] | None = None
@@ -154,8 +112,11 @@ class DDPMBackbone(Backbone):
         for name in ("t_edit", "t_boost"):
             if not 0 <= getattr(config, name) <= last:
                 raise EditError(f"{name} is {getattr(config, name)}, outside the schedule's timesteps 0 to {last}")
-        if config.precision not in ("float32", "bfloat16"):
-            raise EditError(f"precision must be float32 or bfloat16, not {config.precision!r}")
+        for name, known in (("precision", ("float32", "bfloat16")), ("boost", ("everywhere", "changed"))):
+            if getattr(config, name) not in known:
+                raise EditError(f"{name} must be {' or '.join(known)}, not {getattr(config, name)!r}")
+        if config.boost == "changed" and config.t_boost and not config.exact:
+            raise EditError("boost='changed' keeps to the source's path where nothing changes, which needs exact=True")
         self.config = config
 
     def sampled(self, **changes: Any) -> Self:
@@ -339,14 +300,17 @@ class DDPMBackbone(Backbone):
         self._check(x)
         start, mean, gain = self.normalise(x)
         eps_at = self.eps_at()
-        kept, boosted = start, self._boosted()
+        kept, foreseen = start, start
+        everywhere, drawn = self._noisy_steps("everywhere"), self._noisy_steps("changed")
 
         def walk() -> Iterator[tuple[Tensor, Tensor]]:
-            nonlocal kept
+            nonlocal kept, foreseen
             found = sampling.inversion_path(lambda x_t, t: eps_at(x_t, t)[0], start, self.schedule)
             for k, (x_t, eps) in enumerate(found):
-                if k == boosted - 1:
+                if k == everywhere - 1:
                     kept = x_t
+                if k == drawn - 1:
+                    foreseen = sampling.predicted_x0(x_t, eps, self.schedule.alpha_bar[k])
                 if callback is not None:
                     callback(k + 1, self.steps)
                 yield x_t, eps
@@ -359,14 +323,16 @@ class DDPMBackbone(Backbone):
             ((latent, _),) = deque(walk(), maxlen=1)
             return Inversion(latent, extras)
         latent, lost = sampling.exact_inversion(walk(), self.schedule)
-        return Inversion(latent, {**extras, "lost": lost, "kept": kept, "made_for": self._made_for(x)})
+        extras |= {"lost": lost, "kept": kept, "made_for": self._made_for(x)}
+        return Inversion(latent, {**extras, "foreseen": foreseen} if drawn else extras)
 
-    def _boosted(self) -> int:
-        """How many steps draw noise."""
-        return sum(t < self.config.t_boost for t in self.schedule.timesteps)
+    def _noisy_steps(self, boost: str) -> int:
+        """How many steps draw noise, if this is the way they do it."""
+        return sum(t < self.config.t_boost for t in self.schedule.timesteps) if boost == self.config.boost else 0
 
     def _made_for(self, like: Tensor) -> Tensor:
-        made_for = [self.steps, self.schedule.timesteps[-1], self.config.t_boost]
+        drawn = [self._noisy_steps(boost) for boost in ("everywhere", "changed")]
+        made_for = [self.steps, self.schedule.timesteps[-1], *drawn]
         return torch.tensor([made_for] * len(like), device=like.device)
 
     @torch.no_grad()
@@ -387,14 +353,15 @@ class DDPMBackbone(Backbone):
         lost = extras.get("lost")
         if lost is not None and not torch.equal(extras["made_for"], self._made_for(inversion.latent)):
             raise EditError(
-                f"this inversion was made for (steps, last timestep, t_boost) = {extras['made_for'][0].tolist()}, but "
-                f"the backbone now takes {self._made_for(inversion.latent)[0].tolist()}: invert again"
+                "this inversion was made for (steps, last timestep, steps of noise everywhere, steps of noise where "
+                f"something changes) = {extras['made_for'][0].tolist()}, but the backbone now takes "
+                f"{self._made_for(inversion.latent)[0].tolist()}: invert again"
             )
         x, schedule = inversion.latent, self.schedule
         if control.shift is not None:
             x = x + control.shift
         elif control.delta_h is None and lost is not None:
-            boosted = self._boosted()
+            boosted = self._noisy_steps("everywhere")
             schedule = sampling.Schedule(schedule.timesteps[:boosted], schedule.alpha_bar[:boosted])
             x, lost = extras["kept"], lost[:, :boosted]
             if callback is not None and not boosted:
@@ -405,6 +372,7 @@ class DDPMBackbone(Backbone):
             schedule,
             lost=lost,
             t_boost=self.config.t_boost,
+            changed=(lambda p: sampling.changed_where(p, extras["foreseen"])) if "foreseen" in extras else None,
             noise=sampling.picture_noise(extras["seed"], x.shape[1:], x.device),
             callback=callback,
         )
@@ -421,7 +389,7 @@ class DDPMBackbone(Backbone):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return cls(_read_config(config))
+        return cls(read_config(config))
 
     def save_pretrained(self, folder: Path) -> None:
         """Write diffusers' layout (``unet/``, ``scheduler/``, ``model_index.json``) and beside it ``config.json``."""
@@ -459,7 +427,7 @@ class DDPMBackbone(Backbone):
             **(hub.read_json(folder / hub.CONFIG) if part != folder and (folder / hub.CONFIG).is_file() else {}),
             **settings,
             "unet": {name: value for name, value in unet.items() if not name.startswith("_")},
-            "scheduler": _known(hub.read_json(below if below.is_file() else folder / SCHEDULER), folder),
+            "scheduler": known_noise(hub.read_json(below if below.is_file() else folder / SCHEDULER), folder),
         }
         weights = part / hub.WEIGHTS
         old = weights.with_suffix(".bin")
@@ -501,8 +469,8 @@ class DDPMBackbone(Backbone):
 
     @classmethod
     def _loaded(cls, config: dict[str, Any], state: dict[str, Tensor], path: Path) -> Self:
-        checked = _read_config(config)
-        _check_unet(checked.unet, checked.patch)
+        checked = read_config(config)
+        check_unet(checked.unet, checked.patch)
         with torch.device("meta"):  # a hundred million random numbers would be drawn for nothing
             unet = _new_unet(checked.unet)
         hub.check_state(unet.state_dict(), state, path)
@@ -520,66 +488,6 @@ def _channels_first(norm: nn.GroupNorm, inputs: tuple[Tensor]) -> Tensor:
 
 def _finite(found: Sequence[Tensor | None]) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in found if tensor is not None)
-
-
-def _read_config(config: dict[str, Any]) -> DDPMConfig:
-    try:
-        return DDPMConfig(**config)
-    except TypeError as error:
-        raise CheckpointError(f"not a configuration of this DDPM: {error}") from error
-
-
-def _known(scheduler: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The entries of a ``scheduler_config.json`` that say which noise a model was trained with."""
-    if scheduler.get("prediction_type", "epsilon") != "epsilon" or scheduler.get("rescale_betas_zero_snr"):
-        raise CheckpointError(
-            f"{folder}: a model that predicts {scheduler.get('prediction_type', 'epsilon')!r}"
-            f"{' of betas rescaled to no signal at all' if scheduler.get('rescale_betas_zero_snr') else ''}; expected "
-            "'epsilon' (the noise)"
-        )
-    return {name: scheduler[name] for name in (*LINEAR, "trained_betas") if scheduler.get(name) is not None}
-
-
-def _betas(scheduler: dict[str, Any]) -> Tensor:
-    from diffusers import DDIMScheduler
-
-    try:
-        betas = DDIMScheduler(**scheduler).betas
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise CheckpointError(f"not a schedule of noise: {error}") from error
-    if not bool(((betas > 0) & (betas < 1)).all()):
-        raise CheckpointError(f"betas lie between 0 and 1; found {betas.min():.4g} to {betas.max():.4g}")
-    return betas
-
-
-def _check_unet(config: dict[str, Any], patch: int = 1) -> int:
-    """The side of the crops, of a U-Net that :func:`down` and :func:`up` run as ``UNet2DModel.forward`` does."""
-    side = config.get("sample_size")
-    if isinstance(side, list | tuple) and len(set(side)) == 1:
-        side = side[0]
-    channels = config.get("in_channels", 3), config.get("out_channels", 3)
-    widths = config.get("block_out_channels")
-    levels = len(widths) if isinstance(widths, list | tuple) else 0
-    kinds = [str(kind) for name in ("down_block_types", "up_block_types") for kind in config.get(name) or ()]
-    faults = []
-    if not isinstance(side, int) or not levels or side % 2 ** (levels - 1):
-        faults.append(f"sample_size {side!r} with {levels} levels (expected a multiple of {2 ** max(levels - 1, 0)})")
-    if not isinstance(patch, int) or patch < 1:
-        raise CheckpointError(f"patch must be a whole number above 0, found {patch!r}")
-    if channels not in ((patch**2, patch**2), (3 * patch**2, 3 * patch**2)):
-        expected = " or ".join(str(c * patch**2) for c in (1, 3))
-        faults.append(f"{channels[0]} channels in and {channels[1]} out (expected {expected}, as many out as in)")
-    if config.get("time_embedding_type", "positional") != "positional":
-        faults.append(f"time_embedding_type {config['time_embedding_type']!r} (expected 'positional')")
-    if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
-        faults.append("class conditioning (expected none)")
-    if config.get("mid_block_type", "UNetMidBlock2D") != "UNetMidBlock2D":
-        faults.append(f"mid_block_type {config['mid_block_type']!r} (expected 'UNetMidBlock2D': h is its output)")
-    if any(kind.startswith(("Skip", "AttnSkip")) for kind in kinds):
-        faults.append(f"blocks with a second path for the picture ({', '.join(sorted(set(kinds)))})")
-    if faults:
-        raise CheckpointError(f"this U-Net cannot be used: {'; '.join(faults)}")
-    return side * patch
 
 
 def _new_unet(config: dict[str, Any]) -> UNet2DModel:

@@ -35,7 +35,7 @@ def edited_timesteps(backbone: DDPMBackbone) -> tuple[int, ...]:
 def mean_h(
     backbone: DDPMBackbone, crops: CropSet, positions: np.ndarray, generator: torch.Generator, *, batch_size: int = 64
 ) -> Tensor:
-    """Mean of h over crops and their mirror images, ``[T, Ch, r, r]`` at :func:`edited_timesteps`.
+    """Mean of h over crops, every other one mirrored, ``[T, Ch, r, r]`` at :func:`edited_timesteps`.
 
     Noise is drawn, not inverted: the mean over noise is what is wanted, and one pass of the down path gives each level.
     """
@@ -47,7 +47,9 @@ def mean_h(
         for k, t in enumerate(times):
             a = float(backbone.alpha_bar[t])
             noise = torch.randn(x.shape, generator=generator).to(x)
-            x_t = a**0.5 * (x.flip(-1) if k % 2 else x) + (1 - a) ** 0.5 * noise
+            mirrored = (torch.arange(len(x), device=x.device) + k) % 2 == 0  # at the next timestep the others are
+            seen = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+            x_t = a**0.5 * seen + (1 - a) ** 0.5 * noise
             total[k] += backbone.state(x_t, t).h.double().sum(0).cpu()
     return total / len(positions)
 
