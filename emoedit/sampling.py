@@ -23,7 +23,7 @@ EpsAt = Callable[[Tensor, int], Tensor]
 ShiftedEpsAt = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]  # the noise; the shifted noise, None for no edit
 
 
-SAME, OTHER = 0.10, 0.22  # distances below which a place counts as unchanged, and above which it is another picture
+SAME, OTHER = 0.08, 0.18  # distances below which a place counts as unchanged, and above which it is another picture
 
 
 def alpha_bar(betas: Tensor) -> Tensor:

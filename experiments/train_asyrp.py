@@ -9,7 +9,6 @@ Stop it whenever you like; the same command goes on where it stopped.
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
 from emoedit.editors import Editor
+from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
 from emoedit.steering.directions import mean_differences
 from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
@@ -37,6 +37,7 @@ from emoedit.training.hspace import (
     mean_h,
 )
 from emoedit.training.loop import TrainerConfig, train
+from emoedit.training.matching import Readings, most_alike, mouth_opening, read_crops
 from emoedit.training.prepare import prepare_config
 from emoedit.types import Edit
 
@@ -84,10 +85,11 @@ def train_stage(config: DictConfig) -> None:
 
 
 def load_backbone(config: DictConfig) -> DDPMBackbone:
-    """The trained U-Net, sampled as the configuration says now."""
+    """The trained U-Net, sampled as the configuration says now, and shifted as far down as shifts are fitted."""
     backbone = DDPMBackbone.from_pretrained(Path(config.work) / "backbone")
     settings = ("steps", "t_last", "t_edit", "t_boost", "boost")
-    return backbone.sampled(**{name: config.backbone[name] for name in settings})
+    sampled = {name: config.backbone[name] for name in settings}
+    return backbone.sampled(**{**sampled, "t_edit": config.steering.t_edit})
 
 
 def load_coach(config: DictConfig) -> MeasuringNetwork:
@@ -103,31 +105,34 @@ def choose(crops: CropSet, data: str, emotions: list[str], limit: int, splits: t
     return np.sort(np.random.default_rng(0).permutation(chosen)[:limit])
 
 
-@torch.no_grad()
-def surest(crops: CropSet, coach: MeasuringNetwork, positions: np.ndarray, emotion: str, share: float) -> np.ndarray:
-    """The part of these crops in which the coach reads their label most clearly: labels err, and faint expressions
-    make a short direction that takes a large gain, and with it noise."""
-    column, side = coach.config.emotions.index(emotion), coach.config.resolution
-    parts = np.array_split(positions, max(1, len(positions) // 128))
-    scores = torch.cat([coach(crops.pixels(part, side))["emotion"].softmax(1)[:, column] for part in parts])
-    return np.sort(positions[scores.argsort(descending=True).numpy()[: math.ceil(share * len(positions))]])
-
-
 def means_stage(config: DictConfig) -> None:
-    """Class means of h inside every data set; to ``work``."""
+    """Differences of mean h between an emotion and the neutral pictures most like its own, inside every data set."""
     how = config.steering
     backbone, crops = load_backbone(config).sampled(precision="bfloat16"), CropSet(config.data.crops)
-    coach = load_coach(config).eval()
+    coach, landmarks = load_coach(config).eval(), EmbeddedNetwork.load("landmarks").network
+    column = {name: number for number, name in enumerate(coach.config.emotions)}
+
+    def agreed(name: str, emotion: str, limit: int) -> Readings:
+        """Pictures in which the coach reads their label too, since labels err; or all where somebody posed for them."""
+        chosen = choose(crops, name, [emotion], limit, TRAINED_ON)
+        if emotion in how.closed and len(chosen):
+            chosen = chosen[mouth_opening(landmarks, crops, chosen) <= how.closed[emotion]]
+        found = read_crops(coach, crops, chosen)
+        return found if name in how.posed else found[np.flatnonzero(found.scores.argmax(1) == column[emotion])]
+
     sets: dict[str, Any] = {}
     for name in how.trust:
-        counts, means = {}, {}
-        for emotion in ("neutral", *how.emotions):
-            chosen = choose(crops, name, [emotion], math.ceil(how.pictures / how.surest), TRAINED_ON)
-            if len(chosen):
-                chosen = surest(crops, coach, chosen, emotion, how.surest)
-                counts[emotion] = len(chosen)
-                means[emotion] = mean_h(backbone, crops, chosen, torch.Generator().manual_seed(0))
-        sets[name] = counts, means
+        neutral = agreed(name, "neutral", how.neutral_pictures)
+        counts, differences = {"neutral": len(neutral.positions)}, {"neutral": torch.tensor(0.0)}
+        for emotion in how.emotions:
+            found = agreed(name, emotion, 4 * how.pictures)[: how.pictures]
+            if len(found.positions) >= how.min_count:
+                counts[emotion] = len(found.positions)
+                pairs = found.positions, neutral.positions[most_alike(found, neutral)]
+                # The same noise for both of a pair: what it does to h cancels.
+                shown, matched = (mean_h(backbone, crops, p, torch.Generator().manual_seed(0)) for p in pairs)
+                differences[emotion] = shown - matched
+        sets[name] = counts, differences
         print(name, counts, flush=True)
     torch.save({"sets": sets, "timesteps": list(edited_timesteps(backbone))}, Path(config.work) / "means.pt")
 
@@ -141,6 +146,7 @@ def fit_stage(config: DictConfig) -> None:
     emotions, shifts = list(how["emotions"]), []
     for name, direction in zip(emotions, plain, strict=True):
         shifts.append(learnable(Directions(how["start"][name] * direction.float(), means["timesteps"])))
+    starts = [shift.directions.detach().clone() for shift in shifts]
     if how["neutral"]:
         # What leads to neutral depends on what the source shows, which a direction cannot see and a block can.
         emotions.append("neutral")
@@ -170,11 +176,14 @@ def fit_stage(config: DictConfig) -> None:
     x = crops.pixels(np.concatenate(held_out), backbone.crop.resolution)
 
     def steering(task: ShiftTask) -> HSpace:
-        parts = [
-            shift if isinstance(shift, ShiftBlock) else Directions(shift.directions.detach(), shift.timesteps)
-            for shift in task.shifts
-        ]
-        return HSpace(emotions, parts, train_steps=backbone.steps)
+        """Between where fitting started and where it went (as Wortsman et al. 2022, arXiv 2109.01903, do with weights):
+        all the way the recogniser gets its due, half-way the picture does."""
+        parts: list[Directions | ShiftBlock] = list(task.shifts)
+        for number, (name, start) in enumerate(zip(how["emotions"], starts, strict=True)):
+            fitted = start.lerp(parts[number].directions.detach(), how["kept"][name])
+            parts[number] = Directions(fitted, means["timesteps"])
+        gain = torch.tensor([how["gain"].get(name, 1.0) for name in emotions])
+        return HSpace(emotions, parts, train_steps=backbone.steps, gain=gain)
 
     def preview(averaged: ShiftTask) -> torch.Tensor:
         """Held-out faces, and under them every emotion."""
@@ -182,11 +191,11 @@ def fit_stage(config: DictConfig) -> None:
         rows = [backbone.decode(inversion, editor.control(backbone, inversion, [Edit(e)] * len(x))) for e in emotions]
         return tiles(torch.stack([x, *rows]))
 
-    task = ShiftTask(backbone, guide, shifts, ShiftLoss(**how["loss"]))
+    task = ShiftTask(backbone, guide, shifts, ShiftLoss(**how["loss"]), judged=how["judged"])
     work = Path(config.work) / ("fit_" + "_".join(emotions))
     fitted = steering(train(task, batches, work, trainer_config(config.steering.trainer), preview=preview))
     fitted.half().float()
-    editor = Editor(backbone, [fitted], name=config.name)
+    editor = Editor(backbone.sampled(t_edit=config.backbone.t_edit), [fitted], name=config.name)
     minutes = {
         what: torch.load(folder / "state.pt", weights_only=True, mmap=True)["seconds"] / 60
         for what, folder in (("unet", Path(config.work) / "unet"), ("fit", work))

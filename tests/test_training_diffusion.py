@@ -184,6 +184,15 @@ def test_the_training_goes_the_way_that_editing_goes(crops):
     for ours, theirs in zip(seen, edits, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+    # Judged at one step only, and at another one in time: the way is the same.
+    everywhere, found = seen.copy(), set()
+    for seed in range(12):
+        seen.clear()
+        torch.manual_seed(seed)
+        ShiftTask(backbone, Watch(), [block], ShiftLoss(), judged=1)(batch)
+        assert len(seen) == 1
+        found |= {k for k, (_, edited) in enumerate(everywhere) if torch.allclose(edited, seen[0][1], atol=2e-5)}
+    assert found == set(range(len(everywhere)))
 
 
 def test_no_source_is_asked_for_what_it_shows(crops):

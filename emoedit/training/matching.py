@@ -1,0 +1,80 @@
+"""Neutral pictures that differ from those of an emotion in nothing but the emotion, as far as pictures of others can.
+
+People smile more for some photographs than for others, and who frowns is seldom who smiles: a difference of plain class
+means holds such habits too, and an edit then takes a beard away with the frown. So every picture of an emotion is held
+against the neutral one that is most like it in who is seen and how the head is turned (nearest-neighbour matching,
+Rubin 1973, Biometrics 29; where a person is there with both expressions, it is mostly that person).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from emoedit.metrics.landmarks import mouth_shape
+from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.training.data import CropSet
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What a recogniser says of crops.
+
+    Args:
+        positions: ``[N]`` of the crops.
+        scores: ``[N, E]`` probabilities of its emotions.
+        person: ``[N, D]``, of length 1: who is seen.
+        yaw: ``[N]``: how far the head is turned, to either side.
+    """
+
+    positions: np.ndarray
+    scores: Tensor
+    person: Tensor
+    yaw: Tensor
+
+    def __getitem__(self, chosen: np.ndarray) -> Readings:
+        """Of a part of the crops (numbers, or a mask)."""
+        rows = torch.from_numpy(np.arange(len(self.positions))[chosen])
+        return Readings(self.positions[chosen], self.scores[rows], self.person[rows], self.yaw[rows])
+
+
+@torch.no_grad()
+def read_crops(network: MeasuringNetwork, crops: CropSet, positions: np.ndarray, *, batch_size: int = 128) -> Readings:
+    """Scores and people of crops.
+
+    Args:
+        network: with the heads ``emotion`` and ``person``.
+    """
+    scores, people = [], []
+    for part in np.array_split(positions, max(1, len(positions) // batch_size)):
+        found = network(crops.pixels(part, network.config.resolution))
+        scores.append(found["emotion"].float().softmax(1))
+        people.append(F.normalize(found["person"].float(), dim=1))
+    yaw = np.abs(crops.column("yaw")[positions].astype(np.float32))
+    return Readings(positions, torch.cat(scores), torch.cat(people), torch.from_numpy(yaw))
+
+
+@torch.no_grad()
+def mouth_opening(network: MeasuringNetwork, crops: CropSet, positions: np.ndarray) -> np.ndarray:
+    """Between the lips, in eye distances (:func:`emoedit.metrics.landmarks.mouth_shape`), ``[N]``.
+
+    Args:
+        network: with the head ``points``.
+    """
+    parts = np.array_split(positions, max(1, len(positions) // 128))
+    points = torch.cat([network(crops.pixels(part, network.config.resolution))["points"] for part in parts])
+    return mouth_shape(points)[:, 0].numpy()
+
+
+def most_alike(pictures: Readings, among: Readings, *, turned: float = 2.0) -> np.ndarray:
+    """For each picture the number of the one among others that is most like it, ``[N]``.
+
+    Args:
+        turned: how much a head turned by 1 further counts beside the cosine between people.
+    """
+    alike = pictures.person @ among.person.T - turned * (pictures.yaw[:, None] - among.yaw[None]).abs()
+    return alike.argmax(1).numpy()
