@@ -33,6 +33,7 @@ Mode = Literal["warp", "redraw", "residual", "replace"]
 MODES: tuple[Mode, ...] = ("warp", "redraw", "residual", "replace")
 
 MOUTH_SPREAD = 0.05  # of the crop's side: about the height of a lip
+GONE, GONE_MOUTH = (0.08, 0.2), (0.04, 0.11)  # edges without a counterpart, in skin levels, with which detail goes
 EDGE_SPREAD = 0.03  # of the crop's side: what varies more slowly is light, not an edge
 
 
@@ -185,7 +186,11 @@ def _redraw(
     edges = np.abs(over - cv2.GaussianBlur(over, (0, 0), EDGE_SPREAD * side))
     edges = cv2.GaussianBlur(edges, (0, 0), 0.012 * side)
     skin = float(np.median(after[where.face > 0.5]))
-    gone = ramp(edges, 0.02 * skin, 0.07 * skin)
+    # A mouth is new as soon as it opens; eyes and brows are the person, and hold on to their detail for longer.
+    gone = sum(
+        share * ramp(edges, low * skin, high * skin)
+        for share, (low, high) in ((where.mouth, GONE_MOUTH), (1 - where.mouth, GONE))
+    )
     teeth = teeth_level(skin)
     bright = np.clip((after - moved) / np.maximum(teeth - moved, 45), 0, 1)
     pale = gone * where.mouth * ramp(bright, 0.3, 0.8)
