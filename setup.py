@@ -23,6 +23,7 @@ CORE = [
     "opencv-python-headless>=4.10",  # headless: the other build needs libGL
     "safetensors",
     "diffusers>=0.32",
+    "transformers>=4.50",  # text encoders and tokenizers
     "huggingface_hub>=0.25",  # the first whose errors are all in huggingface_hub.errors
     "tqdm",
     "scikit-image",  # brings the portrait of the demo
@@ -30,8 +31,11 @@ CORE = [
     "jinja2",
 ]
 TRAIN = ["accelerate", "hydra-core==1.3.*", "tensorboard"]
-METRICS = ["lpips==0.1.4", "matplotlib>=3.8", "pandas", "torch-fidelity", "transformers>=4.50"]
-TEST = [*TRAIN, *METRICS, "pytest", "pyyaml", "ruff", "scipy", "setuptools>=77"]
+METRICS = ["lpips==0.1.4", "matplotlib>=3.8", "pandas", "torch-fidelity"]
+SWEEPS = [*METRICS, "hydra-core==1.3.*", "hydra-joblib-launcher==1.2.*", "hydra-submitit-launcher==1.2.*"]
+VIDEO = ["av>=12"]  # walks over strengths as MP4
+RAY = [*SWEEPS, "hydra-ray-launcher==1.2.*"]  # for those who have a cluster
+TEST = [*TRAIN, *METRICS, *SWEEPS, "pytest", "pyyaml", "ruff", "scipy", "setuptools>=77"]
 
 
 class BuildWithData(build_py):
@@ -82,7 +86,15 @@ setup(
     packages=find_packages(str(ROOT), include=["emoedit", "emoedit.*"]),
     package_data={"emoedit": ["py.typed", "report/*.j2"]},
     install_requires=CORE,
-    extras_require={"train": TRAIN, "metrics": METRICS, "test": TEST, "all": sorted({*TRAIN, *METRICS, *TEST})},
+    extras_require={
+        "train": TRAIN,
+        "metrics": METRICS,
+        "sweeps": SWEEPS,
+        "ray": RAY,
+        "video": VIDEO,
+        "test": sorted({*TEST}),
+        "all": sorted({*TRAIN, *METRICS, *SWEEPS, *VIDEO, *TEST}),
+    },
     entry_points={"console_scripts": ["emoedit = emoedit.cli:main"]},
     cmdclass={"build_py": BuildWithData},
     options={"build": {"build_base": BUILD.name}},

@@ -7,12 +7,15 @@ and nothing is done twice.
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
+import re
+import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ import numpy as np
 from emoedit import hub
 from emoedit.cases import Case, read_cases
 from emoedit.comparison import (
+    COLUMNS,
     NOTHING,
     PHOTOGRAPH,
     Contestant,
@@ -36,28 +40,26 @@ from emoedit.comparison import (
     to_pandas,
 )
 from emoedit.editors import Editor
+from emoedit.locks import exclusive
 from emoedit.metrics.control import accuracy, cls, confusion, mscr
 from emoedit.metrics.statistics import Interval, bootstrap
 from emoedit.metrics.suite import Suite
+from emoedit.metrics.unmeasured import Unmeasured
 from emoedit.photo import PhotoEditor
-from emoedit.pictures import load_picture, write_atomic, write_json
-from emoedit.report.html import Figure, Table, write_comparison
+from emoedit.pictures import load_picture, output_path, save_picture, write_atomic, write_json
+from emoedit.report.html import Figure, Sheet, Table, write_comparison
 from emoedit.report.plots import Curve, pareto_grid
+from emoedit.results import Key, Results, Rows
 from emoedit.types import DataError, Edit, EmoEditError, MissingExtraError, OutputError
 
-RESULTS, SETTINGS, SUMMARY, PARETO, REPORT = (
-    "results.jsonl",
-    "settings.json",
-    "summary.csv",
-    "pareto.svg",
-    "report.html",
-)
+RESULTS, SETTINGS, LOCK, PICTURES, JOB = "results.jsonl", "settings.json", "lock", "pictures", "job.json"
+SUMMARY, PARETO, REPORT = "summary.csv", "pareto.svg", "report.html"
+BLOCK = 512  # photographs whose rows are looked up together: memory stays flat however many there are
 AVERAGED = (
     "target_score", "hit", "identity", "hes", "perceptual", "paired_perceptual", "paired_identity", "paired_landmarks",
     "confidence", "fold_free", "sharpness_kept", "background_change", "landmark_drift", "pose_drift", "seconds",
 )  # fmt: skip
 KEPT = ("photo", "person", "editor", "emotion", "strength", "reference", "top1", *AVERAGED)
-Key = tuple[str, str, str, float | None]  # photo, editor, emotion, strength
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Evaluation:
         groups: dict[tuple[str, str, float | None], list[dict[str, Any]]] = {}
         for row in self.rows:
             if row["error"] is None:
-                slim = {key: row[key] for key in KEPT}
+                slim = {key: row[key] for key in KEPT if key in row}
                 groups.setdefault((row["editor"], row["emotion"], row["strength"]), []).append(slim)
         return groups
 
@@ -120,7 +122,7 @@ class Evaluation:
             rows = [row for (name, _, _), group in groups.items() if name == editor for row in group]
             strengths = {row["strength"] for row in rows if row["strength"] is not None}
             nearest = min(strengths, key=lambda s: abs(s - 1), default=None)
-            fitted = [row for row in rows if row["strength"] == nearest and row["hit"] is not None]
+            fitted = [row for row in rows if row["strength"] == nearest and row.get("hit") is not None]
             if not fitted:
                 continue
             met = {row["emotion"] for row in fitted} | {row["top1"] for row in fitted}
@@ -130,7 +132,7 @@ class Evaluation:
             read = [names.index(row["top1"]) for row in fitted]
             sweeps: dict[tuple[str, str], list[tuple[float, float]]] = {}
             for row in rows:
-                if row["strength"] is not None:
+                if row["strength"] is not None and row.get("target_score") is not None:
                     sweep = sweeps.setdefault((row["photo"], row["emotion"]), [])
                     sweep.append((row["strength"], row["target_score"]))
             linear = cls({key: tuple(zip(*sweep, strict=True)) for key, sweep in sweeps.items()})
@@ -189,13 +191,14 @@ def evaluate(
     seed: int = 0,
     suite: Suite | None = None,
     device: str = "auto",
+    retry: bool = False,
     progress: bool = True,
 ) -> Evaluation:
     """Edit a data set with several editors and measure every edit.
 
     Written to ``output``: ``results.jsonl`` (a row a cell, as they are made), ``settings.json``, and at the end
     ``summary.csv``, ``pareto.svg`` and ``report.html``. Called again with the same folder, only what is missing is
-    done.
+    done. One process at a time writes a folder (``lock``).
 
     Args:
         data: a folder (:func:`emoedit.cases.read_cases`), or cases.
@@ -205,15 +208,14 @@ def evaluate(
         limit: only the first so many photographs.
         references: whether the reference rows stand beside the editors.
         suite: what measures; default: a new one with its defaults.
+        retry: whether what failed in an earlier run is tried again.
 
     Raises:
         DataError: a data set that cannot be read; a folder whose results were made with other editors or networks.
         UnknownNameError: an emotion that an editor or the recogniser does not know; no such editor.
         MissingExtraError: matplotlib is not installed; found before any work is done.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or another process is writing it.
     """
-    from tqdm import tqdm
-
     try:
         import matplotlib.figure  # noqa: F401 - better to fail now than after an hour
     except ImportError as error:
@@ -227,33 +229,106 @@ def evaluate(
     if twice := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
         raise DataError(f"two photographs are both called {twice[0]!r}; a row would not say which it is about")
     field = contestants(editors, references=references, device=device)
-    check_known(field, names)
     suite = suite or Suite()
-    suite.check_emotions(names)
     folder = Path(output).expanduser()
-    _settle(folder, {"seed": seed, **suite.who, "networks": _networks(), "editors": {}}, field)
-    results = Results(folder / RESULTS)
-    cells = [_cells(case, field, edits, names, references) for case in cases]
-    left = sum(key not in results.done for keys in cells for key in keys)
-    with results, tqdm(total=sum(map(len, cells)), unit="edit", disable=None if progress else True) as bar:
-        bar.update(sum(map(len, cells)) - left)
-        for case, keys in zip(cases, cells, strict=True):
-            content = _content(case)
-            missing = {key for key in keys if key not in results.done}
-            if any(results.done[key] != content for key in keys if key not in missing):
-                raise DataError(
-                    f"{folder} holds results of another picture {case.name!r}, or of another true photograph of that "
-                    "person; choose another folder"
-                )
-            if missing:
-                for rows in _one(case, missing, suite, field, edits, names, seed):
-                    facts = {**case.info, "photo": case.name, "person": case.person, "content": content}
-                    results.append([{**facts, **row} for row in rows])
-                    bar.update(len(rows))
-    wanted = {key for keys in cells for key in keys}
+    fill(folder, cases, edits, field, suite, references=references, seed=seed, retry=retry, progress=progress)
+    asked = _asked(field, edits)
+    wanted = {key for case in cases for key in _cells(case, asked, names, references)}
     found = Evaluation(Rows(folder / RESULTS, wanted), names)
-    write_reports(found, folder)
+    with exclusive(folder / LOCK):
+        write_reports(found, folder)
     return found
+
+
+def fill(
+    folder: Path,
+    cases: Sequence[Case],
+    edits: Sequence[Edit],
+    field: Sequence[Contestant],
+    suite: Suite | Unmeasured,
+    *,
+    references: bool = True,
+    seed: int = 0,
+    retry: bool = False,
+    pictures: str | None = None,
+    about: Mapping[str, Any] | None = None,
+    progress: bool | Callable[..., Any] = True,
+) -> None:
+    """Do what is missing in a folder of results, and nothing else.
+
+    Memory does not grow with the number of photographs: neither pictures nor inversions nor rows are kept, and cases
+    are asked for one after the other, so that ``cases`` may make them when they are asked for.
+
+    Args:
+        folder: ``results.jsonl`` and ``settings.json`` are written there.
+        cases: names that differ.
+        edits: every one of them, by every contestant; emotions in canonical form.
+        suite: what measures.
+        references: whether doing nothing, and true photographs where there are any, are measured too.
+        retry: whether what failed in an earlier run is tried again.
+        pictures: also save every edited photograph, in ``pictures/``, in the format of this suffix (``".jpg"``); its
+            row then says where (``picture``).
+        about: written to ``job.json`` with what lets others say how far this is: ``cells`` (of this call), ``rows``
+            that were there before, and when it was ``started`` (seconds since 1970).
+        progress: whether to show a bar on standard error where that is a terminal; or what makes the bar, called like
+            ``tqdm.tqdm``.
+
+    Raises:
+        DataError: no photograph; results made with other editors or networks, or of other pictures of the same names.
+        UnknownNameError: an emotion that an editor or the recogniser does not know.
+        OutputError: the folder cannot be written, or another process is writing it.
+    """
+    if not cases:
+        raise DataError("no photograph to edit")
+    names = tuple(dict.fromkeys(edit.emotion for edit in edits))
+    check_known(field, names)
+    suite.check_emotions(names)
+    asked = _asked(field, edits)
+    total = sum(_count(case, asked, names, references) for case in cases)
+    with exclusive(folder / LOCK):
+        # An earlier run's rows would have no pictures, or pictures in another format.
+        networks = {} if isinstance(suite, Unmeasured) else _networks()
+        settings = {"seed": seed, "pictures": pictures, **suite.who, "networks": networks, "editors": {}}
+        _settle(folder, settings, field)
+        with Results(folder / RESULTS) as results, _bar(progress, total) as bar:
+            if about is not None:
+                state = {"cells": total, "rows": results.rows, "started": time.time()}
+                write_json(folder / JOB, {**about, **state}, overwrite=True)
+            for start in range(0, len(cases), BLOCK):
+                block = cases[start : start + BLOCK]
+                done = results.found({case.name for case in block}, retry=retry)
+                for case in block:
+                    content = _content(case)
+                    keys = _cells(case, asked, names, references)
+                    if any(done.get(key, content) != content for key in keys):
+                        raise DataError(
+                            f"{folder} holds results of another picture {case.name!r}, or of another true photograph "
+                            "of that person; choose another folder"
+                        )
+                    missing = {key for key in keys if key not in done}
+                    _skip(bar, len(keys) - len(missing))
+                    if not missing:
+                        continue
+                    facts = {**case.info, "photo": case.name, "person": case.person, "content": content}
+                    for rows in _one(case, missing, suite, field, edits, names, seed, folder, pictures):
+                        results.append([{**facts, **row} for row in rows])
+                        bar.update(len(rows))
+
+
+def _bar(progress: bool | Callable[..., Any], total: int) -> Any:
+    from tqdm import tqdm
+
+    if callable(progress):
+        return progress(total=total, unit="edit")
+    return tqdm(total=total, unit="edit", disable=None if progress else True)
+
+
+def _skip(bar: Any, count: int) -> None:
+    """Move a bar on over what an earlier run did, which says nothing about how fast this one is."""
+    if not bar.disable:
+        bar.n += count
+        bar.initial += count
+        bar.last_print_n += count
 
 
 def _content(case: Case) -> str:
@@ -264,24 +339,23 @@ def _content(case: Case) -> str:
     return digest.hexdigest()[:16]
 
 
-def key_of(row: Mapping[str, Any]) -> Key:
-    """Which cell a row fills."""
-    return row["photo"], row["editor"], row["emotion"], row["strength"]
+def _asked(field: Sequence[Contestant], edits: Sequence[Edit]) -> list[tuple[str, str, float]]:
+    """What every photograph is edited with; references are asked only for what they know."""
+    known = {(c.name, e.emotion): c.knows(e.emotion) for c in field if c.reference for e in edits}
+    return [(c.name, e.emotion, e.strength) for c in field for e in edits if known.get((c.name, e.emotion), True)]
 
 
-def _cells(
-    case: Case, field: Sequence[Contestant], edits: Sequence[Edit], names: Sequence[str], references: bool
-) -> list[Key]:
-    keys: list[Key] = [
-        (case.name, c.name, e.emotion, e.strength)
-        for c in field
-        for e in edits
-        if c.knows(e.emotion) or not c.reference
-    ]
+def _cells(case: Case, asked: Sequence[tuple[str, str, float]], names: Sequence[str], references: bool) -> list[Key]:
+    keys: list[Key] = [(case.name, *one) for one in asked]
     if references:
         keys += [(case.name, NOTHING, name, None) for name in names]
         keys += [(case.name, PHOTOGRAPH, name, None) for name in names if name in case.truth]
     return keys
+
+
+def _count(case: Case, asked: Sequence[Any], names: Sequence[str], references: bool) -> int:
+    """How many cells :func:`_cells` has."""
+    return len(asked) + (len(names) + sum(name in case.truth for name in names) if references else 0)
 
 
 def _one(
@@ -292,12 +366,14 @@ def _one(
     edits: Sequence[Edit],
     names: Sequence[str],
     seed: int,
+    folder: Path,
+    pictures: str | None,
 ) -> Iterator[list[dict[str, Any]]]:
     """The missing rows of one photograph, an editor at a time."""
     jobs = [(c, [e for e in edits if (case.name, c.name, e.emotion, e.strength) in missing]) for c in field]
-    detector = field[0].photo_editor.detector
     try:
         picture = load_picture(case.photo)
+        detector = field[0].photo_editor.detector
         face = detector.choose(picture.rgb)[0]
         truths = {}
         for name in names:
@@ -318,7 +394,19 @@ def _one(
             continue
         rows: list[dict[str, Any]] = []
         try:
-            rows.extend(row for row, _ in edited(suite, contestant, picture, subjects, face, own, seed=seed))
+            for row, image in edited(suite, contestant, picture, subjects, face, own, seed=seed):
+                if pictures is not None and image is not None:
+                    try:
+                        row["picture"] = _save(image, case, row, folder, pictures)
+                    except OutputError as error:
+                        number = getattr(error.__cause__, "errno", None)
+                        if number not in (None, errno.ENAMETOOLONG, errno.EILSEQ):
+                            raise  # not this picture's fault: no other one can be written either
+                        row = failed(contestant, Edit(row["emotion"], row["strength"]), error, seed=seed)
+                rows.append(row)
+                del image  # not kept while the next edits are made
+        except OutputError:
+            raise
         except EmoEditError as error:
             made = {(row["emotion"], row["strength"]) for row in rows}
             rows += [failed(contestant, e, error, seed=seed) for e in own if (e.emotion, e.strength) not in made]
@@ -333,92 +421,16 @@ def _one(
         yield rows
 
 
-class Rows(Collection[dict[str, Any]]):
-    """The wanted rows of a file of results, read anew each time they are gone through.
+def _save(image: Any, case: Case, row: Mapping[str, Any], folder: Path, suffix: str) -> str:
+    """Write an edited photograph; where it is, seen from the folder of results.
 
-    Args:
-        path: of the json lines.  wanted: the cells.
+    Before its row is written: what has a row has a picture, whenever a run is killed.
     """
-
-    def __init__(self, path: Path, wanted: set[Key]) -> None:
-        self._path, self._wanted = path, wanted
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (row for row in read_rows(self._path) if key_of(row) in self._wanted)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __contains__(self, row: object) -> bool:
-        return any(row == other for other in self)
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Every row of a file of results, one at a time.
-
-    Raises:
-        DataError: a line that is not a row of results.
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-                key_of(row), row["content"]
-            except (ValueError, TypeError, KeyError) as error:
-                raise DataError(
-                    f"{path}: line {number} is no row of results ({error!r}); move the file away to start anew"
-                ) from error
-            yield row
-
-
-class Results:
-    """A file of json lines that only grows. What a killed run left half-written at its end is cut off.
-
-    Args:
-        path: created if need be.
-
-    Attributes:
-        done: the cells that have a row -> the ``content`` of the files it was made from.
-
-    Raises:
-        DataError: a line that is not a row of results.
-        OutputError: it cannot be written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
-            whole = 0
-            with path.open("rb") as file:
-                for line in file:
-                    whole += len(line) if line.endswith(b"\n") else 0
-            self._file.truncate(whole)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-        self.done = {key_of(row): row["content"] for row in read_rows(path)}
-
-    def __enter__(self) -> Results:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows to the end of the file and to the disk.
-
-        Raises:
-            OutputError: they could not be written.
-        """
-        text = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
-        try:
-            self._file.write(text.encode())
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise OutputError(f"{self.path} cannot be written: {error.strerror or error}") from error
-        self.done.update({key_of(row): row["content"] for row in rows})
+    name = re.sub(r"[%/\\:]", lambda found: f"%{ord(found[0]):02X}", case.name)  # a name, wherever it says it lies
+    output = f"{folder / PICTURES}{os.sep}"
+    path = output_path(name, row["emotion"], strength=row["strength"], output=output, many=True, suffix=suffix)
+    save_picture(image, path, overwrite=True)
+    return path.relative_to(folder).as_posix()
 
 
 def _fingerprint(photo_editor: PhotoEditor) -> str:
@@ -428,6 +440,8 @@ def _fingerprint(photo_editor: PhotoEditor) -> str:
     emotions = [steering.emotions for steering in editor.steerings]
     shape = (photo_editor.mode, type(backbone).__name__, backbone.crop, backbone.path_steps, emotions)
     digest = hashlib.sha256(repr(shape).encode())
+    if hasattr(backbone, "sampled"):  # how many steps it takes, and from where, is not in the weights
+        digest.update(json.dumps(backbone.to_config(), sort_keys=True).encode())
     for part in (backbone, *editor.steerings):
         for name, value in sorted(part.state_dict().items()):
             digest.update(name.encode())
@@ -464,8 +478,20 @@ def _settle(folder: Path, settings: dict[str, Any], field: Sequence[Contestant])
     write_json(path, {**settings, "editors": {**editors, **now}}, overwrite=True)
 
 
-def write_reports(found: Evaluation, folder: Path) -> None:
+def write_reports(
+    found: Evaluation,
+    folder: Path,
+    *,
+    title: str = "Editors compared",
+    tables: Sequence[Table] = (),
+    sheets: Sequence[Sheet] = (),
+) -> None:
     """``summary.csv``, ``pareto.svg`` and ``report.html`` from the rows.
+
+    Args:
+        title: of the page.
+        tables: more of them, after those that the rows give.
+        sheets: photographs with their edits, to be looked at.
 
     Raises:
         OutputError: one of them cannot be written.
@@ -491,11 +517,11 @@ def write_reports(found: Evaluation, folder: Path) -> None:
         told.append(f"{len(found.errors)} cells failed; the first: {first['photo']}: {first['error']}")
     write_comparison(
         folder / REPORT,
-        [],
-        [],
-        title="Editors compared",
+        sheets,
+        [c for c in COLUMNS if any(e.row.get(c.key) is not None for sheet in sheets for e in sheet.entries)],
+        title=title,
         notes=told + notes(found.rows),
-        tables=[summary_table(summary), control_table(found.control())],
+        tables=[summary_table(summary), control_table(found.control()), *tables],
         figures=figures,
         overwrite=True,
     )

@@ -29,12 +29,13 @@ from emoedit import hub
 from emoedit.cases import Case
 from emoedit.cli import main
 from emoedit.comparison import NOTHING, PHOTOGRAPH
-from emoedit.evaluation import AVERAGED, Evaluation, Results, evaluate, in_words, interval, key_of, read_rows
+from emoedit.evaluation import AVERAGED, Evaluation, evaluate, in_words, interval
 from emoedit.metrics.control import CONFUSABLE
 from emoedit.metrics.embedded import NAMES as NETWORKS
 from emoedit.metrics.statistics import bootstrap
 from emoedit.metrics.suite import MEASURES, Suite
 from emoedit.photo import PhotoEditor
+from emoedit.results import Results, key_of
 from emoedit.types import DataError, MissingExtraError, OutputError, UnknownNameError
 
 pytest.importorskip("matplotlib")
@@ -44,7 +45,7 @@ needs_networks = pytest.mark.skipif(
 )
 
 EMOTIONS, STRENGTHS = ("happy", "sad"), (0.5, 1.0)
-FILES = {"results.jsonl", "settings.json", "summary.csv", "pareto.svg", "report.html"}
+FILES = {"results.jsonl", "settings.json", "lock", "summary.csv", "pareto.svg", "report.html"}
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -636,60 +637,6 @@ def test_numbers_in_words():
     assert in_words(0.7249, 0.65, 0.794) == "0.72 [0.65, 0.79]"
     assert in_words(0.5, float("nan"), float("nan")) == "0.50"
     assert in_words(float("nan"), float("nan"), float("nan")) == "–"
-
-
-# --- the file -------------------------------------------------------------------------------------------------------
-
-ROW = {"photo": "a.png", "editor": "one", "emotion": "happy", "strength": 1.0, "error": None, "content": "0a"}
-
-
-@pytest.mark.parametrize("length", [0, 1, 17, 60, 94, 95, 96, 97, 120, 190])
-def test_a_file_that_ends_anywhere_is_cut_to_whole_lines(tmp_path, length):
-    path = tmp_path / "new" / "results.jsonl"
-    with Results(path) as results:
-        results.append([ROW, {**ROW, "strength": 0.5}])
-        assert len(results.done) == 2
-    data = path.read_bytes()
-    whole = data[:length].rfind(b"\n") + 1
-    path.write_bytes(data[:length])
-    with Results(path) as results:
-        assert path.read_bytes() == data[:whole]
-        assert len(results.done) == data[:whole].count(b"\n")
-        results.append([{**ROW, "emotion": "sad"}])
-        assert [key_of(row) for row in read_rows(path)][-1] == ("a.png", "one", "sad", 1.0)
-    assert path.read_bytes().startswith(data[:whole])
-
-
-@pytest.mark.parametrize(
-    "line", [b"{", b"[]", b"1", b"\x00" * 40, b'{"photo": "a"}', b'"text"', b"\xff\xfe", b"", b"null"]
-)
-def test_lines_that_are_no_rows(tmp_path, line):
-    path = tmp_path / "results.jsonl"
-    path.write_bytes(json.dumps(ROW).encode() + b"\n" + line + b"\n")
-    with pytest.raises(DataError, match="line 2 is no row of results .* move the file away"):
-        Results(path)
-    assert path.read_bytes().endswith(line + b"\n")
-
-
-def test_names_of_any_bytes_come_back(tmp_path):
-    names = [os.fsdecode(b"caf\xe9.png") if os.name == "posix" else "café.png", 'a"\n</script>', "写真 \u2028.png"]
-    with Results(tmp_path / "results.jsonl") as results:
-        results.append([{**ROW, "photo": name} for name in names])
-    assert (tmp_path / "results.jsonl").read_bytes().count(b"\n") == 3
-    with Results(tmp_path / "results.jsonl") as again:
-        assert [row["photo"] for row in read_rows(again.path)] == names
-        assert {key[0] for key in again.done} == set(names)
-
-
-def test_results_that_cannot_be_written(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(OutputError, match="cannot be written"):
-        Results(tmp_path / "file" / "results.jsonl")
-    with Results(tmp_path / "results.jsonl") as results:
-        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(OutputError, match="No space left on device"):
-            results.append([ROW])
-        assert not results.done
 
 
 @needs_networks

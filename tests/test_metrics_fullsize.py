@@ -566,9 +566,3 @@ def test_what_are_no_pictures_is_refused(folders):
     for faces in (good[0], good[:0], good[..., :1], good.astype(np.float32), good[:, :0]):
         with pytest.raises(ImageError, match=r"uint8 \[N, H, W, 3\]"):
             model.scores(faces)
-
-
-def test_without_transformers_the_extra_is_named(monkeypatch, folders):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingExtraError, match=r"transformers.*emoedit\[metrics\]"):
-        TransformersExpression(folders["vit"])

@@ -146,9 +146,9 @@ def test_asyrps_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         "+coach.config={heads: {emotion: 2, person: 4}, resolution: 16, widths: [4, 4, 4, 4],"
         " emotions: [neutral, happy]}",
         "~steering",
-        "+steering={emotions: [happy], neutral: true, trust: {faces: 1.0}, pictures: 8, neutral_pictures: 8, posed: [faces],"
-        " closed: {}, t_edit: 400, kept: {happy: 0.5}, gain: {}, min_count: 2,"
-        " start: {happy: 2.0}, sources: {faces: 8}, shown: {faces: 2}, batch_size: 4, judged: 1, guide: {jitter: 0.0, noise: 0.0},"
+        "+steering={emotions: [happy], neutral: true, trust: {faces: 1.0}, pictures: 8, neutral_pictures: 8,"
+        " posed: [faces], closed: {}, t_edit: 400, kept: {happy: 0.5}, gain: {}, min_count: 2, start: {happy: 2.0},"
+        " sources: {faces: 8}, shown: {faces: 2}, batch_size: 4, judged: 1, guide: {jitter: 0.0, noise: 0.0},"
         " loss: {guide: {emotion: 1.0, person: 1.0}}, trainer: {steps: 2, precision: 'no', preview_every: 2}}",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_environment())

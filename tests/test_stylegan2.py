@@ -377,6 +377,7 @@ def test_pictures_of_another_shape_are_refused(backbone):
         ({"channels": 4}, "channels 4"),
         ({"w_dim": 0}, "w_dim 0"),
         ({"mapping_layers": 1.5}, "mapping_layers 1.5"),
+        ({"encoder_neck": 0}, "encoder_neck 0"),
         ({"clamp": "256"}, "clamp '256'"),
         ({"mapping_rate": 0}, "mapping_rate 0"),
         ({"optimise_steps": -1}, "optimise_steps"),

@@ -205,6 +205,38 @@ def test_training_lowers_the_loss_and_a_broken_batch_stops_it_with_the_last_stat
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 40
 
 
+def test_two_batches_of_four_are_one_of_eight(tmp_path):
+    """Up to rounding: gradients that are collected, and the clipping, the rate and the average that follow."""
+
+    class Line(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = torch.nn.Linear(5, 1)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"loss": (self.line(x).square() - x.sum(1, keepdim=True)).square().mean(), "size": x.abs().mean()}
+
+    x, seen = torch.randn(40, 5, generator=torch.Generator().manual_seed(1)), []
+
+    def run(folder: str, count: int, **how) -> dict[str, torch.Tensor]:
+        def batches(step: int, process: int) -> torch.Tensor:
+            seen.append((folder, step))
+            return x[step * count : (step + 1) * count]
+
+        torch.manual_seed(0)
+        how = TrainerConfig(steps=5, precision="no", warmup=1, save_every=5, learning_rate=0.05, **how)
+        return train(Line(), batches, tmp_path / folder, how).state_dict()
+
+    whole, halves = run("whole", 8), run("halves", 4, accumulate=2)
+    assert [step for folder, step in seen if folder == "halves"] == list(range(10))
+    for name, value in whole.items():
+        torch.testing.assert_close(halves[name], value, atol=1e-6, rtol=1e-5)
+        assert not torch.equal(value, run("short", 4)[name])
+    longer = TrainerConfig(steps=7, precision="no", accumulate=2)
+    with pytest.raises(DivergedError, match="step 5"):
+        train(Line(), lambda step, process: x[:4] * (float("nan") if step == 11 else 1), tmp_path / "halves", longer)
+
+
 def test_rate_warms_up_stays_and_falls():
     how = TrainerConfig(steps=100, warmup=10, decay=0.5)
     rates = [rate(step, how) for step in range(100)]

@@ -508,7 +508,6 @@ class StableDiffusionBackbone(Backbone):
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape; another kind of model.
-            MissingExtraError: transformers is not installed.
         """
         folder = Path(folder)
         found = files.read_folder(folder)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from emoedit import hub
 from emoedit.backbones import ddpm_files
-from emoedit.types import CheckpointError, MissingExtraError
+from emoedit.types import CheckpointError
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -45,6 +45,7 @@ PIPELINE = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
+TRANSFORMERS = ("architectures", "model_type", "dtype", "torch_dtype")  # its entries that describe no architecture
 BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "trained_betas")
 
 
@@ -92,7 +93,7 @@ def read_folder(folder: Path) -> Folder:
         kind = config.get("_class_name") or ", ".join(config.get("architectures") or []) or "model without a name"
         if not kind.startswith(expected):
             raise CheckpointError(f"{folder / part} holds a {kind}; expected a {expected}")
-        configs[part] = {k: v for k, v in config.items() if k[0] != "_" and k not in ("architectures", "model_type")}
+        configs[part] = {k: v for k, v in config.items() if k[0] != "_" and k not in TRANSFORMERS}
     configs["scheduler"] = _known(hub.read_json(folder / SCHEDULER), folder)
     states = {part: _read_state(folder / part) for part in WEIGHTS}
     settings = hub.read_json(folder / hub.CONFIG) if (folder / hub.CONFIG).is_file() else {}
@@ -145,12 +146,9 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     Raises:
         CheckpointError: its files are missing or damaged.
-        MissingExtraError: transformers is not installed.
     """
-    try:
-        from transformers import CLIPTokenizer
-    except ImportError as error:
-        raise MissingExtraError("transformers", "metrics") from error
+    from transformers import CLIPTokenizer
+
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
         raise CheckpointError(f"{folder} has no vocabulary: expected vocab.json and merges.txt, or tokenizer.json")
     try:
@@ -175,13 +173,15 @@ def write_folder(
     """Write what :func:`read_folder` reads, and ``StableDiffusionPipeline.from_pretrained`` too."""
     hub.write_part(folder / "unet", {"_class_name": "UNet2DConditionModel", **configs["unet"]}, unet.state_dict())
     hub.write_part(folder / "vae", {"_class_name": "AutoencoderKL", **configs["vae"]}, vae.state_dict())
-    text = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", **configs["text_encoder"]}
+    # Stored in half, but computed in single precision, as diffusers does with the other parts.
+    text = {**configs["text_encoder"], "architectures": ["CLIPTextModel"], "torch_dtype": "float32"}
+    text["model_type"] = "clip_text_model"
     state = {
         f"text_model.{name.removeprefix('text_model.')}": value for name, value in text_encoder.state_dict().items()
     }
     hub.write_part(folder / "text_encoder", text, state, weights=TEXT_WEIGHTS)
     tokenizer.save_pretrained(folder / "tokenizer")
-    _write_vocabulary(folder / "tokenizer", tokenizer)
+    write_vocabulary(folder / "tokenizer", tokenizer)
     (folder / "scheduler").mkdir(exist_ok=True)
     scheduler = {
         "_class_name": "DDIMScheduler",
@@ -194,7 +194,7 @@ def write_folder(
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def write_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """``vocab.json`` and ``merges.txt`` beside ``tokenizer.json``: what older versions of transformers read."""
     written = folder / "tokenizer.json"
     if (folder / "vocab.json").is_file() or not written.is_file():
@@ -236,12 +236,9 @@ def _new(kind: type, config: Mapping[str, Any]) -> Any:
 def new_text_encoder(config: Mapping[str, Any]) -> CLIPTextModel:
     """Raises:
     CheckpointError: not the configuration of one.
-    MissingExtraError: transformers is not installed.
     """
-    try:
-        from transformers import CLIPTextConfig, CLIPTextModel
-    except ImportError as error:
-        raise MissingExtraError("transformers", "metrics") from error
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     try:
         return CLIPTextModel(CLIPTextConfig.from_dict(dict(config))).float()
     except Exception as error:  # its configuration class checks with errors of its own

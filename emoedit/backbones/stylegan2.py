@@ -42,7 +42,7 @@ class StyleGAN2Config:
         z_dim, w_dim: lengths of z and w.  mapping_layers: between them.  mapping_rate: their relative learning rate.
         clamp: largest magnitude of a layer's output; published models trained in half precision have 256.
         encoder_widths: channels at ``resolution / 2`` ... 4 pixels; None for a model without an encoder.
-        encoder_blocks: residual blocks a resolution.
+        encoder_blocks: residual blocks a resolution.  encoder_neck: channels of the maps its linear layers read.
         crop_style, crop_scale, crop_down: the alignment (:class:`emoedit.faces.align.CropSpec`).
         mean, std: what mean and contrast inside the face every crop is brought to before it is inverted (undone after
             decoding), in [-1, 1]; ``std`` None leaves crops as they are.
@@ -60,6 +60,7 @@ class StyleGAN2Config:
     clamp: float | None = None
     encoder_widths: Sequence[int] | None = (64, 128, 192, 256)
     encoder_blocks: int = 1
+    encoder_neck: int = 32
     crop_style: Literal["ffhq", "stable"] = "ffhq"
     crop_scale: float = 1.0
     crop_down: float = 0.0
@@ -99,7 +100,8 @@ class StyleGAN2Backbone(Backbone):
         self.synthesis = Synthesis(*size, config.widths, clamp=config.clamp)
         self.encoder = None
         if config.encoder_widths is not None:
-            self.encoder = Encoder(*size, config.encoder_widths, blocks=config.encoder_blocks)
+            how = {"blocks": config.encoder_blocks, "neck": config.encoder_neck}
+            self.encoder = Encoder(*size, config.encoder_widths, **how)
             self.encoder.to(memory_format=torch.channels_last)
         self.crop = CropSpec(config.resolution, config.crop_style, config.crop_scale, config.crop_down)
         self.channels = config.channels
@@ -316,7 +318,7 @@ def _check(config: StyleGAN2Config) -> None:
             faults.append(f"{name} {value!r} (expected {count} whole numbers above 0)")
     if config.channels not in (1, 3):
         faults.append(f"channels {config.channels!r} (expected 1 or 3)")
-    for name in ("z_dim", "w_dim", "mapping_layers", "encoder_blocks"):
+    for name in ("z_dim", "w_dim", "mapping_layers", "encoder_blocks", "encoder_neck"):
         value = getattr(config, name)
         if not isinstance(value, int) or value < 1:
             faults.append(f"{name} {value!r} (expected a whole number above 0)")

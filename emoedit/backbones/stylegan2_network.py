@@ -123,19 +123,24 @@ class ModulatedConv(nn.Module):
     def _prepared(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
         """The weights as the convolution wants them (``[I, O, 3, 3]`` if ``up``), their squares summed over places
         ``[I, O]``, and the filter; kept while the weights are neither trained nor changed."""
+        if self.training:
+            return self._made(dtype)
         counted = object() if self.weight.is_inference() else self.weight._version  # an object equals nothing else
         key = dtype, self.weight.data_ptr(), counted
-        if self._kept is not None and self._kept[0] == key and not self.training:
+        if self._kept is not None and self._kept[0] == key:
             return self._kept[1]
+        made = self._made(dtype)
+        if not made[1].requires_grad:
+            self._kept = key, made, self.weight.detach()  # holding the tensor keeps its address from being used again
+        return made
+
+    def _made(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
         weight = self.weight.transpose(0, 1) if self.up else self.weight
-        made = (
+        return (
             weight.to(dtype, memory_format=torch.channels_last),
             self.weight.square().sum((2, 3)).T,
             self.fir.to(dtype) if self.up else None,
         )
-        if not (self.training or made[1].requires_grad):
-            self._kept = key, made, self.weight.detach()  # holding the tensor keeps its address from being used again
-        return made
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """``[N, I, R, R]``, ``[N, w_dim]`` and ``[N or 1, 1, R', R']`` -> ``[N, O, R', R']``, R' = 2R if ``up``.
@@ -357,8 +362,15 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.own.weight)
         nn.init.zeros_(self.own.bias)
 
+    def trunk(self, x: Tensor) -> Tensor:
+        """What the linear layers read: ``[N, C, R, R]`` -> ``[N, 16 neck]``."""
+        h = self.layers(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
+        return self.reduce(F.silu(self.norm(h))).flatten(1)
+
+    def read(self, h: Tensor) -> Tensor:
+        """``[N, 16 neck]`` -> ``[N, L, w_dim]``."""
+        return self.shared(h).float()[:, None] + self.own(h).float().view(-1, *self.shape)
+
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, R, R]`` -> ``[N, L, w_dim]``."""
-        h = self.layers(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
-        h = self.reduce(F.silu(self.norm(h))).flatten(1)
-        return self.shared(h).float()[:, None] + self.own(h).float().view(-1, *self.shape)
+        return self.read(self.trunk(x))

@@ -65,6 +65,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     )
     _add_contest(evaluate, strengths="0.5,1,1.5")
     evaluate.add_argument("--split", metavar="NAME", help="only rows of this split, where a csv says so")
+    evaluate.add_argument("--retry", action="store_true", help="try again what failed in an earlier run")
     evaluate.add_argument("--limit", type=_count, metavar="N", help="only the first N photographs")
     evaluate.set_defaults(run=_evaluate)
 
@@ -203,6 +204,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         limit=args.limit,
         references=args.references,
         seed=args.seed,
+        retry=args.retry,
         suite=_suite(args),
         device=args.device,
     )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from emoedit.emotions import BASIC, canonical
-from emoedit.types import CheckpointError, ImageError, MissingExtraError, UnknownNameError
+from emoedit.types import CheckpointError, ImageError, UnknownNameError
 
 BATCH = 32  # faces through the network at once: memory stays flat however many there are
 FILES = ["config.json", "preprocessor_config.json", "processor_config.json", "*.safetensors*"]  # read of a hub model
@@ -36,7 +36,6 @@ class TransformersExpression(nn.Module):
             ``other:<label>`` for labels that it does not have. Labels of one meaning ("joy", "happy") share a column.
 
     Raises:
-        MissingExtraError: ``transformers`` is not installed.
         CheckpointError: no such model; no ``.safetensors`` in it; weights missing, of another shape or not finite; code
             of its own; labels without a name or with fewer than two basic emotions; labels that do not exclude each
             other.
@@ -44,10 +43,8 @@ class TransformersExpression(nn.Module):
 
     def __init__(self, name_or_folder: str | os.PathLike[str]) -> None:
         super().__init__()
-        try:
-            from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
-        except ImportError as error:
-            raise MissingExtraError("transformers", "metrics") from error
+        from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+
         folder = _locate(name_or_folder)
         if not any(folder.glob("*.safetensors")):
             names = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"

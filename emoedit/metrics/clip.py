@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emoedit import hub
+from emoedit.faces.regions import LUMA
 from emoedit.metrics.base import MeanMetric, check_pictures
-from emoedit.types import CheckpointError, DataError, MissingExtraError
+from emoedit.types import CheckpointError, DataError
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerBase
@@ -37,7 +38,7 @@ class Clip(nn.Module):
     Args:
         model: transformers' CLIPModel.
         tokenizer: its tokenizer.
-        mean, std: ``[3]`` of its training pictures, in [0, 1], red first.
+        mean, std: ``[3]`` of its training pictures, in [0, 1], red first; ``[1]`` of a CLIP that sees luminance.
 
     Attributes:
         width: D of the embeddings.
@@ -52,8 +53,8 @@ class Clip(nn.Module):
         self.tokenizer = tokenizer
         self.width = int(model.config.projection_dim)
         self.size = int(model.config.vision_config.image_size)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.eval()
 
     @classmethod
@@ -63,14 +64,10 @@ class Clip(nn.Module):
         What was downloaded before is used without asking the hub.
 
         Raises:
-            MissingExtraError: transformers is not installed.
             CheckpointError: it is not here and the hub does not give it, or its files are damaged, missing or of
                 another kind of model.
         """
-        try:
-            from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
-        except ImportError as error:
-            raise MissingExtraError("transformers", "metrics") from error
+        from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
         name = os.fspath(name_or_folder)
         folder = Path(name).expanduser()
@@ -123,15 +120,17 @@ class Clip(nn.Module):
                 "(vocab.json and merges.txt, or tokenizer.json) those of this model?"
             )
         mean, std = processor.image_mean, processor.image_std
-        if not all(isinstance(each, Sequence) and len(each) == 3 for each in (mean, std)) or not min(std) > 0:
+        channels = model.config.vision_config.num_channels
+        if not all(isinstance(each, Sequence) and len(each) == channels for each in (mean, std)) or not min(std) > 0:
             raise CheckpointError(
-                f"{name}: image_mean {mean} and image_std {std}; expected three numbers each, std > 0"
+                f"{name}: image_mean {mean} and image_std {std}; expected {channels} numbers each, std > 0"
             )
         return cls(model, tokenizer, mean, std)
 
     def pixels(self, pictures: Tensor) -> Tensor:
         """Pictures as the model sees them: the shorter side resized to ``size`` (bicubic, antialiased), the middle of
-        the longer one, luminance repeated, mean and deviation of the training pictures.
+        the longer one, luminance repeated (or taken, for a CLIP that sees no more), mean and deviation of the training
+        pictures.
 
         transformers' CLIPImageProcessor rounds to 8 bits after each step of resizing and this does not: the two differ
         by at most one 8-bit level, .015 in these units, and by a quarter of one on average.
@@ -140,7 +139,7 @@ class Clip(nn.Module):
             pictures: ``[N, C, H, W]`` in [-1, 1], C 1 or 3.
 
         Returns:
-            ``[N, 3, size, size]`` float32.
+            ``[N, 3 or 1, size, size]`` float32.
 
         Raises:
             ImageError: what is given is no such batch.
@@ -149,12 +148,14 @@ class Clip(nn.Module):
         height, width = pictures.shape[-2:]
         short = min(height, width)
         x = pictures.float()
+        if len(self.mean) == 1 and x.shape[1] == 3:
+            x = (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
         # Along x first, and without the overshoot of bicubic at edges before going along y, as Pillow does it.
         for size in ((height, self.size * width // short), (self.size * height // short, self.size * width // short)):
             x = F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
         top, left = (round((side - self.size) / 2) for side in x.shape[-2:])
         x = x[..., top : top + self.size, left : left + self.size]
-        return (x.expand(-1, 3, -1, -1) / 2 + 0.5 - self.mean) / self.std
+        return (x.expand(-1, len(self.mean), -1, -1) / 2 + 0.5 - self.mean) / self.std
 
     def image_embeddings(self, pictures: Tensor) -> Tensor:
         """Pictures ``[N, C, H, W]`` in [-1, 1] -> ``[N, D]`` float32 unit vectors.

@@ -91,12 +91,16 @@ class MixtureBatches:
             chance = count[member] ** (balance - 1.0)
             self.chances.append(None if balance == 1.0 else chance / chance.sum())
 
-    def __call__(self, step: int, process: int = 0) -> Tensor:
-        """Batch of a step: float ``[B, 1, R, R]`` in [-1, 1]."""
+    def draw(self, step: int, process: int = 0) -> tuple[np.ndarray, Tensor]:
+        """Positions of a step's crops, ``[B]``, and which of them are flipped, ``[B]`` of bool."""
         rng = np.random.default_rng((self.seed, step, process))
         counts = rng.multinomial(self.batch_size, self.weights)
         drawn = zip(self.pools, counts, self.chances, strict=True)
         chosen = np.concatenate([rng.choice(pool, n, p=chance) for pool, n, chance in drawn])
+        return chosen, torch.from_numpy(rng.random(self.batch_size) < 0.5)
+
+    def __call__(self, step: int, process: int = 0) -> Tensor:
+        """Batch of a step: float ``[B, 1, R, R]`` in [-1, 1]."""
+        chosen, flip = self.draw(step, process)
         x = self.crops.pixels(chosen, self.resolution)
-        flip = torch.from_numpy(rng.random(self.batch_size) < 0.5)
         return torch.where(flip[:, None, None, None], x.flip(-1), x)

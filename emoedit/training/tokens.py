@@ -11,7 +11,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -21,12 +20,15 @@ from torch import Tensor, nn
 from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
 from emoedit.backbones.stable_diffusion_text import fill, frozen_copy, rows_name, token_ids, with_tokens
 from emoedit.backbones.stable_diffusion_unet import down, up
+from emoedit.emotions import get
 from emoedit.faces.align import align
 from emoedit.faces.detect import FaceDetector
 from emoedit.hub import read_json
+from emoedit.metrics.networks import MeasuringNetwork
 from emoedit.pictures import load_picture, write_json
 from emoedit.steering.tokens import EMBEDDINGS, EmotionTokens, token_of, write_embedding
-from emoedit.training.loop import TrainerConfig, train
+from emoedit.training.data import CropSet
+from emoedit.training.loop import Shared, TrainerConfig, train
 from emoedit.types import CheckpointError, DataError, Edit, ImageError, NoFaceError
 
 TEMPLATES = (
@@ -66,16 +68,6 @@ class TokenConfig:
         return self.token or token_of(self.emotion)
 
 
-class _Shared:
-    """Frozen modules that travel with a task without being part of it: not trained, not averaged, not saved."""
-
-    def __init__(self, **parts: Any) -> None:
-        self.__dict__.update(parts)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-
 class TokenTask(nn.Module):
     """To find the noise in noisy latents of an emotion's pictures, under prompts with its token.
 
@@ -98,7 +90,7 @@ class TokenTask(nn.Module):
         if not prompts:
             raise DataError("no template: give at least one prompt with {} where the token goes")
         weight = backbone.face / backbone.face.mean()
-        self._shared = _Shared(
+        self._shared = Shared(
             unet=frozen_copy(backbone.unet),
             text_encoder=text_encoder,
             rows_name=rows_name(text_encoder),
@@ -236,6 +228,53 @@ def read_faces(
 
 def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+
+
+@torch.no_grad()
+def read_emotions(network: MeasuringNetwork, crops: CropSet, positions: np.ndarray) -> Tensor:
+    """Log probabilities of a recogniser's emotions, the mean over a crop and its mirror image: ``[N, E]``.
+
+    Args:
+        network: with a head ``emotion``.
+    """
+    rows = []
+    for part in np.array_split(positions, max(1, len(positions) // 128)):
+        x = crops.pixels(part, network.config.resolution)
+        rows.append(sum(network(side)["emotion"].float().log_softmax(1) for side in (x, x.flip(-1))) / 2)
+    return torch.cat(rows)
+
+
+def pick_pictures(
+    scores: Tensor, known: Sequence[str], labels: np.ndarray, people: np.ndarray, emotion: str, count: int
+) -> np.ndarray:
+    """Which pictures show an emotion most: numbers ``[count]``, ascending; one a person, where people are known.
+
+    Of a basic emotion only those that are labelled so. Of a nuanced one those whose scores come nearest, in cross
+    entropy, to what it is mixed from (:mod:`emoedit.emotions`), what its weights leave of 1 being neutral: a mild
+    emotion is not learned from faces that shout.
+
+    Args:
+        scores: ``[N, E]`` of :func:`read_emotions`.  known: the E emotions.
+        labels, people: ``[N]`` of str; an empty one says nothing.
+
+    Raises:
+        DataError: an emotion has no score, or there are fewer pictures than ``count``.
+        UnknownNameError: no such emotion.
+    """
+    entry = get(emotion)
+    mixture = {name: w for name, w in entry.mixture.items() if w > 0} or {entry.name: 1.0}
+    if (left := 1 - sum(mixture.values())) > 0:
+        mixture["neutral"] = left
+    if lacking := [name for name in mixture if name not in known]:
+        raise DataError(f"this recogniser does not read {', '.join(lacking)}; it reads {', '.join(known) or 'nothing'}")
+    usable = np.arange(len(labels)) if entry.mixture else np.flatnonzero(labels == entry.name)
+    shown = sum(weight * scores[usable, known.index(name)] for name, weight in mixture.items())
+    best = usable[shown.argsort(descending=True, stable=True).numpy()]
+    seen = np.where(people == "", [f"picture {n}" for n in range(len(people))], people)[best]
+    first = np.sort(np.unique(seen, return_index=True)[1])
+    if len(first) < count:
+        raise DataError(f"{len(first)} people show {emotion!r}, {count} pictures are asked for: give a smaller number")
+    return np.sort(best[first[:count]])
 
 
 def learn_token(

@@ -1,0 +1,142 @@
+"""``emoedit walk``: a face from one strength to another, as an animation or a strip."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from pathlib import Path
+
+from emoedit.cli.common import (
+    CommandParser,
+    UsageError,
+    add_device,
+    add_seed,
+    check_free,
+    describe,
+    face_type,
+    load,
+    say,
+    usage,
+)
+from emoedit.types import Edit
+
+_EXAMPLES = """\
+examples:
+  emoedit walk me.jpg                                            writes me_happy.gif
+  emoedit walk me.jpg --emotion happy --from -1 --to 1.5 --frames 16 -o walk.gif
+  emoedit walk me.jpg --emotion sad -o sad.gif sad.png           an animation and a strip; the photo is analysed once
+"""
+
+
+def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
+    """The command and its options."""
+    parser = commands.add_parser(
+        "walk",
+        help="a face from one strength to another, as an animation or a strip",
+        usage="emoedit walk PHOTO [--emotion NAME] [--from S] [--to S] [-o FILE ...] [options]",
+        description="Edit a photo at many strengths and write an animation (.gif, .mp4) or all of them side by side "
+        "(.png and other pictures).",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        editors=True,
+    )
+    parser.add_argument("photo", metavar="PHOTO", help="a picture")
+    parser.add_argument("--emotion", default="happy", metavar="NAME", help="a name or algebra on names; default: happy")
+    parser.add_argument(
+        "--from", type=float, default=0.0, dest="first", metavar="S", help="the first strength; default: 0, the photo"
+    )
+    parser.add_argument("--to", type=float, default=1.5, dest="last", metavar="S", help="the last one; default: 1.5")
+    parser.add_argument("--frames", type=int, default=16, metavar="N", help="how many, both ends too; default: 16")
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="T", help="from first to last; default: 2")
+    parser.add_argument("--one-way", action="store_true", help="do not return; default: there and back")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=640,
+        metavar="PIXELS",
+        help="longest side of a frame; 0 for the photo's; default: 640",
+    )
+    parser.add_argument(
+        "-o", "--output", nargs="+", action="extend", metavar="FILE", help="default: PHOTO_EMOTION.gif here"
+    )
+    parser.add_argument(
+        "--editor",
+        default="vae",
+        metavar="NAME",
+        help="an embedded editor (listed below), a folder, or OWNER/NAME on the hub; default: %(default)s",
+    )
+    parser.add_argument(
+        "--face", type=face_type("largest", "all"), default="largest", metavar="largest|all|N", help="default: largest"
+    )
+    add_seed(parser)
+    add_device(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status."""
+    with usage():
+        folder, strengths, outputs = _plan(args)
+    for output in outputs:
+        check_free(output, args.overwrite)
+
+    from tqdm import tqdm
+
+    from emoedit.pictures import load_picture
+    from emoedit.walk import walk
+
+    picture = load_picture(args.photo)
+    photos = load(folder, args.device)
+    opened = photos.open(picture, args.face, seed=args.seed)
+    with tqdm(total=len(strengths), unit="frame", disable=None) as bar:
+        found = walk(
+            photos,
+            opened,
+            args.emotion,
+            strengths,
+            longest=args.size or None,
+            seed=args.seed,
+            callback=lambda *_: bar.update(),
+        )
+    for output in outputs:
+        found.save(output, seconds=args.seconds, back=not args.one_way, overwrite=args.overwrite)
+        say(f"wrote {output}")
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> tuple[Path, list[float], list[str]]:
+    """The editor's folder, the strengths and the files, from names and numbers alone.
+
+    Raises:
+        EmoEditError: what is wrong with the command.
+    """
+    from emoedit.emotions import resolve
+    from emoedit.pictures import output_path
+    from emoedit.walk import check_suffix, spread
+
+    folder, _, known = describe(args.editor)
+    resolve(args.emotion, known)
+    for strength in (args.first, args.last):
+        Edit(args.emotion, strength)
+    strengths = spread(args.first, args.last, args.frames)
+    if not (math.isfinite(args.seconds) and args.seconds > 0):
+        raise UsageError(f"--seconds must be above 0, not {args.seconds:g}")
+    if args.size != 0 and args.size < 16:
+        raise UsageError(f"--size must be 0 or at least 16 pixels, not {args.size}")
+    stem = Path(args.photo).stem
+    face = args.face if isinstance(args.face, int) else None
+    default = output_path(stem, args.emotion, many=False, face=face, suffix=".gif")
+    outputs = list(dict.fromkeys(args.output or [str(default)]))
+    source = os.path.realpath(os.path.expanduser(args.photo))
+    taken = set()
+    for output in outputs:
+        check_suffix(output)
+        real = os.path.realpath(os.path.expanduser(output))
+        if real == source:
+            raise UsageError(f"{output} is the photo; name another file")
+        if real in taken:
+            raise UsageError(f"{output} is named twice")
+        taken.add(real)
+    return folder, strengths, outputs

@@ -1,0 +1,229 @@
+"""Two players, one loop: what draws pictures against a critic that tells them from real ones (Goodfellow et al. 2014,
+arXiv 1406.2661, non-saturating), resumable at any moment, with a moving average of what draws.
+
+Both learn from the same pictures in the same step, so that each picture is drawn once. The critic's gradient at real
+pictures is kept small (R1: Mescheder et al. 2018, arXiv 1801.04406), lazily as in StyleGAN2 (Karras et al. 2020, arXiv
+1912.04958, section 3.1), and changes hide from it how small the data set is (:mod:`emoedit.training.augment_gan`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from emoedit.training.augment_gan import CriticAugment, adapted, augment_for_critic
+from emoedit.training.loop import DivergedError, TrainerConfig, rate
+from emoedit.types import MissingExtraError
+
+Batch = Mapping[str, Tensor]
+LOG_EVERY = 20
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """The critic's side of it.
+
+    Args:
+        learning_rate: of its Adam, at its highest.
+        start: step at which the critic begins to learn and to be heard; the task is alone before.
+        ramp: steps from there until it is heard in full.
+        gamma: weight of R1; about ``0.0002 R^2 / N`` for N pictures of side R (Karras et al. 2020, arXiv 2006.06676).
+        lazy: steps between two of its evaluations.
+        target: how sure the critic may be of real pictures before they are changed more often (-1 to 1; 0.6 in that
+            paper).
+        speed: pictures in which the probability of a change may go from 0 to 1.
+        augment: how far pictures are changed.
+    """
+
+    learning_rate: float = 2.5e-3
+    start: int = 0
+    ramp: int = 1
+    gamma: float = 0.3
+    lazy: int = 16
+    target: float = 0.6
+    speed: float = 400_000
+    augment: CriticAugment = field(default_factory=CriticAugment)
+
+
+class GeneratorTask(nn.Module, ABC):
+    """What draws pictures, and what it minimises beside the critic's judgement."""
+
+    @abstractmethod
+    def real(self, batch: Batch) -> Tensor:
+        """Real pictures of a batch as they would be drawn, ``[N, C, R, R]`` in about [-1, 1]."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, *, alone: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Drawn pictures, float32 ``[N, C, R, R]``, and scalars: ``loss`` (added to the critic's judgement), others to
+        be logged.
+
+        Args:
+            alone: there is no critic yet, and nobody looks at the pictures.
+        """
+
+    @abstractmethod
+    def groups(self, config: TrainerConfig) -> list[dict[str, Any]]:
+        """Adam's parameter groups, each with its highest ``lr``."""
+
+
+def _optimizer(groups: list[dict[str, Any]], config: TrainerConfig) -> torch.optim.Adam:
+    for group in groups:
+        group["highest"] = group["lr"]
+    return torch.optim.Adam(groups, betas=config.betas, eps=1e-8, fused=True)
+
+
+def _step(
+    optimizer: torch.optim.Adam, parameters: list[nn.Parameter], gradients: Any, factor: float, clip: float
+) -> float:
+    """Clip, step, and the norm before clipping; nothing is stepped where that is not finite."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    norm = float(nn.utils.clip_grad_norm_(parameters, clip))
+    if math.isfinite(norm):
+        for group in optimizer.param_groups:
+            group["lr"] = group["highest"] * factor
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def gradient_penalty(critic: nn.Module, real: Tensor) -> Tensor:
+    """R1: half the squared length of the critic's gradient at real pictures, mean over them."""
+    real = real.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(real).sum(), real, create_graph=True)
+    return 0.5 * gradient.float().square().sum((1, 2, 3)).mean()
+
+
+def train_adversarial(
+    task: GeneratorTask,
+    critic: nn.Module,
+    batches: Callable[[int, int], Batch],
+    folder: str | Path,
+    config: TrainerConfig,
+    how: AdversarialConfig = AdversarialConfig(),  # noqa: B008 - frozen
+    *,
+    preview: Callable[[nn.Module], Tensor] | None = None,
+) -> nn.Module:
+    """Train, or go on where the folder's last checkpoint stopped. One process, on CUDA where there is one.
+
+    Args:
+        critic: pictures ``[N, C, R, R]`` -> logits ``[N]``; with ``precision="bf16"`` it is given bfloat16.
+        batches: (step, 0) -> batch on the CPU.
+        folder: working folder: ``state.pt`` (whose ``seconds`` say what the training took, over all runs) and
+            TensorBoard files.
+        config: of the task; ``betas``, ``clip`` (of each player's gradient) and ``ema`` among it. Of the averaged
+            weights, only the task's are kept.
+        preview: averaged task -> picture ``[3 or 1, H, W]`` in [0, 1] to log.
+
+    Returns:
+        The task with averaged weights, on the CPU, in eval mode.
+
+    Raises:
+        DivergedError: a loss or a gradient became NaN or infinite; ``state.pt`` holds the last good state.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+        from tqdm import tqdm
+    except ImportError as error:
+        raise MissingExtraError(error.name or "tensorboard", "train") from error
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    task, critic = task.to(device).train(), critic.to(device).train()
+    average = AveragedModel(task, use_buffers=False).to(device)
+    players = (
+        _optimizer(task.groups(config), config),
+        _optimizer([{"params": list(critic.parameters()), "lr": how.learning_rate}], config),
+    )
+    parts = {
+        "task": task,
+        "critic": critic,
+        "average": average,
+        "optimizer": players[0],
+        "critic_optimizer": players[1],
+    }
+    first, probability, spent, start = 0, 0.0, 0.0, time.monotonic()
+    state_file = folder / "state.pt"
+    if state_file.is_file():
+        state = torch.load(state_file, map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        first, probability, spent = state["step"], state["probability"], state["seconds"]
+    if config.compile:
+        task.compile()
+    drawn_by = [p for group in players[0].param_groups for p in group["params"]]
+    judged_by = list(critic.parameters())
+
+    def save(step: int) -> None:
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"step": step, "probability": probability, "seconds": spent + time.monotonic() - start}
+        torch.save(state, state_file.with_suffix(".part"))
+        os.replace(state_file.with_suffix(".part"), state_file)
+
+    def judge(x: Tensor) -> Tensor:
+        return critic(augment_for_critic(x, probability, how.augment).to(dtype))
+
+    with (
+        SummaryWriter(str(folder), purge_step=first) as log,
+        tqdm(total=config.steps, initial=first, unit="step", smoothing=0.02) as bar,
+    ):
+        for step in range(first, config.steps):
+            # What is drawn at random is a function of the step: a resumed run draws what an uninterrupted one would.
+            torch.manual_seed(config.seed * 1_000_003 + step * 1009)
+            batch = {name: value.to(device) for name, value in batches(step, 0).items()}
+            factor, alone = rate(step, config), step < how.start
+            drawn, own = task(batch, alone=alone)
+            total, losses, norms = own["loss"], dict(own), {}
+            if not alone:
+                real = task.real(batch)
+                of_drawn, of_real = judge(drawn), judge(real)
+                judging = F.softplus(of_drawn).mean() + F.softplus(-of_real).mean()
+                fooling = F.softplus(-of_drawn).mean()
+                total = total + min(1.0, (step - how.start + 1) / how.ramp) * fooling
+                losses |= {"critic": judging, "fooling": fooling, "real": of_real.mean(), "drawn": of_drawn.mean()}
+                if step % how.lazy == 0:
+                    seen = augment_for_critic(real, probability, how.augment).to(dtype)
+                    losses["r1"] = gradient_penalty(critic, seen)
+                    judging = judging + how.lazy * how.gamma * losses["r1"]
+                # Each player's gradient of its own loss alone, at the same pictures.
+                learned = torch.autograd.grad(judging, judged_by, retain_graph=True)
+                probability = adapted(probability, of_real, target=how.target, speed=how.speed)
+            improved = torch.autograd.grad(total, drawn_by, allow_unused=True)
+            if not alone:
+                norms["critic_gradient"] = _step(players[1], judged_by, learned, factor, config.clip)
+            norms["gradient"] = _step(players[0], drawn_by, improved, factor, config.clip)
+            values = {name: float(value.detach()) for name, value in losses.items()} | norms
+            if broken := [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]:
+                raise DivergedError(
+                    f"{', '.join(broken)} at step {step}; the last good state is {state_file}: resume from it with "
+                    "lower learning rates, a larger gamma or precision=no"
+                )
+            decay = min(config.ema, (1 + step) / (10 + step))
+            average.multi_avg_fn = get_ema_multi_avg_fn(decay)
+            average.update_parameters(task)
+            bar.update()
+            if step % LOG_EVERY == 0:
+                for name, value in {**values, "probability": probability}.items():
+                    log.add_scalar(f"train/{name}", value, step)
+                bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)
+            if (step + 1) % config.save_every == 0:
+                save(step + 1)
+            if preview is not None and (step + 1) % config.preview_every == 0:
+                average.eval()
+                with torch.no_grad():
+                    log.add_image("preview", preview(average.module), step + 1)
+        if first < config.steps and config.steps % config.save_every:
+            save(config.steps)
+    return average.module.cpu().eval()

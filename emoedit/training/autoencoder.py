@@ -1,0 +1,92 @@
+"""The small autoencoder between pictures and latents: half the side, four channels, nothing thrown away.
+
+Its latent is pulled towards the pixels of the normalised crop in another order (pixel unshuffle), so that a U-Net that
+was trained on such squares of pixels (:class:`emoedit.backbones.ddpm.DDPMBackbone` with ``patch``) can go on from its
+weights.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
+from emoedit.faces.regions import regions
+from emoedit.training.data import CropSet
+from emoedit.training.diffusion import LIMIT
+from emoedit.training.loop import Shared
+from emoedit.training.vae import region_weights
+from emoedit.types import CheckpointError
+
+START = -10.0  # log variance of the posterior at the start: an encoder that has to grow sure first loses minutes
+
+
+class AutoencoderTask(nn.Module):
+    """Reconstruction, a small Kullback-Leibler term (Kingma & Welling 2014, arXiv 1312.6114), and the pull.
+
+    Args:
+        backbone: its ``vae`` is trained.
+        beta: weight of the Kullback-Leibler term, in nats a number of the latent.
+        pull: weight of the latent's distance from the pixels.
+
+    Raises:
+        CheckpointError: a latent that has not as many numbers as the picture.
+    """
+
+    def __init__(self, backbone: StableDiffusionBackbone, *, beta: float, pull: float) -> None:
+        super().__init__()
+        side = backbone.crop.resolution
+        self.patch = side // backbone.latent_shape[1]
+        if backbone.latent_shape[0] != backbone.channels * self.patch**2 or backbone.vae.quant_conv is None:
+            raise CheckpointError(
+                f"a latent of {backbone.latent_shape} for crops of {backbone.channels} x {side} x {side}: expected "
+                f"{backbone.channels * self.patch**2} channels, so that it can hold the pixels in another order"
+            )
+        self.vae, self.beta, self.pull = backbone.vae, beta, pull
+        self._shared = Shared(normalise=backbone.normalise, device=lambda: backbone.device)
+        self.register_buffer("weight", region_weights(side), persistent=False)
+        with torch.no_grad():  # the second half of the channels: what the posterior's log variance is made of
+            half = self.vae.quant_conv.out_channels // 2
+            self.vae.quant_conv.weight[half:] *= 0.01
+            self.vae.quant_conv.bias[half:] = START
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """``x`` ``[N, C, R, R]`` in [-1, 1]."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = self._shared.normalise(x.to(self._shared.device()))[0].clamp(-LIMIT, LIMIT)
+            x = x.contiguous(memory_format=torch.channels_last)
+        posterior = self.vae.encode(x).latent_dist
+        mean, log_var = posterior.mean.float(), posterior.logvar.float()
+        z = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
+        difference = self.vae.decode(z).sample.float() - x
+        scale = self.vae.config.scaling_factor
+        far = (mean * scale - F.pixel_unshuffle(x, self.patch)).square().mean()
+        kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean()
+        error = ((difference.abs() + difference.square()) * self.weight).mean()
+        return {
+            "loss": error + self.pull * far + self.beta * kl,
+            "rms": difference.square().mean().sqrt().detach(),
+            "far": far.sqrt().detach(),
+            "deviation": (0.5 * log_var).exp().mean().detach(),
+        }
+
+
+@torch.no_grad()
+def face_psnr(backbone: StableDiffusionBackbone, crops: CropSet, positions: np.ndarray) -> tuple[float, float]:
+    """Means over crops, in decibel: of the reconstruction against the crop inside the face (the range of a picture
+    being 2), and of the latent against the normalised crop's pixels."""
+    face = torch.from_numpy(regions(backbone.crop).face)[None, None]
+    patch = backbone.crop.resolution // backbone.latent_shape[1]
+    shown, latent = [], []
+    for part in np.array_split(positions, max(1, len(positions) // 64)):
+        x = crops.pixels(part, backbone.crop.resolution)
+        z, mean, gain = (value.cpu() for value in backbone.to_latent(x.to(backbone.device)))
+        drawn = backbone.to_picture(*(value.to(backbone.device) for value in (z, mean, gain))).cpu()
+        shown += (((drawn - x).square() * face).sum((1, 2, 3)) / face.sum() / backbone.channels).tolist()
+        squares = F.pixel_unshuffle((x - mean) / gain if backbone.config.std else x, patch)
+        latent += (z - squares).square().mean((1, 2, 3)).tolist()
+    return tuple(float(np.mean([10 * math.log10(4 / max(e, 1e-12)) for e in each])) for each in (shown, latent))

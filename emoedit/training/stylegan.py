@@ -1,0 +1,250 @@
+"""What the embedded StyleGAN2 and its encoder are trained for.
+
+The generator learns from a critic and, in a share of each batch, from drawing real crops that were taken apart into a
+posterior of z (a variational autoencoder whose pictures a critic sees too: Larsen et al. 2016, arXiv 1512.09300).
+Structure comes in a fraction of the time that a critic alone takes, random people lie where real ones do, and pictures
+can be inverted as soon as they can be drawn. Then the encoder into w+ goes on alone (Tov et al. 2021, arXiv
+2102.02766).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emoedit.backbones.stylegan2 import StyleGAN2Backbone, StyleGAN2Config
+from emoedit.backbones.stylegan2_inversion import Losses
+from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.metrics.perceptual import PerceptualNetwork, layer_distances
+from emoedit.training.adversarial import Batch, GeneratorTask
+from emoedit.training.data import MixtureBatches
+from emoedit.training.diffusion import LIMIT
+from emoedit.training.loop import Shared, TrainerConfig
+from emoedit.training.vae import pyramid_loss, region_weights
+from emoedit.types import DataError
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the parts of the loss count.
+
+    Args:
+        rebuild: :func:`emoedit.training.vae.pyramid_loss` of real crops that were taken apart and drawn again.
+        perceptual: distance of the embedded perceptual network, of the same.
+        identity: 1 - cosine of a network's embeddings of people, of the same.
+        kl: a nat of Kullback-Leibler divergence between a picture's posterior of z and the prior.
+        latent: squared difference of the w+ that was drawn and the w+ that the encoder finds.
+        spread: variance of what the encoder finds over the layers: near W, edits keep what they do to samples.
+    """
+
+    rebuild: float = 3.0
+    perceptual: float = 2.0
+    identity: float = 0.0
+    kl: float = 2e-4
+    latent: float = 0.5
+    spread: float = 0.1
+
+
+class TwoMixtures:
+    """``real`` pictures for the critic, and ``shown`` ones to be taken apart and drawn again: the second may be softer
+    than what the critic is to take for real."""
+
+    def __init__(self, real: MixtureBatches, shown: MixtureBatches) -> None:
+        self.real, self.shown = real, shown
+
+    def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
+        """Both, ``[N, 1, R, R]`` and ``[M, 1, R, R]`` in [-1, 1]."""
+        return {"real": self.real(step, process), "shown": self.shown(step, process)}
+
+
+class _Rebuilding:
+    """Losses of drawn pictures against their originals."""
+
+    def __init__(self, weights: Weights, perceptual: PerceptualNetwork, identity: MeasuringNetwork | None):
+        if weights.identity and identity is None:
+            raise DataError("a weight of identity needs a network that tells people apart")
+        self.weights, self.perceptual = weights, perceptual.requires_grad_(False)
+        self.identity = identity if weights.identity else None
+
+    def __call__(self, drawn: Tensor, original: Tensor, *, half: bool) -> dict[str, Tensor]:
+        """``half``: they are compared at half the resolution, so that soft originals teach no softness: detail is the
+        critic's then."""
+        if half:
+            drawn, original = (F.avg_pool2d(x, 2) for x in (drawn, original))
+        found = {"rebuild": pyramid_loss(original, drawn, region_weights(drawn.shape[-1]).to(drawn))}
+        network = self.perceptual.to(drawn.device)
+        seen = [_resized(x, network) for x in (drawn, original)]
+        with torch.autocast(drawn.device.type, torch.bfloat16):
+            found["perceptual"] = (layer_distances(network, *seen) @ network.layer_weights).mean()
+        if self.identity is not None:
+            network = self.identity.to(drawn.device)
+            with torch.autocast(drawn.device.type, torch.bfloat16):
+                vectors = [network(_resized(x, network))["person"] for x in (drawn, original)]
+            found["identity"] = 1 - F.cosine_similarity(*vectors).mean()
+        return found
+
+
+def _resized(x: Tensor, network: MeasuringNetwork) -> Tensor:
+    side = network.config.resolution
+    return F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _total(found: Mapping[str, Tensor], weights: Weights) -> dict[str, Tensor]:
+    loss = sum(getattr(weights, name) * value for name, value in found.items())
+    return {"loss": loss, **{name: value.detach() for name, value in found.items()}}
+
+
+class GANTask(GeneratorTask):
+    """Mapping, synthesis and encoder together.
+
+    Args:
+        config: the architecture, with an encoder.  perceptual: frozen.
+        weights: ``identity`` and ``spread`` are left to the encoder's own stage.
+        mixing: share of the samples that have the styles of two (style mixing; Karras et al. 2019, arXiv 1812.04948).
+        encoder_rate: the encoder's learning rate; it is an ordinary network with Adam's usual averages.
+    """
+
+    def __init__(
+        self,
+        config: StyleGAN2Config,
+        perceptual: PerceptualNetwork,
+        weights: Weights = Weights(),  # noqa: B008 - frozen
+        *,
+        mixing: float = 0.5,
+        encoder_rate: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        if config.encoder_widths is None:
+            raise DataError("the embedded StyleGAN2 is trained with an encoder: set encoder_widths")
+        self.backbone = StyleGAN2Backbone(config)
+        # No noise: in as few steps as there are here it only hides the face, and an inversion would have to find it.
+        for layer in self.backbone.synthesis.convs:
+            layer.noise_strength.requires_grad_(False)
+        self.posterior = nn.Linear(self.backbone.encoder.shared.in_features, 2 * config.z_dim)
+        self.weights, self.mixing, self.encoder_rate = weights, mixing, encoder_rate
+        self.rebuilding = Shared(losses=_Rebuilding(weights, perceptual, None))
+
+    def compile(self) -> None:
+        """Fuse the synthesis network only: the rest is small, and what the critic needs twice has to stay as it is."""
+        self.backbone.synthesis.compile()
+
+    def groups(self, config: TrainerConfig) -> list[dict[str, Any]]:
+        drawing = [*self.backbone.mapping.parameters(), *self.backbone.synthesis.parameters()]
+        drawing = [parameter for parameter in drawing if parameter.requires_grad]
+        reading = [*self.backbone.encoder.parameters(), *self.posterior.parameters()]
+        return [
+            {"params": drawing, "lr": config.learning_rate},
+            {"params": reading, "lr": self.encoder_rate, "betas": (0.9, 0.99)},
+        ]
+
+    def real(self, batch: Batch) -> Tensor:
+        return self.backbone.normalise(batch["real"])[0].clamp(-LIMIT, LIMIT)
+
+    def forward(self, batch: Batch, *, alone: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """As many pictures as are ``real``: of random people, then of those that are ``shown``. Alone, as long as there
+        is no critic, real crops are rebuilt in the place of random people."""
+        backbone, dtype = self.backbone, self.backbone.dtype
+        shown = torch.cat([batch["shown"], batch["real"][len(batch["shown"]) :]]) if alone else batch["shown"]
+        original = backbone.normalise(shown)[0].clamp(-LIMIT, LIMIT)
+        count, layers = len(batch["real"]) - len(original), backbone.latent_shape[0]
+        half = {"device_type": original.device.type, "dtype": torch.bfloat16, "enabled": dtype == torch.bfloat16}
+        with torch.autocast(**half):
+            seen = backbone.encoder.trunk(original)
+            mean, log_var = self.posterior(seen).float().chunk(2, 1)
+        z = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
+        random = torch.randn(2 * len(batch["real"]), backbone.config.z_dim, device=original.device)
+        w, taken = backbone.mapping(torch.cat([random, z])).split([len(random), len(original)])
+        backbone.mapping.track(w)
+        w, other = w[:count], w[count : 2 * count]
+        cut = torch.randint(1, layers, (count, 1), device=w.device)
+        cut = torch.where(torch.rand(count, 1, device=w.device) < self.mixing, cut, layers)
+        fine = torch.arange(layers, device=w.device) >= cut  # [count, L]
+        sampled = torch.where(fine[..., None], other[:, None], w[:, None])
+        drawn = backbone.synthesis(torch.cat([sampled, taken[:, None].expand(-1, layers, -1)]), dtype=dtype)
+        found = self.rebuilding.losses(drawn[count:], original, half=not alone)
+        found["kl"] = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1).mean()
+        # What the encoder into w+ has to find: samples, and the middle of what the posterior says of crops.
+        some = -(-count // 2)
+        with torch.no_grad():
+            truth = torch.cat([sampled[:some], backbone.mapping(mean)[:, None].expand(-1, layers, -1)])
+        with torch.autocast(**half):
+            if some:
+                again = backbone.encoder.trunk(drawn[:some].detach().clamp(-LIMIT, LIMIT))
+                seen = torch.cat([again, seen])
+            guess = backbone.mapping.w_avg + backbone.encoder.read(seen)
+        found["latent"] = (guess - truth).square().mean()
+        return drawn, _total(found, self.weights)
+
+
+class EncoderTask(nn.Module):
+    """The encoder alone, for a generator that no longer changes: samples, whose w is known, and real crops.
+
+    Args:
+        backbone: its encoder is trained, the rest is frozen.
+        perceptual, identity: frozen.
+        samples: drawn for each batch, at truncations from 0.5 to 1.
+    """
+
+    def __init__(
+        self,
+        backbone: StyleGAN2Backbone,
+        perceptual: PerceptualNetwork,
+        identity: MeasuringNetwork,
+        weights: Weights,
+        *,
+        samples: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = backbone.encoder.requires_grad_(True)
+        losses = _Rebuilding(weights, perceptual, identity)
+        self.frozen = Shared(backbone=backbone, losses=losses)
+        backbone.mapping.requires_grad_(False)
+        backbone.synthesis.requires_grad_(False)
+        self.weights, self.samples = weights, samples
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """``x`` ``[N, 1, R, R]`` in [-1, 1]."""
+        backbone = self.frozen.backbone.to(x.device)
+        dtype = backbone.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            original = backbone.normalise(x)[0].clamp(-LIMIT, LIMIT)
+            with torch.no_grad():
+                w = backbone.mapping(torch.randn(self.samples, backbone.config.z_dim, device=x.device))
+                share = 0.5 + 0.5 * torch.rand(self.samples, 1, device=x.device)
+                w = backbone.mapping.w_avg.lerp(w, share)[:, None].expand(-1, *backbone.latent_shape)
+                sampled = backbone.synthesis(w, dtype=dtype).clamp(-LIMIT, LIMIT)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                code = self.encoder(torch.cat([sampled, original]))
+            again, taken = (backbone.mapping.w_avg + code).split([self.samples, len(original)])
+            drawn = backbone.synthesis(taken, dtype=dtype)
+            found = self.frozen.losses(drawn, original, half=True)
+            found["latent"] = (again - w).square().mean()
+            found["spread"] = taken.var(1, unbiased=False).mean()
+        return _total(found, self.weights)
+
+
+def inversion_losses(
+    perceptual: PerceptualNetwork, identity: MeasuringNetwork, weights: tuple[float, float, float] = (1.0, 1.0, 0.5)
+) -> Losses:
+    """What inversion minimises with the embedded networks: squared difference, perceptual distance, 1 - cosine of whose
+    face it is.
+
+    Args:
+        weights: of these three.
+    """
+
+    def far(drawn: Tensor, target: Tensor) -> Tensor:
+        return (
+            layer_distances(perceptual, *(_resized(x, perceptual) for x in (drawn, target))) @ perceptual.layer_weights
+        )
+
+    def other(drawn: Tensor, target: Tensor) -> Tensor:
+        vectors = [identity(_resized(x, identity))["person"] for x in (drawn, target)]
+        return 1 - F.cosine_similarity(*vectors)
+
+    return Losses(far, other, weights)

@@ -1,0 +1,216 @@
+"""Fitting directions in w+ to emotions: from the generator's own samples, which a recogniser scores, from labelled
+crops that the encoder took apart, or from both; how far strength 1 goes; and led on by gradient.
+
+Samples need no labelled photograph (Shen et al. 2020, arXiv 1907.10786). Every source is a data set of its own in
+:func:`emoedit.steering.directions.fit_directions`: differences of class means are taken inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emoedit.backbones.stylegan2 import StyleGAN2Backbone
+from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.steering.directions import PARTS, LatentDirections
+from emoedit.steering.wspace import Layers, WDirections, checked_layers, score_samples, select
+from emoedit.training.data import CropSet
+from emoedit.training.guides import Guide
+from emoedit.training.hspace import ShiftLoss
+from emoedit.training.loop import Shared
+from emoedit.training.vae import region_weights
+from emoedit.types import DataError, Edit, Inversion
+
+Scorer = Callable[[Tensor], Tensor]
+
+
+def recogniser_scores(network: MeasuringNetwork, emotions: Sequence[str]) -> Scorer:
+    """Pictures ``[N, 1, R, R]`` -> probabilities of these emotions ``[N, E]``, as a network reads them; of the classes
+    that it knows beside them nothing is said.
+
+    Raises:
+        DataError: the network lacks one of them.
+    """
+    known = network.config.emotions
+    if lacking := [name for name in emotions if name not in known]:
+        raise DataError(f"this recogniser lacks {', '.join(lacking)}; it reads {', '.join(known) or 'nothing'}")
+    columns = [known.index(name) for name in emotions]
+    side, network = network.config.resolution, network.eval()
+
+    @torch.no_grad()
+    def scores(x: Tensor) -> Tensor:
+        x = F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        return network(x)["emotion"].float().softmax(1)[:, columns]
+
+    return scores
+
+
+def scored_samples(
+    backbone: StyleGAN2Backbone,
+    scorer: Scorer,
+    emotions: Sequence[str],
+    generator: torch.Generator,
+    count: int,
+    *,
+    share: float,
+    truncation: float,
+) -> tuple[Tensor, list[str]]:
+    """w+ of the samples that show each emotion most plainly, ``[n, L * D]``, and their labels.
+
+    Args:
+        emotions: what the scorer's columns mean.  count: of samples.  share: of them, how many for each emotion.
+
+    Raises:
+        DataError: no sample for an emotion is left.
+    """
+    w, scores = score_samples(backbone, scorer, generator, count, truncation=truncation)
+    rows, labels = select(scores, emotions, share=share)
+    return w[rows].repeat(1, backbone.latent_shape[0]), labels
+
+
+def encoded_crops(
+    backbone: StyleGAN2Backbone, crops: CropSet, positions: np.ndarray, *, mirror: bool = False, batch_size: int = 64
+) -> Tensor:
+    """w+ of crops, or of their mirror images, ``[N, L * D]``."""
+    rows = []
+    for start in range(0, len(positions), batch_size):
+        x = crops.pixels(positions[start : start + batch_size], backbone.crop.resolution).to(backbone.device)
+        rows.append(backbone.invert(x.flip(-1) if mirror else x).latent.flatten(1).cpu())
+    return torch.cat(rows)
+
+
+def in_layers(fitted: LatentDirections, backbone: StyleGAN2Backbone, where: Layers | None) -> WDirections:
+    """What was fitted on whole w+, for a range of layers; what the source shows is read from all.
+
+    Args:
+        fitted: its directions are ``[E, L * D]``.
+
+    Raises:
+        EditError: no such layers.
+    """
+    parts = [getattr(fitted, name) for name in PARTS]
+    whole = WDirections(backbone.latent_shape, fitted.emotions, *parts)
+    return whole.within(checked_layers(where, backbone.latent_shape[0]))
+
+
+def with_gains(steering: WDirections, gains: Mapping[str, float]) -> WDirections:
+    """The same directions with another reach of strength 1; emotions that are not named keep theirs."""
+    gain = torch.tensor([gains.get(name, float(g)) for name, g in zip(steering.emotions, steering.gain, strict=True)])
+    held = {name: getattr(steering, name) for name in PARTS} | {"gain": gain}
+    return WDirections(steering.latent_shape, steering.emotions, *(held[name] for name in PARTS)).eval()
+
+
+@torch.no_grad()
+def reached(
+    backbone: StyleGAN2Backbone,
+    steering: WDirections,
+    inversion: Inversion,
+    scorer: Scorer,
+    emotions: Sequence[str],
+    strengths: Sequence[float],
+) -> dict[str, list[float]]:
+    """Mean probability of each emotion in pictures that were edited to show it, at each strength.
+
+    Args:
+        inversion: of pictures that show none of them.  emotions: what the scorer's columns mean.
+    """
+    found: dict[str, list[float]] = {name: [] for name in emotions if name != "neutral"}
+    for name, means in found.items():
+        for strength in strengths:
+            control = steering.control(backbone, inversion, [Edit(name, strength)] * len(inversion))
+            drawn = backbone.decode(inversion, control)
+            means.append(float(scorer(drawn)[:, list(emotions).index(name)].mean()))
+    return found
+
+
+def chosen_gains(found: Mapping[str, Sequence[float]], strengths: Sequence[float], score: float) -> dict[str, float]:
+    """For each emotion the smallest strength at which it is read with this mean probability; where none gets there, the
+    one that gets furthest.
+
+    Args:
+        found: of :func:`reached`, of directions whose gains are 1.
+    """
+    gains = {}
+    for name, means in found.items():
+        enough = [strength for strength, mean in zip(strengths, means, strict=True) if mean >= score]
+        gains[name] = float(enough[0] if enough else strengths[int(np.argmax(means))])
+    return gains
+
+
+class LeadTask(nn.Module):
+    """Directions that are led on, all emotions together: the edited picture has to show the emotion, says a guide, and
+    stay near what it was.
+
+    Args:
+        backbone, guide: frozen.
+        directions: ``[E, L, D]``, of the guide's emotions, each as long as strength 1 goes.
+        where: layers that may move.
+    """
+
+    def __init__(
+        self, backbone: StyleGAN2Backbone, guide: Guide, directions: Tensor, loss: ShiftLoss, *, where: Layers | None
+    ) -> None:
+        super().__init__()
+        self.directions = nn.Parameter(directions.clone())
+        frozen = backbone.eval().requires_grad_(False), guide.eval().requires_grad_(False)
+        self.frozen, self.how = Shared(backbone=frozen[0], guide=frozen[1]), loss
+        first, last = checked_layers(where, len(directions[0]))
+        mask = torch.zeros(len(directions[0]), 1)
+        mask[first:last] = 1
+        self.register_buffer("mask", mask, persistent=False)
+        inner = region_weights(backbone.crop.resolution)
+        self.register_buffer("outer", 1 - (inner / inner.max()).sqrt(), persistent=False)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``batch``: ``latent`` ``[N, L, D]``, and ``target`` ``[N]``, the number of the emotion each is to show."""
+        backbone, guide = self.frozen.backbone, self.frozen.guide
+        rows, latent = batch["target"], batch["latent"]
+        with torch.autocast(latent.device.type, enabled=False):
+            plain = backbone.synthesis(latent, dtype=backbone.dtype).detach()
+            edited = backbone.synthesis(latent + (self.mask * self.directions)[rows], dtype=backbone.dtype)
+            moved = (edited - plain).abs()
+        found = {**guide(plain, edited, rows), "near": moved.mean(), "outside": (moved * self.outer).mean()}
+        weights = {**self.how.guide, "near": self.how.near, "outside": self.how.outside}
+        total = sum(weight * found[name] for name, weight in weights.items())
+        return {"loss": total, **{name: value.detach() for name, value in found.items()}}
+
+
+class LatentBatches:
+    """Inverted pictures, each with an emotion that it is to show and does not.
+
+    Args:
+        latents: ``[N, L, D]``.  shown: ``[N]`` number of the emotion that each shows, -1 for none of them.
+        emotions: how many there are.
+    """
+
+    def __init__(self, latents: Tensor, shown: np.ndarray, emotions: int, *, batch_size: int, seed: int) -> None:
+        self.latents, self.shown, self.emotions = latents, shown, emotions
+        self.batch_size, self.seed = batch_size, seed
+
+    def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, step, process))
+        chosen = rng.integers(len(self.latents), size=self.batch_size)
+        target = rng.integers(self.emotions, size=self.batch_size)
+        # The next emotion where a picture shows the one that was drawn.
+        target = np.where(target == self.shown[chosen], (target + 1) % self.emotions, target)
+        return {"latent": self.latents[chosen], "target": torch.from_numpy(target)}
+
+
+def led(steering: WDirections, directions: Tensor, emotions: Sequence[str]) -> WDirections:
+    """A steering with what :class:`LeadTask` made of its directions ``[E, L, D]``; their gains become 1."""
+    held = {name: getattr(steering, name) for name in PARTS}
+    held["directions"], held["gain"] = held["directions"].clone(), held["gain"].clone()
+    for name, direction in zip(emotions, directions, strict=True):
+        k = steering.emotions.index(name)
+        held["directions"][k], held["gain"][k] = direction.detach().flatten().cpu(), 1.0
+    return WDirections(steering.latent_shape, steering.emotions, *(held[name] for name in PARTS)).eval()
+
+
+def shift_of(steering: WDirections, emotions: Sequence[str]) -> Tensor:
+    """How far strength 1 moves w+ of a neutral face, ``[E, L, D]``."""
+    rows = [steering.emotions.index(name) for name in emotions]
+    return (steering.gain[rows, None] * steering.directions[rows]).unflatten(1, steering.latent_shape)

@@ -1,0 +1,43 @@
+"""Editors, emotions and strengths over a data set, on one machine or many.
+
+    python experiments/sweep.py -m editor=asyrp,vae,references emotion=happy,sad strength=0.5,1.0 data=london
+    python experiments/sweep.py -m data=folder data.path=photos data.limit=20 shard=all/2 launcher=joblib
+    python experiments/sweep.py -m experiment=strengths
+    python experiments/report.py outputs/sweep
+
+Stop it whenever you like; the same command goes on where it stopped. docs/experiments.md tells the rest.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+import hydra
+import hydra_plugins.emoedit_together as together
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig
+
+from emoedit.progress import progress
+from emoedit.types import EmoEditError
+
+if find_spec("cloudpickle"):  # submitit's processes do not find what lies beside this script: it is sent to them
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(together)
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="sweep")
+def main(config: DictConfig) -> dict[str, int]:
+    job = together.job_of(config)
+    try:
+        counts = job.run(progress=lambda **options: progress(desc=job.key, **options))
+    except EmoEditError as error:
+        raise CompactHydraException(f"sweep: {job.key}: {error}") from None
+    failed = f", {counts['failed']} of them failed" if counts["failed"] else ""
+    print(f"{job.folder}: {counts['cells']} cells{failed}", file=sys.stderr, flush=True)
+    return counts
+
+
+if __name__ == "__main__":
+    main()

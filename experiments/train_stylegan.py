@@ -1,0 +1,289 @@
+"""Train the embedded StyleGAN2 and its encoder, fit its directions, write ``checkpoints/stylegan``.
+
+    python experiments/train_metrics.py network=coach data.root=/path/to/data stages=[prepare,train]   # who scores
+    python experiments/train_stylegan.py data.root=/path/to/data
+    python experiments/train_stylegan.py data.root=/path stages=[directions] steering.trust='{samples: 1}'  # no labels
+
+Stop it whenever you like; the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from emoedit import hub
+from emoedit.backbones.stylegan2 import StyleGAN2Backbone, StyleGAN2Config
+from emoedit.editors import Editor
+from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.metrics.perceptual import PerceptualNetwork
+from emoedit.steering.directions import class_statistics, fit_directions
+from emoedit.steering.wspace import WDirections
+from emoedit.training import wspace
+from emoedit.training.adversarial import AdversarialConfig, train_adversarial
+from emoedit.training.critic import Critic
+from emoedit.training.data import CropSet, MixtureBatches
+from emoedit.training.guides import RecogniserGuide
+from emoedit.training.hspace import ShiftLoss
+from emoedit.training.loop import TrainerConfig, train
+from emoedit.training.prepare import prepare_config
+from emoedit.training.stylegan import EncoderTask, GANTask, TwoMixtures, Weights
+from emoedit.types import Edit, Inversion
+
+LICENCE = "Apache-2.0; trained with FER-2013: research use"
+TRAINED_ON, HELD_OUT = ("train", "fit"), ("valid", "test")
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def trainer_config(config: Mapping[str, Any]) -> TrainerConfig:
+    known = {field.name for field in fields(TrainerConfig)}
+    return TrainerConfig(**{k: v for k, v in config.items() if k in known})
+
+
+def tiles(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of pictures ``[H, W, 1, R, R]`` in [-1, 1] as one ``[1, H R, W R]`` in [0, 1]."""
+    return (rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2) / 2 + 0.5).clamp(0, 1)
+
+
+def choose(crops: CropSet, data: str, emotion: str, limit: int, splits: tuple[str, ...] = TRAINED_ON) -> np.ndarray:
+    """Positions of at most ``limit`` crops, the same on every machine."""
+    wanted = (crops.column("data") == data) & (crops.column("emotion") == emotion)
+    chosen = np.flatnonzero(wanted & np.isin(crops.column("split"), splits))
+    return np.sort(np.random.default_rng(0).permutation(chosen)[:limit])
+
+
+def shown_people(crops: CropSet, config: DictConfig, count: int) -> torch.Tensor:
+    """Crops of people nothing is trained on, as even over the data sets as they go, ``[count, 1, R, R]``."""
+    split, data = crops.column("split"), crops.column("data")
+    pools = [np.flatnonzero(np.isin(split, HELD_OUT) & (data == name)) for name in config.trainer.real]
+    rng = np.random.default_rng(1)
+    chosen = np.concatenate([rng.permutation(pool)[: -(-count // len(pools))] for pool in pools])[:count]
+    return crops.pixels(chosen, config.backbone.resolution)
+
+
+def rebuilt(model: StyleGAN2Backbone, x: torch.Tensor) -> torch.Tensor:
+    """Pictures over what is drawn of them."""
+    x = x.to(model.device)
+    return torch.stack([x, model.decode(model.invert(x))])
+
+
+def load_coach(config: DictConfig) -> MeasuringNetwork:
+    network = MeasuringNetwork(NetworkConfig(**plain(config.coach.config)))
+    network.load_state_dict(torch.load(config.coach_weights, weights_only=True))
+    return network.eval().requires_grad_(False)
+
+
+def embedded(kind: type[MeasuringNetwork], name: str) -> MeasuringNetwork:
+    return kind.from_pretrained(hub.embedded_root() / name)
+
+
+def prepare_stage(config: DictConfig) -> None:
+    """Aligned crops of every data set, once."""
+    report = prepare_config(config.data)
+    print("kept", report["kept"], "dropped", report["dropped"])
+
+
+def gan_stage(config: DictConfig) -> None:
+    """Generator and encoder against a critic; their averaged weights go to ``work``."""
+    crops, how = CropSet(config.data.crops), plain(config.trainer)
+    trainer = trainer_config(how)
+    torch.manual_seed(trainer.seed)
+    backbone = StyleGAN2Config(**plain(config.backbone))
+    task = GANTask(
+        backbone,
+        embedded(PerceptualNetwork, "perceptual"),
+        Weights(**how["weights"]),
+        mixing=how["mixing"],
+        encoder_rate=how["encoder_rate"],
+    )
+    critic = Critic(backbone.channels, how["critic_widths"])
+    common = {"resolution": backbone.resolution, "split": TRAINED_ON, "balance": how["balance"]}
+    batches = TwoMixtures(
+        MixtureBatches(crops, how["real"], batch_size=how["batch_size"], seed=trainer.seed, **common),
+        MixtureBatches(crops, how["rebuilt"], batch_size=how["shown"], seed=trainer.seed + 1, **common),
+    )
+    x = shown_people(crops, config, 8)
+
+    def preview(averaged: GANTask) -> torch.Tensor:
+        """People who do not exist (near the mean, and as they come), held-out people, and these drawn again."""
+        model = averaged.backbone
+        drawn = [
+            model.sample(torch.Generator().manual_seed(0), len(x), truncation=truncation) for truncation in (0.6, 1.0)
+        ]
+        return tiles(torch.cat([torch.stack(drawn), rebuilt(model, x)]))
+
+    folder, against = Path(config.work) / "gan", AdversarialConfig(**how["adversarial"])
+    averaged = train_adversarial(task, critic, batches, folder, trainer, against, preview=preview)
+    averaged.backbone.half().float().save_pretrained(Path(config.work) / "gan_backbone")
+
+
+def encoder_stage(config: DictConfig) -> None:
+    """The encoder alone, for the averaged generator; the whole backbone goes to ``work``."""
+    crops, how = CropSet(config.data.crops), plain(config.encoder)
+    backbone = StyleGAN2Backbone.from_pretrained(Path(config.work) / "gan_backbone")
+    networks = embedded(PerceptualNetwork, "perceptual"), embedded(MeasuringNetwork, "identity")
+    task = EncoderTask(backbone, *networks, Weights(**how["weights"]), samples=how["samples"])
+    trainer = trainer_config(how)
+    batches = MixtureBatches(
+        crops,
+        how["shares"],
+        batch_size=how["batch_size"],
+        resolution=backbone.crop.resolution,
+        split=TRAINED_ON,
+        seed=trainer.seed,
+        balance=how["balance"],
+    )
+    x = shown_people(crops, config, 12)
+
+    def with_encoder(averaged: EncoderTask) -> StyleGAN2Backbone:
+        model = StyleGAN2Backbone.from_config(backbone.to_config())
+        state = {f"encoder.{name}": value for name, value in averaged.encoder.state_dict().items()}
+        model.load_state_dict({**backbone.state_dict(), **state})
+        return model.eval()
+
+    averaged = train(
+        task,
+        batches,
+        Path(config.work) / "encoder",
+        trainer,
+        preview=lambda averaged: tiles(rebuilt(with_encoder(averaged), x)),
+    )
+    # Rounded here, once: everything fitted and measured later sees the weights that are shipped, in half the space.
+    with_encoder(averaged).half().float().save_pretrained(Path(config.work) / "backbone")
+
+
+def load_backbone(config: DictConfig) -> StyleGAN2Backbone:
+    return StyleGAN2Backbone.from_pretrained(Path(config.work) / "backbone").requires_grad_(False)
+
+
+def neutral_people(
+    config: DictConfig, crops: CropSet, backbone: StyleGAN2Backbone, splits: tuple[str, ...]
+) -> Inversion:
+    """Neutral pictures, inverted."""
+    chosen = [choose(crops, name, "neutral", n, splits) for name, n in config.steering.neutral.items()]
+    return backbone.invert(crops.pixels(np.concatenate(chosen), backbone.crop.resolution))
+
+
+def directions_stage(config: DictConfig) -> None:
+    """Directions in closed form, and how far strength 1 goes; to ``work``."""
+    how, crops, backbone = plain(config.steering), CropSet(config.data.crops), load_backbone(config)
+    names = ["neutral", *how["emotions"]]
+    scorer = wspace.recogniser_scores(load_coach(config), names)
+    sets = {}
+    for source in how["trust"]:
+        if source == "samples":
+            generator = torch.Generator().manual_seed(0)
+            found = wspace.scored_samples(backbone, scorer, names, generator, **how["samples"])
+        else:
+            chosen = {name: choose(crops, source, name, how["pictures"]) for name in names}
+            positions = np.concatenate([*chosen.values()])
+            # With the mirror images beside them no direction prefers a side.
+            found = (
+                torch.cat([wspace.encoded_crops(backbone, crops, positions, mirror=m) for m in (False, True)]),
+                [name for name in names for _ in chosen[name]] * 2,
+            )
+        sets[source] = class_statistics(*found)
+        print(source, sets[source].counts, flush=True)
+    fit = {name: how[name] for name in ("trust", "min_count", "ridge", "projection", "shrinkage")}
+    steering = wspace.in_layers(fit_directions(sets, how["emotions"], gains={}, **fit), backbone, tuple(how["layers"]))
+    neutral = neutral_people(config, crops, backbone, TRAINED_ON)
+    strengths = how["gains"]["strengths"]
+    reached = wspace.reached(backbone, steering, neutral, scorer, names, strengths)
+    gains = wspace.chosen_gains(reached, strengths, how["gains"]["score"])
+    for name, gain in gains.items():
+        print(name, [round(value, 2) for value in reached[name]], "gain", gain, flush=True)
+    wspace.with_gains(steering, gains).save_pretrained(Path(config.work) / "steering_plain")
+
+
+def lead_stage(config: DictConfig) -> None:
+    """The same directions, led on by the coach; to ``work``."""
+    how, crops, backbone = plain(config.steering), CropSet(config.data.crops), load_backbone(config)
+    lead, emotions = how["lead"], how["emotions"]
+    steering = WDirections.from_pretrained(Path(config.work) / "steering_plain")
+    positions, shown = [], []
+    for source, limit in lead["sources"].items():
+        for name in ("neutral", *emotions):
+            chosen = choose(crops, source, name, limit if name == "neutral" else limit // 4 // len(emotions))
+            positions.append(chosen)
+            shown += [emotions.index(name) if name != "neutral" else -1] * len(chosen)
+    latents = wspace.encoded_crops(backbone, crops, np.concatenate(positions)).unflatten(1, backbone.latent_shape)
+    batches = wspace.LatentBatches(latents, np.array(shown), len(emotions), batch_size=lead["batch_size"], seed=0)
+    guide = RecogniserGuide(load_coach(config), emotions, **lead["guide"])
+    start, where = wspace.shift_of(steering, emotions), tuple(how["layers"])
+    task = wspace.LeadTask(backbone, guide, start, ShiftLoss(**lead["loss"]), where=where)
+    x = shown_people(crops, config, 8)
+    inversion = backbone.invert(x)
+
+    def preview(averaged: wspace.LeadTask) -> torch.Tensor:
+        """Held-out people, and under them every emotion."""
+        changed = wspace.led(steering, averaged.mask * averaged.directions, emotions)
+        rows = [backbone.decode(inversion)]
+        for name in emotions:
+            rows.append(backbone.decode(inversion, changed.control(backbone, inversion, [Edit(name)] * len(x))))
+        return tiles(torch.stack([x, *rows]))
+
+    averaged = train(task, batches, Path(config.work) / "lead", trainer_config(lead["trainer"]), preview=preview)
+    found = wspace.led(steering, averaged.mask * averaged.directions, emotions)
+    found.half().float().save_pretrained(Path(config.work) / "steering_led")
+
+
+def finish_stage(config: DictConfig) -> None:
+    """The finished folder, with a card."""
+    crops, how = CropSet(config.data.crops), config.finish
+    backbone = load_backbone(config).inverting(optimise_steps=how.optimise_steps, precision=how.precision)
+    steering = WDirections.from_pretrained(Path(config.work) / f"steering_{how.steering}").half().float()
+    editor = Editor(backbone, [steering], name=config.name)
+    names = ["neutral", *config.steering.emotions]
+    coach, quick = load_coach(config), backbone.inverting(optimise_steps=0)
+    scorer, people = wspace.recogniser_scores(coach, names), neutral_people(config, crops, quick, HELD_OUT)
+    before = scorer(quick.decode(people)).mean(0)
+    read = wspace.reached(quick, steering, people, scorer, names, [1.0])
+
+    def minutes(stage: str) -> float:
+        return torch.load(Path(config.work) / stage / "state.pt", weights_only=True, mmap=True)["seconds"] / 60
+
+    trained = config.trainer, config.encoder
+    report = {
+        "generator": f"{trained[0].steps:,} steps of {trained[0].batch_size} pictures, {minutes('gan'):.0f} minutes on "
+        "two CPU cores beside other work",
+        "encoder alone": f"{trained[1].steps:,} steps of {trained[1].batch_size} crops and {trained[1].samples} "
+        f"samples, {minutes('encoder'):.0f} minutes",
+        "directions": "mean differences of " + ", ".join(config.steering.trust),
+        f"read by the coach at strength 1 (and before), {len(people)} held-out neutral faces": ", ".join(
+            f"{name} {values[0]:.2f} ({before[names.index(name)]:.2f})" for name, values in read.items()
+        ),
+    }
+    if how.steering == "led":
+        report["directions"] += f", led on for {config.steering.lead.trainer.steps} steps"
+    numbers = "\n".join(f"- {title}: {value}" for title, value in report.items())
+    card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text().replace("{numbers}", numbers)
+    editor.save_pretrained(config.output, card=card, role="emotion editor (StyleGAN2, walks in W+)", licence=LICENCE)
+    print(numbers)
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train_stylegan")
+def main(config: DictConfig) -> None:
+    stages = {
+        "prepare": prepare_stage,
+        "gan": gan_stage,
+        "encoder": encoder_stage,
+        "directions": directions_stage,
+        "lead": lead_stage,
+        "finish": finish_stage,
+    }
+    for name in config.stages:
+        stages[name](config)
+
+
+if __name__ == "__main__":
+    main()

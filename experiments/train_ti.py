@@ -1,0 +1,311 @@
+"""Train the embedded Stable Diffusion on captioned faces, learn its emotion tokens, write ``checkpoints/ti``.
+
+    python experiments/train_asyrp.py data.root=/path/to/data stages=[prepare,train]   # the U-Net that it starts from
+    python experiments/train_metrics.py network=coach data.root=/path/to/data stages=[train]   # picks tokens' pictures
+    python experiments/train_ti.py data.root=/path/to/data
+    python experiments/train_ti.py data.root=/path stages=[tokens,finish] output=/tmp/ti   # a part of it
+
+Stop it whenever you like; the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from emoedit import hub
+from emoedit.backbones import stable_diffusion_files as files
+from emoedit.backbones.ddpm import DDPMBackbone
+from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
+from emoedit.backbones.stable_diffusion_config import StableDiffusionConfig
+from emoedit.backbones.stable_diffusion_text import token_ids
+from emoedit.editors import Editor
+from emoedit.emotions import BASIC
+from emoedit.metrics.clip import Clip
+from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.steering.tokens import EMBEDDINGS, EmotionTokens
+from emoedit.training.augment import Augment
+from emoedit.training.autoencoder import AutoencoderTask, face_psnr
+from emoedit.training.captions import CaptionedBatches, learn_tokenizer, vocabulary_texts
+from emoedit.training.contrastive import ContrastiveTask, new_clip, text_config, text_tower, write_clip, zero_shot
+from emoedit.training.data import CropSet, MixtureBatches
+from emoedit.training.loop import TrainerConfig, train
+from emoedit.training.prepare import prepare_config
+from emoedit.training.text_to_image import TextToImageTask, draw, held_out_losses, start_from
+from emoedit.training.tokens import TokenConfig, learn_token, pick_pictures, read_emotions
+
+LICENCE = "Apache-2.0; trained with FER-2013: research use"
+TRAINED_ON, HELD_OUT = ("train", "fit"), ("valid", "test")
+
+
+def plain(config: DictConfig) -> Any:
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def trainer_config(config: DictConfig) -> TrainerConfig:
+    known = {field.name for field in fields(TrainerConfig)}
+    return TrainerConfig(**{k: v for k, v in config.items() if k in known})
+
+
+def rounded(module: torch.nn.Module) -> torch.nn.Module:
+    """Rounded here, once: what comes after sees the weights that are shipped, in half the space."""
+    return module.half().float().requires_grad_(False)
+
+
+def tiles(pictures: torch.Tensor, columns: int) -> torch.Tensor:
+    """Pictures ``[N, 1, R, R]`` in [-1, 1], row by row, as one ``[1, H R, W R]`` in [0, 1]."""
+    rows = pictures.unflatten(0, (-1, columns))
+    return (rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2) / 2 + 0.5).clamp(0, 1)
+
+
+def mixture(crops: CropSet, how: DictConfig, resolution: int, *, seed: int, split: tuple[str, ...]) -> MixtureBatches:
+    return MixtureBatches(
+        crops,
+        how.shares,
+        batch_size=how.batch_size,
+        resolution=resolution,
+        split=split,
+        seed=seed,
+        balance=how.balance,
+    )
+
+
+def held_out(crops: CropSet, data: str, limit: int) -> np.ndarray:
+    """Positions of at most ``limit`` crops of a data set that nothing was trained on, the same on every machine."""
+    chosen = np.flatnonzero((crops.column("data") == data) & np.isin(crops.column("split"), HELD_OUT))
+    return np.sort(np.random.default_rng(0).permutation(chosen)[:limit])
+
+
+def report(work: Path, stage: str, numbers: dict[str, str]) -> None:
+    """Print a stage's numbers, and keep them for the card."""
+    lines = [f"- {title}: {value}" for title, value in numbers.items()]
+    work.mkdir(parents=True, exist_ok=True)
+    (work / f"{stage}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines), flush=True)
+
+
+def cost(folder: Path, how: DictConfig) -> str:
+    minutes = torch.load(folder / "state.pt", weights_only=True, mmap=True)["seconds"] / 60
+    pictures = how.batch_size * how.get("accumulate", 1)
+    return f"{how.steps:,} steps of {pictures} pictures, {minutes:.0f} minutes on two CPU cores beside other work"
+
+
+def load_backbone(config: DictConfig, *, trained: bool = False) -> StableDiffusionBackbone:
+    """The model out of the parts that are there: those in ``work``, the rest with fresh weights."""
+    work = Path(config.work)
+    how = plain(config.backbone)
+    if trained:
+        settings = {k: v for k, v in how.items() if k not in ("unet", "vae", "text_encoder", "scheduler")}
+        return StableDiffusionBackbone.from_pretrained(work / "backbone", **settings)
+    tokenizer = files.read_tokenizer(work / "tokenizer")
+    parts: dict[str, Any] = {}
+    how["text_encoder"] = text_config(how["text_encoder"], tokenizer)
+    if (work / "clip").is_dir():
+        parts["text_encoder"] = text_tower(Clip.from_pretrained(work / "clip").model)
+    if (work / "vae").is_dir():
+        parts["vae"] = files.new_vae(how["vae"])
+        files.fill_weights(parts["vae"], hub.read_weights(work / "vae" / hub.WEIGHTS), work / "vae")
+        parts["vae"].eval().requires_grad_(False)
+    return StableDiffusionBackbone(StableDiffusionConfig(**how), tokenizer, **parts)
+
+
+def prepare_stage(config: DictConfig) -> None:
+    """Aligned crops of every data set, once."""
+    found = prepare_config(config.data)
+    print("kept", found["kept"], "dropped", found["dropped"])
+
+
+def tokenizer_stage(config: DictConfig) -> None:
+    """The vocabulary, from the words that captions are made of."""
+    how, folder = plain(config.captions), Path(config.work) / "tokenizer"
+    with hub.new_folder(folder) as new:
+        tokenizer = learn_tokenizer(vocabulary_texts(how["kinds"]), new, merges=how["merges"], length=how["length"])
+    lengths = [len(tokenizer(text)["input_ids"]) for text in vocabulary_texts(how["kinds"], 1000)]
+    report(
+        Path(config.work),
+        "tokenizer",
+        {"tokens": f"{len(tokenizer)}; captions are {np.mean(lengths):.1f} of them long, {max(lengths)} at most"},
+    )
+
+
+def clip_stage(config: DictConfig) -> None:
+    """Two towers that agree on which caption is true of which picture."""
+    work, crops = Path(config.work), CropSet(config.data.crops)
+    how, tokenizer = config.clip.trainer, files.read_tokenizer(work / "tokenizer")
+    shape = {"text": plain(config.backbone.text_encoder), "vision": plain(config.clip.vision)}
+    torch.manual_seed(0)
+    clip = new_clip({**shape, "projection_dim": config.clip.projection_dim}, tokenizer)
+    trainer = trainer_config(how)
+    drawn = mixture(crops, how, config.clip.vision.image_size, seed=trainer.seed, split=TRAINED_ON)
+    batches = CaptionedBatches(
+        drawn, tokenizer, plain(config.captions.kinds), empty=0.0, how=Augment(**plain(how.augment))
+    )
+    averaged = rounded(train(ContrastiveTask(clip), batches, work / "clip_run", trainer).clip)
+    with hub.new_folder(work / "clip") as new:
+        write_clip(new, averaged, tokenizer)
+    reader = Clip.from_pretrained(work / "clip")
+    numbers = {
+        "CLIP": f"{sum(p.numel() for p in reader.model.parameters()) / 1e6:.2f} M parameters; "
+        + cost(work / "clip_run", how)
+    }
+    truth = np.array([BASIC.index(name) if name in BASIC else -1 for name in crops.column("emotion")])
+    for name in config.data.sets:
+        chosen = held_out(crops, name, config.held_out)
+        chosen = chosen[truth[chosen] >= 0]
+        there = sorted(set(truth[chosen].tolist()))
+        read = zero_shot(reader, crops, chosen, BASIC)
+        recall = [(read[truth[chosen] == number] == number).mean() for number in there]
+        numbers[f"CLIP, zero-shot emotion of {len(chosen)} held-out faces, {name}"] = (
+            f"accuracy {(read == truth[chosen]).mean():.3f}, mean of {len(there)} classes {np.mean(recall):.3f}"
+        )
+    report(work, "clip", numbers)
+
+
+def autoencoder_stage(config: DictConfig) -> None:
+    """The autoencoder, whose latent is nearly the crop."""
+    work, crops, how = Path(config.work), CropSet(config.data.crops), config.autoencoder
+    torch.manual_seed(0)
+    backbone = load_backbone(config)
+    backbone.vae = files.new_vae(plain(config.backbone.vae)).to(memory_format=torch.channels_last)
+    task = AutoencoderTask(backbone, beta=how.beta, pull=how.pull)
+    trainer = trainer_config(how)
+    batches = mixture(crops, how, backbone.crop.resolution, seed=trainer.seed, split=TRAINED_ON)
+    shown = torch.cat([crops.pixels(held_out(crops, name, 4)[:4], batches.resolution) for name in config.data.sets])
+
+    def preview(averaged: AutoencoderTask) -> torch.Tensor:
+        """Held-out crops over what is drawn of them."""
+        z, mean, gain = task._shared.normalise(shown)
+        drawn = averaged.vae.decode(averaged.vae.encode(z).latent_dist.mean).sample
+        return tiles(torch.cat([shown, drawn * gain + mean]), len(shown))
+
+    averaged = train(task, batches, work / "vae_run", trainer, preview=preview)
+    backbone.vae = rounded(averaged.vae)
+    with hub.new_folder(work / "vae") as new:
+        hub.write_part(new, {"_class_name": "AutoencoderKL", **plain(config.backbone.vae)}, averaged.vae.state_dict())
+    numbers = {
+        "autoencoder": f"{sum(p.numel() for p in averaged.vae.parameters()) / 1e6:.2f} M parameters; "
+        + cost(work / "vae_run", how)
+    }
+    for name in config.data.sets:
+        chosen = held_out(crops, name, min(config.held_out, 200))
+        face, latent = face_psnr(backbone, crops, chosen)
+        numbers[f"autoencoder, {len(chosen)} held-out faces, {name}"] = (
+            f"{face:.1f} dB in the face; latent against the pixels {latent:.1f} dB"
+        )
+    report(work, "autoencoder", numbers)
+
+
+def unet_stage(config: DictConfig) -> None:
+    """The U-Net, from the unconditional one's weights; the whole model to ``work``."""
+    work, crops, how = Path(config.work), CropSet(config.data.crops), config.unet
+    torch.manual_seed(0)
+    backbone = load_backbone(config)
+    if config.start is not None and not (work / "unet_run" / "state.pt").is_file():
+        source = DDPMBackbone.from_pretrained(config.start).unet
+        fresh = start_from(backbone.unet, source)
+        print(f"started from {config.start}; {len(fresh)} tensors are new", flush=True)
+    task, trainer = TextToImageTask(backbone), trainer_config(how)
+    kinds = plain(config.captions.kinds)
+    side = backbone.crop.resolution
+    batches = CaptionedBatches(
+        mixture(crops, how, side, seed=trainer.seed, split=TRAINED_ON), backbone.tokenizer, kinds, empty=how.empty
+    )
+
+    def preview(averaged: TextToImageTask) -> torch.Tensor:
+        """Faces from the same two noises under the captions of ``shown``."""
+        backbone.unet = averaged.unet
+        rows = [draw(backbone, list(config.shown), torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+        backbone.unet = task.unet
+        return tiles(torch.cat(rows), len(config.shown))
+
+    averaged = train(task, batches, work / "unet_run", trainer, preview=preview)
+    backbone.unet = rounded(averaged.unet)
+    with hub.new_folder(work / "backbone") as new:
+        backbone.eval().save_pretrained(new)
+    unseen = CaptionedBatches(mixture(crops, how, side, seed=1, split=HELD_OUT), backbone.tokenizer, kinds, empty=0.0)
+    empty = token_ids(backbone.tokenizer, [""], backbone.tokenizer.model_max_length)
+    losses = held_out_losses(averaged, unseen, empty, max(1, config.held_out // how.batch_size))
+    numbers = {
+        "U-Net": f"{sum(p.numel() for p in averaged.unet.parameters()) / 1e6:.2f} M parameters; "
+        + cost(work / "unet_run", how),
+        "U-Net, loss on held-out faces under": ", ".join(
+            f"{'the ' if name != 'another' else ''}{name} caption {loss:.5f}" for name, loss in losses.items()
+        ),
+    }
+    report(work, "unet", numbers)
+
+
+def load_coach(config: DictConfig) -> MeasuringNetwork:
+    network = MeasuringNetwork(NetworkConfig(**plain(config.coach.config)))
+    network.load_state_dict(torch.load(config.coach_weights, weights_only=True))
+    return network.eval().requires_grad_(False)
+
+
+def tokens_stage(config: DictConfig) -> None:
+    """A word for each emotion, from pictures of it."""
+    work, crops, how = Path(config.work), CropSet(config.data.crops), config.tokens
+    backbone, coach = load_backbone(config, trained=True), load_coach(config)
+    usable = np.flatnonzero((crops.column("data") == how.data) & np.isin(crops.column("split"), TRAINED_ON))
+    shown = []
+    for name, count in how.shown.items():
+        chosen = held_out(crops, name, len(crops.rows))
+        shown.append(chosen[crops.column("emotion")[chosen] == "neutral"][:count])
+    validation = crops.pixels(np.concatenate(shown), backbone.crop.resolution)
+    scores = read_emotions(coach, crops, usable)
+    given, people = crops.column("emotion")[usable], crops.column("person")[usable]
+    numbers = {}
+    for emotion, like in how.like.items():
+        chosen = usable[pick_pictures(scores, coach.config.emotions, given, people, emotion, how.pictures)]
+        folder = work / "tokens" / emotion
+        about = TokenConfig(emotion, like, vectors=how.vectors, batch_size=how.batch_size)
+        x = crops.pixels(chosen, backbone.crop.resolution)
+        learn_token(backbone, x, about, folder, trainer_config(how.trainer), validation=validation)
+        minutes = torch.load(folder / "state.pt", weights_only=True)["seconds"] / 60
+        labels = crops.column("emotion")[chosen].tolist()
+        counts = ", ".join(f"{labels.count(label)} {label}" for label in sorted(set(labels), key=labels.count)[::-1])
+        numbers[f"token {about.word}"] = f"{len(chosen)} pictures (labelled {counts}), {minutes:.1f} minutes"
+    report(work, "tokens", numbers)
+
+
+def finish_stage(config: DictConfig) -> None:
+    """The finished folder, with its card."""
+    work = Path(config.work)
+    backbone = load_backbone(config, trained=True)
+    steering = EmotionTokens.from_files({name: work / "tokens" / name / EMBEDDINGS for name in config.tokens.like})
+    editor = Editor(backbone, [steering], name=config.name)
+    stages = ("tokenizer", "clip", "autoencoder", "unet", "tokens")
+    numbers = "".join((work / f"{stage}.md").read_text(encoding="utf-8") for stage in stages).rstrip()
+    card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text().replace("{numbers}", numbers)
+    output = editor.save_pretrained(
+        config.output, card=card, role="emotion editor (learned tokens, Stable Diffusion's layout)", licence=LICENCE
+    )
+    reader = Clip.from_pretrained(work / "clip")
+    with hub.new_folder(output / "clip") as new:
+        write_clip(new, reader.model, reader.tokenizer)
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    print(f"{output}: {size / 1e6:.1f} MB", flush=True)
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train_ti")
+def main(config: DictConfig) -> None:
+    stages = {
+        "prepare": prepare_stage,
+        "tokenizer": tokenizer_stage,
+        "clip": clip_stage,
+        "autoencoder": autoencoder_stage,
+        "unet": unet_stage,
+        "tokens": tokens_stage,
+        "finish": finish_stage,
+    }
+    for name in config.stages:
+        stages[name](config)
+
+
+if __name__ == "__main__":
+    main()
