@@ -660,7 +660,7 @@ def test_evaluate(run, editor, face, capsys, monkeypatch) -> None:
     words = ("--emotions", "happy", "--strengths", "1", "--editors", editor, *JUDGES)
     assert run("evaluate", "--data", "data", "--output", "out", *words, "--no-references") == 0
     assert error_of(capsys) == f"wrote {Path('out/report.html')}\n"
-    assert files("out") == {"results.jsonl", "settings.json", "summary.csv", "pareto.svg", "report.html"}
+    assert files("out") == {"results.jsonl", "settings.json", "summary.csv", "pareto.svg", "report.html", "lock"}
     before = Path("out/results.jsonl").read_bytes()
     assert run("evaluate", "--data", "data", "--output", "out", *words, "--no-references") == 0
     assert Path("out/results.jsonl").read_bytes() == before and before.count(b"\n") == 1
