@@ -137,11 +137,16 @@ def means_stage(config: DictConfig) -> None:
     torch.save({"sets": sets, "timesteps": list(edited_timesteps(backbone))}, Path(config.work) / "means.pt")
 
 
-def fit_stage(config: DictConfig) -> None:
-    """Shifts that start from the mean differences and are led on by a recogniser; the finished folder."""
-    how = OmegaConf.to_container(config.steering, resolve=True)
-    backbone, crops = load_backbone(config), CropSet(config.data.crops)
-    means = torch.load(Path(config.work) / "means.pt", weights_only=True)
+def fit(
+    config: DictConfig, how: dict[str, Any], backbone: DDPMBackbone, means: dict[str, Any]
+) -> tuple[HSpace, Path, int]:
+    """Shifts that start from the mean differences and are led on by a recogniser; their state's folder, and how many
+    pictures were edited.
+
+    Args:
+        how: ``config.steering``, or what is other of it where emotions are fitted alone.
+    """
+    crops = CropSet(config.data.crops)
     plain = mean_differences(means["sets"], how["emotions"], trust=how["trust"], min_count=how["min_count"])
     emotions, shifts = list(how["emotions"]), []
     for name, direction in zip(emotions, plain, strict=True):
@@ -181,6 +186,7 @@ def fit_stage(config: DictConfig) -> None:
         parts: list[Directions | ShiftBlock] = list(task.shifts)
         for number, (name, start) in enumerate(zip(how["emotions"], starts, strict=True)):
             fitted = start.lerp(parts[number].directions.detach(), how["kept"][name])
+            fitted[torch.tensor(means["timesteps"]) < how["until"].get(name, 0)] = 0
             parts[number] = Directions(fitted, means["timesteps"])
         gain = torch.tensor([how["gain"].get(name, 1.0) for name in emotions])
         return HSpace(emotions, parts, train_steps=backbone.steps, gain=gain)
@@ -193,20 +199,49 @@ def fit_stage(config: DictConfig) -> None:
 
     task = ShiftTask(backbone, guide, shifts, ShiftLoss(**how["loss"]), judged=how["judged"])
     work = Path(config.work) / ("fit_" + "_".join(emotions))
-    fitted = steering(train(task, batches, work, trainer_config(config.steering.trainer), preview=preview))
+    averaged = train(task, batches, work, TrainerConfig(**how["trainer"]), preview=preview)
+    return steering(averaged), work, len(chosen)
+
+
+def fit_stage(config: DictConfig) -> None:
+    """Every emotion, then those that need a fit of their own; the finished folder."""
+    how = OmegaConf.to_container(config.steering, resolve=True)
+    backbone = load_backbone(config)
+    means = torch.load(Path(config.work) / "means.pt", weights_only=True)
+    alone = {name: other for name, other in how.pop("alone").items() if name in how["emotions"]}
+    # They are in the others' company too, where what is told apart from them shapes the others' shifts.
+    fits = [how] if how["neutral"] or set(how["emotions"]) > set(alone) else []
+    fits += [
+        OmegaConf.to_container(OmegaConf.merge(how, {"emotions": [name], "neutral": False}, other))
+        for name, other in alone.items()
+    ]
+    done = [fit(config, each, backbone, means) for each in fits]
+    emotions = [name for name in (*how["emotions"], "neutral") if any(name in d[0].emotions for d in done)]
+    shift, gain = {}, {}
+    for found, _, _ in done:
+        shift |= dict(zip(found.emotions, found.shifts, strict=True))
+        gain |= dict(zip(found.emotions, found.gain.tolist(), strict=True))
+    fitted = HSpace(
+        emotions,
+        [shift[name] for name in emotions],
+        train_steps=backbone.steps,
+        gain=torch.tensor([gain[name] for name in emotions]),
+    )
     fitted.half().float()
     editor = Editor(backbone.sampled(t_edit=config.backbone.t_edit), [fitted], name=config.name)
-    minutes = {
-        what: torch.load(folder / "state.pt", weights_only=True, mmap=True)["seconds"] / 60
-        for what, folder in (("unet", Path(config.work) / "unet"), ("fit", work))
-    }
+
+    def minutes(folder: Path) -> float:
+        return torch.load(folder / "state.pt", weights_only=True, mmap=True)["seconds"] / 60
+
     facts = {
         "steps of the U-Net's training": f"{config.trainer.steps:,} of {config.trainer.batch_size} pictures, "
-        f"{minutes['unet']:.0f} minutes on two CPU cores beside other work",
-        "steps of fitting": f"{config.steering.trainer.steps} of {how['batch_size']} pictures for {len(emotions)} "
-        f"emotions together, {minutes['fit']:.0f} minutes",
+        f"{minutes(Path(config.work) / 'unet'):.0f} minutes on two CPU cores beside other work",
+        "fits": "; ".join(
+            f"{', '.join(found.emotions)}: {each['trainer']['steps']} steps of {each['batch_size']} pictures out of "
+            f"{count}, {minutes(work):.0f} minutes"
+            for each, (found, work, count) in zip(fits, done, strict=True)
+        ),
         "pictures of the class means": {name: counts for name, (counts, _) in means["sets"].items()},
-        "pictures edited while fitting": len(chosen),
     }
     numbers = "\n".join(f"- {title}: {value}" for title, value in facts.items())
     card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text().replace("{numbers}", numbers)

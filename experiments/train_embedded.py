@@ -18,6 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from emoedit import hub
 from emoedit.backbones.vae import VAEBackbone, VAEConfig
 from emoedit.editors import Editor
 from emoedit.steering.directions import class_statistics, fit_directions
@@ -62,8 +63,10 @@ def train_stage(config: DictConfig) -> None:
 
     start = time.monotonic()
     averaged = train(task, batches, config.work, trainer, preview=preview)
-    # Rounded here, once: everything fitted and measured later sees the weights that are shipped, in half the space.
-    averaged.backbone.half().float().save_pretrained(Path(config.work) / "backbone")
+    # Rounded here, once: all that is fitted and measured later sees the weights that are shipped, in a quarter of the
+    # space.
+    hub.round_weights(averaged.backbone)
+    averaged.backbone.save_pretrained(Path(config.work) / "backbone")
     print(f"trained in {(time.monotonic() - start) / 60:.0f} min (this run)")
 
 

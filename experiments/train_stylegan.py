@@ -158,8 +158,11 @@ def encoder_stage(config: DictConfig) -> None:
         trainer,
         preview=lambda averaged: tiles(rebuilt(with_encoder(averaged), x)),
     )
-    # Rounded here, once: everything fitted and measured later sees the weights that are shipped, in half the space.
-    with_encoder(averaged).half().float().save_pretrained(Path(config.work) / "backbone")
+    # Rounded here, once: everything fitted and measured later sees the weights that are shipped, in a quarter of the
+    # space.
+    finished = with_encoder(averaged)
+    hub.round_weights(finished)
+    finished.save_pretrained(Path(config.work) / "backbone")
 
 
 def load_backbone(config: DictConfig) -> StyleGAN2Backbone:

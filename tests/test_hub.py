@@ -10,6 +10,7 @@ import pytest
 import torch
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file, save_file
 from test_editors import TINY, tiny_asyrp, tiny_pixels, tiny_vae
 
 from emoedit import hub
@@ -280,6 +281,37 @@ def test_weights_that_were_rounded_take_half_the_space_and_lose_nothing(tmp_path
     assert torch.equal(state["exact"], exact)
     assert state["count"].dtype == torch.int64
     assert (tmp_path / hub.WEIGHTS).stat().st_mode & 0o044 == 0o044
+
+
+def test_weights_rounded_by_the_row_take_a_quarter_of_the_space_and_lose_nothing(tmp_path):
+    torch.manual_seed(0)
+    module = torch.nn.Conv2d(6, 5, 3)
+    module.register_buffer("kernel", torch.randn(3, 3))  # part of the architecture: it has no rows
+    module.register_buffer("count", torch.arange(3))
+    module.weight.data *= torch.tensor([1e-6, 0.01, 0.3, 20.0, 0.0])[:, None, None, None]
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    hub.round_weights(module)
+    rounded = {name: value.clone() for name, value in module.state_dict().items()}
+    # Half a step of the row at most, and the unit itself is off by what bfloat16 loses.
+    largest = before["weight"].abs().amax((1, 2, 3))
+    off = (rounded["weight"] - before["weight"]).abs().amax((1, 2, 3))
+    assert bool((off <= largest * (0.5 / 127 + 2**-8)).all())
+    assert rounded["weight"][4].abs().max() == 0 and torch.equal(rounded["count"], before["count"])
+    for name in ("bias", "kernel"):
+        assert torch.equal(rounded[name], before[name].half().float())
+    hub.round_weights(module)
+    assert all(torch.equal(value, rounded[name]) for name, value in module.state_dict().items())
+    hub.write_part(tmp_path, {}, rounded, eight_bits=True)
+    raw = load_file(tmp_path / hub.WEIGHTS)
+    assert raw["weight"].dtype == torch.int8 and raw["bias"].dtype == raw["kernel"].dtype == torch.float16
+    found = hub.read_weights(tmp_path / hub.WEIGHTS)
+    assert found.keys() == rounded.keys()
+    assert all(torch.equal(found[name].to(value.dtype), value) for name, value in rounded.items())
+    hub.write_part(tmp_path, {}, rounded)  # a layout that others read
+    assert load_file(tmp_path / hub.WEIGHTS)["weight"].dtype == torch.float32
+    save_file({"weight": raw["weight"], "weight:step": raw["weight:step"][:3].clone()}, tmp_path / hub.WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"weight is \(5, 6, 3, 3\), its steps are \(3,\)"):
+        hub.read_weights(tmp_path / hub.WEIGHTS)
 
 
 def test_check_state_lists_everything_that_does_not_fit():

@@ -111,6 +111,10 @@ def test_the_asyrp_config_fits_the_code():
     assert set(how["emotions"]) == set(how["start"]) <= set(config["coach"]["config"]["emotions"])
     assert set(how["trust"]) | set(how["sources"]) | set(how["shown"]) <= set(config["data"]["sets"])
     ShiftLoss(**how["loss"])
+    assert how["alone"].keys() <= set(how["emotions"])
+    for other in how["alone"].values():
+        assert other.keys() <= how.keys() and other["trainer"].keys() <= known
+        ShiftLoss(**other["loss"])
 
 
 @pytest.mark.slow
@@ -147,9 +151,11 @@ def test_asyrps_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         " emotions: [neutral, happy]}",
         "~steering",
         "+steering={emotions: [happy], neutral: true, trust: {faces: 1.0}, pictures: 8, neutral_pictures: 8,"
-        " posed: [faces], closed: {}, t_edit: 400, kept: {happy: 0.5}, gain: {}, min_count: 2, start: {happy: 2.0},"
+        " posed: [faces], closed: {}, t_edit: 400, until: {happy: 500},"
+        " kept: {happy: 0.5}, gain: {}, min_count: 2, start: {happy: 2.0},"
         " sources: {faces: 8}, shown: {faces: 2}, batch_size: 4, judged: 1, guide: {jitter: 0.0, noise: 0.0},"
-        " loss: {guide: {emotion: 1.0, person: 1.0}}, trainer: {steps: 2, precision: 'no', preview_every: 2}}",
+        " loss: {guide: {emotion: 1.0, person: 1.0}}, trainer: {steps: 2, precision: 'no', preview_every: 2},"
+        " alone: {happy: {loss: {guide: {emotion: 1.0}, pale: 1.0}}}}",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_environment())
     assert done.returncode == 0, done.stderr
@@ -158,7 +164,8 @@ def test_asyrps_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
     for emotion in editor.emotions:
         (edited,) = editor.edit(editor.invert(grey.astype(np.uint8)), [Edit(emotion, 3.0)])
         assert edited.shape == (1, 1, 16, 16) and bool(edited.isfinite().all())
-    assert "3 of 6 pictures" in (tmp_path / "editor" / "README.md").read_text()
+    card = (tmp_path / "editor" / "README.md").read_text()
+    assert "3 of 6 pictures" in card and "happy, neutral: 2 steps" in card and "happy: 2 steps" in card
 
 
 def _environment() -> dict[str, str]:

@@ -91,6 +91,21 @@ def test_patches_are_pixels_in_another_order():
     torch.testing.assert_close(backbone.decode(inversion), x, atol=1e-5, rtol=0)
 
 
+def test_what_a_fit_pays_for_a_pale_mouth():
+    backbone = tiny()
+    zero = Directions(torch.zeros(len(edited_timesteps(backbone)), *backbone.h_shape), edited_timesteps(backbone))
+    task = ShiftTask(backbone, Bright(), [learnable(zero)], ShiftLoss(pale=1.0))
+    plain = torch.full((1, 1, 16, 16), 0.2)
+    (rows, columns), darker, brighter, elsewhere = task.mouth, plain.clone(), plain.clone(), plain.clone()
+    darker[..., rows, columns] = -0.5
+    brighter[..., rows.start, columns.start] = 0.7
+    elsewhere[..., :6, :] = 0.9
+    assert task.paleness(plain, plain) == task.paleness(plain, darker) == task.paleness(plain, elsewhere) == 0
+    count = (rows.stop - rows.start) * (columns.stop - columns.start)
+    assert task.paleness(plain, brighter).item() == pytest.approx(0.5 / count)
+    assert task.paleness(brighter, brighter) == 0  # it was there before
+
+
 def test_the_state_at_a_timestep_is_what_an_inversion_sees_there():
     backbone, x = tiny(std=0.4), smooth()
     for state, _ in backbone.path(x):

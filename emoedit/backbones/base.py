@@ -71,7 +71,7 @@ class Backbone(nn.Module, ABC):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write ``config.json`` and the weights (safetensors)."""
-        hub.write_part(folder, self.to_config(), self.state_dict())
+        hub.write_part(folder, self.to_config(), self.state_dict(), eight_bits=True)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:

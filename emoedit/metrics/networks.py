@@ -139,7 +139,7 @@ class MeasuringNetwork(nn.Module):
             OutputError: it cannot be written; an older folder of that name is kept then.
         """
         with hub.new_folder(Path(folder)) as new:
-            hub.write_part(new, {**asdict(self.config), **info}, self.state_dict(), weights=WEIGHTS)
+            hub.write_part(new, {**asdict(self.config), **info}, self.state_dict(), weights=WEIGHTS, eight_bits=True)
             (new / "README.md").write_text(card, encoding="utf-8")
 
     @classmethod

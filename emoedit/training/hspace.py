@@ -25,6 +25,9 @@ from emoedit.training.guides import Guide
 from emoedit.training.vae import region_weights
 from emoedit.types import DataError, HState, Inversion
 
+MOUTH = (0.62, 0.92, 0.28, 0.72)  # of an aligned crop: top, bottom, left, right, with room for a jaw that drops
+SKIN = (0.4, 0.62, 0.25, 0.75)  # cheeks and nose
+
 
 def edited_timesteps(backbone: DDPMBackbone) -> tuple[int, ...]:
     """The timesteps of the schedule at which h is shifted, ascending."""
@@ -70,11 +73,14 @@ class ShiftLoss:
         guide: name of a guide's loss -> weight.
         near: weight of the absolute difference of P_t with and without the shift.
         outside: of the same where no expression is, added to it there.
+        pale: of how much the mouth gets brighter than nearly all the rest of the face: for emotions that open it to the
+            dark. A recogniser is content with a white patch.
     """
 
     guide: Mapping[str, float] = field(default_factory=lambda: {"emotion": 1.0})
     near: float = 3.0
     outside: float = 0.0
+    pale: float = 0.0
 
 
 class ShiftTask(nn.Module):
@@ -104,6 +110,19 @@ class ShiftTask(nn.Module):
         self.frozen = (backbone.eval().requires_grad_(False), guide.eval().requires_grad_(False))
         inner = region_weights(backbone.crop.resolution)
         self.register_buffer("outer", 1 - (inner / inner.max()).sqrt(), persistent=False)
+        self.mouth, self.skin = (self.box(*sides) for sides in (MOUTH, SKIN))
+
+    def box(self, top: float, bottom: float, left: float, right: float) -> tuple[slice, slice]:
+        """Rows and columns of a part of the crop, given in fractions of its side."""
+        side = self.outer.shape[-1]
+        return slice(round(top * side), round(bottom * side)), slice(round(left * side), round(right * side))
+
+    def paleness(self, plain: Tensor, edited: Tensor) -> Tensor:
+        """How much brighter than the brightest twentieth of the skin in ``plain`` the mouth of ``edited`` is, where it
+        was not so before; scalar. Both ``[N, C, R, R]``."""
+        skin = plain[..., *self.skin].flatten(1).quantile(0.95, dim=1)[:, None, None, None]
+        before, after = (p[..., *self.mouth] for p in (plain, edited))
+        return F.relu(after - torch.maximum(before, skin).detach()).mean()
 
     def delta_h(self, rows: Tensor, state: HState) -> Tensor:
         """The shift of each picture's emotion, ``[N, Ch, r, r]``."""
@@ -136,12 +155,17 @@ class ShiftTask(nn.Module):
                 plain, edited = (sampling.predicted_x0(x, e, a_t) for e in (eps, shifted))
                 moved = (edited - plain).abs()
                 found = guide(*(p * batch["gain"] + batch["mean"] for p in (plain, edited)), rows)
-                for name, value in {**found, "near": moved.mean(), "outside": (moved * self.outer).mean()}.items():
+                found = {**found, "near": moved.mean(), "outside": (moved * self.outer).mean()}
+                if self.how.pale:
+                    found["pale"] = self.paleness(plain, edited)
+                for name, value in found.items():
                     parts.setdefault(name, []).append(value)
             step = sampling.ddim_step(x, eps, a_t, schedule.below(k), eps_shifted=shifted) + batch["lost"][:, k]
             x = step.detach()
         means = {name: torch.stack(values).mean() for name, values in parts.items()}
         weights = {**self.how.guide, "near": self.how.near, "outside": self.how.outside}
+        if self.how.pale:
+            weights["pale"] = self.how.pale
         total = sum(weight * means[name] for name, weight in weights.items())
         return {"loss": total, **{name: value.detach() for name, value in means.items()}}
 
