@@ -173,6 +173,7 @@ def edit(
     strength: float = 1.0,
     face: str | int = "largest",
     seed: int = 0,
+    min_identity: float | None = None,
 ) -> PhotoEdit:
     """Change the emotion a face shows in a photograph.
 
@@ -182,10 +183,20 @@ def edit(
         editor: a name, or what :func:`emoedit.load_editor` returned (loaded once, used for many photographs).
         strength: 0 the photograph itself, 1 the fitted effect.
         face: ``"largest"``, ``"all"``, or an index by size.
+        min_identity: weaken the edit until this much of the person is kept (:mod:`emoedit.guard`); the result's
+            ``edit`` has the strength that was used.
 
     Raises:
         ImageError, NoFaceError, UnknownNameError, EditError, CheckpointError
     """
-    asked = Edit(emotion, strength)
+    edits = [Edit(emotion, strength)]
     photo_editor = editor if isinstance(editor, PhotoEditor) else PhotoEditor(editor)
-    return next(photo_editor.edit(photo_editor.open(photo, face, seed=seed), [asked], seed=seed))
+    guard = None
+    if min_identity is not None:
+        from emoedit.guard import IdentityGuard
+
+        guard = IdentityGuard(photo_editor, min_identity)
+    opened = photo_editor.open(photo, face, seed=seed)
+    if guard is not None:
+        edits = guard.limit(opened, edits, seed=seed)
+    return next(photo_editor.edit(opened, edits, seed=seed))

@@ -113,14 +113,15 @@ class HState:
 
     Args:
         x_t: ``[N, C, R, R]`` noisy picture.  t: ``[N]`` timesteps.  h: ``[N, Ch, r, r]`` mid-block output.
-        temb: ``[N, D]`` timestep embedding.  h_under: mid-block output at the same x_t under another text context.
+        temb: ``[N, D]`` timestep embedding.  h_under: mid-block output at the same x_t under another text context,
+            ``[N or 1, T, D]``, or (None) the neutral one.
     """
 
     x_t: Tensor
     t: Tensor
     h: Tensor
     temb: Tensor
-    h_under: Callable[[Tensor], Tensor] | None = None
+    h_under: Callable[[Tensor | None], Tensor] | None = None
 
 
 @dataclass(frozen=True)

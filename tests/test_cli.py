@@ -151,6 +151,22 @@ def test_modes(run, mode) -> None:
     assert run("edit", "me.png", "--mode", mode) == 0
 
 
+def test_a_floor_for_the_person_weakens_an_edit_and_says_so(run, capsys) -> None:
+    assert run("edit", "me.png", "--min-identity", "0", "--json", "free.json") == 0
+    assert "keeps" not in error_of(capsys)
+    assert run("edit", "me.png", "--min-identity", "1", "--output", "kept.png", "--json", "kept.json") == 0
+    assert "me.png (happy): strength 0 keeps 1 of the person" in error_of(capsys)
+    assert np.array_equal(pixels("kept.png"), pixels("me.png"))
+    strengths = [json.loads(Path(name).read_text())[0]["strength"] for name in ("free.json", "kept.json")]
+    assert strengths == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("floor", ["-0.1", "1.5", "nan", "much"])
+def test_floors_that_make_no_sense(run, capsys, floor) -> None:
+    assert run("edit", "me.png", f"--min-identity={floor}") == 2
+    assert "from 0 to 1" in error_of(capsys)
+
+
 def test_modes_on_offer_are_those_there_are(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["edit", "--help"])

@@ -556,6 +556,7 @@ def test_the_effect_of_the_context_grows_with_its_strength(backbone, latents):
 
 
 KINDS = (*PATHS, {"inversion": "ddim"}, {"inversion": "image_to_image"}, {"t_boost": 300})
+KINDS += ({"t_boost": 300, "boost": "changed", "std": 0.45},)
 
 
 @pytest.mark.parametrize("settings", KINDS, ids=str)
@@ -578,6 +579,24 @@ def test_boosting_draws_the_same_noise_for_an_edit_and_its_reconstruction():
     torch.testing.assert_close(boosting.decode(inversion, Control(delta_h=nothing)), reconstruction, atol=2e-3, rtol=0)
     other = boosting.decode(boosting.invert(x, generator=torch.Generator().manual_seed(8)))
     assert float((other - reconstruction).abs().mean()) > 1e-3
+
+
+def test_local_boosting_draws_noise_where_an_edit_changes_something_and_nowhere_else(monkeypatch):
+    boosting, x = tiny(t_boost=300, boost="changed", std=0.45, masked=False), smooth()
+    inversion = boosting.invert(x, generator=generator())
+    reconstruction = boosting.decode(inversion)
+    assert torch.equal(reconstruction, boosting.sampled(t_boost=0).decode(inversion))
+    torch.testing.assert_close(boosting.decode(inversion, Control(delta_h=nothing)), reconstruction, atol=2e-3, rtol=0)
+    happy = Control(context=boosting.context("a happy face"))
+    plain, everywhere = (
+        boosting.sampled(**settings).decode(inversion, happy) for settings in ({"t_boost": 0}, {"boost": "everywhere"})
+    )
+    for where, expected in ((0.0, plain), (1.0, everywhere)):
+        monkeypatch.setattr(
+            "emoedit.sampling.changed_where", lambda predicted, source, w=where: torch.full_like(source[:, :1], w)
+        )
+        torch.testing.assert_close(boosting.decode(inversion, happy), expected, atol=1e-5, rtol=1e-5)
+    assert float((plain - everywhere).abs().mean()) > 1e-3
 
 
 def test_light_is_taken_out_and_put_back():
@@ -692,6 +711,9 @@ def test_settings_that_make_no_sense_are_refused(backbone):
         ({"inversion": "null_text", "negative": "", "guidance": 1}, "guidance above 1"),
         ({"inversion": "null_text", "negative": "", "null_iterations": 0}, "null_iterations"),
         ({"inversion": "edit_friendly", "t_boost": 100}, "noise of its own"),
+        ({"boost": "somewhere"}, "everywhere or changed"),
+        ({"boost": "changed", "t_boost": 100, "inversion": "ddim"}, "ddim keeps nothing"),
+        ({"boost": "changed", "t_boost": 100}, "give std"),
     ):
         with pytest.raises(EditError, match=match):
             tiny(**settings)

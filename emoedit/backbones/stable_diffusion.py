@@ -231,9 +231,10 @@ class StableDiffusionBackbone(Backbone):
             text, rows = torch.cat(texts), len(texts)
             h, skips, temb = down(unet, x.repeat(rows, 1, 1, 1), times.repeat(rows), text)
 
-            def h_under(other: Tensor) -> Tensor:
-                if edited and other is context:
+            def h_under(other: Tensor | None) -> Tensor:
+                if other is (context if edited else None):
                     return state.h
+                other = neutral if other is None else other
                 return down(unet, x, times, other.expand(count, -1, -1))[0].to(temb.dtype)
 
             state = HState(x, times, h[:count].to(temb.dtype), temb[:count], h_under)
@@ -420,7 +421,7 @@ class StableDiffusionBackbone(Backbone):
     def _first(self, context: Tensor | None, delta_h: Callable[[HState], Tensor] | None) -> int:
         """The step that is edited first, counted from the picture; -1 if none is."""
         config, times = self.config, self.schedule.timesteps
-        edited = [t < config.t_boost for t in times]
+        edited = [t < config.t_boost and config.boost == "everywhere" for t in times]
         for asked, low, high, names in (
             (context, config.t_text_min, config.t_text_max, "t_text_min and t_text_max"),
             (delta_h, config.t_edit, len(self.alpha_bar), "t_edit"),
@@ -453,9 +454,18 @@ class StableDiffusionBackbone(Backbone):
         lost = lost_steps(path, extras["kept"], source, schedule, stochastic=own_noise)
         mask = self.face if config.masked else torch.ones_like(self.face)
 
+        local = config.boost == "changed"
+        drawn = sum(t < config.t_boost for t in schedule.timesteps)
+        changed = None
+        if local and drawn:
+            seen = path[:, drawn - 1], source[:, drawn - 1], schedule.alpha_bar[drawn - 1]
+
+            def changed(predicted: Tensor) -> Tensor:
+                return mask * sampling.changed_where(predicted, sampling.predicted_x0(*seen))
+
         def masked(x: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
             eps, shifted = eps_at(x, t)
-            if not config.masked or t < config.t_boost:
+            if not config.masked or (t < config.t_boost and not local):
                 return eps, shifted
             outside = (1 - mask) * source[:, schedule.timesteps.index(t)]
             return outside + mask * eps, None if shifted is None else outside + mask * shifted
@@ -476,6 +486,7 @@ class StableDiffusionBackbone(Backbone):
             schedule,
             lost=lost,
             t_boost=config.t_boost,
+            changed=changed,
             noise=sampling.picture_noise(extras["seed"], self.latent_shape, path.device),
             callback=callback,
         )

@@ -47,6 +47,9 @@ class StableDiffusionConfig:
             high ones decide who it is.
         t_edit: h is shifted at timesteps from here up.
         t_boost: noise is drawn at timesteps below this (quality boosting); 0 for none.
+        boost: noise is drawn ``"everywhere"``; or only where the edit has ``"changed"`` the picture
+            (:func:`emoedit.sampling.changed_where`), which needs a path whose losses are kept (``exact``,
+            ``null_text``) and a ``std``, by which its distances are measured.
         null_iterations: of null-text optimisation, a step.
         precision: of the U-Net's passes.
     """
@@ -71,13 +74,14 @@ class StableDiffusionConfig:
     t_text_max: int = 700
     t_edit: int = 500
     t_boost: int = 0
+    boost: Literal["everywhere", "changed"] = "everywhere"
     null_iterations: int = 10
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
 SAMPLING = (
     *("prompt", "negative", "steps", "t_last", "inversion", "guidance", "masked"),
-    *("t_text_min", "t_text_max", "t_edit", "t_boost", "null_iterations", "precision"),
+    *("t_text_min", "t_text_max", "t_edit", "t_boost", "boost", "null_iterations", "precision"),
 )
 
 
@@ -153,3 +157,12 @@ def check_sampling(config: StableDiffusionConfig, last: int) -> None:
             raise EditError(f"null_iterations must be above 0, not {config.null_iterations}; 10 is usual")
     if config.t_boost and config.inversion in ("edit_friendly", "image_to_image"):
         raise EditError(f"t_boost is {config.t_boost}, but {config.inversion} brings noise of its own: set it to 0")
+    if config.boost not in ("everywhere", "changed"):
+        raise EditError(f"boost must be everywhere or changed, not {config.boost!r}")
+    if config.t_boost and config.boost == "changed":
+        if config.inversion not in ("exact", "null_text"):
+            raise EditError(
+                f"boost 'changed' goes on along the source's path, of which {config.inversion} keeps nothing"
+            )
+        if config.std is None:
+            raise EditError("boost 'changed' compares pictures at one contrast: give std, or boost everywhere")

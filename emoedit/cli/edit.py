@@ -81,6 +81,12 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     parser.add_argument("--json", metavar="FILE", help="write a report, one object an edit; - for standard output")
     add_seed(parser)
     parser.add_argument(
+        "--min-identity",
+        type=_floor,
+        metavar="X",
+        help="weaken each edit until this much of the person is kept, 0 to 1 (0.8, say)",
+    )
+    parser.add_argument(
         "--mode",
         # emoedit.faces.paste.MODES, whose import takes OpenCV with it
         choices=("warp", "redraw", "residual", "replace"),
@@ -89,6 +95,16 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "(replace); default: what suits the editor",
     )
     parser.set_defaults(run=run)
+
+
+def _floor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, not {text!r}")
+    return value
 
 
 @dataclass
@@ -205,6 +221,10 @@ def _edit_photos(jobs: Sequence[_Job], folder: Path, args: argparse.Namespace) -
         return
     with _failing(_alive(jobs)):
         photo_editor = load(folder, args.device, mode=args.mode)
+        if args.min_identity is not None:
+            from emoedit.guard import IdentityGuard
+
+            guard = IdentityGuard(photo_editor, args.min_identity)
 
     with tqdm(total=len(_alive(jobs)), unit="edit", disable=None) as bar:
         for photo, group in groups.items():
@@ -215,16 +235,22 @@ def _edit_photos(jobs: Sequence[_Job], folder: Path, args: argparse.Namespace) -
             if _alive(group):
                 with _failing(group, photo):
                     opened = photo_editor.open(picture, args.face, seed=args.seed)
+                    edits = [job.edit for job in group]
+                    if args.min_identity is not None:
+                        edits = guard.limit(opened, edits, seed=args.seed)
             if not _alive(group):
                 bar.update(len(group))
                 continue
-            results = photo_editor.attempt(opened, [job.edit for job in group], seed=args.seed)
-            for job, result in zip(group, results, strict=True):
+            results = photo_editor.attempt(opened, edits, seed=args.seed)
+            for job, used, result in zip(group, edits, results, strict=True):
                 with _failing([job], job if isinstance(result, EmoEditError) else None):
                     if isinstance(result, EmoEditError):
                         raise result
                     result.save(job.output, overwrite=args.overwrite)
-                    job.report = {"seconds": round(result.seconds, 3), "face": list(map(_found, result.faces))}
+                    if used.strength != job.edit.strength:
+                        say(f"{job}: strength {used.strength:g} keeps {args.min_identity:g} of the person")
+                    job.report = {"strength": used.strength}
+                    job.report |= {"seconds": round(result.seconds, 3), "face": list(map(_found, result.faces))}
                     say(f"wrote {job.output}")
                 bar.update()
 

@@ -1,0 +1,166 @@
+"""Textual inversion and Asyrp together, on one Stable Diffusion: the learned token says *what*, shifts of the
+conditional U-Net's h say *how far and where*.
+
+Both act on the same inversion. The token moves the context, for P_t and D_t alike; the shift of h acts in P_t alone
+(Kwon et al. 2023, arXiv 2210.10960, eq. 5). A shift is a fitted one (:class:`emoedit.steering.hspace.HSpace`), or what
+the token itself does to h (:class:`TokenShift`), which needs no fitting at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from emoedit import hub
+from emoedit.backbones.base import Backbone
+from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
+from emoedit.registry import STEERINGS
+from emoedit.steering.base import Steering
+from emoedit.steering.tokens import EmotionTokens
+from emoedit.types import CheckpointError, Control, Edit, HState, Inversion
+
+
+class TokenShift(Steering):
+    """delta_h = gain x (h under the prompt with the token - h under the neutral prompt), at the same x_t: what the word
+    changes in h, without the word in the context.
+
+    A mixture of emotions is one context between theirs, so that any mixture costs one more pass of the down path. The
+    size of delta_h is linear in the strength.
+
+    Args:
+        tokens: the words.
+        gain: ``[E]``: how many of these differences strength 1 is; default 1 each.
+        train_steps: of decoding, for which the gains were chosen: shifts act once a step, so fewer steps need larger
+            ones.
+    """
+
+    def __init__(self, tokens: EmotionTokens, *, train_steps: int, gain: Tensor | None = None) -> None:
+        super().__init__()
+        self.tokens, self.emotions = tokens, tokens.emotions
+        gain = torch.ones(len(self.emotions)) if gain is None else gain.float()
+        if gain.shape != (len(self.emotions),) or not bool(gain.isfinite().all()):
+            raise CheckpointError(f"gains {gain.tolist()} for {len(self.emotions)} emotions; expected one number each")
+        if not isinstance(train_steps, int) or train_steps < 1:
+            raise CheckpointError(f"train_steps must be a whole number above 0, found {train_steps!r}")
+        self.train_steps = train_steps
+        self.register_buffer("gain", gain)
+
+    def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
+        """See :meth:`Steering.control`.
+
+        Raises:
+            CheckpointError: a backbone without text, or one that the tokens do not fit.
+        """
+        if not isinstance(backbone, StableDiffusionBackbone):
+            raise CheckpointError(f"{type(backbone).__name__} knows no text: learned tokens need a Stable Diffusion")
+        weights = self.weights(inversion, edits) * self.gain
+        size = weights.abs().sum(1)
+        if not bool(size.any()):
+            return Control()
+        neutral = backbone.context()
+        towards = self.tokens.contexts(backbone) - neutral
+        mixed = weights / size.where(size > 0, 1)[:, None]
+        context = neutral + torch.einsum("ne,etd->ntd", mixed.to(towards), towards)
+        factor = (size * (self.train_steps / backbone.steps))[:, None, None, None]
+
+        def delta_h(state: HState) -> Tensor:
+            # The state's own h may stand under another context: the difference is taken from neutral.
+            return factor.to(state.h) * (state.h_under(context) - state.h_under(None))
+
+        return Control(delta_h=delta_h)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write ``config.json`` and the tokens in a folder of their own."""
+        (folder / "tokens").mkdir(parents=True, exist_ok=True)
+        self.tokens.save_pretrained(folder / "tokens")
+        config = {"gain": self.gain.tolist(), "train_steps": self.train_steps}
+        (folder / hub.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Self:
+        path = folder / hub.CONFIG
+        config = hub.read_json(path)
+        try:
+            gain = torch.tensor([float(value) for value in config["gain"]])
+            train_steps = config["train_steps"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} lacks or garbles an entry: {error}") from error
+        return cls(EmotionTokens.from_pretrained(folder / "tokens"), train_steps=train_steps, gain=gain).eval()
+
+
+class TokenAndShift(Steering):
+    """The token in the context and a shift in h, each with a strength of its own.
+
+    With ``h_strength`` 0 it is textual inversion alone, with ``token_strength`` 0 Asyrp alone, to the bit: a part whose
+    strength is 0 is not asked.
+
+    Args:
+        tokens: move the context.
+        shift: moves h.
+        token_strength, h_strength: what an edit's strength is multiplied by for each.
+    """
+
+    def __init__(
+        self, tokens: EmotionTokens, shift: Steering, *, token_strength: float = 1.0, h_strength: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.tokens, self.shift = tokens, shift
+        self.emotions = tuple(name for name in tokens.emotions if name in shift.emotions)
+        if not self.emotions:
+            raise CheckpointError(
+                f"no emotion in common: tokens for {', '.join(tokens.emotions)}, shifts for {', '.join(shift.emotions)}"
+            )
+        for name, value in (("token_strength", token_strength), ("h_strength", h_strength)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise CheckpointError(f"{name} must be a finite number, found {value!r}")
+        self.token_strength, self.h_strength = float(token_strength), float(h_strength)
+
+    def scaled(self, *, token_strength: float | None = None, h_strength: float | None = None) -> Self:
+        """The same parts at other strengths."""
+        return type(self)(
+            self.tokens,
+            self.shift,
+            token_strength=self.token_strength if token_strength is None else token_strength,
+            h_strength=self.h_strength if h_strength is None else h_strength,
+        ).train(self.training)
+
+    def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
+        """See :meth:`Steering.control`; emotions that only one part knows resolve to mixtures in the other."""
+        total = Control()
+        for part, share in ((self.tokens, self.token_strength), (self.shift, self.h_strength)):
+            if share:
+                scaled = [replace(edit, strength=share * edit.strength) for edit in edits]
+                total = total + part.control(backbone, inversion, scaled)
+        return total
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write ``config.json`` and each part in a folder of its own."""
+        kind = next((name for name in STEERINGS.names() if STEERINGS.get(name) is type(self.shift)), None)
+        if kind is None:
+            raise CheckpointError(f"{type(self.shift).__name__} is not registered, so a folder could not name it")
+        for name, part in (("tokens", self.tokens), ("shift", self.shift)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            part.save_pretrained(folder / name)
+        config = {"shift": kind, "token_strength": self.token_strength, "h_strength": self.h_strength}
+        (folder / hub.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Self:
+        path = folder / hub.CONFIG
+        config = hub.read_json(path)
+        if lacking := sorted({"shift", "token_strength", "h_strength"} - set(config)):
+            raise CheckpointError(f"{path} lacks {', '.join(lacking)}")
+        shift = STEERINGS.get(config["shift"]).from_pretrained(folder / "shift")
+        return cls(
+            EmotionTokens.from_pretrained(folder / "tokens"),
+            shift,
+            token_strength=config["token_strength"],
+            h_strength=config["h_strength"],
+        ).eval()
