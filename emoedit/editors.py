@@ -224,28 +224,42 @@ class Editor:
         pictures = [Image.fromarray(row[..., 0] if row.shape[-1] == 1 else row) for row in levels]
         return EditOutput(pictures, edits, inversion)
 
-    def save_pretrained(self, folder: str | os.PathLike[str], *, card: str | None = None, **info: Any) -> Path:
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        card: str | None = None,
+        backbone_of: str | os.PathLike[str] | None = None,
+        **info: Any,
+    ) -> Path:
         """Write a folder that :meth:`from_pretrained` reads: ``editor.json``, a folder for each part, ``README.md``.
 
         Args:
             card: the model card (Markdown).
+            backbone_of: another editor (a name, a folder) with the same backbone, which is not written twice then;
+                settings of sampling may differ.
             info: more entries of ``editor.json``: ``role`` (in a few words, for lists of editors), ``licence``,
                 ``reference`` (whether others are held against it).
 
         Raises:
-            EditError: a part of a class that no name is registered for, so that it could not be found again.
+            EditError: a part of a class that no name is registered for, so that it could not be found again; another
+                backbone than that of ``backbone_of``.
             OutputError: it cannot be written. An older folder of that name is kept in both cases.
         """
         folder = Path(folder)
+        part = {"kind": _kind(BACKBONES, self.backbone), "folder": "backbone"}
+        if backbone_of is not None:
+            part = {"kind": part["kind"], "editor": os.fspath(backbone_of), "settings": self._beside(backbone_of)}
         with hub.new_folder(folder) as new:
-            self.backbone.save_pretrained(new / "backbone")
+            if backbone_of is None:
+                self.backbone.save_pretrained(new / "backbone")
             kinds = []
             for number, steering in enumerate(self.steerings):
                 kinds.append({"kind": _kind(STEERINGS, steering), "folder": f"steering_{number}"})
                 steering.save_pretrained(new / f"steering_{number}")
             description = {
                 "name": self.name,
-                "backbone": {"kind": _kind(BACKBONES, self.backbone), "folder": "backbone"},
+                "backbone": part,
                 "steerings": kinds,
                 "emotions": list(self.emotions),
                 "role": "emotion editor",
@@ -266,28 +280,31 @@ class Editor:
             CheckpointError: not there, damaged, or another format; weights whose checksum differs are refused.
         """
         folder = hub.locate(name_or_path, revision=revision)
-        description = hub.read_json(folder / hub.EDITOR)
-        sums = description.get("sha256", {})
-        if not isinstance(sums, dict):
-            raise CheckpointError(f"{folder / hub.EDITOR}: 'sha256' must be an object, found {sums!r}")
-        for name, expected in sums.items():
-            path = folder / name
-            if not path.is_file():
-                raise CheckpointError(f"{path} is missing: the folder or its download is incomplete")
-            if hub.sha256(path) != expected:
-                raise CheckpointError(
-                    f"{path} is damaged: its SHA-256 differs from the one in {hub.EDITOR}; get it again"
-                )
+        description = _checked(folder)
         try:
-            part = description["backbone"]
-            backbone = BACKBONES.get(part["kind"]).from_pretrained(folder / part["folder"])
             steerings = [
                 STEERINGS.get(p["kind"]).from_pretrained(folder / p["folder"]) for p in description["steerings"]
             ]
-            name = description["name"]
+            backbone, name = _backbone(folder, description["backbone"]), description["name"]
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{folder / hub.EDITOR} lacks or garbles an entry: {error}") from error
         return cls(backbone, steerings, name=name)
+
+    def _beside(self, other: str | os.PathLike[str]) -> dict[str, Any]:
+        """What settings of sampling this backbone has other than another editor's.
+
+        Raises:
+            EditError: the backbones differ in more.
+        """
+        theirs = Editor.from_pretrained(other).backbone
+        mine, found = self.backbone.state_dict(), theirs.state_dict()
+        same = type(theirs) is type(self.backbone) and mine.keys() == found.keys()
+        if not same or not all(torch.equal(mine[name].cpu(), found[name]) for name in mine):
+            raise EditError(f"the backbone of {other} has other weights: save this editor with its own")
+        before, now = theirs.to_config(), self.backbone.to_config()
+        changes = {name: now[name] for name in now if now[name] != before[name]}
+        _resampled(theirs, changes)  # refuses what is no setting of sampling
+        return changes
 
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, token: str | None = None, card: str | None = None
@@ -317,6 +334,57 @@ def load_editor(name_or_path: str | os.PathLike[str] = "vae", *, device: str = "
     """
     device = choose_device(device)
     return Editor.from_pretrained(name_or_path).to(device)
+
+
+def _checked(folder: Path) -> dict[str, Any]:
+    """What a folder's ``editor.json`` says, its weights compared with their checksums.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    description = hub.read_json(folder / hub.EDITOR)
+    sums = description.get("sha256", {})
+    if not isinstance(sums, dict):
+        raise CheckpointError(f"{folder / hub.EDITOR}: 'sha256' must be an object, found {sums!r}")
+    for name, expected in sums.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing: the folder or its download is incomplete")
+        if hub.sha256(path) != expected:
+            raise CheckpointError(f"{path} is damaged: its SHA-256 differs from the one in {hub.EDITOR}; get it again")
+    return description
+
+
+def _backbone(folder: Path, part: dict[str, Any]) -> Backbone:
+    """A backbone of its own, or another editor's at other settings.
+
+    Raises:
+        CheckpointError: missing or damaged; the other editor shares one itself; settings that it does not have.
+    """
+    if "editor" not in part:
+        return BACKBONES.get(part["kind"]).from_pretrained(folder / part["folder"])
+    owner = hub.locate(part["editor"])
+    found = _checked(owner)["backbone"]
+    if "editor" in found or found["kind"] != part["kind"]:
+        raise CheckpointError(f"{folder / hub.EDITOR} needs the {part['kind']} of {part['editor']}, which has none")
+    backbone = BACKBONES.get(part["kind"]).from_pretrained(owner / found["folder"])
+    try:
+        return _resampled(backbone, part["settings"])
+    except EditError as error:
+        raise CheckpointError(f"{folder / hub.EDITOR}: {error}") from error
+
+
+def _resampled(backbone: Backbone, changes: dict[str, Any]) -> Backbone:
+    """The backbone at other settings of sampling.
+
+    Raises:
+        EditError: it has none of these names.
+    """
+    if not changes:
+        return backbone
+    if not hasattr(backbone, "sampled"):
+        raise EditError(f"{', '.join(changes)}: a {type(backbone).__name__} has no settings of sampling")
+    return backbone.sampled(**changes)
 
 
 def _kind(registry: Registry[type], part: Any) -> str:

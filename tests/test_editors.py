@@ -538,3 +538,33 @@ def test_controls_add():
     assert (total + Control(delta_h=lambda s: 2 * s)).delta_h(3) == 9
     with pytest.raises(EditError, match="context"):
         Control(context=one) + Control(context=two)
+
+
+def test_an_editor_can_share_another_ones_backbone(tmp_path):
+    owner = tiny_asyrp()
+    owner.save_pretrained(tmp_path / "owner")
+    x = torch.zeros(1, 1, owner.backbone.crop.resolution, owner.backbone.crop.resolution)
+    other = Editor(owner.backbone.sampled(t_boost=100), owner.steerings, name="other")
+    other.save_pretrained(tmp_path / "other", backbone_of=tmp_path / "owner")
+    assert not (tmp_path / "other" / "backbone").exists()
+    found = load_editor(tmp_path / "other", device="cpu")
+    assert found.backbone.config == other.backbone.config and found.name == "other"
+    assert torch.equal(found.invert(x).latent, other.invert(x).latent)
+    own = load_editor(tmp_path / "owner", device="cpu")
+    own.backbone.unet.conv_in.weight.data += 1
+    with pytest.raises(EditError, match="other weights"):
+        own.save_pretrained(tmp_path / "new", backbone_of=tmp_path / "owner")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(EditError, match="other weights"):
+        tiny_vae().save_pretrained(tmp_path / "new", backbone_of=tmp_path / "owner")
+    path = tmp_path / "other" / hub.EDITOR
+    description = json.loads(path.read_text())
+    for part, match in (
+        ({"settings": {"colour": 1}}, "colour: no settings"),
+        ({"editor": str(tmp_path / "other")}, "which has none"),
+        ({"kind": "vae"}, "needs the vae of"),
+        ({"editor": str(tmp_path / "nobody")}, "no folder"),
+    ):
+        path.write_text(json.dumps({**description, "backbone": {**description["backbone"], **part}}))
+        with pytest.raises(CheckpointError, match=match):
+            load_editor(tmp_path / "other", device="cpu")

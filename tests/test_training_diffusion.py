@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_ddpm import smooth, tiny
 from test_metrics_clip import write_clip
+from test_stable_diffusion import tiny as stable_diffusion
 from torch import Tensor
 
 from emoedit import sampling
@@ -89,6 +90,37 @@ def test_patches_are_pixels_in_another_order():
         torch.testing.assert_close(eps[:, 0, i::2, j::2], bare[:, number])
     inversion = backbone.invert(x)
     torch.testing.assert_close(backbone.decode(inversion), x, atol=1e-5, rtol=0)
+
+
+def test_shifts_are_fitted_on_a_latent_model_too(crops, tmp_path):
+    """What the task sees of a Stable Diffusion is what it decodes to: with shifts of 0 the source itself."""
+    torch.manual_seed(0)
+    backbone = stable_diffusion(steps=4, t_last=600, t_edit=300, std=0.45, guidance=1.0)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    sources = invert_crops(backbone, crops, np.arange(6), batch_size=4)
+    assert sources.extras["lost"].shape == (6, 4, *backbone.latent_shape)
+    batch = SourceBatches(sources, 2, np.full(6, -1), batch_size=4, seed=0)(0)
+    times = edited_timesteps(backbone)
+    assert min(times) >= 300 and len(times) == 2
+    shifts = [learnable(Directions(torch.zeros(2, *backbone.h_shape), times)) for _ in range(2)]
+    task = ShiftTask(backbone, Bright(), shifts, ShiftLoss(near=1.0))
+    losses = task(batch)
+    assert losses["near"] == 0
+    losses["loss"].backward()
+    assert all(float(shift.directions.grad.abs().max()) > 0 for shift in task.shifts)
+    assert mean_h(backbone, crops, np.arange(3), torch.Generator().manual_seed(0)).shape == (2, *backbone.h_shape)
+    how = TrainerConfig(steps=8, learning_rate=0.05, weight_decay=0.0, warmup=1, ema=0.5, precision="no")
+    fitted = train(task, SourceBatches(sources, 2, np.full(6, -1), batch_size=4, seed=0), tmp_path, how)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    steering = HSpace(
+        ["happy", "sad"], [Directions(s.directions.detach(), s.timesteps) for s in fitted.shifts], train_steps=4
+    )
+    inversion = backbone.invert(crops.pixels(np.arange(6), 16))
+    light = [
+        backbone.decode(inversion, steering.control(backbone, inversion, [Edit(e)] * 6)).mean()
+        for e in ("happy", "sad")
+    ]
+    assert light[0] > light[1]
 
 
 def test_what_a_fit_pays_for_a_pale_mouth():

@@ -158,9 +158,18 @@ class DDPMBackbone(Backbone):
         gain = std / self.config.std
         return (x - mean) / gain + self.config.mean, mean, gain
 
-    def _restore(self, x: Tensor, extras: Any) -> Tensor:
-        shown = x if self.config.std is None else x - self.config.mean
-        return shown * extras["gain"] + extras["mean"]
+    def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What noise is put on: here the picture itself, :meth:`normalise`d.
+
+        Raises:
+            ImageError: of another shape.
+        """
+        self._check(x)
+        return self.normalise(x)
+
+    def to_picture(self, z: Tensor, mean: Tensor, gain: Tensor) -> Tensor:
+        """The way back, with mean and gain put back."""
+        return (z if self.config.std is None else z - self.config.mean) * gain + mean
 
     def _working(self) -> UNet2DModel:
         """The U-Net in the precision that was asked for; a bfloat16 copy is kept while the weights are the same."""
@@ -242,6 +251,18 @@ class DDPMBackbone(Backbone):
         times = torch.full((len(x_t),), t, device=x_t.device)
         h, _, temb = down(self._working(), F.pixel_unshuffle(x_t, self.config.patch), times)
         return HState(x_t, times, h.to(temb.dtype), temb)
+
+    def split(self, x_t: Tensor, t: int) -> tuple[HState, Callable[[Tensor], Tensor]]:
+        """The state at a timestep, and the noise that follows from any h there; differentiable, for fitting shifts."""
+        unet, patch, times = self._working(), self.config.patch, torch.full((len(x_t),), t, device=x_t.device)
+        h, skips, temb = down(unet, F.pixel_unshuffle(x_t, patch), times)
+        state = HState(x_t, times, h.to(temb.dtype), temb)
+        return state, lambda other: F.pixel_shuffle(up(unet, other.to(h.dtype), skips, temb), patch)
+
+    def lost(self, inversion: Inversion) -> Tensor:
+        """What each step back from x_T loses of the source's path (:func:`emoedit.sampling.exact_inversion`),
+        ``[N, S, C, R, R]``."""
+        return inversion.extras["lost"]
 
     def _check(self, x: Tensor) -> None:
         side = self.crop.resolution
@@ -376,7 +397,7 @@ class DDPMBackbone(Backbone):
             noise=sampling.picture_noise(extras["seed"], x.shape[1:], x.device),
             callback=callback,
         )
-        return self._restore(x, extras)
+        return self.to_picture(x, extras["mean"], extras["gain"])
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator, count: int) -> Tensor:

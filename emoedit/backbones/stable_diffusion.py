@@ -265,6 +265,21 @@ class StableDiffusionBackbone(Backbone):
         _check_finite(t, eps, None)
         return HState(x, times, h.to(temb.dtype), temb, lambda other: self.state(x, t, other).h), eps
 
+    def split(self, x_t: Tensor, t: int) -> tuple[HState, Callable[[Tensor], Tensor]]:
+        """The state at a timestep under the neutral context, and the noise that follows from any h there;
+        differentiable, for fitting shifts."""
+        unet, times = self._working(), _all(x_t, t)
+        context = self.context().detach().expand(len(x_t), -1, -1)
+        h, skips, temb = down(unet, x_t, times, context)
+        state = HState(x_t, times, h.to(temb.dtype), temb, lambda other: self.state(x_t, t, other).h)
+        return state, lambda other: self._noise(up(unet, other.to(h.dtype), skips, temb, context), x_t, t)
+
+    def lost(self, inversion: Inversion) -> Tensor:
+        """What each step of DDIM back from x_T loses of the source's path
+        (:func:`emoedit.sampling.exact_inversion`), ``[N, S, C, r, r]``."""
+        extras = inversion.extras
+        return lost_steps(extras["path"], extras["kept"], extras["eps"], self.schedule, stochastic=False)
+
     @torch.no_grad()
     def state(self, x_t: Tensor, t: int, context: Tensor | None = None) -> HState:
         """What the down path and the mid block make of latents at timestep ``t``, ``[N, C, r, r]``: h, without the

@@ -8,7 +8,7 @@ the predicted picture P_t has to show the emotion, says a guide, and stay near w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from emoedit import sampling
-from emoedit.backbones.ddpm import DDPMBackbone, down, up
+from emoedit.backbones.ddpm import DDPMBackbone
+from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
 from emoedit.steering.boundaries import linear_svm, principal_axes
 from emoedit.steering.hspace import Directions, ShiftBlock
 from emoedit.training.data import CropSet
@@ -28,15 +29,17 @@ from emoedit.types import DataError, HState, Inversion
 MOUTH = (0.62, 0.92, 0.28, 0.72)  # of an aligned crop: top, bottom, left, right, with room for a jaw that drops
 SKIN = (0.4, 0.62, 0.25, 0.75)  # cheeks and nose
 
+Diffusion = DDPMBackbone | StableDiffusionBackbone
 
-def edited_timesteps(backbone: DDPMBackbone) -> tuple[int, ...]:
+
+def edited_timesteps(backbone: Diffusion) -> tuple[int, ...]:
     """The timesteps of the schedule at which h is shifted, ascending."""
     return tuple(t for t in backbone.schedule.timesteps if t >= backbone.config.t_edit)
 
 
 @torch.no_grad()
 def mean_h(
-    backbone: DDPMBackbone, crops: CropSet, positions: np.ndarray, generator: torch.Generator, *, batch_size: int = 64
+    backbone: Diffusion, crops: CropSet, positions: np.ndarray, generator: torch.Generator, *, batch_size: int = 64
 ) -> Tensor:
     """Mean of h over crops, every other one mirrored, ``[T, Ch, r, r]`` at :func:`edited_timesteps`.
 
@@ -46,12 +49,13 @@ def mean_h(
     total = torch.zeros(len(times), *backbone.h_shape, dtype=torch.float64)
     for start in range(0, len(positions), batch_size):
         part = positions[start : start + batch_size]
-        x = backbone.normalise(crops.pixels(part, backbone.crop.resolution).to(backbone.device))[0]
+        x = crops.pixels(part, backbone.crop.resolution).to(backbone.device)
+        z, flipped = (backbone.to_latent(side)[0] for side in (x, x.flip(-1)))
         for k, t in enumerate(times):
             a = float(backbone.alpha_bar[t])
-            noise = torch.randn(x.shape, generator=generator).to(x)
+            noise = torch.randn(z.shape, generator=generator).to(z)
             mirrored = (torch.arange(len(x), device=x.device) + k) % 2 == 0  # at the next timestep the others are
-            seen = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+            seen = torch.where(mirrored[:, None, None, None], flipped, z)
             x_t = a**0.5 * seen + (1 - a) ** 0.5 * noise
             total[k] += backbone.state(x_t, t).h.double().sum(0).cpu()
     return total / len(positions)
@@ -96,7 +100,7 @@ class ShiftTask(nn.Module):
 
     def __init__(
         self,
-        backbone: DDPMBackbone,
+        backbone: Diffusion,
         guide: Guide,
         shifts: Sequence[ShiftBlock | Directions],
         loss: ShiftLoss,
@@ -138,23 +142,23 @@ class ShiftTask(nn.Module):
         """``batch``: ``latent`` and ``lost`` of an exact inversion, ``mean`` and ``gain`` of its crops, ``target``
         ``[N]`` number of the emotion each is to show."""
         backbone, guide = self.frozen
-        rows, x, schedule, patch = batch["target"], batch["latent"], backbone.schedule, backbone.config.patch
+        rows, x, schedule = batch["target"], batch["latent"], backbone.schedule
         parts: dict[str, list[Tensor]] = {}
         edited_steps = [k for k, t in enumerate(schedule.timesteps) if t >= backbone.config.t_edit]
         judged = set(torch.randperm(len(edited_steps))[: self.judged].tolist())
         for k in reversed(edited_steps):
             t, a_t = schedule.timesteps[k], schedule.alpha_bar[k]
-            times = torch.full((len(x),), t, device=x.device)
             with torch.no_grad():
-                h, skips, temb = down(backbone.unet, F.pixel_unshuffle(x, patch), times)
-                eps = F.pixel_shuffle(up(backbone.unet, h, skips, temb), patch).float()
+                state, noise_of = backbone.split(x, t)
+                state, eps = replace(state, h=state.h.float(), temb=state.temb.float()), noise_of(state.h).float()
             with torch.set_grad_enabled(torch.is_grad_enabled() and k - edited_steps[0] in judged):
-                shift = self.delta_h(rows, HState(x, times, h.float(), temb.float()))
-                shifted = F.pixel_shuffle(up(backbone.unet, h + shift.to(h.dtype), skips, temb), patch).float()
+                shifted = noise_of(state.h + self.delta_h(rows, state)).float()
             if k - edited_steps[0] in judged:
-                plain, edited = (sampling.predicted_x0(x, e, a_t) for e in (eps, shifted))
+                shown = (sampling.predicted_x0(x, e, a_t) for e in (eps, shifted))
+                plain, edited = (backbone.to_picture(p, batch["mean"], batch["gain"]) for p in shown)
+                found = guide(plain, edited, rows)
+                plain, edited = plain / batch["gain"], edited / batch["gain"]  # light counts alike in every picture
                 moved = (edited - plain).abs()
-                found = guide(*(p * batch["gain"] + batch["mean"] for p in (plain, edited)), rows)
                 found = {**found, "near": moved.mean(), "outside": (moved * self.outer).mean()}
                 if self.how.pale:
                     found["pale"] = self.paleness(plain, edited)
@@ -197,7 +201,7 @@ class SourceBatches:
         }
 
 
-def invert_crops(backbone: DDPMBackbone, crops: CropSet, positions: np.ndarray, *, batch_size: int = 32) -> Inversion:
+def invert_crops(backbone: Diffusion, crops: CropSet, positions: np.ndarray, *, batch_size: int = 32) -> Inversion:
     """Exact inversions of many crops as one, what each step loses in half precision."""
     latents: list[Tensor] = []
     extras: dict[str, list[Tensor]] = {"lost": [], "mean": [], "gain": []}
@@ -205,13 +209,14 @@ def invert_crops(backbone: DDPMBackbone, crops: CropSet, positions: np.ndarray, 
     for part in tqdm(parts, desc="invert", leave=False):
         found = backbone.invert(crops.pixels(part, backbone.crop.resolution).to(backbone.device))
         latents.append(found.latent)
-        for name, values in extras.items():
-            values.append(found.extras[name].half() if name == "lost" else found.extras[name])
+        extras["lost"].append(backbone.lost(found).half())
+        for name in ("mean", "gain"):
+            extras[name].append(found.extras[name])
     return Inversion(torch.cat(latents), {name: torch.cat(values) for name, values in extras.items()})
 
 
 @torch.no_grad()
-def path_h(backbone: DDPMBackbone, x: Tensor) -> Tensor:
+def path_h(backbone: Diffusion, x: Tensor) -> Tensor:
     """h along the inversion of pictures, ``[N, T, Ch, r, r]`` at :func:`edited_timesteps`.
 
     Args:
