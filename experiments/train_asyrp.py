@@ -19,17 +19,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
-from emoedit.editors import Editor, load_editor
+from emoedit.editors import Editor
 from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
-from emoedit.steering.combined import TokenAndShift
 from emoedit.steering.directions import mean_differences
 from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.diffusion import DiffusionTask
 from emoedit.training.guides import RecogniserGuide
 from emoedit.training.hspace import (
-    Diffusion,
     ShiftLoss,
     ShiftTask,
     SourceBatches,
@@ -86,15 +84,12 @@ def train_stage(config: DictConfig) -> None:
     averaged.backbone.half().float().save_pretrained(Path(config.work) / "backbone")
 
 
-def load_backbone(config: DictConfig, *, fitting: bool = True) -> Diffusion:
-    """The trained U-Net, sampled as the configuration says now; while fitting, shifted as far down as shifts are
-    fitted."""
-    if config.get("model") is not None:
-        backbone, settings = load_editor(config.model, device="cpu").backbone, dict(config.sampling)
-        return backbone.sampled(**{**settings, **({"t_edit": config.steering.t_edit} if fitting else {})})
+def load_backbone(config: DictConfig) -> DDPMBackbone:
+    """The trained U-Net, sampled as the configuration says now, and shifted as far down as shifts are fitted."""
     backbone = DDPMBackbone.from_pretrained(Path(config.work) / "backbone")
-    settings = {name: config.backbone[name] for name in ("steps", "t_last", "t_edit", "t_boost", "boost")}
-    return backbone.sampled(**{**settings, **({"t_edit": config.steering.t_edit} if fitting else {})})
+    settings = ("steps", "t_last", "t_edit", "t_boost", "boost")
+    sampled = {name: config.backbone[name] for name in settings}
+    return backbone.sampled(**{**sampled, "t_edit": config.steering.t_edit})
 
 
 def load_coach(config: DictConfig) -> MeasuringNetwork:
@@ -143,7 +138,7 @@ def means_stage(config: DictConfig) -> None:
 
 
 def fit(
-    config: DictConfig, how: dict[str, Any], backbone: Diffusion, means: dict[str, Any]
+    config: DictConfig, how: dict[str, Any], backbone: DDPMBackbone, means: dict[str, Any]
 ) -> tuple[HSpace, Path, int]:
     """Shifts that start from the mean differences and are led on by a recogniser; their state's folder, and how many
     pictures were edited.
@@ -233,26 +228,14 @@ def fit_stage(config: DictConfig) -> None:
         gain=torch.tensor([gain[name] for name in emotions]),
     )
     fitted.half().float()
-    finish(config, fitted, fits, done, means)
-
-
-def finish(
-    config: DictConfig,
-    fitted: HSpace,
-    fits: list[dict[str, Any]],
-    done: list[tuple[HSpace, Path, int]],
-    means: dict[str, Any],
-) -> None:
-    """The finished folder, with its card.
-
-    Args:
-        fits, done: how each fit was asked for, and what :func:`fit` made of it.
-    """
+    editor = Editor(backbone.sampled(t_edit=config.backbone.t_edit), [fitted], name=config.name)
 
     def minutes(folder: Path) -> float:
         return torch.load(folder / "state.pt", weights_only=True, mmap=True)["seconds"] / 60
 
     facts = {
+        "steps of the U-Net's training": f"{config.trainer.steps:,} of {config.trainer.batch_size} pictures, "
+        f"{minutes(Path(config.work) / 'unet'):.0f} minutes on two CPU cores beside other work",
         "fits": "; ".join(
             f"{', '.join(found.emotions)}: {each['trainer']['steps']} steps of {each['batch_size']} pictures out of "
             f"{count}, {minutes(work):.0f} minutes"
@@ -260,32 +243,17 @@ def finish(
         ),
         "pictures of the class means": {name: counts for name, (counts, _) in means["sets"].items()},
     }
-    if config.get("model") is None:
-        steering, about = fitted, {"role": "emotion editor (Asyrp: shifts of h)"}
-        trained = f"{config.trainer.steps:,} of {config.trainer.batch_size} pictures"
-        spent = f"{minutes(Path(config.work) / 'unet'):.0f} minutes on two CPU cores beside other work"
-        facts = {"steps of the U-Net's training": f"{trained}, {spent}", **facts}
-    else:
-        tokens = load_editor(config.model, device="cpu").steerings[0]
-        steering = TokenAndShift(tokens, fitted, **config.strengths)
-        about = {"role": "emotion editor (learned tokens and shifts of h together)", "backbone_of": config.model}
     numbers = "\n".join(f"- {title}: {value}" for title, value in facts.items())
     card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text().replace("{numbers}", numbers)
-    editor = Editor(load_backbone(config, fitting=False), [steering], name=config.name)
-    editor.save_pretrained(config.output, card=card, licence=LICENCE, **about)
+    editor.save_pretrained(config.output, card=card, role="emotion editor (Asyrp: shifts of h)", licence=LICENCE)
     print(numbers)
-
-
-def run(config: DictConfig) -> None:
-    """The stages that are asked for."""
-    stages = {"prepare": prepare_stage, "train": train_stage, "means": means_stage, "fit": fit_stage}
-    for name in config.stages:
-        stages[name](config)
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train_asyrp")
 def main(config: DictConfig) -> None:
-    run(config)
+    stages = {"prepare": prepare_stage, "train": train_stage, "means": means_stage, "fit": fit_stage}
+    for name in config.stages:
+        stages[name](config)
 
 
 if __name__ == "__main__":

@@ -277,7 +277,11 @@ def finish_stage(config: DictConfig) -> None:
     """The finished folder, with its card."""
     work = Path(config.work)
     backbone = load_backbone(config, trained=True)
-    steering = EmotionTokens.from_files({name: work / "tokens" / name / EMBEDDINGS for name in config.tokens.like})
+    words = list(config.tokens.like)
+    steering = EmotionTokens.from_files(
+        {name: work / "tokens" / name / EMBEDDINGS for name in words},
+        gain=torch.tensor([float(config.tokens.gain[name]) for name in words]),
+    )
     editor = Editor(backbone, [steering], name=config.name)
     stages = ("tokenizer", "clip", "autoencoder", "unet", "tokens")
     numbers = "".join((work / f"{stage}.md").read_text(encoding="utf-8") for stage in stages).rstrip()

@@ -19,11 +19,11 @@ from emoedit.types import Edit, EditError, HState, Inversion
 
 
 @torch.no_grad()
-def recorded(editor: Editor, inversion: Inversion, edit: Edit) -> tuple[tuple[int, ...], Tensor]:
+def recorded(editor: Editor, inversion: Inversion, edit: Edit) -> tuple[tuple[int, ...], Tensor, Tensor]:
     """What an edit adds to h of each picture on the way back.
 
     Returns:
-        The T timesteps at which it does, ascending, and ``[N, T, C, h, w]``.
+        The T timesteps at which it does, ascending; ``[N, T, C, h, w]``; and what is drawn, ``[N, C, R, R]``.
 
     Raises:
         EditError: an editor that shifts no h, or not at this strength.
@@ -37,11 +37,11 @@ def recorded(editor: Editor, inversion: Inversion, edit: Edit) -> tuple[tuple[in
         seen[int(state.t[0])] = shift = control.delta_h(state)
         return shift
 
-    editor.backbone.decode(inversion, replace(control, delta_h=spy))
+    drawn = editor.backbone.decode(inversion, replace(control, delta_h=spy))
     if not seen:
         raise EditError(f"{editor.name} adds nothing to h: no timestep of its schedule is edited")
     times = tuple(sorted(seen))
-    return times, torch.stack([seen[t] for t in times], 1)
+    return times, torch.stack([seen[t] for t in times], 1), drawn
 
 
 def adding(editor: Editor, directions: Mapping[str, Directions], *, name: str) -> Editor:
@@ -82,7 +82,7 @@ def linear_part(changes: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
         changes, whole: ``[N, ...]``, of an edit at some strength and at strength 1.
 
     Returns:
-        Cosine ``[N]``, and the length along ``whole`` as a multiple of it ``[N]``: of a linear edit 1, and the strength.
+        Cosine ``[N]``, and the length along ``whole`` as a multiple of it ``[N]``; of a linear edit 1 and its strength.
     """
     a, b = changes.flatten(1).double(), whole.flatten(1).double()
     dot, square = (a * b).sum(1), b.square().sum(1)

@@ -1,0 +1,189 @@
+"""Learned words, shifts of h, and both together: one Stable Diffusion, people that nothing was fitted on.
+
+    python experiments/ti_asyrp_study.py data.root=/path/to/data      # writes docs/ti-asyrp.md
+
+Stop it whenever you like; the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from benchmark import control, main_table, paired_table, table, wild_cases
+from omegaconf import DictConfig, OmegaConf
+
+from emoedit.cases import read_cases
+from emoedit.comparison import NOTHING
+from emoedit.editors import Editor, load_editor
+from emoedit.evaluation import Evaluation, evaluate, in_words
+from emoedit.metrics.statistics import bootstrap, curve_at
+from emoedit.report.plots import pareto_grid
+from emoedit.steering.combined import TokenAndShift, TokenShift
+from emoedit.types import Edit
+
+COSTS = 5  # edits a variant is timed with, after one that is not
+
+
+def variant(model: Editor, name: str, how: Mapping[str, Any]) -> Editor:
+    """The model with other strengths of its parts, other shifts, or other settings of sampling.
+
+    Args:
+        how: ``token_strength``, ``h_strength``, ``token_shift`` (the words' own shifts in place of the fitted ones),
+            ``sampling``.
+    """
+    (steering,) = model.steerings
+    shift = steering.shift
+    if how.get("token_shift"):
+        shift = TokenShift(steering.tokens, train_steps=model.backbone.steps)
+    strengths = {key: float(how.get(key, getattr(steering, key))) for key in ("token_strength", "h_strength")}
+    part = TokenAndShift(steering.tokens, shift, **strengths)
+    return Editor(model.backbone.sampled(**how.get("sampling", {})), [part], name=name)
+
+
+def cube(found: Evaluation, editors: Sequence[str], emotions: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Identity and target score ``[P, editors, emotions, strengths + 1, 2]`` of every person with all of them; strength
+    0 is the source itself: identity 1, and what doing nothing is read as."""
+    rows = [row for row in found.rows if row["error"] is None]
+    strengths = sorted({row["strength"] for row in rows if row["editor"] in editors})
+    at = {(r["person"], r["editor"], r["emotion"], r["strength"]): (r["identity"], r["target_score"]) for r in rows}
+    nothing = {(r["person"], r["emotion"]): r["target_score"] for r in rows if r["editor"] == NOTHING}
+    people, cells = [], []
+    for person in dict.fromkeys(row["person"] for row in rows):
+        wanted = [[[(person, v, e, s) for s in strengths] for e in emotions] for v in editors]
+        if all(key in at for one in wanted for line in one for key in line):
+            people.append(person)
+            cells.append([[[(1.0, nothing[person, k[0][2]]), *(at[key] for key in k)] for k in one] for one in wanted])
+    return np.array(cells), people
+
+
+def at_identity(cells: np.ndarray, identity: float) -> np.ndarray:
+    """Target score of every editor at one identity, ``[editors]``: read off the curve of people's means, then the mean
+    over emotions; NaN where a curve does not reach it.
+
+    Args:
+        cells: ``[P, editors, emotions, strengths + 1, 2]``.
+    """
+    curves = cells.mean(0)
+    return np.array([[curve_at(c[:, 0], c[:, 1], [identity])[0] for c in editor] for editor in curves]).mean(1)
+
+
+def same_identity(found: Evaluation, editors: Sequence[str], default: str, at: Sequence[float]) -> str:
+    """Target score at one identity, and how far the default lies above each, with intervals over people."""
+    groups = {emotion: (emotion,) for emotion in found.emotions} | {"mean of all": found.emotions}
+    rows = []
+    for title, emotions in groups.items():
+        cells, people = cube(found, editors, emotions)
+        flat = cells.reshape(len(cells), -1)
+        for number, name in enumerate(editors):
+            line = [title, name]
+            for identity in at:
+
+                def score(rows: np.ndarray, k: int = number, i: float = identity, shape=cells.shape[1:]) -> float:
+                    return float(at_identity(rows.reshape(-1, *shape), i)[k])
+
+                def above(rows: np.ndarray, k: int = number, i: float = identity, shape=cells.shape[1:]) -> float:
+                    scores = at_identity(rows.reshape(-1, *shape), i)
+                    return float(scores[editors.index(default)] - scores[k])
+
+                value = in_words(score(flat), np.nan, np.nan)
+                if name != default:
+                    gap = bootstrap(flat, people, above, resamples=300)
+                    value += f" ({in_words(gap.value, gap.low, gap.high)})"
+                line.append(value)
+            rows.append(line)
+    return table(["emotion", "variant", *(f"at identity {v:g}" for v in at)], rows)
+
+
+def costs(editors: Mapping[str, Editor], emotion: str, base: str) -> str:
+    """Seconds of one warm edit of one face beside those of ``base``, measured in turns in one run."""
+    seconds: dict[str, list[float]] = {name: [] for name in editors}
+    generator = torch.Generator().manual_seed(0)
+    side = next(iter(editors.values())).backbone.crop.resolution
+    x = torch.nn.functional.interpolate(torch.rand(1, 1, 6, 6, generator=generator), (side, side), mode="bicubic")
+    opened = {name: editor.invert(x.clamp(-1, 1)) for name, editor in editors.items()}
+    for turn in range(COSTS + 1):
+        for name, editor in editors.items():
+            start = time.perf_counter()
+            list(editor.decode(opened[name], [Edit(emotion)]))
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    median = {name: float(np.median(values)) for name, values in seconds.items()}
+    rows = [[name, f"{value:.2f}", f"{value / median[base]:.2f}"] for name, value in median.items()]
+    return table(["variant", "seconds", f"times {base}"], rows)
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="ti_asyrp_study")
+def main(config: DictConfig) -> None:
+    root, work = Path(config.data.root), Path(config.work)
+    sets = {
+        "London": read_cases(root / config.data.sets.london.path, split="test")[: config.people.london],
+        "wild": wild_cases((root / config.data.sets.wild.path).parent, config.people.wild),
+    }
+    model = load_editor(config.model, device="cpu")
+    variants = OmegaConf.to_container(config.variants)
+    editors = {name: variant(model, name, how or {}) for name, how in variants.items()}
+    others = {name: load_editor(name, device="cpu") for name in config.others}
+    emotions, names = list(config.emotions), [*editors, *others]
+    found = {
+        name: evaluate(
+            cases,
+            emotions,
+            editors=[*editors.values(), *others.values()],
+            strengths=OmegaConf.to_container(config.strengths),
+            output=work / name.lower(),
+        )
+        for name, cases in sets.items()
+    }
+    how = model.backbone.config
+    who = next(row for row in found["London"].rows if row["error"] is None)
+    story = (Path(__file__).parent / "cards" / "ti_asyrp_study.md").read_text(encoding="utf-8").rstrip()
+    parts = [
+        story.replace("{london}", str(len(sets["London"]))).replace("{wild}", str(len(sets["wild"]))),
+        "## The variants\n\n"
+        + table(
+            ["variant", "token", "h", "shift of h"],
+            [
+                [
+                    f"**{name}**" if name == config.default else name,
+                    f"{editor.steerings[0].token_strength:g}",
+                    f"{editor.steerings[0].h_strength:g}",
+                    "the words' own" if isinstance(editor.steerings[0].shift, TokenShift) else "fitted",
+                ]
+                for name, editor in editors.items()
+            ],
+        )
+        + f"\n\nAll on one backbone: {how.steps} steps, the word's context from timestep {how.t_text_max} down, h "
+        f"shifted down to {how.t_edit}, noise drawn where something changes below {how.t_boost}, guidance "
+        f"{how.guidance:g}. The default, in bold, is `--editor {config.model}`. Identity is read by the "
+        f"**{who['identity_by']}** network, expressions by **{who['expression_by']}**; neither was used for fitting.",
+        "## What an edit costs\n\nOne face, inverted already, two threads or as many as there are:\n\n"
+        + costs(editors, emotions[0], "asyrp_h"),
+    ]
+    for name, evaluation in found.items():
+        plot = f"ti-asyrp-{name.lower()}.svg"
+        Path(config.plots).mkdir(parents=True, exist_ok=True)
+        (Path(config.plots) / plot).write_text(pareto_grid(evaluation.curves(), title=""), encoding="utf-8")
+        parts += [
+            f"## {name}\n\n![Target score against identity, {name}](images/{plot})",
+            "Target score where a curve passes an identity (–: it does not reach it), and in brackets how far "
+            f"*{config.default}* lies above it, with 95 % intervals over people (bootstrap):\n\n"
+            + same_identity(evaluation, names, config.default, list(config.at)),
+            f"At strength {config.fitted:g}:\n\n" + main_table(evaluation, config.fitted, emotions),
+            "Control, as FFE-Bench defines it (PixelSmile, arXiv 2603.25728):\n\n" + control(evaluation),
+        ]
+    parts.append(
+        "## How near to the true smile, London\n\nDistance to the same person's own smile, that of the unedited "
+        "photograph being 1; 0 is the true photograph.\n\n" + paired_table(found["London"])
+    )
+    Path(config.output).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    print(f"wrote {config.output}")
+
+
+if __name__ == "__main__":
+    main()
