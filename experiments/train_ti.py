@@ -28,6 +28,7 @@ from emoedit.backbones.stable_diffusion_text import token_ids
 from emoedit.editors import Editor
 from emoedit.emotions import BASIC
 from emoedit.metrics.clip import Clip
+from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
 from emoedit.steering.tokens import EMBEDDINGS, EmotionTokens
 from emoedit.training.augment import Augment
@@ -36,6 +37,7 @@ from emoedit.training.captions import CaptionedBatches, learn_tokenizer, vocabul
 from emoedit.training.contrastive import ContrastiveTask, new_clip, text_config, text_tower, write_clip, zero_shot
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.loop import TrainerConfig, train
+from emoedit.training.matching import mouth_opening
 from emoedit.training.prepare import prepare_config
 from emoedit.training.text_to_image import TextToImageTask, draw, held_out_losses, start_from
 from emoedit.training.tokens import TokenConfig, learn_token, pick_pictures, read_emotions
@@ -260,8 +262,13 @@ def tokens_stage(config: DictConfig) -> None:
     scores = read_emotions(coach, crops, usable)
     given, people = crops.column("emotion")[usable], crops.column("person")[usable]
     numbers = {}
+    landmarks = EmbeddedNetwork.load("landmarks").network
     for emotion, like in how.like.items():
-        chosen = usable[pick_pictures(scores, coach.config.emotions, given, people, emotion, how.pictures)]
+        rows = np.arange(len(usable))
+        if emotion in how.closed:
+            rows = np.flatnonzero(mouth_opening(landmarks, crops, usable) <= how.closed[emotion])
+        found = pick_pictures(scores[rows], coach.config.emotions, given[rows], people[rows], emotion, how.pictures)
+        chosen = usable[rows[found]]
         folder = work / "tokens" / emotion
         about = TokenConfig(emotion, like, vectors=how.vectors, batch_size=how.batch_size)
         x = crops.pixels(chosen, backbone.crop.resolution)

@@ -62,6 +62,8 @@ class StableDiffusionBackbone(Backbone):
         EditError: settings of sampling that do not fit the schedule or each other.
     """
 
+    paste_mode = "redraw"
+
     def __init__(
         self,
         config: StableDiffusionConfig,
