@@ -163,7 +163,8 @@ def folder(tmp_path_factory, grey) -> Path:
         " emotions: [neutral, happy, surprised]}",
         "~tokens",
         "+tokens={data: faces, pictures: 4, like: {happy: happy, delighted: happy}, vectors: 1, batch_size: 3,"
-        " shown: {faces: 2}, trainer: {steps: 2, precision: 'no', save_every: 1, preview_every: 2}}",
+        " shown: {faces: 2}, closed: {happy: 9.0},"
+        " gain: {happy: 1.0, delighted: 2.0}, trainer: {steps: 2, precision: 'no', save_every: 1, preview_every: 2}}",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_environment())
     assert done.returncode == 0, done.stdout + done.stderr
