@@ -31,6 +31,7 @@ from emoedit.types import Control, Edit, HState, Inversion
 
 STEPS = (10, 20, 25, 40, 100)
 TRUTH = 200  # steps of the edit that others are held against
+ALIKE = 40  # steps at which a plain edit, its loss put back, is as near to that as ours at 25 (:func:`fidelity`)
 STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5)
 
 # google/ddpm-ema-celebahq-256
@@ -82,11 +83,12 @@ def full_pass(
 
 
 @torch.no_grad()
-def plain_edit(unet: nn.Module, backbone: DDPMBackbone, x: Tensor, control: Control) -> Tensor:
-    """Asyrp as the paper states it: DDIM inversion, then two whole passes of the U-Net a step down to ``t_edit`` and
-    one below. Nothing is shared or kept.
+def plain_edit(unet: nn.Module, backbone: DDPMBackbone, x: Tensor, control: Control, *, always: bool) -> Tensor:
+    """Asyrp without any thought of speed: DDIM inversion, then two whole passes of the U-Net a step. Nothing is shared
+    or kept.
 
     Args:
+        always: two passes below ``t_edit`` too, where h is not shifted; else one there, as the official code does.
         unet: in float32, its layout diffusers' own.
         backbone: gives schedule, ``t_edit`` and the crop's contrast; its sampler is not used.
         x: ``[N, C, R, R]`` in [-1, 1].
@@ -101,7 +103,8 @@ def plain_edit(unet: nn.Module, backbone: DDPMBackbone, x: Tensor, control: Cont
     for k in reversed(range(len(schedule))):
         t = schedule.timesteps[k]
         eps = full_pass(unet, x_t, t, config.patch)
-        shifted = full_pass(unet, x_t, t, config.patch, control.delta_h) if t >= config.t_edit else None
+        delta_h = control.delta_h if t >= config.t_edit else None
+        shifted = full_pass(unet, x_t, t, config.patch, delta_h) if always or delta_h is not None else None
         x_t = sampling.ddim_step(x_t, eps, schedule.alpha_bar[k], schedule.below(k), eps_shifted=shifted)
     return (x_t if config.std is None else x_t - config.mean) * gain + mean
 
@@ -111,10 +114,12 @@ class PlainEditor(Editor):
 
     Args:
         editor: of a :class:`DDPMBackbone`; it is left as it is.
+        always: of :func:`plain_edit`.
     """
 
-    def __init__(self, editor: Editor) -> None:
+    def __init__(self, editor: Editor, *, always: bool = True) -> None:
         super().__init__(editor.backbone, editor.steerings, name="plain")
+        self.always = always
         self.unet = plain_unet(editor.backbone)
 
     def invert(self, images: Tensor, **_: object) -> Inversion:
@@ -126,7 +131,7 @@ class PlainEditor(Editor):
         """``[N, C, R, R]`` for each edit."""
         for edit in edits:
             control = self.control(inversion, [edit] * len(inversion))
-            yield plain_edit(self.unet, self.backbone, inversion.latent, control)
+            yield plain_edit(self.unet, self.backbone, inversion.latent, control, always=self.always)
 
 
 def plain_unet(backbone: DDPMBackbone) -> nn.Module:
@@ -144,9 +149,9 @@ def emotions(editor: Editor) -> list[str]:
     return sorted(editor.emotions, key=lambda name: name == "neutral")[:5]
 
 
-def shifts_nothing(state: HState) -> Tensor:
+def shifts_a_little(state: HState) -> Tensor:
     """A ``delta_h`` that costs nothing beside the up path."""
-    return torch.zeros_like(state.h)
+    return torch.full_like(state.h, 0.01)
 
 
 def decibels(one: Tensor, other: Tensor) -> float:
@@ -195,7 +200,11 @@ def cost(photos: PhotoEditor, photo: object, repeats: int) -> None:
     """Seconds of one edit, of the crop and of the photograph around it, and of 25 edits of the photograph."""
     editor, config = photos.editor, photos.editor.backbone.config
     plain = PlainEditor(editor)
-    plain_photos = PhotoEditor(plain, detector=photos.detector, mode=photos.mode)
+
+    def around(other: Editor) -> PhotoEditor:
+        return PhotoEditor(other, detector=photos.detector, mode=photos.mode)
+
+    plain_photos = around(plain)
     x, names = photos.open(photo).inversion.extras["source"], emotions(editor)
     one, many = Edit(names[0]), [Edit(names[k % len(names)], s) for k in range(5) for s in STRENGTHS]
 
@@ -218,16 +227,34 @@ def cost(photos: PhotoEditor, photo: object, repeats: int) -> None:
         ],
         repeats,
     )
-    together, apart = alternately(
-        [lambda: edited(photos, many), lambda: [edited(plain_photos, [wanted]) for wanted in many]], 1
+    low = around(sampled(editor, precision="bfloat16"))
+    edited(low, [one])
+    sides = {
+        "two passes at every step": plain_photos,
+        "one pass below t_edit": around(PlainEditor(editor, always=False)),
+        f"{ALIKE} steps, whose edit errs about as much as ours by {config.steps}": around(
+            PlainEditor(sampled(editor, steps=ALIKE))
+        ),
+    }
+    together, rounded, *apart = alternately(
+        [
+            lambda: edited(photos, many),
+            lambda: edited(low, many),
+            *(lambda by=by: [edited(by, [wanted]) for wanted in many] for by in sides.values()),
+        ],
+        1,
     )
     how = f"{config.steps} steps, {config.precision}, {'exact' if config.exact else 'plain'} inversion"
     for what, ours, theirs in (
         (f"one warm edit of the crop ({how})", crop, plain_crop),
         ("one warm edit of the photograph, with detection and pasting", photograph, plain_photograph),
-        (f"{len(many)} edits of the photograph", together, apart),
     ):
         print(f"{what}: {ours:.2f} s; plain {theirs:.2f} s; ratio {theirs / ours:.2f}")
+    print(
+        f"{len(many)} edits of the photograph: {together:.2f} s, in bfloat16 {rounded:.2f} s; {len(many)} plain runs:"
+    )
+    for what, theirs in zip(sides, apart, strict=True):
+        print(f"  {what}: {theirs:.2f} s; ratio {theirs / together:.2f}, to bfloat16 {theirs / rounded:.2f}")
 
 
 @torch.no_grad()
@@ -265,7 +292,7 @@ def throughput(backbone: DDPMBackbone, repeats: int) -> None:
         peak = convolution_peak(getattr(torch, precision))
         print(f"{precision}: convolutions reach {peak / 1e9:.0f} GFLOP/s")
         for batch in (1, 8):
-            for what, delta_h in (("plain", None), ("asymmetric", shifts_nothing)):
+            for what, delta_h in (("plain", None), ("asymmetric", shifts_a_little)):
                 run = passes(there, batch, delta_h)
                 operations, taken = flops(run), seconds(run, repeats)
                 print(

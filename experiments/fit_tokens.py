@@ -10,18 +10,16 @@ The same command goes on where it stopped. On several processes: ``accelerate la
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import hydra
-import torch
 from omegaconf import DictConfig
 
 from emoedit import hub
 from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
 from emoedit.editors import Editor, choose_device
 from emoedit.steering.tokens import EMBEDDINGS
-from emoedit.training.loop import TrainerConfig
+from emoedit.training.recipes import minutes, trainer_config
 from emoedit.training.tokens import TEMPLATES, TokenConfig, learn_token, read_faces
 from emoedit.types import CheckpointError, EmoEditError
 
@@ -44,7 +42,6 @@ def load_model(name: str) -> StableDiffusionBackbone:
 def fit(config: DictConfig) -> Path:
     """Learn the token; the file that holds it."""
     backbone = load_model(config.model).to(choose_device(config.device))
-    known = {field.name for field in fields(TrainerConfig)}
     about = TokenConfig(
         config.token,
         config.like,
@@ -57,12 +54,11 @@ def fit(config: DictConfig) -> Path:
         read_faces(config.pictures, backbone),
         about,
         config.output,
-        TrainerConfig(**{k: v for k, v in config.trainer.items() if k in known}),
+        trainer_config(config.trainer),
         validation=None if config.validation is None else read_faces(config.validation, backbone),
     )
-    minutes = torch.load(Path(config.output) / "state.pt", weights_only=True)["seconds"] / 60
     path = Path(config.output) / EMBEDDINGS
-    print(f"{about.word}: {path}, {config.trainer.steps} steps, {minutes:.1f} minutes", flush=True)
+    print(f"{about.word}: {path}, {config.trainer.steps} steps, {minutes(Path(config.output)):.1f} minutes", flush=True)
     return path
 
 

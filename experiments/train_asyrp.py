@@ -9,7 +9,6 @@ Stop it whenever you like; the same command goes on where it stopped.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
 from emoedit.editors import Editor
 from emoedit.metrics.embedded import EmbeddedNetwork
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
 from emoedit.steering.directions import mean_differences
 from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
 from emoedit.training.data import CropSet, MixtureBatches
@@ -39,20 +37,12 @@ from emoedit.training.hspace import (
 from emoedit.training.loop import TrainerConfig, train
 from emoedit.training.matching import Readings, most_alike, mouth_opening, read_crops
 from emoedit.training.prepare import prepare_config
+from emoedit.training.recipes import LICENCE, TRAINED_ON, load_coach, minutes, tiles, trainer_config
 from emoedit.types import Edit
 
-LICENCE = "Apache-2.0; trained with FER-2013: research use"
-TRAINED_ON = ("train", "fit")
 
-
-def trainer_config(config: DictConfig) -> TrainerConfig:
-    known = {field.name for field in fields(TrainerConfig)}
-    return TrainerConfig(**{k: v for k, v in config.items() if k in known})
-
-
-def tiles(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of pictures ``[H, W, 1, R, R]`` in [-1, 1] as one ``[1, H R, W R]`` in [0, 1]."""
-    return (rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2) / 2 + 0.5).clamp(0, 1)
+def plain(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config, resolve=True)
 
 
 def prepare_stage(config: DictConfig) -> None:
@@ -63,7 +53,7 @@ def prepare_stage(config: DictConfig) -> None:
 
 def train_stage(config: DictConfig) -> None:
     """The U-Net; its averaged weights go to ``work``."""
-    task = DiffusionTask(DDPMConfig(**OmegaConf.to_container(config.backbone, resolve=True)))
+    task = DiffusionTask(DDPMConfig(**plain(config.backbone)))
     trainer = trainer_config(config.trainer)
     batches = MixtureBatches(
         CropSet(config.data.crops),
@@ -92,12 +82,6 @@ def load_backbone(config: DictConfig) -> DDPMBackbone:
     return backbone.sampled(**{**sampled, "t_edit": config.steering.t_edit})
 
 
-def load_coach(config: DictConfig) -> MeasuringNetwork:
-    network = MeasuringNetwork(NetworkConfig(**OmegaConf.to_container(config.coach.config, resolve=True)))
-    network.load_state_dict(torch.load(config.coach_weights, weights_only=True))
-    return network
-
-
 def choose(crops: CropSet, data: str, emotions: list[str], limit: int, splits: tuple[str, ...]) -> np.ndarray:
     """Positions of at most ``limit`` crops, the same on every machine."""
     wanted = (crops.column("data") == data) & np.isin(crops.column("emotion"), emotions)
@@ -109,7 +93,10 @@ def means_stage(config: DictConfig) -> None:
     """Differences of mean h between an emotion and the neutral pictures most like its own, inside every data set."""
     how = config.steering
     backbone, crops = load_backbone(config).sampled(precision="bfloat16"), CropSet(config.data.crops)
-    coach, landmarks = load_coach(config).eval(), EmbeddedNetwork.load("landmarks").network
+    coach, landmarks = (
+        load_coach(plain(config.coach.config), config.coach_weights),
+        EmbeddedNetwork.load("landmarks").network,
+    )
     column = {name: number for number, name in enumerate(coach.config.emotions)}
 
     def agreed(name: str, emotion: str, limit: int) -> Readings:
@@ -147,9 +134,9 @@ def fit(
         how: ``config.steering``, or what is other of it where emotions are fitted alone.
     """
     crops = CropSet(config.data.crops)
-    plain = mean_differences(means["sets"], how["emotions"], trust=how["trust"], min_count=how["min_count"])
+    differences = mean_differences(means["sets"], how["emotions"], trust=how["trust"], min_count=how["min_count"])
     emotions, shifts = list(how["emotions"]), []
-    for name, direction in zip(emotions, plain, strict=True):
+    for name, direction in zip(emotions, differences, strict=True):
         shifts.append(learnable(Directions(how["start"][name] * direction.float(), means["timesteps"])))
     starts = [shift.directions.detach().clone() for shift in shifts]
     if how["neutral"]:
@@ -176,7 +163,7 @@ def fit(
         batch_size=how["batch_size"],
         seed=0,
     )
-    guide = RecogniserGuide(load_coach(config), emotions, **how["guide"])
+    guide = RecogniserGuide(load_coach(plain(config.coach.config), config.coach_weights), emotions, **how["guide"])
     held_out = [choose(crops, name, ["neutral"], n, ("test", "valid")) for name, n in how["shown"].items()]
     x = crops.pixels(np.concatenate(held_out), backbone.crop.resolution)
 
@@ -205,7 +192,7 @@ def fit(
 
 def fit_stage(config: DictConfig) -> None:
     """Every emotion, then those that need a fit of their own; the finished folder."""
-    how = OmegaConf.to_container(config.steering, resolve=True)
+    how = plain(config.steering)
     backbone = load_backbone(config)
     means = torch.load(Path(config.work) / "means.pt", weights_only=True)
     alone = {name: other for name, other in how.pop("alone").items() if name in how["emotions"]}
@@ -229,9 +216,6 @@ def fit_stage(config: DictConfig) -> None:
     )
     fitted.half().float()
     editor = Editor(backbone.sampled(t_edit=config.backbone.t_edit), [fitted], name=config.name)
-
-    def minutes(folder: Path) -> float:
-        return torch.load(folder / "state.pt", weights_only=True, mmap=True)["seconds"] / 60
 
     facts = {
         "steps of the U-Net's training": f"{config.trainer.steps:,} of {config.trainer.batch_size} pictures, "

@@ -9,7 +9,6 @@ Stop it whenever you like; the same command goes on where it stopped.
 from __future__ import annotations
 
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import hydra
@@ -23,11 +22,10 @@ from emoedit.backbones.vae import VAEBackbone, VAEConfig
 from emoedit.editors import Editor
 from emoedit.steering.directions import class_statistics, fit_directions
 from emoedit.training.data import CropSet, MixtureBatches
-from emoedit.training.loop import TrainerConfig, train
+from emoedit.training.loop import train
 from emoedit.training.prepare import prepare_config
+from emoedit.training.recipes import LICENCE, tiles, trainer_config
 from emoedit.training.vae import VAETask
-
-LICENCE = "Apache-2.0; trained with FER-2013: research use"
 
 
 def prepare_stage(config: DictConfig) -> None:
@@ -39,8 +37,7 @@ def prepare_stage(config: DictConfig) -> None:
 def train_stage(config: DictConfig) -> None:
     """The backbone; its averaged weights go to ``work``."""
     backbone = VAEConfig(**OmegaConf.to_container(config.backbone, resolve=True))
-    known = {field.name for field in fields(TrainerConfig)}
-    trainer = TrainerConfig(**{k: v for k, v in config.trainer.items() if k in known})
+    trainer = trainer_config(config.trainer)
     crops = CropSet(config.data.crops)
     task = VAETask(backbone, beta=config.trainer.beta)
     batches = MixtureBatches(
@@ -58,8 +55,7 @@ def train_stage(config: DictConfig) -> None:
     def preview(averaged: torch.nn.Module) -> torch.Tensor:
         """Sources over their reconstructions."""
         inversion = averaged.backbone.invert(valid)
-        rows = torch.stack([valid, averaged.backbone.decode(inversion)])  # [2, N, 1, R, R]
-        return (rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2) / 2 + 0.5).clamp(0, 1)
+        return tiles(torch.stack([valid, averaged.backbone.decode(inversion)]))
 
     start = time.monotonic()
     averaged = train(task, batches, config.work, trainer, preview=preview)

@@ -9,8 +9,6 @@ Stop it whenever you like; the same command goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from emoedit import hub
 from emoedit.backbones.stylegan2 import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.editors import Editor
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.metrics.networks import MeasuringNetwork
 from emoedit.metrics.perceptual import PerceptualNetwork
 from emoedit.steering.directions import class_statistics, fit_directions
 from emoedit.steering.wspace import WDirections
@@ -32,27 +30,15 @@ from emoedit.training.critic import Critic
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.guides import RecogniserGuide
 from emoedit.training.hspace import ShiftLoss
-from emoedit.training.loop import TrainerConfig, train
+from emoedit.training.loop import train
 from emoedit.training.prepare import prepare_config
+from emoedit.training.recipes import HELD_OUT, LICENCE, TRAINED_ON, load_coach, minutes, tiles, trainer_config
 from emoedit.training.stylegan import EncoderTask, GANTask, TwoMixtures, Weights
 from emoedit.types import Edit, Inversion
-
-LICENCE = "Apache-2.0; trained with FER-2013: research use"
-TRAINED_ON, HELD_OUT = ("train", "fit"), ("valid", "test")
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)
-
-
-def trainer_config(config: Mapping[str, Any]) -> TrainerConfig:
-    known = {field.name for field in fields(TrainerConfig)}
-    return TrainerConfig(**{k: v for k, v in config.items() if k in known})
-
-
-def tiles(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of pictures ``[H, W, 1, R, R]`` in [-1, 1] as one ``[1, H R, W R]`` in [0, 1]."""
-    return (rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2) / 2 + 0.5).clamp(0, 1)
 
 
 def choose(crops: CropSet, data: str, emotion: str, limit: int, splits: tuple[str, ...] = TRAINED_ON) -> np.ndarray:
@@ -75,12 +61,6 @@ def rebuilt(model: StyleGAN2Backbone, x: torch.Tensor) -> torch.Tensor:
     """Pictures over what is drawn of them."""
     x = x.to(model.device)
     return torch.stack([x, model.decode(model.invert(x))])
-
-
-def load_coach(config: DictConfig) -> MeasuringNetwork:
-    network = MeasuringNetwork(NetworkConfig(**plain(config.coach.config)))
-    network.load_state_dict(torch.load(config.coach_weights, weights_only=True))
-    return network.eval().requires_grad_(False)
 
 
 def embedded(kind: type[MeasuringNetwork], name: str) -> MeasuringNetwork:
@@ -181,7 +161,7 @@ def directions_stage(config: DictConfig) -> None:
     """Directions in closed form, and how far strength 1 goes; to ``work``."""
     how, crops, backbone = plain(config.steering), CropSet(config.data.crops), load_backbone(config)
     names = ["neutral", *how["emotions"]]
-    scorer = wspace.recogniser_scores(load_coach(config), names)
+    scorer = wspace.recogniser_scores(load_coach(plain(config.coach.config), config.coach_weights), names)
     sets = {}
     for source in how["trust"]:
         if source == "samples":
@@ -221,7 +201,7 @@ def lead_stage(config: DictConfig) -> None:
             shown += [emotions.index(name) if name != "neutral" else -1] * len(chosen)
     latents = wspace.encoded_crops(backbone, crops, np.concatenate(positions)).unflatten(1, backbone.latent_shape)
     batches = wspace.LatentBatches(latents, np.array(shown), len(emotions), batch_size=lead["batch_size"], seed=0)
-    guide = RecogniserGuide(load_coach(config), emotions, **lead["guide"])
+    guide = RecogniserGuide(load_coach(plain(config.coach.config), config.coach_weights), emotions, **lead["guide"])
     start, where = wspace.shift_of(steering, emotions), tuple(how["layers"])
     task = wspace.LeadTask(backbone, guide, start, ShiftLoss(**lead["loss"]), where=where)
     x = shown_people(crops, config, 8)
@@ -247,20 +227,17 @@ def finish_stage(config: DictConfig) -> None:
     steering = WDirections.from_pretrained(Path(config.work) / f"steering_{how.steering}").half().float()
     editor = Editor(backbone, [steering], name=config.name)
     names = ["neutral", *config.steering.emotions]
-    coach, quick = load_coach(config), backbone.inverting(optimise_steps=0)
+    coach, quick = load_coach(plain(config.coach.config), config.coach_weights), backbone.inverting(optimise_steps=0)
     scorer, people = wspace.recogniser_scores(coach, names), neutral_people(config, crops, quick, HELD_OUT)
     before = scorer(quick.decode(people)).mean(0)
     read = wspace.reached(quick, steering, people, scorer, names, [1.0])
-
-    def minutes(stage: str) -> float:
-        return torch.load(Path(config.work) / stage / "state.pt", weights_only=True, mmap=True)["seconds"] / 60
-
+    work = Path(config.work)
     trained = config.trainer, config.encoder
     report = {
-        "generator": f"{trained[0].steps:,} steps of {trained[0].batch_size} pictures, {minutes('gan'):.0f} minutes on "
-        "two CPU cores beside other work",
+        "generator": f"{trained[0].steps:,} steps of {trained[0].batch_size} pictures, {minutes(work / 'gan'):.0f} "
+        "minutes on two CPU cores beside other work",
         "encoder alone": f"{trained[1].steps:,} steps of {trained[1].batch_size} crops and {trained[1].samples} "
-        f"samples, {minutes('encoder'):.0f} minutes",
+        f"samples, {minutes(work / 'encoder'):.0f} minutes",
         "directions": "mean differences of " + ", ".join(config.steering.trust),
         f"read by the coach at strength 1 (and before), {len(people)} held-out neutral faces": ", ".join(
             f"{name} {values[0]:.2f} ({before[names.index(name)]:.2f})" for name, values in read.items()

@@ -10,7 +10,6 @@ Stop it whenever you like; the same command goes on where it stopped.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,41 +28,27 @@ from emoedit.editors import Editor
 from emoedit.emotions import BASIC
 from emoedit.metrics.clip import Clip
 from emoedit.metrics.embedded import EmbeddedNetwork
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
 from emoedit.steering.tokens import EMBEDDINGS, EmotionTokens
 from emoedit.training.augment import Augment
 from emoedit.training.autoencoder import AutoencoderTask, face_psnr
 from emoedit.training.captions import CaptionedBatches, learn_tokenizer, vocabulary_texts
 from emoedit.training.contrastive import ContrastiveTask, new_clip, text_config, text_tower, write_clip, zero_shot
 from emoedit.training.data import CropSet, MixtureBatches
-from emoedit.training.loop import TrainerConfig, train
+from emoedit.training.loop import train
 from emoedit.training.matching import mouth_opening
 from emoedit.training.prepare import prepare_config
+from emoedit.training.recipes import HELD_OUT, LICENCE, TRAINED_ON, load_coach, minutes, tiles, trainer_config
 from emoedit.training.text_to_image import TextToImageTask, draw, held_out_losses, start_from
 from emoedit.training.tokens import TokenConfig, learn_token, pick_pictures, read_emotions
-
-LICENCE = "Apache-2.0; trained with FER-2013: research use"
-TRAINED_ON, HELD_OUT = ("train", "fit"), ("valid", "test")
 
 
 def plain(config: DictConfig) -> Any:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def trainer_config(config: DictConfig) -> TrainerConfig:
-    known = {field.name for field in fields(TrainerConfig)}
-    return TrainerConfig(**{k: v for k, v in config.items() if k in known})
-
-
 def rounded(module: torch.nn.Module) -> torch.nn.Module:
     """Rounded here, once: what comes after sees the weights that are shipped, in half the space."""
     return module.half().float().requires_grad_(False)
-
-
-def tiles(pictures: torch.Tensor, columns: int) -> torch.Tensor:
-    """Pictures ``[N, 1, R, R]`` in [-1, 1], row by row, as one ``[1, H R, W R]`` in [0, 1]."""
-    rows = pictures.unflatten(0, (-1, columns))
-    return (rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2) / 2 + 0.5).clamp(0, 1)
 
 
 def mixture(crops: CropSet, how: DictConfig, resolution: int, *, seed: int, split: tuple[str, ...]) -> MixtureBatches:
@@ -93,9 +78,10 @@ def report(work: Path, stage: str, numbers: dict[str, str]) -> None:
 
 
 def cost(folder: Path, how: DictConfig) -> str:
-    minutes = torch.load(folder / "state.pt", weights_only=True, mmap=True)["seconds"] / 60
     pictures = how.batch_size * how.get("accumulate", 1)
-    return f"{how.steps:,} steps of {pictures} pictures, {minutes:.0f} minutes on two CPU cores beside other work"
+    return (
+        f"{how.steps:,} steps of {pictures} pictures, {minutes(folder):.0f} minutes on two CPU cores beside other work"
+    )
 
 
 def load_backbone(config: DictConfig, *, trained: bool = False) -> StableDiffusionBackbone:
@@ -184,7 +170,7 @@ def autoencoder_stage(config: DictConfig) -> None:
         """Held-out crops over what is drawn of them."""
         z, mean, gain = task._shared.normalise(shown)
         drawn = averaged.vae.decode(averaged.vae.encode(z).latent_dist.mean).sample
-        return tiles(torch.cat([shown, drawn * gain + mean]), len(shown))
+        return tiles(torch.stack([shown, drawn * gain + mean]))
 
     averaged = train(task, batches, work / "vae_run", trainer, preview=preview)
     backbone.vae = rounded(averaged.vae)
@@ -224,7 +210,7 @@ def unet_stage(config: DictConfig) -> None:
         backbone.unet = averaged.unet
         rows = [draw(backbone, list(config.shown), torch.Generator().manual_seed(seed)) for seed in (0, 1)]
         backbone.unet = task.unet
-        return tiles(torch.cat(rows), len(config.shown))
+        return tiles(torch.stack(rows))
 
     averaged = train(task, batches, work / "unet_run", trainer, preview=preview)
     backbone.unet = rounded(averaged.unet)
@@ -243,16 +229,10 @@ def unet_stage(config: DictConfig) -> None:
     report(work, "unet", numbers)
 
 
-def load_coach(config: DictConfig) -> MeasuringNetwork:
-    network = MeasuringNetwork(NetworkConfig(**plain(config.coach.config)))
-    network.load_state_dict(torch.load(config.coach_weights, weights_only=True))
-    return network.eval().requires_grad_(False)
-
-
 def tokens_stage(config: DictConfig) -> None:
     """A word for each emotion, from pictures of it."""
     work, crops, how = Path(config.work), CropSet(config.data.crops), config.tokens
-    backbone, coach = load_backbone(config, trained=True), load_coach(config)
+    backbone, coach = load_backbone(config, trained=True), load_coach(plain(config.coach.config), config.coach_weights)
     usable = np.flatnonzero((crops.column("data") == how.data) & np.isin(crops.column("split"), TRAINED_ON))
     shown = []
     for name, count in how.shown.items():
@@ -273,10 +253,9 @@ def tokens_stage(config: DictConfig) -> None:
         about = TokenConfig(emotion, like, vectors=how.vectors, batch_size=how.batch_size)
         x = crops.pixels(chosen, backbone.crop.resolution)
         learn_token(backbone, x, about, folder, trainer_config(how.trainer), validation=validation)
-        minutes = torch.load(folder / "state.pt", weights_only=True)["seconds"] / 60
         labels = crops.column("emotion")[chosen].tolist()
         counts = ", ".join(f"{labels.count(label)} {label}" for label in sorted(set(labels), key=labels.count)[::-1])
-        numbers[f"token {about.word}"] = f"{len(chosen)} pictures (labelled {counts}), {minutes:.1f} minutes"
+        numbers[f"token {about.word}"] = f"{len(chosen)} pictures (labelled {counts}), {minutes(folder):.1f} minutes"
     report(work, "tokens", numbers)
 
 

@@ -18,8 +18,7 @@ from emoedit.editors import Editor, load_editor
 from emoedit.steering.combined import TokenAndShift
 from emoedit.steering.hspace import HSpace
 from emoedit.steering.tokens import EmotionTokens
-
-LICENCE = "Apache-2.0; trained with FER-2013: research use"
+from emoedit.training.recipes import LICENCE
 
 
 def join(config: DictConfig) -> Editor:

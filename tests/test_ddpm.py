@@ -373,6 +373,30 @@ def test_distance_curves_lead_to_the_ends_of_editing(backbone):
     assert sampling.first_reaching(timesteps, noisy, noisy[3]) in timesteps[1:4]
 
 
+def test_a_picture_whose_h_is_not_shifted_costs_no_second_pass(backbone):
+    x = smooth()
+    inversion, rows = backbone.invert(x), []
+    seen = backbone.unet.conv_out.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    ends = 400  # of the steps that may shift h one shifts none
+    mask = torch.tensor([1.0, 0.0, 1.0])[:, None, None, None]
+
+    def some(state):
+        return mask * push(state) if state.t[0] >= ends else torch.zeros_like(state.h)
+
+    def all_of_them(state):
+        return push(state) if state.t[0] >= ends else torch.zeros_like(state.h)
+
+    try:
+        mixed = backbone.decode(inversion, Control(delta_h=some))
+    finally:
+        seen.remove()
+    shifted = sum(t >= ends for t in backbone.schedule.timesteps)
+    assert rows == [5] * shifted + [3] * (backbone.steps - shifted) and shifted == 2
+    everywhere = backbone.decode(inversion, Control(delta_h=all_of_them))
+    torch.testing.assert_close(mixed[[0, 2]], everywhere[[0, 2]], atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(mixed[1], x[1], atol=2e-4, rtol=1e-4)
+
+
 # Precision
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -521,6 +522,39 @@ def test_a_step_computes_nothing_twice_and_the_context_has_its_limits(backbone):
         backbone.sampled(t_text_min=10, t_text_max=20).decode(inversion, Control(context=happy))
     with pytest.raises(EditError, match="t_edit leave"):
         backbone.sampled(t_edit=700).decode(inversion, Control(delta_h=push))
+
+
+def test_a_picture_whose_h_is_not_shifted_costs_no_second_pass(backbone):
+    x, happy, rows = smooth(), backbone.context("a happy face"), []
+    inversion = backbone.invert(x)
+    mask = torch.tensor([1.0, 0.0, 1.0])[:, None, None, None]
+    seen = backbone.unet.conv_out.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    try:
+        mixed = backbone.decode(inversion, Control(context=happy, delta_h=lambda state: mask * push(state)))
+    finally:
+        seen.remove()
+    assert set(rows) <= {5, 6, 8} and 8 in rows  # both texts of three pictures, and two of them once more
+    both = backbone.decode(inversion, Control(context=happy, delta_h=push))
+    torch.testing.assert_close(mixed[[0, 2]], both[[0, 2]], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        mixed[1], backbone.decode(inversion, Control(context=happy, delta_h=nothing))[1], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_nan_of_bfloat16_steps_up_and_is_logged(caplog):
+    class Breaks(torch.nn.SiLU):
+        def forward(self, x):
+            return super().forward(x) * (float("nan") if x.dtype == torch.bfloat16 else 1)
+
+    backbone, x = tiny(), smooth()
+    truth = backbone.invert(x)
+    backbone.unet.conv_act = Breaks()
+    with caplog.at_level(logging.WARNING):
+        stepped = backbone.sampled(precision="bfloat16").invert(x)
+    assert torch.equal(stepped.latent, truth.latent)
+    assert {record.message.split(" at ")[0] for record in caplog.records if record.name.startswith("emoedit")} == {
+        "bfloat16 gave values that are not finite"
+    }
 
 
 @pytest.mark.parametrize("settings", PATHS, ids=lambda settings: settings.get("inversion", "exact"))

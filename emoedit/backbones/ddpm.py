@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,17 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emoedit import hub, sampling
-from emoedit.backbones import ddpm_files
+from emoedit.backbones import ddpm_files, light
 from emoedit.backbones.base import Backbone, Callback
-from emoedit.backbones.ddpm_config import SAMPLING, DDPMConfig, check_unet, known_noise, read_betas, read_config
-from emoedit.backbones.vae import MIN_STD, face_oval
+from emoedit.backbones.ddpm_config import SAMPLING, DDPMConfig, check_unet, read_config
+from emoedit.backbones.noise import known_noise, read_betas
+from emoedit.backbones.precision import InPrecision, check_precision, finite_or_float32
 from emoedit.faces.align import CropSpec
 from emoedit.types import CheckpointError, Control, EditError, HState, ImageError, Inversion
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
-
-logger = logging.getLogger(__name__)
 
 SCHEDULER = "scheduler_config.json"
 PIPELINE = {
@@ -98,9 +96,9 @@ class DDPMBackbone(Backbone):
         self.crop = CropSpec(resolution, config.crop_style, config.crop_scale, config.crop_down)
         self.channels = config.unet.get("in_channels", 3) // config.patch**2
         self.alpha_bar = sampling.alpha_bar(read_betas(config.scheduler))
-        self.register_buffer("oval", face_oval(resolution), persistent=False)
+        self.register_buffer("oval", light.face_oval(resolution), persistent=False)
         self.unet.to(memory_format=torch.channels_last)
-        self._low: tuple[Any, UNet2DModel] | None = None
+        self._in_precision: InPrecision[UNet2DModel] = InPrecision(_prepare_bfloat16)
         self._set(config)
 
     def _set(self, config: DDPMConfig) -> None:
@@ -112,9 +110,9 @@ class DDPMBackbone(Backbone):
         for name in ("t_edit", "t_boost"):
             if not 0 <= getattr(config, name) <= last:
                 raise EditError(f"{name} is {getattr(config, name)}, outside the schedule's timesteps 0 to {last}")
-        for name, known in (("precision", ("float32", "bfloat16")), ("boost", ("everywhere", "changed"))):
-            if getattr(config, name) not in known:
-                raise EditError(f"{name} must be {' or '.join(known)}, not {getattr(config, name)!r}")
+        check_precision(config.precision)
+        if config.boost not in ("everywhere", "changed"):
+            raise EditError(f"boost must be everywhere or changed, not {config.boost!r}")
         if config.boost == "changed" and config.t_boost and not config.exact:
             raise EditError("boost='changed' keeps to the source's path where nothing changes, which needs exact=True")
         self.config = config
@@ -150,13 +148,7 @@ class DDPMBackbone(Backbone):
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``x`` at the model's mean and contrast, and the ``[N, 1, 1, 1]`` mean and gain that lead back."""
-        if self.config.std is None:
-            return x, x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
-        weight = self.oval / (self.oval.sum() * self.channels)
-        mean = (x * weight).sum((1, 2, 3), keepdim=True)
-        std = ((x - mean).square() * weight).sum((1, 2, 3), keepdim=True).sqrt().clamp_min(MIN_STD)
-        gain = std / self.config.std
-        return (x - mean) / gain + self.config.mean, mean, gain
+        return light.normalise(x, self.oval, mean=self.config.mean, std=self.config.std)
 
     def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What noise is put on: here the picture itself, :meth:`normalise`d.
@@ -172,20 +164,7 @@ class DDPMBackbone(Backbone):
         return (z if self.config.std is None else z - self.config.mean) * gain + mean
 
     def _working(self) -> UNet2DModel:
-        """The U-Net in the precision that was asked for; a bfloat16 copy is kept while the weights are the same."""
-        if self.config.precision == "float32":
-            return self.unet
-        key = self.unet.training, [(p.data_ptr(), p._version) for p in self.unet.parameters()]
-        if self._low is None or self._low[0] != key:
-            low = copy.deepcopy(self.unet)
-            for name, part in low.named_children():
-                if name != "time_embedding":  # it costs nothing, and timesteps stay apart
-                    part.to(torch.bfloat16)
-            for part in low.modules():
-                if isinstance(part, nn.GroupNorm) and part.num_channels // part.num_groups < 16:
-                    part.register_forward_pre_hook(_channels_first)
-            self._low = key, low
-        return self._low[1]
+        return self._in_precision.of(self.unet, self.config.precision)
 
     def eps_at(
         self,
@@ -202,16 +181,7 @@ class DDPMBackbone(Backbone):
 
         def eps_at(x: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
             nonlocal unet
-            found = self._pass(unet, x, t, delta_h, look)
-            if unet is not self.unet and not _finite(found):
-                logger.warning("bfloat16 gave values that are not finite at timestep %d; going on in float32", t)
-                unet = self.unet
-                found = self._pass(unet, x, t, delta_h, look)
-            if not _finite(found):
-                raise EditError(
-                    f"the U-Net gave values that are not finite at timestep {t}: the strength is too large, or its "
-                    "weights are damaged"
-                )
+            found, unet = finite_or_float32(lambda by: self._pass(by, x, t, delta_h, look), unet, self.unet, t)
             return found
 
         return eps_at
@@ -239,10 +209,13 @@ class DDPMBackbone(Backbone):
             k = self.schedule.timesteps.index(t)
             gain = sampling.symmetric_gain(self.schedule.alpha_bar[k], self.schedule.below(k))
             return F.pixel_shuffle(up(unet, h + (gain * shift).to(h.dtype), skips, temb), patch), None
-        twice = tuple(torch.cat([skip, skip]) for skip in skips)
-        both = up(unet, torch.cat([h, h + shift.to(h.dtype)]), twice, torch.cat([temb, temb]))
-        eps, eps_shifted = F.pixel_shuffle(both, patch).chunk(2)
-        return eps, eps_shifted
+        rows = shift.flatten(1).any(1).nonzero()[:, 0]  # the others' noise is the plain one
+        if not len(rows):
+            return F.pixel_shuffle(up(unet, h, skips, temb), patch), None
+        h = torch.cat([h, h[rows] + shift[rows].to(h.dtype)])
+        skips = tuple(torch.cat([skip, skip[rows]]) for skip in skips)
+        eps, other = F.pixel_shuffle(up(unet, h, skips, torch.cat([temb, temb[rows]])), patch).tensor_split([len(x)])
+        return eps, eps.index_copy(0, rows, other)
 
     @torch.no_grad()
     def state(self, x_t: Tensor, t: int) -> HState:
@@ -448,7 +421,9 @@ class DDPMBackbone(Backbone):
             **(hub.read_json(folder / hub.CONFIG) if part != folder and (folder / hub.CONFIG).is_file() else {}),
             **settings,
             "unet": {name: value for name, value in unet.items() if not name.startswith("_")},
-            "scheduler": known_noise(hub.read_json(below if below.is_file() else folder / SCHEDULER), folder),
+            "scheduler": known_noise(
+                hub.read_json(below if below.is_file() else folder / SCHEDULER), folder, ["epsilon"]
+            ),
         }
         weights = part / hub.WEIGHTS
         old = weights.with_suffix(".bin")
@@ -507,8 +482,10 @@ def _channels_first(norm: nn.GroupNorm, inputs: tuple[Tensor]) -> Tensor:
     return x.contiguous() if x.shape[2:].numel() < 1024 else x
 
 
-def _finite(found: Sequence[Tensor | None]) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in found if tensor is not None)
+def _prepare_bfloat16(unet: UNet2DModel) -> None:
+    for part in unet.modules():
+        if isinstance(part, nn.GroupNorm) and part.num_channels // part.num_groups < 16:
+            part.register_forward_pre_hook(_channels_first)
 
 
 def _new_unet(config: dict[str, Any]) -> UNet2DModel:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
-
-from torch import Tensor
 
 from emoedit.types import CheckpointError
 
@@ -37,7 +34,8 @@ class DDPMConfig:
             (:func:`emoedit.sampling.changed_where`): a new mouth is drawn whole, all else stays the source's.
         symmetric: shift P_t and D_t alike, in one pass of the up path (:func:`emoedit.sampling.symmetric_gain`).
         exact: the reconstruction is the source (:func:`emoedit.sampling.exact_inversion`).
-        precision: of the U-Net's passes. Where bfloat16 gives NaN a step is repeated in float32, and that is logged.
+        precision: of the U-Net's passes; auto: bfloat16 where the device computes it itself, else float32. Where
+            bfloat16 gives NaN a step is repeated in float32, and that is logged.
     """
 
     unet: dict[str, Any]
@@ -55,7 +53,7 @@ class DDPMConfig:
     boost: Literal["everywhere", "changed"] = "everywhere"
     symmetric: bool = False
     exact: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
 
 
 def read_config(config: dict[str, Any]) -> DDPMConfig:
@@ -63,29 +61,6 @@ def read_config(config: dict[str, Any]) -> DDPMConfig:
         return DDPMConfig(**config)
     except TypeError as error:
         raise CheckpointError(f"not a configuration of this DDPM: {error}") from error
-
-
-def known_noise(scheduler: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The entries of a ``scheduler_config.json`` that say which noise a model was trained with."""
-    if scheduler.get("prediction_type", "epsilon") != "epsilon" or scheduler.get("rescale_betas_zero_snr"):
-        raise CheckpointError(
-            f"{folder}: a model that predicts {scheduler.get('prediction_type', 'epsilon')!r}"
-            f"{' of betas rescaled to no signal at all' if scheduler.get('rescale_betas_zero_snr') else ''}; expected "
-            "'epsilon' (the noise)"
-        )
-    return {name: scheduler[name] for name in (*LINEAR, "trained_betas") if scheduler.get(name) is not None}
-
-
-def read_betas(scheduler: dict[str, Any]) -> Tensor:
-    from diffusers import DDIMScheduler
-
-    try:
-        betas = DDIMScheduler(**scheduler).betas
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise CheckpointError(f"not a schedule of noise: {error}") from error
-    if not bool(((betas > 0) & (betas < 1)).all()):
-        raise CheckpointError(f"betas lie between 0 and 1; found {betas.min():.4g} to {betas.max():.4g}")
-    return betas
 
 
 def check_unet(config: dict[str, Any], patch: int = 1) -> int:

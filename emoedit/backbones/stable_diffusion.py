@@ -21,8 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emoedit import hub, sampling
+from emoedit.backbones import light
 from emoedit.backbones import stable_diffusion_files as files
 from emoedit.backbones.base import Backbone, Callback
+from emoedit.backbones.precision import InPrecision, finite_or_float32
 from emoedit.backbones.stable_diffusion_config import (
     INVERSIONS,
     PARTS,
@@ -32,9 +34,8 @@ from emoedit.backbones.stable_diffusion_config import (
     check_sampling,
 )
 from emoedit.backbones.stable_diffusion_inversion import lost_steps, noise_maps, noisy_path, null_text
-from emoedit.backbones.stable_diffusion_text import encode, versions
+from emoedit.backbones.stable_diffusion_text import encode
 from emoedit.backbones.stable_diffusion_unet import down, up
-from emoedit.backbones.vae import MIN_STD, face_oval
 from emoedit.faces.align import CropSpec
 from emoedit.faces.regions import regions
 from emoedit.types import CheckpointError, Control, EditError, HState, ImageError, Inversion
@@ -87,12 +88,12 @@ class StableDiffusionBackbone(Backbone):
         self.channels = self.vae.config.in_channels
         self.latent_shape = (self.unet.config.in_channels, side, side)
         self.alpha_bar = sampling.alpha_bar(files.betas(config.scheduler))
-        self.register_buffer("oval", face_oval(resolution), persistent=False)
+        self.register_buffer("oval", light.face_oval(resolution), persistent=False)
         face = torch.from_numpy(regions(self.crop).face)[None, None]
         self.register_buffer("face", F.interpolate(face, size=(side, side), mode="area"), persistent=False)
         self.unet.to(memory_format=torch.channels_last)
         self.vae.to(memory_format=torch.channels_last)
-        self._low: tuple[Any, UNet2DConditionModel] | None = None
+        self._in_precision: InPrecision[UNet2DConditionModel] = InPrecision()
         self._set(config)
 
     def _set(self, config: StableDiffusionConfig) -> None:
@@ -138,13 +139,7 @@ class StableDiffusionBackbone(Backbone):
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``x`` at the model's mean and contrast, and the ``[N, 1, 1, 1]`` mean and gain that lead back."""
-        if self.config.std is None:
-            return x, x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
-        weight = self.oval / (self.oval.sum() * self.channels)
-        mean = (x * weight).sum((1, 2, 3), keepdim=True)
-        std = ((x - mean).square() * weight).sum((1, 2, 3), keepdim=True).sqrt().clamp_min(MIN_STD)
-        gain = std / self.config.std
-        return (x - mean) / gain + self.config.mean, mean, gain
+        return light.normalise(x, self.oval, mean=self.config.mean, std=self.config.std)
 
     def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The scaled mean of the VAE's posterior ``[N, C, r, r]``, and what :meth:`normalise` took away.
@@ -178,17 +173,7 @@ class StableDiffusionBackbone(Backbone):
     # The U-Net
 
     def _working(self) -> UNet2DConditionModel:
-        """The U-Net in the precision that was asked for; a bfloat16 copy is kept while the weights are the same."""
-        if self.config.precision == "float32":
-            return self.unet
-        key = self.unet.training, versions(self.unet.parameters())
-        if self._low is None or self._low[0] != key:
-            low = copy.deepcopy(self.unet)
-            for name, part in low.named_children():
-                if name != "time_embedding":  # it costs nothing, and timesteps stay apart
-                    part.to(torch.bfloat16)
-            self._low = key, low
-        return self._low[1]
+        return self._in_precision.of(self.unet, self.config.precision)
 
     def _noise(self, found: Tensor, x: Tensor, t: int) -> Tensor:
         """What the U-Net gave as noise."""
@@ -219,7 +204,7 @@ class StableDiffusionBackbone(Backbone):
         neutral = self.context()
         negative = None if config.negative is None or null is not None else self.context(config.negative)
 
-        def eps_at(x: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
+        def one_pass(unet: UNet2DConditionModel, x: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
             count = len(x)
             edited = context is not None and config.t_text_min <= t <= config.t_text_max
             texts = [(context if edited else neutral).expand(count, -1, -1)]
@@ -240,32 +225,39 @@ class StableDiffusionBackbone(Backbone):
                 return down(unet, x, times, other.expand(count, -1, -1))[0].to(temb.dtype)
 
             state = HState(x, times, h[:count].to(temb.dtype), temb[:count], h_under)
+            moved, seen = torch.empty(0, dtype=torch.long, device=x.device), [x] * rows
             if delta_h is not None and t >= config.t_edit:
                 shift = delta_h(state)
                 if shift.shape != state.h.shape:
                     raise CheckpointError(f"the shift of h is {tuple(shift.shape)}, but h is {tuple(state.h.shape)}")
-                if bool(shift.any()):
-                    h = torch.cat([h, h[:count] + shift.to(h.dtype)])
-                    skips = tuple(torch.cat([skip, skip[:count]]) for skip in skips)
-                    temb, text = torch.cat([temb, temb[:count]]), torch.cat([text, texts[0]])
-            found = up(unet, h, skips, temb, text)
-            parts = self._noise(found, x.repeat(len(found) // count, 1, 1, 1), t).split(count)
-            eps, shifted = parts[0], parts[rows] if len(parts) > rows else None
-            if rows > 1:
-                eps = parts[1] + config.guidance * (parts[0] - parts[1])
-                shifted = None if shifted is None else eps + (shifted - parts[0])
-            _check_finite(t, eps, shifted)
-            return eps, shifted
+                moved = shift.flatten(1).any(1).nonzero()[:, 0]  # the others' noise is the plain one
+            if len(moved):
+                h = torch.cat([h, h[moved] + shift[moved].to(h.dtype)])
+                skips = tuple(torch.cat([skip, skip[moved]]) for skip in skips)
+                temb, text = torch.cat([temb, temb[moved]]), torch.cat([text, texts[0][moved]])
+                seen.append(x[moved])
+            found = self._noise(up(unet, h, skips, temb, text), torch.cat(seen), t)
+            *parts, other = found.tensor_split([count * (k + 1) for k in range(rows)])
+            eps = parts[0] if rows == 1 else parts[1] + config.guidance * (parts[0] - parts[1])
+            return eps, eps.index_add(0, moved, other - parts[0][moved]) if len(moved) else None
+
+        def eps_at(x: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
+            nonlocal unet
+            found, unet = finite_or_float32(lambda by: one_pass(by, x, t), unet, self.unet, t)
+            return found
 
         return eps_at
 
     def _see(self, x: Tensor, t: int, context: Tensor) -> tuple[HState, Tensor]:
         """What the U-Net makes of x_t under one context, ``[N or 1, T, D]``, and the noise it finds."""
-        unet, times, context = self._working(), _all(x, t), context.expand(len(x), -1, -1)
-        h, skips, temb = down(unet, x, times, context)
-        eps = self._noise(up(unet, h, skips, temb, context), x, t)
-        _check_finite(t, eps, None)
-        return HState(x, times, h.to(temb.dtype), temb, lambda other: self.state(x, t, other).h), eps
+        times, context = _all(x, t), context.expand(len(x), -1, -1)
+
+        def one_pass(unet: UNet2DConditionModel) -> tuple[Tensor, ...]:
+            h, skips, temb = down(unet, x, times, context)
+            return h.to(temb.dtype), temb, self._noise(up(unet, h, skips, temb, context), x, t)
+
+        (h, temb, eps), _ = finite_or_float32(one_pass, self._working(), self.unet, t)
+        return HState(x, times, h, temb, lambda other: self.state(x, t, other).h), eps
 
     def split(self, x_t: Tensor, t: int) -> tuple[HState, Callable[[Tensor], Tensor]]:
         """The state at a timestep under the neutral context, and the noise that follows from any h there;
@@ -566,11 +558,3 @@ class StableDiffusionBackbone(Backbone):
 
 def _all(x: Tensor, t: int) -> Tensor:
     return torch.full((len(x),), t, device=x.device)
-
-
-def _check_finite(t: int, eps: Tensor, shifted: Tensor | None) -> None:
-    if not bool(eps.isfinite().all()) or not (shifted is None or bool(shifted.isfinite().all())):
-        raise EditError(
-            f"the U-Net gave values that are not finite at timestep {t}: the strength is too large, or its weights are "
-            "damaged"
-        )

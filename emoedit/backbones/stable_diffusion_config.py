@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from emoedit.backbones.precision import check_precision
 from emoedit.types import CheckpointError, EditError
 
 InversionKind = Literal["exact", "ddim", "null_text", "edit_friendly", "image_to_image"]
@@ -51,7 +52,8 @@ class StableDiffusionConfig:
             (:func:`emoedit.sampling.changed_where`), which needs a path whose losses are kept (``exact``,
             ``null_text``) and a ``std``, by which its distances are measured.
         null_iterations: of null-text optimisation, a step.
-        precision: of the U-Net's passes.
+        precision: of the U-Net's passes; auto: bfloat16 where the device computes it itself, else float32. Where
+            bfloat16 gives NaN a step is repeated in float32, and that is logged.
     """
 
     unet: dict[str, Any]
@@ -76,7 +78,7 @@ class StableDiffusionConfig:
     t_boost: int = 0
     boost: Literal["everywhere", "changed"] = "everywhere"
     null_iterations: int = 10
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
 
 
 SAMPLING = (
@@ -141,8 +143,7 @@ def check_sampling(config: StableDiffusionConfig, last: int) -> None:
             raise EditError(f"{name} is {getattr(config, name)}, outside the model's timesteps 0 to {last}")
     if not isinstance(config.prompt, str) or not isinstance(config.negative, str | None):
         raise EditError(f"prompts are text, not {config.prompt!r} and {config.negative!r} (None for no negative one)")
-    if config.precision not in ("float32", "bfloat16"):
-        raise EditError(f"precision must be float32 or bfloat16, not {config.precision!r}")
+    check_precision(config.precision)
     if config.inversion not in INVERSIONS:
         raise EditError(f"inversion must be one of {', '.join(INVERSIONS)}, not {config.inversion!r}")
     if not (isinstance(config.guidance, int | float) and math.isfinite(config.guidance) and config.guidance > 0):

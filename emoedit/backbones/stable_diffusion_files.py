@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from emoedit import hub
 from emoedit.backbones import ddpm_files
+from emoedit.backbones.noise import known_noise, read_betas
 from emoedit.types import CheckpointError
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ PIPELINE = {
     "vae": ["diffusers", "AutoencoderKL"],
 }
 TRANSFORMERS = ("architectures", "model_type", "dtype", "torch_dtype")  # its entries that describe no architecture
-BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "trained_betas")
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,10 @@ def read_folder(folder: Path) -> Folder:
     return Folder(configs, states, read_tokenizer(folder / "tokenizer"), settings)
 
 
-def _known(scheduler: dict[str, Any], folder: Path | str) -> dict[str, Any]:
+def _known(scheduler: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
     """The entries of a ``scheduler_config.json`` that say which noise a model was trained with, what it predicts."""
     predicts = scheduler.get("prediction_type", "epsilon")
-    if predicts not in ("epsilon", "v_prediction") or scheduler.get("rescale_betas_zero_snr"):
-        raise CheckpointError(
-            f"{folder}: a model that predicts {predicts!r}"
-            f"{' of betas rescaled to no signal at all' if scheduler.get('rescale_betas_zero_snr') else ''}; expected "
-            "'epsilon' (the noise) or 'v_prediction'"
-        )
-    return {"prediction_type": predicts, **{n: scheduler[n] for n in BETAS if scheduler.get(n) is not None}}
+    return {"prediction_type": predicts, **known_noise(scheduler, where, ["epsilon", "v_prediction"])}
 
 
 def betas(scheduler: Mapping[str, Any]) -> Tensor:
@@ -118,17 +112,7 @@ def betas(scheduler: Mapping[str, Any]) -> Tensor:
     Raises:
         CheckpointError: not a schedule of noise, or a prediction of something else than noise or v.
     """
-    from diffusers import DDIMScheduler
-
-    try:
-        found = DDIMScheduler(**_known(dict(scheduler), "the scheduler")).betas
-    except (TypeError, ValueError, NotImplementedError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"not a schedule of noise: {error}") from error
-    if not bool(((found > 0) & (found < 1)).all()):
-        raise CheckpointError(f"betas lie between 0 and 1; found {found.min():.4g} to {found.max():.4g}")
-    return found
+    return read_betas(_known(scheduler, "the scheduler"))
 
 
 def _read_state(part: Path) -> dict[str, Tensor]:

@@ -7,8 +7,8 @@ own, every other weight is shared memory, and neither tokenizer nor text encoder
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -88,11 +88,6 @@ class _Table(nn.Module):
         new = ids >= self.first
         known = self.shared(ids.masked_fill(new, 0))
         return torch.where(new[..., None], F.embedding((ids - self.first).clamp_min(0), self.rows), known)
-
-
-def versions(weights: Iterable[Tensor]) -> list[tuple[int, Any]]:
-    """What changes when a weight does; always, for weights of inference mode, which do not count their changes."""
-    return [(w.data_ptr(), object() if w.is_inference() else w._version) for w in weights]
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:

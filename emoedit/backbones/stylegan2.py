@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from emoedit import hub
-from emoedit.backbones import stylegan2_files
+from emoedit.backbones import light, stylegan2_files
 from emoedit.backbones.base import Backbone, Callback
 from emoedit.backbones.stylegan2_inversion import Losses, optimise
 from emoedit.backbones.stylegan2_network import Encoder, Mapping, Synthesis, layer_count, sides
-from emoedit.backbones.vae import MIN_STD, face_oval
 from emoedit.faces.align import CropSpec
 from emoedit.types import CheckpointError, Control, EditError, ImageError, Inversion
 
@@ -106,7 +105,7 @@ class StyleGAN2Backbone(Backbone):
         self.crop = CropSpec(config.resolution, config.crop_style, config.crop_scale, config.crop_down)
         self.channels = config.channels
         self.losses = Losses()
-        self.register_buffer("oval", face_oval(config.resolution), persistent=False)
+        self.register_buffer("oval", light.face_oval(config.resolution), persistent=False)
         self._set(config)
 
     def _set(self, config: StyleGAN2Config) -> None:
@@ -163,13 +162,7 @@ class StyleGAN2Backbone(Backbone):
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``x`` at the model's mean and contrast, and the ``[N, 1, 1, 1]`` mean and gain that lead back."""
-        if self.config.std is None:
-            return x, x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
-        weight = self.oval / (self.oval.sum() * self.channels)
-        mean = (x * weight).sum((1, 2, 3), keepdim=True)
-        std = ((x - mean).square() * weight).sum((1, 2, 3), keepdim=True).sqrt().clamp_min(MIN_STD)
-        gain = std / self.config.std
-        return (x - mean) / gain + self.config.mean, mean, gain
+        return light.normalise(x, self.oval, mean=self.config.mean, std=self.config.std)
 
     @torch.no_grad()
     def invert(

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emoedit.backbones import light
 from emoedit.backbones.base import Backbone, Callback
 from emoedit.faces.align import CropSpec
 from emoedit.types import CheckpointError, Control, Inversion
 
 NECK = 48  # channels of the smallest map next to the vector
-MIN_STD = 0.02  # of a crop in [-1, 1]: a flat picture is not blown up to pure noise
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,6 @@ class Decoder(nn.Module):
         return F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
 
 
-def face_oval(resolution: int) -> Tensor:
-    """``[R, R]``: 1 inside the oval that holds brows, eyes, cheeks and mouth of an aligned crop, 0 outside."""
-    axis = torch.linspace(-1, 1, resolution)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    return ((x / 0.72) ** 2 + ((y - 0.1) / 0.85) ** 2 < 1).float()
-
-
 class VAEBackbone(Backbone):
     """The VAE as a backbone: ``invert`` is the encoder's mean, ``decode`` the decoder; both undo and redo lighting.
 
@@ -145,16 +138,12 @@ class VAEBackbone(Backbone):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.crop = CropSpec(config.resolution, "stable", config.crop_scale, config.crop_down)
-        self.register_buffer("oval", face_oval(config.resolution), persistent=False)
+        self.register_buffer("oval", light.face_oval(config.resolution), persistent=False)
         self.to(memory_format=torch.channels_last)
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``x`` at the model's luminance mean and contrast, and the ``[N, 1, 1, 1]`` mean and gain that lead back."""
-        weight = self.oval / self.oval.sum()
-        mean = (x * weight).sum((1, 2, 3), keepdim=True)
-        std = ((x - mean).square() * weight).sum((1, 2, 3), keepdim=True).sqrt().clamp_min(MIN_STD)
-        gain = std / self.config.std
-        return (x - mean) / gain + self.config.mean, mean, gain
+        return light.normalise(x, self.oval, mean=self.config.mean, std=self.config.std)
 
     def to_config(self) -> dict[str, Any]:
         return asdict(self.config)

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from emoedit import hub
 from emoedit.backbones.base import Backbone
 from emoedit.backbones.ddpm_files import read_file
+from emoedit.backbones.precision import versions
 from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
-from emoedit.backbones.stable_diffusion_text import encode, fill, versions, with_tokens
+from emoedit.backbones.stable_diffusion_text import encode, fill, with_tokens
 from emoedit.pictures import write_atomic
 from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, Edit, EditError, Inversion

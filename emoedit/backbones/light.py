@@ -1,0 +1,31 @@
+"""A face's light taken out of a crop and put back: models see every crop at one mean and contrast."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MIN_STD = 0.02  # of a crop in [-1, 1]: a flat picture is not blown up to pure noise
+
+
+def face_oval(resolution: int) -> Tensor:
+    """``[R, R]``: 1 inside the oval that holds brows, eyes, cheeks and mouth of an aligned crop, 0 outside."""
+    axis = torch.linspace(-1, 1, resolution)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return ((x / 0.72) ** 2 + ((y - 0.1) / 0.85) ** 2 < 1).float()
+
+
+def normalise(x: Tensor, oval: Tensor, *, mean: float, std: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Crops at one mean and contrast inside the face, and each crop's own ``[N, 1, 1, 1]`` mean and gain.
+
+    Args:
+        x: ``[N, C, R, R]``.  oval: of :func:`face_oval`.
+        mean, std: what they are brought to; ``std`` None leaves them as they are.
+    """
+    if std is None:
+        return x, x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
+    weight = oval / (oval.sum() * x.shape[1])
+    own = (x * weight).sum((1, 2, 3), keepdim=True)
+    deviation = ((x - own).square() * weight).sum((1, 2, 3), keepdim=True).sqrt().clamp_min(MIN_STD)
+    gain = deviation / std
+    return (x - own) / gain + mean, own, gain

@@ -1,0 +1,110 @@
+"""In which precision a U-Net's passes run: the weights are kept in float32, a copy computes in bfloat16."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from emoedit.types import EditError
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def check_precision(precision: object) -> None:
+    """Raises:
+    EditError: none of :data:`PRECISIONS`.
+    """
+    if precision not in PRECISIONS:
+        raise EditError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision!r}")
+
+
+def versions(weights: Iterable[Tensor]) -> list[tuple[int, Any]]:
+    """What changes when a weight does; always, for weights of inference mode, which do not count their changes."""
+    return [(w.data_ptr(), object() if w.is_inference() else w._version) for w in weights]
+
+
+def finite_or_float32(
+    run: Callable[[Network], tuple[Tensor | None, ...]], working: Network, full: Network, t: int
+) -> tuple[tuple[Tensor | None, ...], Network]:
+    """What a pass finds, and the network to go on with: the one in float32 from where bfloat16 gives values that are
+    not finite, which is logged.
+
+    Args:
+        run: the pass, with the network it is given.  full: the network in float32.  t: the timestep, for messages.
+
+    Raises:
+        EditError: not finite in float32 either.
+    """
+    found = run(working)
+    if working is not full and not _finite(found):
+        logger.warning("bfloat16 gave values that are not finite at timestep %d; going on in float32", t)
+        working = full
+        found = run(full)
+    if not _finite(found):
+        raise EditError(
+            f"the U-Net gave values that are not finite at timestep {t}: the strength is too large, or its weights are "
+            "damaged"
+        )
+    return found, working
+
+
+def _finite(found: Iterable[Tensor | None]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in found if tensor is not None)
+
+
+@cache
+def computes_bfloat16(kind: str) -> bool:
+    """Whether a kind of device multiplies in bfloat16 itself (AVX-512 BF16 or AMX; CUDA from Ampere on), so that it is
+    faster than float32 there. Torch before 2.10 cannot say so of a processor: no.
+
+    Args:
+        kind: ``torch.device.type``.
+    """
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    if kind != "cpu" or ask is None:
+        return False
+    found = ask()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+class InPrecision(Generic[Network]):
+    """A network in the precision that was asked for.
+
+    ``auto`` is bfloat16 where the device computes it itself, else float32. The copy in bfloat16 is made once and again
+    when the weights have changed; the timestep embedding, which costs nothing, stays in float32 so that timesteps stay
+    apart.
+
+    Args:
+        prepare: called with a new copy, to suit it to bfloat16.
+    """
+
+    def __init__(self, prepare: Callable[[Network], None] = lambda copied: None) -> None:
+        self._prepare = prepare
+        self._made: tuple[Any, Network] | None = None
+
+    def of(self, network: Network, precision: str) -> Network:
+        """The network itself, or its copy."""
+        if precision == "auto":
+            precision = "bfloat16" if computes_bfloat16(next(network.parameters()).device.type) else "float32"
+        if precision == "float32":
+            return network
+        key = network.training, versions(network.parameters())
+        if self._made is None or self._made[0] != key:
+            low = copy.deepcopy(network)
+            for name, part in low.named_children():
+                if name != "time_embedding":
+                    part.to(torch.bfloat16)
+            self._prepare(low)
+            self._made = key, low
+        return self._made[1]
