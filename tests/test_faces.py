@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from emoedit.faces.align import FFHQ_POINTS, Alignment, CropSpec, align
-from emoedit.faces.closing import find_opening, gone
+from emoedit.faces.closing import find_opening, gone, opens
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.flow import estimate_change, jacobian, unfold
 from emoedit.faces.mouth import draw_mouth, steepen
-from emoedit.faces.paste import MODES, paste
-from emoedit.faces.regions import regions
+from emoedit.faces.paste import MODES, _relight, paste
+from emoedit.faces.regions import LUMA, regions
 from emoedit.types import NoFaceError
 
 SPEC = CropSpec(96, "stable", 0.66, 0.074)
@@ -228,17 +228,42 @@ def test_a_redrawn_face_is_the_drawing_with_the_photos_own_detail(astronaut):
     alignment, where = align(face.landmarks, SPEC), regions(SPEC)
     before = alignment.crop(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)).astype(np.float32)
     y, x = np.mgrid[:96, :96].astype(np.float32)
-    lifted = cv2.remap(before, x, y + 3 * np.exp(-(((x - 48) / 22) ** 2) - ((y - 72) / 10) ** 2), cv2.INTER_LINEAR)
-    result = paste(astronaut, alignment, [before, lifted], where, mode="redraw")
+    dropped = cv2.remap(before, x, y - 3 * np.exp(-(((x - 48) / 22) ** 2) - ((y - 72) / 10) ** 2), cv2.INTER_LINEAR)
+    result = paste(astronaut, alignment, [before, dropped], where, mode="redraw")
     shown = alignment.crop(cv2.cvtColor(result, cv2.COLOR_RGB2GRAY)).astype(np.float32)
     inside = where.face > 0.9
-    wanted = np.abs(lifted - before)[inside].mean()
-    assert np.abs(shown - lifted)[inside].mean() < 0.35 * wanted
+    wanted = np.abs(dropped - before)[inside].mean()
+    assert np.abs(shown - dropped)[inside].mean() < 0.35 * wanted
     sharp = [np.abs(cv2.Laplacian(p.astype(np.float32), cv2.CV_32F)).mean() for p in (result, astronaut)]
     assert 0.97 < sharp[0] / sharp[1] < 1.03
     eyes = alignment.to_photo(np.array([[20.0, 20.0], [75.0, 40.0]])).round().astype(int)
     (x0, y0), (x1, y1) = eyes.min(0), eyes.max(0)
     assert np.abs(result[y0:y1, x0:x1].astype(int) - astronaut[y0:y1, x0:x1]).mean() < 1.5
+
+
+def test_a_redrawn_smile_is_closed_where_its_teeth_go_and_not_where_the_mouth_opens(astronaut):
+    alignment, where = align(FaceDetector()(astronaut)[0].landmarks, SPEC), regions(SPEC)
+    before = alignment.crop(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)).astype(np.float32)
+    closed = before.copy()
+    closed[60:80, 30:66] = np.minimum(closed[60:80, 30:66], 110)
+    opening = find_opening(astronaut, alignment, where)
+    result = paste(astronaut, alignment, [before, closed], where, mode="redraw")
+    assert find_opening(result, alignment, where) is None
+    still, down = np.zeros((96, 96, 2), np.float32), np.zeros((96, 96, 2), np.float32)
+    down[70:, :, 1] = -1.5
+    assert not opens(opening, still) and not opens(opening, -down) and opens(opening, down)
+
+
+def test_a_crease_that_goes_leaves_no_glow_and_a_shadow_is_warm():
+    skin, crease = np.array([200.0, 160.0, 140.0]), np.array([150.0, 95.0, 70.0])
+    rgb = np.tile(skin, (40, 40, 1)).astype(np.float32)
+    rgb[:, 20] = crease
+    level, nothing = float(skin @ LUMA), np.zeros((40, 40), np.float32)
+    lit = _relight(rgb, level - rgb @ LUMA, nothing, nothing, spread=6.0)
+    kept = crease - crease @ LUMA
+    assert np.allclose(lit[:, 20] - level, kept, atol=0.1 * np.ptp(kept))  # not 1.35 times as much
+    shaded = _relight(np.tile(skin, (40, 40, 1)).astype(np.float32), nothing - 60, nothing, nothing, spread=6.0)[0, 0]
+    assert np.ptp(shaded) / (shaded @ LUMA) > 1.05 * np.ptp(skin) / (skin @ LUMA)
 
 
 def test_faces_half_outside_the_frame_and_tiny_photos_are_pasted_without_error():

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from emoedit.faces.align import Alignment
-from emoedit.faces.closing import Opening, close, find_opening, gone
+from emoedit.faces.closing import Opening, close, find_opening, gone, opens
 from emoedit.faces.flow import Change, estimate_change, estimate_flow, ramp
 from emoedit.faces.mouth import LARGER, draw_mouth, steepen, teeth_level
 from emoedit.faces.regions import LUMA, Regions
@@ -88,6 +88,11 @@ def _relight(rgb: np.ndarray, light: np.ndarray, new: np.ndarray, pale: np.ndarr
     target = np.clip(luma + light, 0, 255)
     # Shading scales all three channels alike, up to a point: an iris lit threefold would glow in its own colour.
     ratio = np.clip((target + 8) / (luma + 8), 0.2, 1.35)
+    # A crease that goes is not lit: scaled as sharply as it is thin, its shadow's colour would be left glowing.
+    near = (cv2.GaussianBlur(target, (0, 0), spread) + 8) / (cv2.GaussianBlur(luma, (0, 0), spread) + 8)
+    ratio = np.minimum(ratio, np.maximum(1, near))
+    # Shadows on skin are warmer than grey ones would be: light comes through it from beside.
+    ratio = np.where(ratio < 1, np.sqrt(ratio), ratio)
     chroma = (rgb - luma[..., None]) * ratio[..., None]
     if new.max() > 0:
         # What was there is gone with its colour: teeth that appear are nearly grey, the dark inside has little colour.
@@ -157,7 +162,14 @@ def paste(
             )
             light += new * (_enlarge(drawn, alignment, window, factor=LARGER) - (warped @ LUMA + light))
         elif mode == "redraw":
-            warped, light, new, pale = _redraw(photo, alignment, window, grey[0], grey[-1], where)
+            before, after = grey[0], grey[-1]
+            flow = estimate_flow([before, after], where.moving)
+            opening = find_opening(photo, alignment, where)
+            if opening is not None and gone(opening, before, after, where) and not opens(opening, flow):
+                photo = _close_mouth(photo, alignment, window, opening)
+                after = after + (before - after) * where.mouth  # closed lips are right as they are
+                flow = flow * (1 - where.mouth)[..., None]
+            warped, light, new, pale = _redraw(photo, alignment, window, before, after, flow, where)
         else:
             warped, light = part, _enlarge((grey[-1] - grey[0]) * where.moving, alignment, window)
             new = pale = np.zeros_like(light)
@@ -169,15 +181,20 @@ def paste(
 
 
 def _redraw(
-    photo: np.ndarray, alignment: Alignment, window: _Window, before: np.ndarray, after: np.ndarray, where: Regions
+    photo: np.ndarray,
+    alignment: Alignment,
+    window: _Window,
+    before: np.ndarray,
+    after: np.ndarray,
+    flow: np.ndarray,
+    where: Regions,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The moved photograph float32 ``[H, W, 3]``, the light that makes the drawing of it, where things are new, and
     where these are pale: ``[H, W]`` each.
 
     Args:
-        before, after: float32 ``[R, R]``, 0 to 255.
+        before, after: float32 ``[R, R]``, 0 to 255.  flow: between them, ``[R, R, 2]``.
     """
-    flow = estimate_flow([before, after], where.moving)
     side = len(before)
     moved = cv2.remap(before, *_grid(flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     # What the movement leaves over beyond a change of light: an edge that has no counterpart, so that the photograph's
