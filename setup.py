@@ -34,8 +34,9 @@ TRAIN = ["accelerate", "hydra-core==1.3.*", "tensorboard"]
 METRICS = ["lpips==0.1.4", "matplotlib>=3.8", "pandas", "torch-fidelity"]
 SWEEPS = [*METRICS, "hydra-core==1.3.*", "hydra-joblib-launcher==1.2.*", "hydra-submitit-launcher==1.2.*"]
 VIDEO = ["av>=12"]  # walks over strengths as MP4
+REMOTE = ["requests"]  # editors that are services
 RAY = [*SWEEPS, "hydra-ray-launcher==1.2.*"]  # for those who have a cluster
-TEST = [*TRAIN, *METRICS, *SWEEPS, "pytest", "pyyaml", "ruff", "scipy", "setuptools>=77"]
+TEST = [*TRAIN, *METRICS, *SWEEPS, *REMOTE, "pytest", "pyyaml", "ruff", "scipy", "setuptools>=77"]
 
 
 class BuildWithData(build_py):
@@ -92,8 +93,9 @@ setup(
         "sweeps": SWEEPS,
         "ray": RAY,
         "video": VIDEO,
+        "remote": REMOTE,
         "test": sorted({*TEST}),
-        "all": sorted({*TRAIN, *METRICS, *SWEEPS, *VIDEO, *TEST}),
+        "all": sorted({*TRAIN, *METRICS, *SWEEPS, *VIDEO, *REMOTE, *TEST}),
     },
     entry_points={"console_scripts": ["emoedit = emoedit.cli:main"]},
     cmdclass={"build_py": BuildWithData},

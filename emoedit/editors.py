@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -77,7 +78,12 @@ class Editor:
         backbone: frozen; never changed by an edit.
         steerings: their controls add.
         name: what it is called in results.
+
+    Attributes:
+        together: whether it draws edits in common batches, so that one that fails takes others with it.
     """
+
+    together = True
 
     def __init__(self, backbone: Backbone, steerings: Sequence[Steering], *, name: str = "custom") -> None:
         if not steerings:
@@ -325,7 +331,8 @@ def load_editor(name_or_path: str | os.PathLike[str] = "vae", *, device: str = "
     """An editor, loaded once and used for many photographs.
 
     Args:
-        name_or_path: an embedded name (:func:`list_editors`), a folder, or ``owner/name`` on the hub.
+        name_or_path: an embedded name (:func:`list_editors`), a folder, ``owner/name`` on the hub, or the name of a
+            remote service (``"stability"``, :mod:`emoedit.remote`), which is asked when something is edited.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``.
 
     Raises:
@@ -333,6 +340,9 @@ def load_editor(name_or_path: str | os.PathLike[str] = "vae", *, device: str = "
         EditError: a device that is not there.
     """
     device = choose_device(device)
+    if (service := hub.REMOTE.get(os.fspath(name_or_path))) is not None:
+        module, _, attribute = service.partition(":")
+        return getattr(import_module(module), attribute)().to(device)
     return Editor.from_pretrained(name_or_path).to(device)
 
 

@@ -45,6 +45,7 @@ FETCHED = (  # of a repository on the hub: no pickles, no other formats or preci
     "tokenizer/*.json",
     "tokenizer/merges.txt",
 )
+REMOTE = {"stability": "emoedit.remote:StabilityEditor"}  # editors that are services: no folder holds them
 DDPM = "google/ddpm-ema-celebahq-256"
 VGGFACE2, ALEX = "20180402-114759-vggface2.pt", "alexnet-owt-7be5be79.pth"  # as their authors publish them
 PUBLISHED = "published by its authors; the error without it names the command that fetches it"
@@ -93,8 +94,13 @@ def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None)
         return _fetch(text, revision)
     if not text or folder.name != text:
         raise CheckpointError(f"there is no folder {text!r}")
+    if text in REMOTE:
+        raise UnknownNameError(f"{text!r} is a service, not a model: in Python, emoedit.load_editor({text!r}) asks it")
     error = unknown_name("model", text, {fold_name(name): name for name in embedded_names()})
-    raise UnknownNameError(f"{error} (There is no folder of that name either; models of the hub are owner/name)")
+    raise UnknownNameError(
+        f"{error} (There is no folder of that name either; models of the hub are owner/name, services "
+        f"{', '.join(REMOTE)})"
+    )
 
 
 def _fetch(name: str, revision: str | None) -> Path:

@@ -145,18 +145,20 @@ class PhotoEditor:
             yield PhotoEdit(image, source, photo.faces, edit, self.editor.name, seed, seconds)
 
     def attempt(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit | EmoEditError]:
-        """For each edit its result, or its error: edits are drawn together, and one that fails takes others with it."""
+        """For each edit its result, or its error: edits are drawn together, and one that fails takes others with it.
+        What an editor does not draw together is tried once."""
         done = 0
         try:
-            for result in self.edit(photo, edits, seed=seed):
+            for result in self.edit(photo, edits if self.editor.together else [], seed=seed):
                 done += 1
                 yield result
         except EmoEditError:
-            for edit in edits[done:]:
-                try:
-                    yield next(self.edit(photo, [edit], seed=seed))
-                except EmoEditError as error:
-                    yield error
+            pass  # whose it is will be found below
+        for edit in edits[done:]:
+            try:
+                yield next(self.edit(photo, [edit], seed=seed))
+            except EmoEditError as error:
+                yield error
 
 
 def _levels(x: torch.Tensor) -> np.ndarray:

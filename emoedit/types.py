@@ -131,12 +131,15 @@ class Control:
     Args:
         shift: ``[N, *latent_shape]``, added to the latent.
         context: ``[N, T, D]`` text embeddings.
+        spans: ``[N, 2]``: first and last timestep at which each picture's context is used; None: where the backbone
+            uses any.
         delta_h: ``HState -> [N, Ch, r, r]``, added to the mid-block output for P_t only.
     """
 
     shift: Tensor | None = None
     context: Tensor | None = None
     delta_h: Callable[[HState], Tensor] | None = None
+    spans: Tensor | None = None
 
     def __add__(self, other: Control) -> Control:
         if self.context is not None and other.context is not None:
@@ -144,4 +147,5 @@ class Control:
         shift = self.shift if other.shift is None else other.shift if self.shift is None else self.shift + other.shift
         first, second = self.delta_h, other.delta_h
         delta_h = (lambda state: first(state) + second(state)) if first and second else first or second
-        return Control(shift, self.context if self.context is not None else other.context, delta_h)
+        text = self if self.context is not None else other
+        return Control(shift, text.context, delta_h, text.spans)

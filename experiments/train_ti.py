@@ -31,7 +31,7 @@ from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.steering.tokens import EMBEDDINGS, EmotionTokens
 from emoedit.training.augment import Augment
 from emoedit.training.autoencoder import AutoencoderTask, face_psnr
-from emoedit.training.captions import CaptionedBatches, learn_tokenizer, vocabulary_texts
+from emoedit.training.captions import NOUNS, CaptionedBatches, learn_tokenizer, vocabulary_texts
 from emoedit.training.contrastive import ContrastiveTask, new_clip, text_config, text_tower, write_clip, zero_shot
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.loop import train
@@ -233,29 +233,40 @@ def tokens_stage(config: DictConfig) -> None:
     """A word for each emotion, from pictures of it."""
     work, crops, how = Path(config.work), CropSet(config.data.crops), config.tokens
     backbone, coach = load_backbone(config, trained=True), load_coach(plain(config.coach.config), config.coach_weights)
-    usable = np.flatnonzero((crops.column("data") == how.data) & np.isin(crops.column("split"), TRAINED_ON))
     shown = []
     for name, count in how.shown.items():
         chosen = held_out(crops, name, len(crops.rows))
         shown.append(chosen[crops.column("emotion")[chosen] == "neutral"][:count])
     validation = crops.pixels(np.concatenate(shown), backbone.crop.resolution)
-    scores = read_emotions(coach, crops, usable)
-    given, people = crops.column("emotion")[usable], crops.column("person")[usable]
     numbers = {}
     landmarks = EmbeddedNetwork.load("landmarks").network
     for emotion, like in how.like.items():
-        rows = np.arange(len(usable))
+        data = how.data.get(emotion, how.data.others)
+        usable = (crops.column("data") == data) & np.isin(crops.column("split"), TRAINED_ON)
+        if emotion in BASIC:
+            usable &= crops.column("emotion") == emotion
+        usable = np.flatnonzero(usable)
         if emotion in how.closed:
-            rows = np.flatnonzero(mouth_opening(landmarks, crops, usable) <= how.closed[emotion])
-        found = pick_pictures(scores[rows], coach.config.emotions, given[rows], people[rows], emotion, how.pictures)
-        chosen = usable[rows[found]]
+            usable = usable[mouth_opening(landmarks, crops, usable) <= how.closed[emotion]]
+        found = pick_pictures(
+            read_emotions(coach, crops, usable),
+            coach.config.emotions,
+            crops.column("emotion")[usable],
+            crops.column("person")[usable],
+            emotion,
+            how.pictures,
+        )
+        chosen = usable[found]
         folder = work / "tokens" / emotion
-        about = TokenConfig(emotion, like, vectors=how.vectors, batch_size=how.batch_size)
+        templates = tuple(f"a {kind} of a {{}} {noun}" for kind in config.captions.kinds[data] for noun in NOUNS)
+        about = TokenConfig(emotion, like, vectors=how.vectors, templates=templates, batch_size=how.batch_size)
         x = crops.pixels(chosen, backbone.crop.resolution)
         learn_token(backbone, x, about, folder, trainer_config(how.trainer), validation=validation)
         labels = crops.column("emotion")[chosen].tolist()
         counts = ", ".join(f"{labels.count(label)} {label}" for label in sorted(set(labels), key=labels.count)[::-1])
-        numbers[f"token {about.word}"] = f"{len(chosen)} pictures (labelled {counts}), {minutes(folder):.1f} minutes"
+        numbers[f"token {about.word}"] = (
+            f"{len(chosen)} pictures of {data} (labelled {counts}), {minutes(folder):.1f} minutes"
+        )
     report(work, "tokens", numbers)
 
 

@@ -524,6 +524,25 @@ def test_a_step_computes_nothing_twice_and_the_context_has_its_limits(backbone):
         backbone.sampled(t_edit=700).decode(inversion, Control(delta_h=push))
 
 
+def test_each_picture_reads_its_text_between_its_own_timesteps(backbone):
+    x, happy = smooth(), backbone.context("a happy face")
+    inversion = backbone.invert(x)
+    low, high = backbone.config.t_text_min, backbone.config.t_text_max
+    alike = Control(context=happy, spans=torch.tensor([[low, high]] * 3))
+    truth = backbone.decode(inversion, Control(context=happy))
+    assert torch.equal(backbone.decode(inversion, alike), truth)
+    other = backbone.sampled(t_text_min=150, t_text_max=300)
+    late = other.decode(inversion, Control(context=happy))
+    spans = torch.tensor([[low, high], [150, 300], [9000, 9999]])
+    mixed = backbone.decode(inversion, Control(context=happy.expand(3, -1, -1), spans=spans))
+    torch.testing.assert_close(mixed[0], truth[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mixed[1], late[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mixed[2], backbone.decode(inversion)[2], atol=1e-4, rtol=1e-4)
+    assert float((late[1] - truth[1]).abs().mean()) > 1e-3
+    with pytest.raises(EditError, match="the token's own limits leave none of the timesteps 0 to 600"):
+        backbone.decode(inversion, Control(context=happy, spans=torch.tensor([[10, 20]] * 3)))
+
+
 def test_a_picture_whose_h_is_not_shifted_costs_no_second_pass(backbone):
     x, happy, rows = smooth(), backbone.context("a happy face"), []
     inversion = backbone.invert(x)

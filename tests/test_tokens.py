@@ -77,6 +77,19 @@ def test_strength_is_a_straight_line_from_neutral_to_token(backbone):
     )
 
 
+def test_a_token_has_its_own_timesteps_and_a_mixture_those_of_all_its_emotions(backbone):
+    assert steering().control(backbone, Inversion(torch.zeros(1, 1), {}), [Edit("happy")]).spans is None
+    model = steering(spans={"sad": (100, 300), "smirk": (200, 580)})
+    usual = [backbone.config.t_text_min, backbone.config.t_text_max]
+    asked = ["happy", "sad", "sad - smirk", "happy + sad", "0 sad"]
+    inversion = Inversion(torch.zeros(len(asked), 1), {})
+    spans = model.control(backbone, inversion, [Edit(name) for name in asked]).spans
+    assert spans[:4].tolist() == [usual, [100, 300], [100, 580], [min(usual[0], 100), max(usual[1], 300)]]
+    shift = Control(delta_h=lambda state: state.h)
+    both = model.control(backbone, inversion, [Edit("sad")] * len(asked))
+    assert torch.equal((shift + both).spans, both.spans) and torch.equal((both + shift).spans, both.spans)
+
+
 def test_every_picture_of_a_batch_has_its_own_edit(backbone):
     model = steering()
     edits = [Edit("sad"), Edit("happy", 0.5), Edit("melancholy"), Edit("happy", 0.0)]
@@ -177,11 +190,11 @@ def test_tokens_and_shifts_of_h_add_and_either_at_strength_0_is_the_other(backbo
 
 
 def test_save_then_load_is_bit_equal(tmp_path, backbone):
-    model = steering(template="the face of a {}", gain=torch.tensor([1.5, 1.0, 0.25]))
+    model = steering(template="the face of a {}", gain=torch.tensor([1.5, 1.0, 0.25]), spans={"sad": (80, 480)})
     model.save_pretrained(tmp_path)
     again = EmotionTokens.from_pretrained(tmp_path)
     assert (again.emotions, again.tokens, again.template) == (model.emotions, model.tokens, model.template)
-    assert torch.equal(again.gain, model.gain)
+    assert torch.equal(again.gain, model.gain) and again.spans == model.spans == {"sad": (80, 480)}
     assert all(torch.equal(a, b) for a, b in zip(again.vectors, model.vectors, strict=True))
     edits = [Edit("happy"), Edit("0.5 sad + smirk")]
     assert torch.equal(context(again, backbone, *edits), context(model, backbone, *edits))
@@ -316,6 +329,8 @@ def test_damaged_folders_are_refused(tmp_path):
         ({"template": "a face"}, "needs one {}"),
         ({"emotions": [{"emotion": "happy"}]}, "garbles"),
         ({"emotions": [{"emotion": "happy", "folder": "0-happy", "gain": "x"}]}, "garbles"),
+        ({"emotions": [{"emotion": "happy", "folder": "0-happy", "gain": 1, "span": 3}]}, "garbles"),
+        ({"emotions": [{"emotion": "happy", "folder": "0-happy", "gain": 1, "span": [9, 3]}]}, "timesteps"),
         ({"emotions": []}, "no emotion"),
         ({"emotions": 3}, "garbles"),
     ):
@@ -362,6 +377,10 @@ def test_tokens_that_make_no_sense_are_refused():
         ({"happy": vectors(1)}, {"tokens": {"sad": "<x>"}}, "tokens for sad"),
         ({"happy": vectors(1)}, {"gain": torch.ones(2)}, "one number each"),
         ({"happy": vectors(1)}, {"gain": torch.tensor([float("inf")])}, "one number each"),
+        ({"happy": vectors(1)}, {"spans": {"sad": (0, 10)}}, r"timesteps \[0, 10\] for 'sad'"),
+        ({"happy": vectors(1)}, {"spans": {"happy": (10, 0)}}, r"timesteps \[10, 0\] for 'happy'"),
+        ({"happy": vectors(1)}, {"spans": {"happy": (10,)}}, "the first and the last"),
+        ({"happy": vectors(1)}, {"spans": {"happy": (0.5, 2)}}, "the first and the last"),
     ):
         with pytest.raises(CheckpointError, match=match):
             EmotionTokens(embeddings, **how)

@@ -187,6 +187,7 @@ class StableDiffusionBackbone(Backbone):
         context: Tensor | None = None,
         delta_h: Callable[[HState], Tensor] | None = None,
         *,
+        spans: Tensor | None = None,
         null: Tensor | None = None,
     ) -> sampling.ShiftedEpsAt:
         """The function that gives the noise in x_t and the noise under the shifted h (None where h is not shifted), for
@@ -197,6 +198,7 @@ class StableDiffusionBackbone(Backbone):
 
         Args:
             context: ``[N or 1, T, D]``, used at timesteps ``t_text_min`` to ``t_text_max``; None for the neutral one.
+            spans: ``[N, 2]`` first and last timestep of each picture's context, in place of these.
             delta_h: :class:`emoedit.types.Control`'s, used from ``t_edit`` up; sees h under the timestep's context.
             null: ``[N, S, T, D]`` of null-text optimisation, in place of the negative prompt's.
         """
@@ -206,8 +208,9 @@ class StableDiffusionBackbone(Backbone):
 
         def one_pass(unet: UNet2DConditionModel, x: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
             count = len(x)
-            edited = context is not None and config.t_text_min <= t <= config.t_text_max
-            texts = [(context if edited else neutral).expand(count, -1, -1)]
+            asked, whole = self._asked(context, spans, t)
+            edited = asked is not None
+            texts = [(asked if edited else neutral).expand(count, -1, -1)]
             if null is not None:
                 texts.append(null[:, self.schedule.timesteps.index(t)])
             elif negative is not None or edited:
@@ -219,7 +222,7 @@ class StableDiffusionBackbone(Backbone):
             h, skips, temb = down(unet, x.repeat(rows, 1, 1, 1), times.repeat(rows), text)
 
             def h_under(other: Tensor | None) -> Tensor:
-                if other is (context if edited else None):
+                if other is (context if whole else None) and edited is whole:
                     return state.h
                 other = neutral if other is None else other
                 return down(unet, x, times, other.expand(count, -1, -1))[0].to(temb.dtype)
@@ -247,6 +250,22 @@ class StableDiffusionBackbone(Backbone):
             return found
 
         return eps_at
+
+    def _asked(self, context: Tensor | None, spans: Tensor | None, t: int) -> tuple[Tensor | None, bool]:
+        """The context at a timestep, None if all of it is the neutral one; whether it is all that was given."""
+        if context is None:
+            return None, False
+        if spans is None:
+            inside = self.config.t_text_min <= t <= self.config.t_text_max
+            return (context, True) if inside else (None, False)
+        inside = (spans[:, 0] <= t) & (t <= spans[:, 1])
+        if bool(inside.all()):
+            return context, True
+        return (
+            (torch.where(inside[:, None, None], context, self.context()), False)
+            if bool(inside.any())
+            else (None, False)
+        )
 
     def _see(self, x: Tensor, t: int, context: Tensor) -> tuple[HState, Tensor]:
         """What the U-Net makes of x_t under one context, ``[N or 1, T, D]``, and the noise it finds."""
@@ -405,12 +424,13 @@ class StableDiffusionBackbone(Backbone):
                 f"backbone now takes {expected[0]} to {expected[1]} ({INVERSIONS[expected[2]]}){other}: invert again"
             )
         context = self._edited(control.context, len(inversion))
-        first = self._first(context, control.delta_h)
+        spans = None if context is None else control.spans
+        first = self._first(context, spans, control.delta_h)
         if config.inversion == "ddim" or (config.inversion == "image_to_image" and first >= 0):
             first = len(self.schedule) - 1
         latent = extras["kept"]
         if first >= 0:
-            latent = self._way_back(inversion, first, context, control.delta_h, callback)
+            latent = self._way_back(inversion, first, context, spans, control.delta_h, callback)
         elif callback is not None:
             callback(1, 1)
         return self.to_picture(latent, extras["mean"], extras["gain"])
@@ -427,12 +447,15 @@ class StableDiffusionBackbone(Backbone):
             )
         return None if torch.equal(context, neutral.expand_as(context)) else context
 
-    def _first(self, context: Tensor | None, delta_h: Callable[[HState], Tensor] | None) -> int:
+    def _first(self, context: Tensor | None, spans: Tensor | None, delta_h: Callable[[HState], Tensor] | None) -> int:
         """The step that is edited first, counted from the picture; -1 if none is."""
         config, times = self.config, self.schedule.timesteps
+        text = (config.t_text_min, config.t_text_max)
+        if spans is not None:
+            text = int(spans[:, 0].min()), int(spans[:, 1].max())
         edited = [t < config.t_boost and config.boost == "everywhere" for t in times]
         for asked, low, high, names in (
-            (context, config.t_text_min, config.t_text_max, "t_text_min and t_text_max"),
+            (context, *text, "t_text_min and t_text_max" if spans is None else "the token's own limits"),
             (delta_h, config.t_edit, len(self.alpha_bar), "t_edit"),
         ):
             if asked is None:
@@ -448,12 +471,13 @@ class StableDiffusionBackbone(Backbone):
         inversion: Inversion,
         first: int,
         context: Tensor | None,
+        spans: Tensor | None,
         delta_h: Callable[[HState], Tensor] | None,
         callback: Callback | None,
     ) -> Tensor:
         """The latent at the end of the steps from ``first`` on."""
         extras, config = inversion.extras, self.config
-        eps_at = self.eps_at(context, delta_h, null=extras.get("null"))
+        eps_at = self.eps_at(context, delta_h, spans=spans, null=extras.get("null"))
         schedule = sampling.Schedule(self.schedule.timesteps[: first + 1], self.schedule.alpha_bar[: first + 1])
         if config.inversion == "image_to_image":
             return sampling.decode(eps_at, inversion.latent, schedule, callback=callback)

@@ -124,9 +124,13 @@ class EmotionTokens(Steering):
         tokens: emotion -> token; default: :func:`token_of`.
         template: the prompt, with ``{}`` where the token goes.
         gain: ``[E]``: how many steps from neutral to token strength 1 is; default 1 each.
+        spans: emotion -> first and last timestep at which its token is used, where the backbone's own limits
+            (``t_text_min``, ``t_text_max``) do not suit it: a frown is finer than a smile. A mixture is used from the
+            first to the last of its emotions'.
 
     Raises:
-        CheckpointError: no emotion, vectors of other shapes or of several widths, two emotions with one token.
+        CheckpointError: no emotion, vectors of other shapes or of several widths, two emotions with one token, limits
+            that are none.
         EditError: a template without the token.
     """
 
@@ -137,6 +141,7 @@ class EmotionTokens(Steering):
         tokens: Mapping[str, str] | None = None,
         template: str = TEMPLATE,
         gain: Tensor | None = None,
+        spans: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         self.emotions = tuple(embeddings)
@@ -158,6 +163,14 @@ class EmotionTokens(Steering):
         gain = torch.ones(len(self.emotions)) if gain is None else gain.float()
         if gain.shape != (len(self.emotions),) or not bool(gain.isfinite().all()):
             raise CheckpointError(f"gains {gain.tolist()} for {len(self.emotions)} emotions; expected one number each")
+        self.spans = {emotion: tuple(span) for emotion, span in (spans or {}).items()}
+        for emotion, span in self.spans.items():
+            whole = len(span) == 2 and all(isinstance(t, int) for t in span)
+            if emotion not in embeddings or not whole or not 0 <= span[0] <= span[1]:
+                raise CheckpointError(
+                    f"timesteps {list(span)} for {emotion!r}; expected the first and the last one of an emotion that "
+                    "has a token"
+                )
         self.vectors = nn.ParameterList(nn.Parameter(v.detach().float().clone()) for v in embeddings.values())
         self.register_buffer("gain", gain)
         self._contexts: tuple[Any, Tensor] | None = None
@@ -175,7 +188,21 @@ class EmotionTokens(Steering):
         weights = self.weights(inversion, edits) * self.gain
         neutral = backbone.context()
         towards = self.contexts(backbone) - neutral
-        return Control(context=neutral + torch.einsum("ne,etd->ntd", weights.to(towards), towards))
+        context = neutral + torch.einsum("ne,etd->ntd", weights.to(towards), towards)
+        return Control(context=context, spans=self._spans(backbone, weights))
+
+    def _spans(self, backbone: StableDiffusionBackbone, weights: Tensor) -> Tensor | None:
+        """First and last timestep of each picture's emotions, ``[N, 2]``."""
+        if not self.spans:
+            return None
+        usual = (backbone.config.t_text_min, backbone.config.t_text_max)
+        limits = torch.tensor([self.spans.get(name, usual) for name in self.emotions], device=weights.device)
+        used = weights != 0
+        used |= ~used.any(1, keepdim=True)  # nothing asked for: any limits do
+        top = limits.max() + 1
+        first = torch.where(used, limits[:, 0], top).amin(1)
+        last = torch.where(used, limits[:, 1], -1).amax(1)
+        return torch.stack([first, last], 1)
 
     @torch.no_grad()
     def contexts(self, backbone: StableDiffusionBackbone) -> Tensor:
@@ -202,6 +229,7 @@ class EmotionTokens(Steering):
             "template": self.template,
             "emotions": [
                 {"emotion": emotion, "folder": name, "gain": gain}
+                | ({"span": list(self.spans[emotion])} if emotion in self.spans else {})
                 for emotion, name, gain in zip(self.emotions, names, self.gain.tolist(), strict=True)
             ],
         }
@@ -217,11 +245,12 @@ class EmotionTokens(Steering):
             entries = config["emotions"]
             files = {entry["emotion"]: folder / entry["folder"] for entry in entries}
             gain = torch.tensor([float(entry["gain"]) for entry in entries])
+            spans = {entry["emotion"]: tuple(entry["span"]) for entry in entries if "span" in entry}
             template = str(config["template"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} lacks or garbles an entry: {error}") from error
         try:
-            return cls.from_files(files, template=template, gain=gain)
+            return cls.from_files(files, template=template, gain=gain, spans=spans)
         except EditError as error:
             raise CheckpointError(f"{path}: {error}") from error
 
@@ -233,6 +262,7 @@ class EmotionTokens(Steering):
         tokens: Mapping[str, str] | None = None,
         template: str = TEMPLATE,
         gain: Tensor | None = None,
+        spans: Mapping[str, Sequence[int]] | None = None,
     ) -> Self:
         """Tokens that were learned anywhere (:func:`read_embedding`).
 
@@ -247,4 +277,4 @@ class EmotionTokens(Steering):
         read = {emotion: read_embedding(path) for emotion, path in files.items()}
         named = {emotion: token for emotion, (token, _) in read.items()} | dict(tokens or {})
         vectors = {emotion: found for emotion, (_, found) in read.items()}
-        return cls(vectors, tokens=named, template=template, gain=gain).eval()
+        return cls(vectors, tokens=named, template=template, gain=gain, spans=spans).eval()
