@@ -25,6 +25,7 @@ from emoedit.evaluation import Evaluation, evaluate, in_words
 from emoedit.metrics.statistics import bootstrap, curve_at
 from emoedit.report.plots import pareto_grid
 from emoedit.steering.combined import TokenAndShift, TokenShift
+from emoedit.steering.hspace import HSpace
 from emoedit.types import Edit
 
 COSTS = 5  # edits a variant is timed with, after one that is not
@@ -35,15 +36,24 @@ def variant(model: Editor, name: str, how: Mapping[str, Any]) -> Editor:
 
     Args:
         how: ``token_strength``, ``h_strength``, ``token_shift`` (the words' own shifts in place of the fitted ones),
-            ``sampling``.
+            ``shift`` (a folder with others), ``sampling``.
     """
     (steering,) = model.steerings
     shift = steering.shift
     if how.get("token_shift"):
         shift = TokenShift(steering.tokens, train_steps=model.backbone.steps)
+    if how.get("shift"):
+        shift = HSpace.from_pretrained(Path(how["shift"]))
     strengths = {key: float(how.get(key, getattr(steering, key))) for key in ("token_strength", "h_strength")}
     part = TokenAndShift(steering.tokens, shift, **strengths)
     return Editor(model.backbone.sampled(**how.get("sampling", {})), [part], name=name)
+
+
+def kind_of(how: Mapping[str, Any]) -> str:
+    """Where a variant's shifts of h come from."""
+    if how.get("token_shift"):
+        return "the words' own"
+    return "led by CLIP to the words" if how.get("shift") else "led by a recogniser"
 
 
 def cube(found: Evaluation, editors: Sequence[str], emotions: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -128,6 +138,7 @@ def main(config: DictConfig) -> None:
     model = load_editor(config.model, device="cpu")
     variants = OmegaConf.to_container(config.variants)
     editors = {name: variant(model, name, how or {}) for name, how in variants.items()}
+    kinds = {name: kind_of(how or {}) for name, how in variants.items()}
     others = {name: load_editor(name, device="cpu") for name in config.others}
     emotions, names = list(config.emotions), [*editors, *others]
     found = {
@@ -153,7 +164,7 @@ def main(config: DictConfig) -> None:
                     f"**{name}**" if name == config.default else name,
                     f"{editor.steerings[0].token_strength:g}",
                     f"{editor.steerings[0].h_strength:g}",
-                    "the words' own" if isinstance(editor.steerings[0].shift, TokenShift) else "fitted",
+                    kinds[name],
                 ]
                 for name, editor in editors.items()
             ],

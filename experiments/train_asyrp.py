@@ -3,6 +3,7 @@
     python experiments/train_metrics.py network=coach data.root=/path/to/data stages=[prepare,train]   # who judges fits
     python experiments/train_asyrp.py data.root=/path/to/data
     python experiments/train_asyrp.py data.root=/path stages=[fit] steering.emotions=[happy] output=/tmp/happy   # one
+    python experiments/train_asyrp.py data.root=/path stages=[words]   # after train_ti.py: led by learned words
 
 Stop it whenever you like; the same command goes on where it stopped.
 """
@@ -17,14 +18,16 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from emoedit import hub
 from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
-from emoedit.editors import Editor
+from emoedit.editors import Editor, load_editor
+from emoedit.metrics.clip import Clip
 from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.steering.directions import mean_differences
 from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.diffusion import DiffusionTask
-from emoedit.training.guides import RecogniserGuide
+from emoedit.training.guides import ClipGuide, Guide, RecogniserGuide
 from emoedit.training.hspace import (
     ShiftLoss,
     ShiftTask,
@@ -124,14 +127,23 @@ def means_stage(config: DictConfig) -> None:
     torch.save({"sets": sets, "timesteps": list(edited_timesteps(backbone))}, Path(config.work) / "means.pt")
 
 
+def choose_guide(config: DictConfig, how: dict[str, Any], emotions: list[str]) -> Guide:
+    """The recogniser; or CLIP, with an editor's learned words."""
+    if "words" not in how:
+        return RecogniserGuide(load_coach(plain(config.coach.config), config.coach_weights), emotions, **how["guide"])
+    (tokens,) = load_editor(how["words"], device="cpu").steerings
+    return ClipGuide(Clip.from_pretrained(hub.locate(how["words"]) / "clip"), emotions, tokens=tokens)
+
+
 def fit(
-    config: DictConfig, how: dict[str, Any], backbone: DDPMBackbone, means: dict[str, Any]
+    config: DictConfig, how: dict[str, Any], backbone: DDPMBackbone, means: dict[str, Any], *, folder: str = "fit"
 ) -> tuple[HSpace, Path, int]:
-    """Shifts that start from the mean differences and are led on by a recogniser; their state's folder, and how many
+    """Shifts that start from the mean differences and are led on by a guide; their state's folder, and how many
     pictures were edited.
 
     Args:
         how: ``config.steering``, or what is other of it where emotions are fitted alone.
+        folder: what the state's folder is called, before the emotions.
     """
     crops = CropSet(config.data.crops)
     differences = mean_differences(means["sets"], how["emotions"], trust=how["trust"], min_count=how["min_count"])
@@ -163,7 +175,7 @@ def fit(
         batch_size=how["batch_size"],
         seed=0,
     )
-    guide = RecogniserGuide(load_coach(plain(config.coach.config), config.coach_weights), emotions, **how["guide"])
+    guide = choose_guide(config, how, emotions)
     held_out = [choose(crops, name, ["neutral"], n, ("test", "valid")) for name, n in how["shown"].items()]
     x = crops.pixels(np.concatenate(held_out), backbone.crop.resolution)
 
@@ -185,9 +197,19 @@ def fit(
         return tiles(torch.stack([x, *rows]))
 
     task = ShiftTask(backbone, guide, shifts, ShiftLoss(**how["loss"]), judged=how["judged"])
-    work = Path(config.work) / ("fit_" + "_".join(emotions))
+    work = Path(config.work) / "_".join([folder, *emotions])
     averaged = train(task, batches, work, TrainerConfig(**how["trainer"]), preview=preview)
     return steering(averaged), work, len(chosen)
+
+
+def words_stage(config: DictConfig) -> None:
+    """Shifts led by CLIP to learned words instead, for ``ti_asyrp_study.py`` to compare; to ``work``."""
+    how = {**plain(config.steering), **plain(config.words)}
+    means = torch.load(Path(config.work) / "means.pt", weights_only=True)
+    found, work, _ = fit(config, how, load_backbone(config), means, folder="words")
+    with hub.new_folder(Path(config.work) / "words") as new:
+        found.half().float().save_pretrained(new)
+    print(f"{', '.join(found.emotions)}: {minutes(work):.1f} minutes")
 
 
 def fit_stage(config: DictConfig) -> None:
@@ -235,7 +257,13 @@ def fit_stage(config: DictConfig) -> None:
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train_asyrp")
 def main(config: DictConfig) -> None:
-    stages = {"prepare": prepare_stage, "train": train_stage, "means": means_stage, "fit": fit_stage}
+    stages = {
+        "prepare": prepare_stage,
+        "train": train_stage,
+        "means": means_stage,
+        "fit": fit_stage,
+        "words": words_stage,
+    }
     for name in config.stages:
         stages[name](config)
 

@@ -31,7 +31,7 @@ from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.steering.tokens import EMBEDDINGS, EmotionTokens
 from emoedit.training.augment import Augment
 from emoedit.training.autoencoder import AutoencoderTask, face_psnr
-from emoedit.training.captions import NOUNS, CaptionedBatches, learn_tokenizer, vocabulary_texts
+from emoedit.training.captions import CaptionedBatches, learn_tokenizer, vocabulary_texts
 from emoedit.training.contrastive import ContrastiveTask, new_clip, text_config, text_tower, write_clip, zero_shot
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.loop import train
@@ -39,7 +39,7 @@ from emoedit.training.matching import mouth_opening
 from emoedit.training.prepare import prepare_config
 from emoedit.training.recipes import HELD_OUT, LICENCE, TRAINED_ON, load_coach, minutes, tiles, trainer_config
 from emoedit.training.text_to_image import TextToImageTask, draw, held_out_losses, start_from
-from emoedit.training.tokens import TokenConfig, learn_token, pick_pictures, read_emotions
+from emoedit.training.tokens import TEMPLATES, TokenConfig, learn_token, pick_pictures, read_emotions
 
 
 def plain(config: DictConfig) -> Any:
@@ -258,7 +258,7 @@ def tokens_stage(config: DictConfig) -> None:
         )
         chosen = usable[found]
         folder = work / "tokens" / emotion
-        templates = tuple(f"a {kind} of a {{}} {noun}" for kind in config.captions.kinds[data] for noun in NOUNS)
+        templates = tuple(how.templates.get(data, TEMPLATES))
         about = TokenConfig(emotion, like, vectors=how.vectors, templates=templates, batch_size=how.batch_size)
         x = crops.pixels(chosen, backbone.crop.resolution)
         learn_token(backbone, x, about, folder, trainer_config(how.trainer), validation=validation)
@@ -278,6 +278,7 @@ def finish_stage(config: DictConfig) -> None:
     steering = EmotionTokens.from_files(
         {name: work / "tokens" / name / EMBEDDINGS for name in words},
         gain=torch.tensor([float(config.tokens.gain[name]) for name in words]),
+        spans=plain(config.tokens.spans),
     )
     editor = Editor(backbone, [steering], name=config.name)
     stages = ("tokenizer", "clip", "autoencoder", "unet", "tokens")

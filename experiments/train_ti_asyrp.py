@@ -38,6 +38,7 @@ def join(config: DictConfig) -> Editor:
         tokens=dict(zip(tokens.emotions, tokens.tokens, strict=True)),
         template=tokens.template,
         gain=tokens.gain * torch.tensor(gains),
+        spans=tokens.spans,
     )
     backbone = words.backbone.sampled(**OmegaConf.to_container(config.sampling))
     return Editor(backbone, [TokenAndShift(said, chosen.half().float())], name=config.name)

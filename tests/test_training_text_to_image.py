@@ -19,6 +19,7 @@ from emoedit.backbones.stable_diffusion_text import token_ids
 from emoedit.emotions import BASIC, list_emotions
 from emoedit.metrics.clip import Clip
 from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.steering.tokens import EmotionTokens
 from emoedit.training.augment import Augment
 from emoedit.training.autoencoder import START, AutoencoderTask, face_psnr
 from emoedit.training.captions import (
@@ -31,7 +32,7 @@ from emoedit.training.captions import (
 )
 from emoedit.training.contrastive import ContrastiveTask, new_clip, text_config, text_tower, write_clip, zero_shot
 from emoedit.training.data import CropSet, MixtureBatches
-from emoedit.training.guides import ClipGuide
+from emoedit.training.guides import ClipGuide, word_embeddings
 from emoedit.training.loop import TrainerConfig, train
 from emoedit.training.text_to_image import TextToImageTask, draw, held_out_losses, start_from
 from emoedit.training.tokens import pick_pictures, read_emotions
@@ -208,6 +209,20 @@ def test_the_towers_learn_words_and_are_read_as_clip(crops, tokenizer, tmp_path)
     edited = (grey * 0.5).requires_grad_()
     guide(grey, edited, torch.tensor([0, 1]))["emotion"].backward()
     assert float(edited.grad.abs().max()) > 0
+    # A word that is spelled by known rows is what it spells; the guide goes from the prompt without to the one with it.
+    table = clip.model.text_model.get_input_embeddings().weight
+    spelled = tokenizer("happy", add_special_tokens=False)["input_ids"]
+    words = EmotionTokens(
+        {"happy": table[spelled], "sad": torch.randn(2, table.shape[1])}, template="a photo of a {} face"
+    )
+    texts = clip.text_embeddings(["a photo of a happy face", "a photo of a face"])
+    torch.testing.assert_close(word_embeddings(clip, words, ["happy"]), texts[:1], atol=1e-5, rtol=1e-4)
+    led = ClipGuide(clip, ["sad", "happy"], tokens=words)
+    torch.testing.assert_close(led.after[1], texts[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(led.before, texts[1:].expand(2, -1))
+    assert float((led.after[0] - led.after[1]).norm()) > 0.01
+    with pytest.raises(DataError, match="no word for angry; there are happy, sad"):
+        ClipGuide(clip, ["angry"], tokens=words)
     # transformers' own reading, and the text tower alone, give the same
     from transformers import CLIPModel
 

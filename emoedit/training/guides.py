@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emoedit.backbones.stable_diffusion_text import fill, token_ids, with_tokens
 from emoedit.emotions import get
 from emoedit.metrics.clip import Clip, directional_similarity
 from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.steering.tokens import EmotionTokens
+from emoedit.training.contrastive import text_tower
 from emoedit.types import DataError
 
 
@@ -75,19 +78,52 @@ class RecogniserGuide(Guide):
 
 class ClipGuide(Guide):
     """``emotion``: 1 - cosine of what changed in the picture and what changes in the text (Gal et al. 2022, arXiv
-    2108.00946, eq. 2), from "face" to the emotion's phrase ("smiling face"), as Asyrp is trained.
+    2108.00946, eq. 2), from "face" to the emotion's phrase ("smiling face"), as Asyrp is trained; or from the prompt
+    without to the prompt with its learned word.
 
     Args:
         clip: Asyrp uses ViT-B/16.
+        tokens: learned words, of the text encoder that is this CLIP's text tower; default: phrases are used.
     """
 
-    def __init__(self, clip: Clip, emotions: Sequence[str]) -> None:
+    def __init__(self, clip: Clip, emotions: Sequence[str], *, tokens: EmotionTokens | None = None) -> None:
         super().__init__()
         self.clip = clip
-        self.register_buffer("before", clip.text_embeddings(["face"] * len(emotions)), persistent=False)
-        phrases = [get(name).phrase for name in emotions]
-        self.register_buffer("after", clip.text_embeddings(phrases), persistent=False)
+        if tokens is None:
+            before, after = "face", clip.text_embeddings([get(name).phrase for name in emotions])
+        else:
+            before = " ".join(tokens.template.replace("{}", "").split())
+            after = word_embeddings(clip, tokens, emotions)
+        self.register_buffer("before", clip.text_embeddings([before] * len(emotions)), persistent=False)
+        self.register_buffer("after", after, persistent=False)
 
     def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
         first, second = (self.clip.image_embeddings(x.clamp(-1, 1)) for x in (plain, edited))
         return {"emotion": 1 - directional_similarity(first, second, self.before[rows], self.after[rows]).mean()}
+
+
+@torch.no_grad()
+def word_embeddings(clip: Clip, tokens: EmotionTokens, emotions: Sequence[str]) -> Tensor:
+    """Prompts with learned words in CLIP's space of pictures and texts: ``[E, D]`` unit vectors.
+
+    Args:
+        clip: its text tower is the text encoder that the words were learned in, whose table they stand beside.
+
+    Raises:
+        DataError: an emotion without a word.
+        CheckpointError: words of another width, or that the tokenizer knows already.
+        EditError: a prompt that is too long.
+    """
+    if lacking := [name for name in emotions if name not in tokens.emotions]:
+        raise DataError(f"no word for {', '.join(lacking)}; there are {', '.join(tokens.emotions)}")
+    tower = text_tower(clip.model)
+    vectors = dict(zip(tokens.tokens, tokens.vectors, strict=True))
+    tokenizer, knowing = with_tokens(clip.tokenizer, tower, vectors)
+    for part in knowing.modules():
+        if hasattr(part, "eos_token_id"):  # OpenAI's configs have a wrong one, and the highest id is taken for the end
+            part.eos_token_id = tokenizer.eos_token_id
+    named = dict(zip(tokens.emotions, tokens.tokens, strict=True))
+    prompts = [fill(tokens.template, named[name], len(vectors[named[name]])) for name in emotions]
+    ids = token_ids(tokenizer, prompts, tower.config.max_position_embeddings)
+    read = knowing(ids.to(clip.mean.device)).pooler_output
+    return F.normalize(clip.model.text_projection(read), dim=1)
