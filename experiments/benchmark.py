@@ -156,13 +156,18 @@ def failures(sets: dict[str, Evaluation], editor: str, strength: float) -> str:
     return "\n".join(lines)
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="benchmark")
-def main(config: DictConfig) -> None:
-    root, work = Path(config.data.root), Path(config.work)
-    sets = {
+def held_out_people(config: DictConfig) -> dict[str, list[Case]]:
+    """By set, the first ``config.people`` of those that nothing was fitted on."""
+    root = Path(config.data.root)
+    return {
         "London": read_cases(root / config.data.sets.london.path, split="test")[: config.people.london],
         "wild": wild_cases((root / config.data.sets.wild.path).parent, config.people.wild),
     }
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="benchmark")
+def main(config: DictConfig) -> None:
+    work, sets = Path(config.work), held_out_people(config)
     editors = config.editors if isinstance(config.editors, str) else OmegaConf.to_container(config.editors)
     how = {
         "editors": editors,

@@ -15,10 +15,9 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
-from benchmark import control, main_table, paired_table, table, wild_cases
+from benchmark import control, held_out_people, main_table, paired_table, table
 from omegaconf import DictConfig, OmegaConf
 
-from emoedit.cases import read_cases
 from emoedit.comparison import NOTHING
 from emoedit.editors import Editor, load_editor
 from emoedit.evaluation import Evaluation, evaluate, in_words
@@ -130,11 +129,7 @@ def costs(editors: Mapping[str, Editor], emotion: str, base: str) -> str:
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="ti_asyrp_study")
 def main(config: DictConfig) -> None:
-    root, work = Path(config.data.root), Path(config.work)
-    sets = {
-        "London": read_cases(root / config.data.sets.london.path, split="test")[: config.people.london],
-        "wild": wild_cases((root / config.data.sets.wild.path).parent, config.people.wild),
-    }
+    work, sets = Path(config.work), held_out_people(config)
     model = load_editor(config.model, device="cpu")
     variants = OmegaConf.to_container(config.variants)
     editors = {name: variant(model, name, how or {}) for name, how in variants.items()}
