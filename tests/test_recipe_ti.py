@@ -79,7 +79,13 @@ def test_trainers_and_names_fit_the_code():
     assert config["clip"]["trainer"].keys() - known == drawn | {"augment"}
     assert config["autoencoder"].keys() - known == drawn | {"beta", "pull"}
     assert config["unet"].keys() - known == drawn | {"empty"}
-    assert config["tokens"]["trainer"].keys() <= known
+    words = config["tokens"]
+    assert words["trainer"].keys() <= known
+    assert set(words["data"].values()) | words["templates"].keys() <= set(config["data"]["sets"])
+    assert words["spans"].keys() | words["closed"].keys() | (words["data"].keys() - {"others"}) <= words["like"].keys()
+    (shipped,) = load_editor("ti").steerings
+    assert shipped.spans == {name: tuple(span) for name, span in words["spans"].items()}
+    torch.testing.assert_close(shipped.gain, torch.tensor([words["gain"][name] for name in shipped.emotions]))
     Augment(**config["clip"]["trainer"]["augment"])
     assert set(config["captions"]["kinds"]) == set(config["data"]["sets"])
     for how in (config["clip"]["trainer"], config["autoencoder"], config["unet"]):
@@ -162,7 +168,8 @@ def folder(tmp_path_factory, grey) -> Path:
         "+coach.config={heads: {emotion: 3, person: 4}, resolution: 16, widths: [4, 4, 4, 4],"
         " emotions: [neutral, happy, surprised]}",
         "~tokens",
-        "+tokens={data: faces, pictures: 4, like: {happy: happy, delighted: happy}, vectors: 1, batch_size: 3,"
+        "+tokens={data: {others: faces}, templates: {}, spans: {delighted: [0, 999]}, pictures: 4,"
+        " like: {happy: happy, delighted: happy}, vectors: 1, batch_size: 3,"
         " shown: {faces: 2}, closed: {happy: 9.0},"
         " gain: {happy: 1.0, delighted: 2.0}, trainer: {steps: 2, precision: 'no', save_every: 1, preview_every: 2}}",
     ]

@@ -111,6 +111,13 @@ def test_the_asyrp_config_fits_the_code():
     assert set(how["emotions"]) == set(how["start"]) <= set(config["coach"]["config"]["emotions"])
     assert set(how["trust"]) | set(how["sources"]) | set(how["shown"]) <= set(config["data"]["sets"])
     ShiftLoss(**how["loss"])
+    words = config["words"]
+    assert words.keys() - {"words"} <= how.keys() and words["trainer"].keys() <= known
+    assert (
+        set(words["emotions"])
+        <= set(load_editor(words["words"]).emotions) & words["start"].keys() & words["kept"].keys()
+    )
+    ShiftLoss(**words["loss"])
     assert how["alone"].keys() <= set(how["emotions"])
     for other in how["alone"].values():
         assert other.keys() <= how.keys() and other["trainer"].keys() <= known
