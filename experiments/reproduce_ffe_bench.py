@@ -13,18 +13,20 @@ judges and, at 300 times the size, another kind of model). Doing nothing has an 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from emoedit.comparison import NOTHING, PHOTOGRAPH
+from emoedit.cases import Case
+from emoedit.comparison import NOTHING, PHOTOGRAPH, Contestant
 from emoedit.editors import Editor, list_editors
 from emoedit.evaluation import Evaluation, evaluate, in_words, interval
 from emoedit.metrics.control import CONFUSABLE, binary_confusion_rate, confusion
 from emoedit.metrics.suite import Suite
+from emoedit.photo import PhotoEditor
 from emoedit.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, table
 from emoedit.types import DataError
 
@@ -108,6 +110,30 @@ def confused(found: Evaluation) -> str:
     return table(["editor", *(" and ".join(pair) for pair in CONFUSABLE)], lines)
 
 
+def evaluated(
+    cases: Sequence[Case], editors: Sequence[Editor], config: Mapping[str, Any], folder: Path, suite: Suite
+) -> Evaluation:
+    """Every editor with those of the emotions that it has, and the references with those of the first."""
+    groups: dict[tuple[str, ...], list[Editor]] = {tuple(config["emotions"]): []}
+    for editor in editors:
+        knows = Contestant(editor.name, PhotoEditor(editor)).knows
+        groups.setdefault(tuple(name for name in config["emotions"] if knows(name)), []).append(editor)
+    rows: list[dict[str, Any]] = []
+    for names, some in groups.items():
+        if names and some:
+            found = evaluate(
+                cases,
+                names,
+                editors=some,
+                strengths=config["strengths"],
+                references=not rows,
+                output=folder / "-".join(names),
+                suite=suite,
+            )
+            rows += found.rows
+    return Evaluation(rows, tuple(config["emotions"]))
+
+
 def section(config: Mapping[str, Any]) -> str:
     """The section's Markdown."""
     drawing = open_editor("asyrp").backbone if "asyrp" in list_editors() else None
@@ -125,14 +151,8 @@ def section(config: Mapping[str, Any]) -> str:
     )
     if not editors:
         return intro + "No editor is here."
-    found = evaluate(
-        cases,
-        config["emotions"],
-        editors=editors,
-        strengths=config["strengths"],
-        output=work / f"ffe-bench-{slug(name)}" / (str(len(cases)) if name == DRAWN else "all"),  # others are drawn
-        suite=suite,
-    )
+    folder = work / f"ffe-bench-{slug(name)}" / (str(len(cases)) if name == DRAWN else "all")  # others are drawn
+    found = evaluated(cases, editors, config, folder, suite)
     who = suite.who
     return "\n\n".join(
         [
