@@ -43,8 +43,8 @@ def read_betas(scheduler: Mapping[str, Any]) -> Tensor:
 
     try:
         betas = DDIMScheduler(**scheduler).betas
-    # The last is what diffusers raises at the name of a schedule that it does not know.
-    except (TypeError, ValueError, NotImplementedError) as error:
+    # The last is what diffusers raises at a schedule whose name it does not know.
+    except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"not a schedule of noise: {error}") from error
     if not bool(((betas > 0) & (betas < 1)).all()):
         raise CheckpointError(f"betas lie between 0 and 1; found {betas.min():.4g} to {betas.max():.4g}")
