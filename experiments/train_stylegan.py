@@ -85,12 +85,14 @@ def gan_stage(config: DictConfig) -> None:
         Weights(**how["weights"]),
         mixing=how["mixing"],
         encoder_rate=how["encoder_rate"],
+        mapping_rate=how["mapping_rate"],
     )
     critic = Critic(backbone.channels, how["critic_widths"])
     common = {"resolution": backbone.resolution, "split": TRAINED_ON, "balance": how["balance"]}
     batches = TwoMixtures(
         MixtureBatches(crops, how["real"], batch_size=how["batch_size"], seed=trainer.seed, **common),
         MixtureBatches(crops, how["rebuilt"], batch_size=how["shown"], seed=trainer.seed + 1, **common),
+        how["growing"],
     )
     x = shown_people(crops, config, 8)
 
@@ -104,7 +106,7 @@ def gan_stage(config: DictConfig) -> None:
 
     folder, against = Path(config.work) / "gan", AdversarialConfig(**how["adversarial"])
     averaged = train_adversarial(task, critic, batches, folder, trainer, against, preview=preview)
-    averaged.backbone.half().float().save_pretrained(Path(config.work) / "gan_backbone")
+    averaged.finished().half().float().save_pretrained(Path(config.work) / "gan_backbone")
 
 
 def encoder_stage(config: DictConfig) -> None:
@@ -182,7 +184,7 @@ def directions_stage(config: DictConfig) -> None:
     neutral = neutral_people(config, crops, backbone, TRAINED_ON)
     strengths = how["gains"]["strengths"]
     reached = wspace.reached(backbone, steering, neutral, scorer, names, strengths)
-    gains = wspace.chosen_gains(reached, strengths, how["gains"]["score"])
+    gains = wspace.chosen_gains(reached, strengths, how["gains"]["score"]) | how["gains"].get("by_eye", {})
     for name, gain in gains.items():
         print(name, [round(value, 2) for value in reached[name]], "gain", gain, flush=True)
     wspace.with_gains(steering, gains).save_pretrained(Path(config.work) / "steering_plain")
@@ -235,7 +237,7 @@ def finish_stage(config: DictConfig) -> None:
     trained = config.trainer, config.encoder
     report = {
         "generator": f"{trained[0].steps:,} steps of {trained[0].batch_size} pictures, {minutes(work / 'gan'):.0f} "
-        "minutes on two CPU cores beside other work",
+        "minutes on two CPU cores",
         "encoder alone": f"{trained[1].steps:,} steps of {trained[1].batch_size} crops and {trained[1].samples} "
         f"samples, {minutes(work / 'encoder'):.0f} minutes",
         "directions": "mean differences of " + ", ".join(config.steering.trust),

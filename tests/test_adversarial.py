@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from emoedit.backbones.stylegan2 import StyleGAN2Config
+from emoedit.backbones.stylegan2_network import upsample
 from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
 from emoedit.metrics.perceptual import PerceptualNetwork
 from emoedit.training.adversarial import AdversarialConfig, GeneratorTask, gradient_penalty, train_adversarial
@@ -18,7 +19,7 @@ from emoedit.training.augment_gan import LIMIT, CriticAugment, adapted, augment_
 from emoedit.training.critic import Critic
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.loop import DivergedError, TrainerConfig, train
-from emoedit.training.stylegan import EncoderTask, GANTask, TwoMixtures, Weights
+from emoedit.training.stylegan import EncoderTask, GANTask, TwoMixtures, Weights, energy_distance
 from emoedit.types import DataError
 
 SIDE = 16
@@ -174,7 +175,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, batches):
     start = task().state_dict()
     moved = [name for name in whole if not torch.equal(whole[name], start[name])]
     assert not any("noise" in name for name in moved)
-    assert {name.split(".")[1] for name in moved} == {"mapping", "synthesis", "encoder", "weight", "bias"}
+    assert {name.removeprefix("backbone.").split(".")[0] for name in moved} == {
+        *("mapping", "synthesis", "encoder", "posterior", "recent")
+    }
     state = torch.load(tmp_path / "parts" / "state.pt", weights_only=True)
     assert state["step"] == 6 and state["probability"] > 0 and state["seconds"] > 0
     assert not list((tmp_path / "parts").glob("*.part"))
@@ -262,13 +265,13 @@ def test_drawn_pictures_are_samples_and_then_what_was_shown(batches):
     assert drawn.shape == (8, 1, SIDE, SIDE)
     assert seen == [4, 2]  # the crops, then samples to be found again
     (w_plus,) = drawn_from
-    who = model.backbone.mapping(torch.arange(8.0)[None])[0].detach()
+    who = torch.arange(8.0)
     torch.testing.assert_close(w_plus[4:], who.expand(4, 6, 8), atol=1e-4, rtol=1e-4)
     assert (w_plus[:4] - who).abs().amax((1, 2)).min() > 0.05
     kl = 0.5 * (torch.arange(8.0).square() + np.exp(-30) - 1 + 30).sum()
     torch.testing.assert_close(found["kl"], kl)
     weights = model.weights
-    total = sum(getattr(weights, name) * found[name] for name in ("rebuild", "perceptual", "latent", "kl"))
+    total = sum(getattr(weights, name) * found[name] for name in ("rebuild", "perceptual", "latent", "kl", "prior"))
     torch.testing.assert_close(found["loss"].detach(), total.detach())
     assert not torch.equal(model.backbone.mapping.w_avg, torch.zeros(8))
     assert not any("perceptual" in name for name in model.state_dict())
@@ -279,14 +282,66 @@ def test_alone_real_crops_are_rebuilt_in_the_place_of_samples(batches):
     seen, kinds = [], []
     model.backbone.encoder.layers.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     losses = model.rebuilding.losses
-    model.rebuilding.losses = lambda *a, half: kinds.append((len(a[0]), half)) or losses(*a, half=half)
-    drawn, found = model(batch, alone=True)
+    model.rebuilding.losses = lambda *a, half, **how: kinds.append((len(a[0]), half)) or losses(*a, half=half, **how)
+    drawn, alone = model(batch, alone=True)
     assert seen == [8] and kinds == [(8, False)] and drawn.shape == (8, 1, SIDE, SIDE)
-    model(batch)
+    _, found = model(batch)
     assert kinds[1] == (4, True)
-    assert {"rebuild", "perceptual", "kl", "latent", "loss"} == found.keys()
+    assert {"rebuild", "kl", "prior", "latent", "loss"} == alone.keys() == found.keys() - {"perceptual"}
     found["loss"].backward()
     assert all(value.grad is not None for value in model.posterior.parameters())
+
+
+def test_pictures_grow(batches):
+    batches.growing = {8: 3, 4: 1}
+    assert [int(batches(step)["side"]) for step in range(5)] == [4, 8, 8, SIDE, SIDE]
+    model = task()
+    small, found = model(batches(1), alone=True)
+    assert small.shape == (8, 1, 8, 8)
+    found["loss"].backward()
+    last = model.backbone.synthesis.convs[-1]
+    assert last.weight.grad is None and model.backbone.synthesis.convs[1].weight.grad is not None
+    # A larger picture begins as the smaller one, enlarged.
+    w_plus = torch.randn(2, *model.backbone.latent_shape)
+    with torch.no_grad():
+        small, large = (model.backbone.synthesis(w_plus, side=side) for side in (8, None))
+    torch.testing.assert_close(large, upsample(small))
+
+
+def test_mapping_learns_where_pictures_lie(tmp_path, batches):
+    trained = train_adversarial(task(), critic(), batches, tmp_path, replace(TRAINER, steps=2), AdversarialConfig())
+    assert (trained.recent[:8] != task().recent[:8]).all()
+    model, where = task(mapping_rate=1.0), torch.randn(256, 8) * 0.5 + 3.0
+    optimizer = torch.optim.Adam(model.backbone.mapping.parameters(), lr=0.05)
+    far = []
+    for _ in range(60):
+        loss = energy_distance(model.backbone.mapping(torch.randn(256, 8)), where)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        far.append(float(loss.detach()))
+    assert far[-1] < 0.1 * far[0]
+
+
+def test_energy_distance_is_that_of_its_definition():
+    x, y = torch.randn(5, 3), torch.randn(7, 3) + 1
+    between = np.mean([float((a - b).norm()) for a in x for b in y])
+    within = [np.mean([float((a - b).norm()) for i, a in enumerate(z) for b in z[:i]]) for z in (x, y)]
+    assert float(energy_distance(x, y)) == pytest.approx((2 * between - sum(within)) / 3**0.5, rel=1e-5)
+
+
+def test_the_task_is_calm_beside_a_critic(tmp_path, batches):
+    how = {"adversarial": AdversarialConfig(start=1, calm=0.0), "quick": AdversarialConfig(start=1)}
+    config = replace(TRAINER, steps=2, ema=0.0)
+    weights = {
+        name: train_adversarial(task(), critic(), batches, tmp_path / name, config, value).state_dict()
+        for name, value in how.items()
+    }
+    one = replace(config, steps=1, decay=0.0)
+    alone = train_adversarial(task(), critic(), batches, tmp_path / "one", one, AdversarialConfig(start=1))
+    name = "backbone.synthesis.const"
+    assert torch.equal(weights["adversarial"][name], alone.state_dict()[name])
+    assert not torch.equal(weights["quick"][name], alone.state_dict()[name])
 
 
 def test_some_samples_have_the_styles_of_two(batches):

@@ -241,6 +241,27 @@ def test_a_redrawn_face_is_the_drawing_with_the_photos_own_detail(astronaut):
     assert np.abs(result[y0:y1, x0:x1].astype(int) - astronaut[y0:y1, x0:x1]).mean() < 1.5
 
 
+def test_only_mouths_are_drawn_where_the_photo_keeps_its_detail_elsewhere():
+    """A dark patch that comes, once over an eye and once over the mouth, on fine noise: noise under a drawn patch goes."""
+    rng = np.random.default_rng(0)
+    photo = np.repeat(rng.normal(150, 12, (300, 300, 1)), 3, 2).clip(0, 255).astype(np.uint8)
+    alignment, where = align(face_points(150, 0, 150, 140), SPEC), regions(SPEC)
+    before = np.full((96, 96), 150, np.float32)
+    kept = {}
+    for place, mask in (("mouth", where.mouth), ("eye", where.moving * (1 - where.mouth))):
+        y, x = np.unravel_index(np.argmax(cv2.GaussianBlur(mask * where.face, (0, 0), 4)), mask.shape)
+        after = before.copy()
+        after[y - 3 : y + 4, x - 5 : x + 6] = 40
+        (px, py) = alignment.to_photo(np.array([[x, y]], float))[0].round().astype(int)
+        for mode in ("redraw", "mouth"):
+            result = paste(photo, alignment, [before, after], where, mode=mode)
+            patch = [p[py - 4 : py + 5, px - 4 : px + 5, 0].astype(np.float32) for p in (result, photo)]
+            fine, noise = (cv2.Laplacian(p, cv2.CV_32F) for p in patch)
+            kept[place, mode] = float((fine * noise).sum() / (noise * noise).sum())
+    assert kept["mouth", "mouth"] == pytest.approx(kept["mouth", "redraw"], rel=0.05) and kept["mouth", "mouth"] < 0.5
+    assert kept["eye", "redraw"] < 0.5 and kept["eye", "mouth"] > 0.8
+
+
 def test_a_redrawn_smile_is_closed_where_its_teeth_go_and_not_where_the_mouth_opens(astronaut):
     alignment, where = align(FaceDetector()(astronaut)[0].landmarks, SPEC), regions(SPEC)
     before = alignment.crop(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)).astype(np.float32)

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from emoedit.backbones.stylegan2 import StyleGAN2Backbone, StyleGAN2Config
-from emoedit.backbones.stylegan2_network import layer_count
+from emoedit.backbones.stylegan2_network import layer_count, sides
 from emoedit.editors import load_editor
 from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
 from emoedit.metrics.perceptual import PerceptualNetwork
@@ -71,8 +71,10 @@ def test_the_config_fits_the_code():
     known = {field.name for field in fields(TrainerConfig)}
     assert trainer.keys() - known == {
         *("batch_size", "shown", "real", "rebuilt", "balance", "critic_widths"),
-        *("adversarial", "weights", "mixing", "encoder_rate"),
+        *("adversarial", "weights", "mixing", "encoder_rate", "mapping_rate", "growing"),
     }
+    assert set(trainer["growing"]) < set(sides(backbone.resolution))
+    assert max(trainer["growing"].values()) <= trainer["adversarial"]["start"] < trainer["steps"]
     assert encoder.keys() - known == {"batch_size", "samples", "shares", "balance", "weights"}
     assert how["lead"]["trainer"].keys() <= known
     # The critic sees groups of four: of samples, of rebuilt crops, and of real ones.
@@ -215,7 +217,8 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         " encoder_neck: 4, crop_style: stable, std: 0.45}",
         "~trainer",
         "+trainer={steps: 3, batch_size: 8, shown: 4, real: {faces: 1.0}, rebuilt: {faces: 1.0}, balance: 0.5,"
-        " critic_widths: [8, 8], adversarial: {gamma: 0.1}, weights: {}, mixing: 0.5, encoder_rate: 1.0e-3,"
+        " critic_widths: [8, 8], adversarial: {gamma: 0.1, start: 1}, weights: {}, mixing: 0.5, encoder_rate: 1.0e-3,"
+        " mapping_rate: 1.0e-3, growing: {8: 1},"
         " betas: [0.0, 0.99], precision: 'no', save_every: 2, preview_every: 3}",
         "~encoder",
         "+encoder={steps: 3, batch_size: 4, samples: 4, shares: {faces: 1.0}, balance: 0.5, weights: {identity: 0.5},"
@@ -230,6 +233,7 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         " guide: {jitter: 0.0, noise: 0.0}, loss: {guide: {emotion: 1.0, person: 1.0}},"
         " trainer: {steps: 2, precision: 'no', preview_every: 2}}}",
         "finish.optimise_steps=0",
+        "finish.steering=led",
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)

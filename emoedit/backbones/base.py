@@ -32,7 +32,7 @@ class Backbone(nn.Module, ABC):
     crop: CropSpec
     channels: int
     path_steps: int = 1
-    paste_mode: Literal["warp", "redraw", "residual", "replace"] = "warp"
+    paste_mode: Literal["warp", "redraw", "mouth", "residual", "replace"] = "warp"
 
     @abstractmethod
     def invert(

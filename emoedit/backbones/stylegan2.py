@@ -84,12 +84,15 @@ class StyleGAN2Backbone(Backbone):
         config: see :class:`StyleGAN2Config`.
 
     Attributes:
+        paste_mode: mouths are drawn, eyes keep the photograph's lashes.
         losses: what optimisation minimises; the squared difference alone unless :meth:`inverting` sets more.
 
     Raises:
         CheckpointError: a configuration that makes no network.
         EditError: settings that make no sense.
     """
+
+    paste_mode = "mouth"
 
     def __init__(self, config: StyleGAN2Config = StyleGAN2Config()) -> None:  # noqa: B008 - frozen
         super().__init__()

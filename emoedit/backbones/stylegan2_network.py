@@ -218,22 +218,31 @@ class Synthesis(nn.Module):
         self.sizes = [side**2 for side in noise_sides(resolution)]
         self.register_buffer("noise", torch.randn(1, sum(self.sizes), generator=torch.Generator().manual_seed(0)))
 
-    def forward(self, w_plus: Tensor, noise: Tensor | None = None, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    def forward(
+        self,
+        w_plus: Tensor,
+        noise: Tensor | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        side: int | None = None,
+    ) -> Tensor:
         """``[N, L, w_dim]`` -> ``[N, C, R, R]`` in about [-1, 1], float32.
 
         Args:
             noise: ``[N or 1, P]``, all maps of :func:`noise_sides` behind each other; default: those that were saved.
             dtype: of maps and convolutions; styles, demodulation and the picture are float32.
+            side: draw no further than to this resolution, for training that begins with small pictures.
         """
         maps = (self.noise if noise is None else noise).split(self.sizes, 1)
         x = self.const.to(dtype).repeat(len(w_plus), 1, 1, 1).contiguous(memory_format=torch.channels_last)
         image = None
         for k, (conv, flat) in enumerate(zip(self.convs, maps, strict=True)):
-            side = math.isqrt(flat.shape[1])
-            x = conv(x, w_plus[:, k], flat.view(-1, 1, side, side))
+            x = conv(x, w_plus[:, k], flat.view(-1, 1, *[math.isqrt(flat.shape[1])] * 2))
             if k % 2 == 0:  # the last convolution of its resolution
                 shown = self.to_images[k // 2](x, w_plus[:, k + 1])
                 image = shown if image is None else upsample(image) + shown
+                if image.shape[-1] == side:
+                    break
         return image
 
 

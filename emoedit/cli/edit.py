@@ -89,7 +89,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     parser.add_argument(
         "--mode",
         # emoedit.faces.paste.MODES, whose import takes OpenCV with it
-        choices=("warp", "redraw", "residual", "replace"),
+        choices=("warp", "redraw", "mouth", "residual", "replace"),
         help="put the change back by moving the photo's own pixels (warp), as the model's picture with the photo's "
         "fine detail on it (redraw), as light added to the photo (residual), or as the model's picture in its place "
         "(replace); default: what suits the editor",

@@ -8,6 +8,8 @@ What is pasted is not the model's picture but the *change* it made between its o
 - ``redraw``: for models whose drawings are as sharp as the crops they were given: the edit is drawn as it is, and only
   the detail that crops are too small for comes from the photograph, moved by the flow and left out where the edit
   shows something else than what was there.
+- ``mouth``: as ``redraw``, but only mouths are drawn; elsewhere the photograph keeps all of its detail. For models that
+  draw mouths well and lose lashes and skin.
 - ``residual``: the difference, enlarged and added to luminance. Cheaper; ghosts where edges move.
 - ``replace``: the edited crop itself, for models that see everything (full-size, colour).
 
@@ -29,8 +31,8 @@ from emoedit.faces.flow import Change, estimate_change, estimate_flow, ramp
 from emoedit.faces.mouth import LARGER, draw_mouth, steepen, teeth_level
 from emoedit.faces.regions import LUMA, Regions
 
-Mode = Literal["warp", "redraw", "residual", "replace"]
-MODES: tuple[Mode, ...] = ("warp", "redraw", "residual", "replace")
+Mode = Literal["warp", "redraw", "mouth", "residual", "replace"]
+MODES: tuple[Mode, ...] = ("warp", "redraw", "mouth", "residual", "replace")
 
 MOUTH_SPREAD = 0.05  # of the crop's side: about the height of a lip
 GONE, GONE_MOUTH = (0.08, 0.2), (0.04, 0.11)  # edges without a counterpart, in skin levels, with which detail goes
@@ -161,7 +163,7 @@ def paste(
                 np.clip(_enlarge(m, alignment, window, cv2.INTER_LINEAR, factor=LARGER), 0, 1) for m in (new, pale)
             )
             light += new * (_enlarge(drawn, alignment, window, factor=LARGER) - (warped @ LUMA + light))
-        elif mode == "redraw":
+        elif mode in ("redraw", "mouth"):
             before, after = grey[0], grey[-1]
             flow = estimate_flow([before, after], where.moving)
             opening = find_opening(photo, alignment, where)
@@ -169,7 +171,9 @@ def paste(
                 photo = _close_mouth(photo, alignment, window, opening)
                 after = after + (before - after) * where.mouth  # closed lips are right as they are
                 flow = flow * (1 - where.mouth)[..., None]
-            warped, light, new, pale = _redraw(photo, alignment, window, before, after, flow, where)
+            warped, light, new, pale = _redraw(
+                *(photo, alignment, window, before, after, flow, where), mouth_only=mode == "mouth"
+            )
         else:
             warped, light = part, _enlarge((grey[-1] - grey[0]) * where.moving, alignment, window)
             new = pale = np.zeros_like(light)
@@ -188,12 +192,15 @@ def _redraw(
     after: np.ndarray,
     flow: np.ndarray,
     where: Regions,
+    *,
+    mouth_only: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The moved photograph float32 ``[H, W, 3]``, the light that makes the drawing of it, where things are new, and
     where these are pale: ``[H, W]`` each.
 
     Args:
         before, after: float32 ``[R, R]``, 0 to 255.  flow: between them, ``[R, R, 2]``.
+        mouth_only: the photograph's detail goes nowhere else.
     """
     side = len(before)
     moved = cv2.remap(before, *_grid(flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
@@ -204,10 +211,9 @@ def _redraw(
     edges = cv2.GaussianBlur(edges, (0, 0), 0.012 * side)
     skin = float(np.median(after[where.face > 0.5]))
     # A mouth is new as soon as it opens; eyes and brows are the person, and hold on to their detail for longer.
-    gone = sum(
-        share * ramp(edges, low * skin, high * skin)
-        for share, (low, high) in ((where.mouth, GONE_MOUTH), (1 - where.mouth, GONE))
-    )
+    gone = where.mouth * ramp(edges, *(level * skin for level in GONE_MOUTH))
+    if not mouth_only:
+        gone = gone + (1 - where.mouth) * ramp(edges, *(level * skin for level in GONE))
     teeth = teeth_level(skin)
     bright = np.clip((after - moved) / np.maximum(teeth - moved, 45), 0, 1)
     pale = gone * where.mouth * ramp(bright, 0.3, 0.8)

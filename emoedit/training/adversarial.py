@@ -38,6 +38,8 @@ class AdversarialConfig:
         learning_rate: of its Adam, at its highest.
         start: step at which the critic begins to learn and to be heard; the task is alone before.
         ramp: steps from there until it is heard in full.
+        calm: the task's learning rates are multiplied by this from ``start`` on: what is quick alone is wild with a
+            critic.
         gamma: weight of R1; about ``0.0002 R^2 / N`` for N pictures of side R (Karras et al. 2020, arXiv 2006.06676).
         lazy: steps between two of its evaluations.
         target: how sure the critic may be of real pictures before they are changed more often (-1 to 1; 0.6 in that
@@ -49,6 +51,7 @@ class AdversarialConfig:
     learning_rate: float = 2.5e-3
     start: int = 0
     ramp: int = 1
+    calm: float = 1.0
     gamma: float = 0.3
     lazy: int = 16
     target: float = 0.6
@@ -203,7 +206,9 @@ def train_adversarial(
             improved = torch.autograd.grad(total, drawn_by, allow_unused=True)
             if not alone:
                 norms["critic_gradient"] = _step(players[1], judged_by, learned, factor, config.clip)
-            norms["gradient"] = _step(players[0], drawn_by, improved, factor, config.clip)
+            norms["gradient"] = _step(
+                players[0], drawn_by, improved, factor * (1.0 if alone else how.calm), config.clip
+            )
             values = {name: float(value.detach()) for name, value in losses.items()} | norms
             if broken := [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]:
                 raise DivergedError(

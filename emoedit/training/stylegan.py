@@ -1,10 +1,11 @@
 """What the embedded StyleGAN2 and its encoder are trained for.
 
-The generator learns from a critic and, in a share of each batch, from drawing real crops that were taken apart into a
-posterior of z (a variational autoencoder whose pictures a critic sees too: Larsen et al. 2016, arXiv 1512.09300).
-Structure comes in a fraction of the time that a critic alone takes, random people lie where real ones do, and pictures
-can be inverted as soon as they can be drawn. Then the encoder into w+ goes on alone (Tov et al. 2021, arXiv
-2102.02766).
+First the generator draws real crops again that were taken apart into a posterior of w, small ones at first and larger
+ones later (progressive growing: Karras et al. 2018, arXiv 1710.10196), then a critic sees what it draws too (a
+variational autoencoder with a critic: Larsen et al. 2016, arXiv 1512.09300). Structure comes in a fraction of the time
+that a critic alone takes, and pictures can be inverted as soon as they can be drawn. The posterior is over w and not
+over z, since a mapping network of random weights lets little of z through; mapping learns beside it where w lies, so
+random people lie where real ones do. Then the encoder into w+ goes on alone (Tov et al. 2021, arXiv 2102.02766).
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Weights:
         rebuild: :func:`emoedit.training.vae.pyramid_loss` of real crops that were taken apart and drawn again.
         perceptual: distance of the embedded perceptual network, of the same.
         identity: 1 - cosine of a network's embeddings of people, of the same.
-        kl: a nat of Kullback-Leibler divergence between a picture's posterior of z and the prior.
+        kl: a nat of Kullback-Leibler divergence between a picture's posterior of w and a standard normal distribution.
+        prior: :func:`energy_distance` of what mapping makes of random z and of recent pictures' w.
         latent: squared difference of the w+ that was drawn and the w+ that the encoder finds.
         spread: variance of what the encoder finds over the layers: near W, edits keep what they do to samples.
     """
@@ -45,21 +47,37 @@ class Weights:
     rebuild: float = 3.0
     perceptual: float = 2.0
     identity: float = 0.0
-    kl: float = 2e-4
+    kl: float = 1e-4
+    prior: float = 1.0
     latent: float = 0.5
     spread: float = 0.1
 
 
+RECENT = 2048  # pictures' w that mapping learns from
+FEW = 256  # of them a step
+
+
 class TwoMixtures:
     """``real`` pictures for the critic, and ``shown`` ones to be taken apart and drawn again: the second may be softer
-    than what the critic is to take for real."""
+    than what the critic is to take for real.
 
-    def __init__(self, real: MixtureBatches, shown: MixtureBatches) -> None:
-        self.real, self.shown = real, shown
+    Args:
+        growing: side at which pictures are drawn -> step until which they are; at full size from the last of these on.
+    """
+
+    def __init__(self, real: MixtureBatches, shown: MixtureBatches, growing: Mapping[int, int] | None = None) -> None:
+        self.real, self.shown, self.growing = real, shown, dict(growing or {})
 
     def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
-        """Both, ``[N, 1, R, R]`` and ``[M, 1, R, R]`` in [-1, 1]."""
-        return {"real": self.real(step, process), "shown": self.shown(step, process)}
+        """Both, ``[N, 1, R, R]`` and ``[M, 1, R, R]`` in [-1, 1], and ``side``, a whole number."""
+        side = next((side for side, until in sorted(self.growing.items()) if step < until), self.real.resolution)
+        return {"real": self.real(step, process), "shown": self.shown(step, process), "side": torch.tensor(side)}
+
+
+def energy_distance(x: Tensor, y: Tensor) -> Tensor:
+    """How far two sets of points are from one distribution, ``[N, D]`` and ``[M, D]`` -> scalar, in deviations:
+    ``(2 E|x - y| - E|x - x'| - E|y - y'|) / sqrt(D)`` (Szekely & Rizzo 2013, equation 2.5)."""
+    return (2 * torch.cdist(x, y).mean() - torch.pdist(x).mean() - torch.pdist(y).mean()) / x.shape[1] ** 0.5
 
 
 class _Rebuilding:
@@ -71,16 +89,17 @@ class _Rebuilding:
         self.weights, self.perceptual = weights, perceptual.requires_grad_(False)
         self.identity = identity if weights.identity else None
 
-    def __call__(self, drawn: Tensor, original: Tensor, *, half: bool) -> dict[str, Tensor]:
+    def __call__(self, drawn: Tensor, original: Tensor, *, half: bool, perceptual: bool = True) -> dict[str, Tensor]:
         """``half``: they are compared at half the resolution, so that soft originals teach no softness: detail is the
-        critic's then."""
+        critic's then. ``perceptual``: by what a network sees too."""
         if half:
             drawn, original = (F.avg_pool2d(x, 2) for x in (drawn, original))
         found = {"rebuild": pyramid_loss(original, drawn, region_weights(drawn.shape[-1]).to(drawn))}
-        network = self.perceptual.to(drawn.device)
-        seen = [_resized(x, network) for x in (drawn, original)]
-        with torch.autocast(drawn.device.type, torch.bfloat16):
-            found["perceptual"] = (layer_distances(network, *seen) @ network.layer_weights).mean()
+        if perceptual:
+            network = self.perceptual.to(drawn.device)
+            seen = [_resized(x, network) for x in (drawn, original)]
+            with torch.autocast(drawn.device.type, torch.bfloat16):
+                found["perceptual"] = (layer_distances(network, *seen) @ network.layer_weights).mean()
         if self.identity is not None:
             network = self.identity.to(drawn.device)
             with torch.autocast(drawn.device.type, torch.bfloat16):
@@ -106,7 +125,8 @@ class GANTask(GeneratorTask):
         config: the architecture, with an encoder.  perceptual: frozen.
         weights: ``identity`` and ``spread`` are left to the encoder's own stage.
         mixing: share of the samples that have the styles of two (style mixing; Karras et al. 2019, arXiv 1812.04948).
-        encoder_rate: the encoder's learning rate; it is an ordinary network with Adam's usual averages.
+        encoder_rate, mapping_rate: learning rates of the encoder and of mapping, ordinary networks with Adam's usual
+            averages.
     """
 
     def __init__(
@@ -117,6 +137,7 @@ class GANTask(GeneratorTask):
         *,
         mixing: float = 0.5,
         encoder_rate: float = 1e-3,
+        mapping_rate: float = 1e-3,
     ) -> None:
         super().__init__()
         if config.encoder_widths is None:
@@ -125,8 +146,14 @@ class GANTask(GeneratorTask):
         # No noise: in as few steps as there are here it only hides the face, and an inversion would have to find it.
         for layer in self.backbone.synthesis.convs:
             layer.noise_strength.requires_grad_(False)
-        self.posterior = nn.Linear(self.backbone.encoder.shared.in_features, 2 * config.z_dim)
-        self.weights, self.mixing, self.encoder_rate = weights, mixing, encoder_rate
+        # A larger picture begins as the smaller one, enlarged.
+        for layer in self.backbone.synthesis.to_images[1:]:
+            nn.init.zeros_(layer.weight)
+        self.posterior = nn.Linear(self.backbone.encoder.shared.in_features, 2 * config.w_dim)
+        nn.init.constant_(self.posterior.bias[config.w_dim :], -4.0)  # sure at first: noise comes when it is priced
+        self.register_buffer("recent", torch.randn(RECENT, config.w_dim))
+        self.weights, self.mixing = weights, mixing
+        self.encoder_rate, self.mapping_rate = encoder_rate, mapping_rate
         self.rebuilding = Shared(losses=_Rebuilding(weights, perceptual, None))
 
     def compile(self) -> None:
@@ -134,21 +161,33 @@ class GANTask(GeneratorTask):
         self.backbone.synthesis.compile()
 
     def groups(self, config: TrainerConfig) -> list[dict[str, Any]]:
-        drawing = [*self.backbone.mapping.parameters(), *self.backbone.synthesis.parameters()]
-        drawing = [parameter for parameter in drawing if parameter.requires_grad]
+        drawing = [parameter for parameter in self.backbone.synthesis.parameters() if parameter.requires_grad]
         reading = [*self.backbone.encoder.parameters(), *self.posterior.parameters()]
+        mapping, usual = [*self.backbone.mapping.parameters()], {"betas": (0.9, 0.99)}
         return [
             {"params": drawing, "lr": config.learning_rate},
-            {"params": reading, "lr": self.encoder_rate, "betas": (0.9, 0.99)},
+            {"params": reading, "lr": self.encoder_rate, **usual},
+            {"params": mapping, "lr": self.mapping_rate, **usual},
         ]
+
+    @torch.no_grad()
+    def finished(self) -> StyleGAN2Backbone:
+        """The backbone, whose encoder now finds the middle of the posterior: where crops were drawn from, while what it
+        had learned of samples too lies nearer to the mean of w and is softer."""
+        encoder, size = self.backbone.encoder, self.backbone.config.w_dim
+        encoder.shared.weight.copy_(self.posterior.weight[:size])
+        encoder.shared.bias.copy_(self.posterior.bias[:size] - self.backbone.mapping.w_avg)
+        encoder.own.weight.zero_()
+        encoder.own.bias.zero_()
+        return self.backbone
 
     def real(self, batch: Batch) -> Tensor:
         return self.backbone.normalise(batch["real"])[0].clamp(-LIMIT, LIMIT)
 
     def forward(self, batch: Batch, *, alone: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """As many pictures as are ``real``: of random people, then of those that are ``shown``. Alone, as long as there
-        is no critic, real crops are rebuilt in the place of random people."""
-        backbone, dtype = self.backbone, self.backbone.dtype
+        is no critic, real crops are rebuilt in the place of random people, at ``side``."""
+        backbone, dtype, side = self.backbone, self.backbone.dtype, int(batch["side"])
         shown = torch.cat([batch["shown"], batch["real"][len(batch["shown"]) :]]) if alone else batch["shown"]
         original = backbone.normalise(shown)[0].clamp(-LIMIT, LIMIT)
         count, layers = len(batch["real"]) - len(original), backbone.latent_shape[0]
@@ -156,22 +195,25 @@ class GANTask(GeneratorTask):
         with torch.autocast(**half):
             seen = backbone.encoder.trunk(original)
             mean, log_var = self.posterior(seen).float().chunk(2, 1)
-        z = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
-        random = torch.randn(2 * len(batch["real"]), backbone.config.z_dim, device=original.device)
-        w, taken = backbone.mapping(torch.cat([random, z])).split([len(random), len(original)])
-        backbone.mapping.track(w)
-        w, other = w[:count], w[count : 2 * count]
+        taken = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
+        backbone.mapping.track(taken)
+        self.recent.copy_(torch.cat([taken.detach(), self.recent])[: len(self.recent)])
+        among = torch.randperm(len(self.recent), device=original.device)[:FEW]
+        random = torch.randn(max(FEW, 2 * count), backbone.config.z_dim, device=original.device)
+        possible = backbone.mapping(random)
+        w, other = possible[:count], possible[count : 2 * count]
         cut = torch.randint(1, layers, (count, 1), device=w.device)
         cut = torch.where(torch.rand(count, 1, device=w.device) < self.mixing, cut, layers)
         fine = torch.arange(layers, device=w.device) >= cut  # [count, L]
         sampled = torch.where(fine[..., None], other[:, None], w[:, None])
-        drawn = backbone.synthesis(torch.cat([sampled, taken[:, None].expand(-1, layers, -1)]), dtype=dtype)
-        found = self.rebuilding.losses(drawn[count:], original, half=not alone)
+        drawn = backbone.synthesis(torch.cat([sampled, taken[:, None].expand(-1, layers, -1)]), dtype=dtype, side=side)
+        target = original if side == original.shape[-1] else F.avg_pool2d(original, original.shape[-1] // side)
+        found = self.rebuilding.losses(drawn[count:], target, half=not alone, perceptual=not alone)
         found["kl"] = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1).mean()
+        found["prior"] = energy_distance(possible, self.recent[among])
         # What the encoder into w+ has to find: samples, and the middle of what the posterior says of crops.
         some = -(-count // 2)
-        with torch.no_grad():
-            truth = torch.cat([sampled[:some], backbone.mapping(mean)[:, None].expand(-1, layers, -1)])
+        truth = torch.cat([sampled[:some], mean[:, None].expand(-1, layers, -1)]).detach()
         with torch.autocast(**half):
             if some:
                 again = backbone.encoder.trunk(drawn[:some].detach().clamp(-LIMIT, LIMIT))
