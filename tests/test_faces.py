@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emoedit.faces.align import FFHQ_POINTS, Alignment, CropSpec, align
-from emoedit.faces.closing import find_opening, gone, opens
+from emoedit.faces.closing import find_opening, gone
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.flow import estimate_change, jacobian, unfold
 from emoedit.faces.mouth import draw_mouth, steepen
@@ -242,7 +242,7 @@ def test_a_redrawn_face_is_the_drawing_with_the_photos_own_detail(astronaut):
 
 
 def test_only_mouths_are_drawn_where_the_photo_keeps_its_detail_elsewhere():
-    """A dark patch that comes, once over an eye and once over the mouth, on fine noise: noise under a drawn patch goes."""
+    """A dark patch that comes, once over an eye and once over the mouth, on fine noise: what is drawn hides noise."""
     rng = np.random.default_rng(0)
     photo = np.repeat(rng.normal(150, 12, (300, 300, 1)), 3, 2).clip(0, 255).astype(np.uint8)
     alignment, where = align(face_points(150, 0, 150, 140), SPEC), regions(SPEC)
@@ -262,17 +262,14 @@ def test_only_mouths_are_drawn_where_the_photo_keeps_its_detail_elsewhere():
     assert kept["eye", "redraw"] < 0.5 and kept["eye", "mouth"] > 0.8
 
 
-def test_a_redrawn_smile_is_closed_where_its_teeth_go_and_not_where_the_mouth_opens(astronaut):
+def test_a_redrawn_smile_is_closed_where_its_teeth_go(astronaut):
     alignment, where = align(FaceDetector()(astronaut)[0].landmarks, SPEC), regions(SPEC)
     before = alignment.crop(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)).astype(np.float32)
     closed = before.copy()
     closed[60:80, 30:66] = np.minimum(closed[60:80, 30:66], 110)
-    opening = find_opening(astronaut, alignment, where)
     result = paste(astronaut, alignment, [before, closed], where, mode="redraw")
     assert find_opening(result, alignment, where) is None
-    still, down = np.zeros((96, 96, 2), np.float32), np.zeros((96, 96, 2), np.float32)
-    down[70:, :, 1] = -1.5
-    assert not opens(opening, still) and not opens(opening, -down) and opens(opening, down)
+    assert find_opening(paste(astronaut, alignment, [before, before + 1], where, mode="redraw"), alignment, where)
 
 
 def test_a_crease_that_goes_leaves_no_glow_and_a_shadow_is_warm():

@@ -18,8 +18,6 @@ from emoedit.faces.regions import LUMA, Regions
 SIDE = 192  # of the crop in which the opening is measured
 UPPER = 0.4  # of the way is the upper lip's; the lower one and the chin do the rest
 STRAIGHTEN = 0.7  # share of the rise of the corners over the middle of the mouth that goes with the smile
-CHIN = 0.17  # of the crop's side: how far below the opening, and how wide, its lower lip is looked at
-DOWN = 0.002  # of the side: lips that are brought together move this far down at most
 LEAST_GONE = 0.08  # share of the teeth that has to have gone from the blurred picture for the mouth to be closed
 
 
@@ -84,19 +82,6 @@ def gone(opening: Opening, before: np.ndarray, after: np.ndarray, where: Regions
     skin = float(np.median(before[where.face > 0.5]))
     lost = (before - after)[inside].mean() / max(float(before[inside].mean()) - 0.75 * skin, 20.0)
     return bool(lost > LEAST_GONE)
-
-
-def opens(opening: Opening, flow: np.ndarray) -> bool:
-    """Whether the mouth opens further where its teeth go: the lip below it moves down.
-
-    Args:
-        flow: float32 ``[R, R, 2]`` crop pixels, from where each pixel of the new picture comes.
-    """
-    side = len(flow)
-    middle, lowest = opening.x.mean() * side, opening.bottom.max() * side
-    columns = slice(round(middle - CHIN * side / 2), round(middle + CHIN * side / 2))
-    below = flow[round(lowest) + 1 : round(lowest + CHIN * side), columns, 1]
-    return bool(below.mean() < -DOWN * side)
 
 
 def close(picture: np.ndarray, u: np.ndarray, v: np.ndarray, opening: Opening, to_picture: np.ndarray) -> np.ndarray:
