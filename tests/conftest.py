@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each worker, and what it starts, has one thread: two programs of two threads on two cores wait for each other.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 
 def pytest_collection_finish(session):
     """The embedded models are small: more than a few threads only wait for each other."""

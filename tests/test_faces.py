@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emoedit.faces.align import FFHQ_POINTS, Alignment, CropSpec, align
-from emoedit.faces.closing import find_opening, gone
+from emoedit.faces.closing import find_opening, gone, opens
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.flow import estimate_change, jacobian, unfold
 from emoedit.faces.mouth import draw_mouth, steepen
@@ -270,6 +270,18 @@ def test_a_redrawn_smile_is_closed_where_its_teeth_go(astronaut):
     result = paste(astronaut, alignment, [before, closed], where, mode="redraw")
     assert find_opening(result, alignment, where) is None
     assert find_opening(paste(astronaut, alignment, [before, before + 1], where, mode="redraw"), alignment, where)
+    opening = find_opening(astronaut, alignment, where)
+    still, down = np.zeros((96, 96, 2), np.float32), np.zeros((96, 96, 2), np.float32)
+    down[70:, :, 1] = -1.5
+    assert not opens(opening, still) and not opens(opening, -down) and opens(opening, down)
+    # Teeth that moved have not gone; teeth that a drawn opening took have, wherever they had moved.
+    y, x = np.mgrid[:96, :96].astype(np.float32)
+    flow = np.stack([np.zeros_like(x), np.full_like(x, -4)], -1)
+    moved = cv2.remap(before, x, y - 4, cv2.INTER_LINEAR)
+    assert gone(opening, before, moved, where) and not gone(opening, before, moved, where, flow)
+    dark = moved.copy()
+    dark[60:84, 30:66] = np.minimum(dark[60:84, 30:66], 60)
+    assert gone(opening, before, dark, where, flow)
 
 
 def test_a_crease_that_goes_leaves_no_glow_and_a_shadow_is_warm():

@@ -18,6 +18,8 @@ from emoedit.faces.regions import LUMA, Regions
 SIDE = 192  # of the crop in which the opening is measured
 UPPER = 0.4  # of the way is the upper lip's; the lower one and the chin do the rest
 STRAIGHTEN = 0.7  # share of the rise of the corners over the middle of the mouth that goes with the smile
+CHIN = 0.17  # of the crop's side: how far below the opening, and how wide, its lower lip is looked at
+DOWN = 0.002  # of the side: lips that are brought together move this far down at most
 LEAST_GONE = 0.08  # share of the teeth that has to have gone from the blurred picture for the mouth to be closed
 
 
@@ -71,17 +73,41 @@ def find_opening(photo: np.ndarray, alignment: Alignment, where: Regions) -> Ope
     return Opening((x + 0.5) / SIDE, (top + 0.5) / SIDE, (bottom + 0.5) / SIDE)
 
 
-def gone(opening: Opening, before: np.ndarray, after: np.ndarray, where: Regions) -> bool:
-    """Whether the teeth of an opening went between two of the model's pictures, float32 ``[R, R]`` grey levels."""
+def gone(
+    opening: Opening, before: np.ndarray, after: np.ndarray, where: Regions, flow: np.ndarray | None = None
+) -> bool:
+    """Whether the teeth of an opening went between two of the model's pictures, float32 ``[R, R]`` grey levels.
+
+    Args:
+        flow: ``[R, R, 2]`` between them: teeth that only moved have not gone.
+    """
     side = len(before)
     centres = (np.arange(side) + 0.5) / side
     top, bottom = (np.interp(centres, opening.x, edge, left=0, right=0) for edge in (opening.top, opening.bottom))
     inside = (centres[:, None] > top) & (centres[:, None] < bottom)
+    skin = float(np.median(before[where.face > 0.5]))
+    if flow is not None:
+        x, y = np.meshgrid(*[np.arange(side, dtype=np.float32)] * 2)
+        grid = x + flow[..., 0], y + flow[..., 1]
+        before, inside = (cv2.remap(m.astype(np.float32), *grid, cv2.INTER_LINEAR) for m in (before, inside))
+        inside = inside > 0.5
     if not inside.any():
         return False
-    skin = float(np.median(before[where.face > 0.5]))
     lost = (before - after)[inside].mean() / max(float(before[inside].mean()) - 0.75 * skin, 20.0)
     return bool(lost > LEAST_GONE)
+
+
+def opens(opening: Opening, flow: np.ndarray) -> bool:
+    """Whether the mouth opens further where its teeth go: the lip below it moves down.
+
+    Args:
+        flow: float32 ``[R, R, 2]`` crop pixels, from where each pixel of the new picture comes.
+    """
+    side = len(flow)
+    middle, lowest = opening.x.mean() * side, opening.bottom.max() * side
+    columns = slice(round(middle - CHIN * side / 2), round(middle + CHIN * side / 2))
+    below = flow[round(lowest) + 1 : round(lowest + CHIN * side), columns, 1]
+    return bool(below.mean() < -DOWN * side)
 
 
 def close(picture: np.ndarray, u: np.ndarray, v: np.ndarray, opening: Opening, to_picture: np.ndarray) -> np.ndarray:

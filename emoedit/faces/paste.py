@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from emoedit.faces.align import Alignment
-from emoedit.faces.closing import Opening, close, find_opening, gone
+from emoedit.faces.closing import Opening, close, find_opening, gone, opens
 from emoedit.faces.flow import Change, estimate_change, estimate_flow, ramp
 from emoedit.faces.mouth import LARGER, draw_mouth, steepen, teeth_level
 from emoedit.faces.regions import LUMA, Regions
@@ -167,8 +167,11 @@ def paste(
             before, after = grey[0], grey[-1]
             flow = estimate_flow([before, after], where.moving)
             opening = find_opening(photo, alignment, where)
-            if opening is not None and gone(opening, before, after, where):
-                # Also where the edit opens the mouth further: what is drawn between two rows of teeth is no mouth.
+            # Teeth that only move down with the lip stay; where they go, an opening that is drawn in them is no mouth.
+            if opening is not None and (
+                gone(opening, before, after, where, flow)
+                or (gone(opening, before, after, where) and not opens(opening, flow))
+            ):
                 photo = _close_mouth(photo, alignment, window, opening)
                 after = after + (before - after) * where.mouth  # closed lips are right as they are
                 flow = flow * (1 - where.mouth)[..., None]
