@@ -17,14 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emoedit import hub
-from emoedit.backbones.stylegan2 import StyleGAN2Backbone
-from emoedit.backbones.stylegan2_inversion import Losses, optimise
+from emoedit.backbones.stylegan2_inversion import Losses
 from emoedit.backbones.stylegan2_network import FIR, ModulatedConv, Synthesis, layer_count, widths
 from emoedit.editors import load_editor
 from emoedit.metrics.networks import MeasuringNetwork
 from emoedit.metrics.perceptual import PerceptualNetwork
 from emoedit.training.stylegan import inversion_losses
-from emoedit.types import Inversion
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -114,31 +112,22 @@ def compare_synthesis(options: argparse.Namespace) -> None:
 
 
 def time_embedded(options: argparse.Namespace) -> None:
-    """The embedded editor on a crop of its own drawing; where it is not there, a model of default size with fresh
-    weights, as how long things take does not depend on them."""
+    """The embedded editor on a crop of its own drawing."""
     clock, root = CLOCKS[options.clock], hub.embedded_root()
-    there = (root / "stylegan").is_dir()
-    model = (load_editor("stylegan").backbone if there else StyleGAN2Backbone()).eval().requires_grad_(False)
-    model = model.inverting(optimise_steps=0)
+    model = load_editor("stylegan").backbone.eval().requires_grad_(False).inverting(optimise_steps=0)
     perceptual = PerceptualNetwork.from_pretrained(root / "perceptual")
     losses = inversion_losses(perceptual, MeasuringNetwork.from_pretrained(root / "identity"))
-    w_plus = model.latents(torch.Generator().manual_seed(0), 1, truncation=0.7)
-    target = model.synthesis(w_plus)
-    found = Inversion(w_plus, {"mean": torch.zeros(1, 1, 1, 1), "gain": torch.ones(1, 1, 1, 1)})
-
-    def search(losses: Losses) -> None:
-        start = model.invert(target).latent.lerp(w_plus, 0.9)
-        sizes = model.synthesis.sizes
-        optimise(model.synthesis, target, start, model.synthesis.noise, sizes, losses, steps=options.steps)
+    target = model.sample(torch.Generator().manual_seed(0), 1, truncation=0.7)
+    found = model.invert(target)
 
     runs = {"encoder": lambda: model.invert(target), "decoding": lambda: model.decode(found)}
     seconds = taking_turns(runs, options.repeats, clock)
     for title, what in {"squared difference alone": Losses(), "and perceptual and identity": losses}.items():
         start = clock()
-        search(what)
+        model.inverting(what, optimise_steps=options.steps).invert(target)
         seconds[title] = clock() - start
     print(
-        f"{'the embedded editor' if there else 'fresh weights'}, {model.config.resolution} px: "
+        f"the embedded editor, {model.config.resolution} px: "
         + ", ".join(f"{name} {value:.3f} s" for name, value in list(seconds.items())[:2])
         + f"; encoder and {options.steps} steps: "
         + ", ".join(f"{value:.2f} s ({name})" for name, value in list(seconds.items())[2:])
