@@ -36,7 +36,7 @@ SWEEPS = [*METRICS, "hydra-core==1.3.*", "hydra-joblib-launcher==1.2.*", "hydra-
 VIDEO = ["av>=12"]  # walks over strengths as MP4
 REMOTE = ["requests"]  # editors that are services
 RAY = [*SWEEPS, "hydra-ray-launcher==1.2.*"]  # for those who have a cluster
-TEST = [*TRAIN, *METRICS, *SWEEPS, *REMOTE, "pytest", "pyyaml", "ruff", "scipy", "setuptools>=77"]
+TEST = [*TRAIN, *METRICS, *SWEEPS, *REMOTE, "pytest", "pytest-xdist", "pyyaml", "ruff", "scipy", "setuptools>=77"]
 
 
 class BuildWithData(build_py):
