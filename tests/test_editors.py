@@ -3,6 +3,7 @@ one. What only one kind of steering or backbone promises is tested beside its ow
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -148,7 +149,9 @@ def from_neutral(editor: Editor) -> Editor:
     def blind(steering):
         if not isinstance(steering, LatentDirections):
             return steering
-        return LatentDirections(steering.emotions, steering.directions, steering.gain)
+        other = copy.copy(steering)
+        other._buffers = {**steering._buffers, **dict.fromkeys(("means", "readout", "offset", "distance"))}
+        return other
 
     return Editor(editor.backbone, [blind(steering) for steering in editor.steerings], name=editor.name)
 
