@@ -463,12 +463,13 @@ def cells(folder: Path) -> Counter:
 EVERY = {(f"{n}.png", "tiny", e, s): 1 for n in (0, 1, 2, 3, 4, "wall") for e in ("happy", "sad") for s in (0.5, 1.0)}
 
 
-SLURM = {  # a cluster of one machine: every task of an array is started here
+SLURM = {  # a cluster of one machine: every task of an array is started here, from a copy, as the script is moved then
     "sbatch": """
+script=$(mktemp "$(dirname "$0")/script.XXXXXX") && cp "$1" "$script"
 count=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
 for task in $(seq 0 "${count:-0}"); do
   SLURM_JOB_ID=77 SLURM_ARRAY_JOB_ID=77 SLURM_ARRAY_TASK_ID=$task SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0 \\
-    SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=here sh "$1" >/dev/null 2>&1 &
+    SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=here sh "$script" >/dev/null 2>&1 &
 done
 echo "Submitted batch job 77"
 """,
