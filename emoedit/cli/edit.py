@@ -91,8 +91,9 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         # emoedit.faces.paste.MODES, whose import takes OpenCV with it
         choices=("warp", "redraw", "mouth", "residual", "replace"),
         help="put the change back by moving the photo's own pixels (warp), as the model's picture with the photo's "
-        "fine detail on it (redraw), as light added to the photo (residual), or as the model's picture in its place "
-        "(replace); default: what suits the editor",
+        "fine detail on it (redraw), so in the mouth only, elsewhere with all of the photo's detail (mouth), as light "
+        "added to the photo (residual), or as the model's picture in its place (replace); default: what suits the "
+        "editor",
     )
     parser.set_defaults(run=run)
 
