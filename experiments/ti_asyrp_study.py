@@ -27,6 +27,7 @@ from emoedit.steering.combined import TokenAndShift, TokenShift
 from emoedit.steering.hspace import HSpace
 from emoedit.types import Edit
 
+REFERENCES = ("mean_warp", "pixel_mean")  # compared too, where they know the emotion
 COSTS = 5  # edits a variant is timed with, after one that is not
 
 
@@ -87,18 +88,20 @@ def same_identity(found: Evaluation, editors: Sequence[str], default: str, at: S
     groups = {emotion: (emotion,) for emotion in found.emotions} | {"mean of all": found.emotions}
     rows = []
     for title, emotions in groups.items():
-        cells, people = cube(found, editors, emotions)
-        flat = cells.reshape(len(cells), -1)
-        for number, name in enumerate(editors):
+        known = {(row["editor"], row["emotion"]) for row in found.rows if row["strength"] is not None}
+        present = [name for name in (*editors, *REFERENCES) if all((name, emotion) in known for emotion in emotions)]
+        cells, people = cube(found, present, emotions)
+        flat, own = cells.reshape(len(cells), -1), present.index(default)
+        for number, name in enumerate(present):
             line = [title, name]
             for identity in at:
 
                 def score(rows: np.ndarray, k: int = number, i: float = identity, shape=cells.shape[1:]) -> float:
                     return float(at_identity(rows.reshape(-1, *shape), i)[k])
 
-                def above(rows: np.ndarray, k: int = number, i: float = identity, shape=cells.shape[1:]) -> float:
+                def above(rows, k: int = number, i: float = identity, shape=cells.shape[1:], own: int = own) -> float:
                     scores = at_identity(rows.reshape(-1, *shape), i)
-                    return float(scores[editors.index(default)] - scores[k])
+                    return float(scores[own] - scores[k])
 
                 value = in_words(score(flat), np.nan, np.nan)
                 if name != default:

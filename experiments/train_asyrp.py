@@ -168,10 +168,11 @@ def fit(
         ]
     )
     number = {name: k for k, name in enumerate(emotions)}
+    sources = invert_crops(backbone.sampled(precision="bfloat16"), crops, chosen, mirrored=how["mirrored"])
     batches = SourceBatches(
-        invert_crops(backbone.sampled(precision="bfloat16"), crops, chosen),
+        sources,
         len(emotions),
-        np.array([number.get(name, -1) for name in shown[chosen]]),
+        np.resize([number.get(name, -1) for name in shown[chosen]], len(sources)),
         batch_size=how["batch_size"],
         seed=0,
     )
@@ -199,7 +200,7 @@ def fit(
     task = ShiftTask(backbone, guide, shifts, ShiftLoss(**how["loss"]), judged=how["judged"])
     work = Path(config.work) / "_".join([folder, *emotions])
     averaged = train(task, batches, work, TrainerConfig(**how["trainer"]), preview=preview)
-    return steering(averaged), work, len(chosen)
+    return steering(averaged), work, len(sources)
 
 
 def words_stage(config: DictConfig) -> None:

@@ -83,6 +83,7 @@ def test_masks_end_before_the_border():
         assert border.max() == 0
         assert where.face.max() == 1
         assert (where.moving <= where.face).all()
+        assert where.nose.max() == 1 and where.nose[where.mouth > 0.9].max() < 0.5
         assert (where.mouth[where.face == 0] < 0.5).all()
 
 
@@ -239,6 +240,24 @@ def test_a_redrawn_face_is_the_drawing_with_the_photos_own_detail(astronaut):
     eyes = alignment.to_photo(np.array([[20.0, 20.0], [75.0, 40.0]])).round().astype(int)
     (x0, y0), (x1, y1) = eyes.min(0), eyes.max(0)
     assert np.abs(result[y0:y1, x0:x1].astype(int) - astronaut[y0:y1, x0:x1]).mean() < 1.5
+
+
+def test_the_nose_stays_the_photographs(astronaut):
+    """A drawing that moves the whole face down by two pixels moves cheeks so far and the tip of the nose hardly, and
+    shows nothing twice in between: the nose's nostrils are as dark as they were."""
+    alignment, where = align(FaceDetector()(astronaut)[0].landmarks, SPEC), regions(SPEC)
+    before = alignment.crop(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)).astype(np.float32)
+    y, x = np.mgrid[:96, :96].astype(np.float32)
+    dropped = cv2.remap(before, x, y - 2, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    for mode in ("redraw", "mouth"):
+        result = paste(astronaut, alignment, [before, dropped], where, mode=mode)
+        shown = alignment.crop(cv2.cvtColor(result, cv2.COLOR_RGB2GRAY)).astype(np.float32)
+        nose, cheeks = where.nose > 0.95, (where.face > 0.9) & (where.nose < 0.02) & (where.mouth < 0.02)
+        moved = np.abs(dropped - before)
+        assert np.abs(shown - before)[nose].mean() < 0.65 * moved[nose].mean()
+        assert np.abs(shown - dropped)[cheeks].mean() < 0.5 * moved[cheeks].mean()
+        between = (where.nose > 0.1) & (where.nose < 0.9) & (where.mouth < 0.02)
+        assert shown[between].min() < before[between].min() + 8
 
 
 def test_only_mouths_are_drawn_where_the_photo_keeps_its_detail_elsewhere():

@@ -160,7 +160,8 @@ def test_asyrps_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         "+steering={emotions: [happy], neutral: true, trust: {faces: 1.0}, pictures: 8, neutral_pictures: 8,"
         " posed: [faces], closed: {}, t_edit: 400, until: {happy: 500},"
         " kept: {happy: 0.5}, gain: {}, min_count: 2, start: {happy: 2.0},"
-        " sources: {faces: 8}, shown: {faces: 2}, batch_size: 4, judged: 1, guide: {jitter: 0.0, noise: 0.0},"
+        " sources: {faces: 8}, shown: {faces: 2}, mirrored: true, batch_size: 4, judged: 1,"
+        " guide: {jitter: 0.0, noise: 0.0},"
         " loss: {guide: {emotion: 1.0, person: 1.0}}, trainer: {steps: 2, precision: 'no', preview_every: 2},"
         " alone: {happy: {loss: {guide: {emotion: 1.0}, pale: 1.0}}}}",
     ]

@@ -242,6 +242,15 @@ def test_the_training_goes_the_way_that_editing_goes(crops):
     assert found == set(range(len(everywhere)))
 
 
+def test_mirrored_sources_follow_the_others(crops):
+    backbone = tiny()
+    plain = invert_crops(backbone, crops, np.arange(5), batch_size=2)
+    both = invert_crops(backbone, crops, np.arange(5), mirrored=True, batch_size=2)
+    assert len(both) == 10 and torch.equal(both.latent[:5], plain.latent)
+    x = crops.pixels(np.arange(5), 16)
+    torch.testing.assert_close(both.latent[5:], backbone.invert(x.flip(-1)).latent, atol=1e-5, rtol=1e-4)
+
+
 def test_no_source_is_asked_for_what_it_shows(crops):
     backbone = tiny()
     sources = invert_crops(backbone, crops, np.arange(12))

@@ -87,7 +87,7 @@ class DDPMBackbone(Backbone):
         EditError: settings of sampling that do not fit the schedule.
     """
 
-    paste_mode = "redraw"
+    paste_mode = "mouth"
 
     def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
         super().__init__()

@@ -63,7 +63,7 @@ class StableDiffusionBackbone(Backbone):
         EditError: settings of sampling that do not fit the schedule or each other.
     """
 
-    paste_mode = "redraw"
+    paste_mode = "mouth"
 
     def __init__(
         self,

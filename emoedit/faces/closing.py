@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from emoedit.faces.align import Alignment
+from emoedit.faces.flow import sample
 from emoedit.faces.mouth import teeth_level
 from emoedit.faces.regions import LUMA, Regions
 
@@ -87,9 +88,7 @@ def gone(
     inside = (centres[:, None] > top) & (centres[:, None] < bottom)
     skin = float(np.median(before[where.face > 0.5]))
     if flow is not None:
-        x, y = np.meshgrid(*[np.arange(side, dtype=np.float32)] * 2)
-        grid = x + flow[..., 0], y + flow[..., 1]
-        before, inside = (cv2.remap(m.astype(np.float32), *grid, cv2.INTER_LINEAR) for m in (before, inside))
+        before, inside = (sample(m.astype(np.float32), flow) for m in (before, inside))
         inside = inside > 0.5
     if not inside.any():
         return False

@@ -37,8 +37,8 @@ class Change:
     gap: np.ndarray
 
 
-def _sample(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """``picture`` at ``p + flow[p]``."""
+def sample(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """``picture`` at ``p + flow[p]``, ``[H, W]``; mirrored where that leaves it."""
     height, width = flow.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return cv2.remap(picture, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
@@ -97,15 +97,15 @@ def estimate_change(frames: Sequence[np.ndarray], mask: np.ndarray, mouth: np.nd
     first, last = frames[0], frames[-1]
     flow = _composed(frames, mask)
     size = (FLOW_SIDE, FLOW_SIDE)
-    moved = _sample(cv2.resize(first, size, interpolation=cv2.INTER_CUBIC), flow)
+    moved = sample(cv2.resize(first, size, interpolation=cv2.INTER_CUBIC), flow)
     skin = float(np.median(first[mask > 0.5]))
     share = gap_share(moved, cv2.resize(last, size, interpolation=cv2.INTER_CUBIC), skin)
     # A gleam on the lips leaves holes in the gap; an open mouth has none.
     share = cv2.morphologyEx(share * cv2.resize(mouth, size), cv2.MORPH_CLOSE, _disc(0.06 * FLOW_SIDE))
     gap = patches(share, FLOW_SIDE / first.shape[0])
     apart = part_lips(gap, moved)
-    flow = _to_crop(_bounded(apart + _sample(flow, apart)), len(first))
-    remainder = (last - _sample(first, flow)) * mask
+    flow = _to_crop(_bounded(apart + sample(flow, apart)), len(first))
+    remainder = (last - sample(first, flow)) * mask
     return Change(flow, cv2.GaussianBlur(remainder, (0, 0), 0.4), gap)
 
 
@@ -127,7 +127,7 @@ def _composed(frames: Sequence[np.ndarray], mask: np.ndarray) -> np.ndarray:
     flow = np.zeros((FLOW_SIDE, FLOW_SIDE, 2), np.float32)
     for before, after in pairwise(frames):
         step = _flow_between(before, after, large, (float(low), float(high)))
-        flow = step + _sample(flow, step)
+        flow = step + sample(flow, step)
     return flow
 
 

@@ -7,7 +7,7 @@ What is pasted is not the model's picture but the *change* it made between its o
   (:mod:`emoedit.faces.mouth`, :mod:`emoedit.faces.closing`). Skin keeps its texture, lip corners and lids really move.
 - ``redraw``: for models whose drawings are as sharp as the crops they were given: the edit is drawn as it is, and only
   the detail that crops are too small for comes from the photograph, moved by the flow and left out where the edit
-  shows something else than what was there.
+  shows something else than what was there. The nose, by which people are told apart, stays the photograph's.
 - ``mouth``: as ``redraw``, but only mouths are drawn; elsewhere the photograph keeps all of its detail. For models that
   draw mouths well and lose lashes and skin.
 - ``residual``: the difference, enlarged and added to luminance. Cheaper; ghosts where edges move.
@@ -27,7 +27,7 @@ import numpy as np
 
 from emoedit.faces.align import Alignment
 from emoedit.faces.closing import Opening, close, find_opening, gone, opens
-from emoedit.faces.flow import Change, estimate_change, estimate_flow, ramp
+from emoedit.faces.flow import Change, estimate_change, estimate_flow, patches, ramp, sample, unfold
 from emoedit.faces.mouth import LARGER, draw_mouth, steepen, teeth_level
 from emoedit.faces.regions import LUMA, Regions
 
@@ -35,7 +35,11 @@ Mode = Literal["warp", "redraw", "mouth", "residual", "replace"]
 MODES: tuple[Mode, ...] = ("warp", "redraw", "mouth", "residual", "replace")
 
 MOUTH_SPREAD = 0.05  # of the crop's side: about the height of a lip
+BRIGHT = (0.3, 0.8)  # of the way to teeth: what is taken for them a little, and wholly
+TEETH = 0.35  # of the skin's colour, which the light has too
+LIP = 0.4  # of it: colours are mixed over less, or lips would have that of the skin beside them
 GONE, GONE_MOUTH = (0.08, 0.2), (0.04, 0.11)  # edges without a counterpart, in skin levels, with which detail goes
+HELD = 0.6  # of what is drawn in the nose: a smile moves it less than directions fitted on other people do
 EDGE_SPREAD = 0.03  # of the crop's side: what varies more slowly is light, not an edge
 
 
@@ -97,12 +101,15 @@ def _relight(rgb: np.ndarray, light: np.ndarray, new: np.ndarray, pale: np.ndarr
     ratio = np.where(ratio < 1, np.sqrt(ratio), ratio)
     chroma = (rgb - luma[..., None]) * ratio[..., None]
     if new.max() > 0:
-        # What was there is gone with its colour: teeth that appear are nearly grey, the dark inside has little colour.
-        around = cv2.GaussianBlur(rgb, (0, 0), spread)
-        level = around @ LUMA
-        ratio = np.clip(target / np.maximum(level, 1), 0, 1)
-        borrowed = (around - level[..., None]) * (ratio * (1 - 0.75 * pale))[..., None]
-        chroma = chroma + (borrowed - chroma) * new[..., None]
+        # What was there is gone with its colour: lips take that of what is near, teeth a little of the skin's around.
+        def borrowed(from_within: float, share: np.ndarray | float) -> np.ndarray:
+            around = cv2.GaussianBlur(rgb, (0, 0), from_within)
+            level = around @ LUMA
+            ratio = np.clip(target / np.maximum(level, 1), 0, 1)
+            return (around - level[..., None]) * (ratio * share)[..., None]
+
+        lips, teeth = borrowed(LIP * spread, 1.0), borrowed(spread, TEETH)
+        chroma = chroma + (lips + (teeth - lips) * pale[..., None] - chroma) * new[..., None]
     return target[..., None] + chroma
 
 
@@ -164,8 +171,8 @@ def paste(
             )
             light += new * (_enlarge(drawn, alignment, window, factor=LARGER) - (warped @ LUMA + light))
         elif mode in ("redraw", "mouth"):
-            before, after = grey[0], grey[-1]
-            flow = estimate_flow([before, after], where.moving)
+            before = grey[0]
+            flow, after = _hold(before, grey[-1], estimate_flow([before, grey[-1]], where.face), HELD * where.nose)
             opening = find_opening(photo, alignment, where)
             # Teeth that only move down with the lip stay; where they go, an opening that is drawn in them is no mouth.
             if opening is not None and (
@@ -173,8 +180,7 @@ def paste(
                 or (gone(opening, before, after, where) and not opens(opening, flow))
             ):
                 photo = _close_mouth(photo, alignment, window, opening)
-                after = after + (before - after) * where.mouth  # closed lips are right as they are
-                flow = flow * (1 - where.mouth)[..., None]
+                flow, after = _hold(before, after, flow, _wide(where.mouth))  # closed lips are right as they are
             warped, light, new, pale = _redraw(
                 *(photo, alignment, window, before, after, flow, where), mouth_only=mode == "mouth"
             )
@@ -186,6 +192,25 @@ def paste(
     result = np.rint(part + (new - part) * blend).clip(0, 255).astype(np.uint8)
     out[window.slices] = np.where(soft[..., None] > 0, result, photo[window.slices])
     return out
+
+
+def _wide(mask: np.ndarray) -> np.ndarray:
+    """A mask with more around it, falling so slowly that a movement held by it does not fold."""
+    side = len(mask)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (round(0.12 * side) | 1,) * 2)
+    return cv2.GaussianBlur(cv2.dilate(mask, disc), (0, 0), 0.04 * side)
+
+
+def _hold(before: np.ndarray, after: np.ndarray, flow: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The flow and the edit without a share of the change: what moved moves less, and what lit is weaker. Two pictures
+    laid over each other would show everything twice.
+
+    Args:
+        before, after: float32 ``[R, R]``, 0 to 255.  flow: between them, ``[R, R, 2]``.
+        held: ``[R, R]`` in [0, 1]: the share that is taken from the change.
+    """
+    less = unfold(flow * (1 - held)[..., None])
+    return less, sample(before, less) + (after - sample(before, flow)) * (1 - held)
 
 
 def _redraw(
@@ -207,7 +232,7 @@ def _redraw(
         mouth_only: the photograph's detail goes nowhere else.
     """
     side = len(before)
-    moved = cv2.remap(before, *_grid(flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    moved = sample(before, flow)
     # What the movement leaves over beyond a change of light: an edge that has no counterpart, so that the photograph's
     # detail there belongs to something that is gone.
     over = (after - moved) * where.face
@@ -219,8 +244,9 @@ def _redraw(
     if not mouth_only:
         gone = gone + (1 - where.mouth) * ramp(edges, *(level * skin for level in GONE))
     teeth = teeth_level(skin)
-    bright = np.clip((after - moved) / np.maximum(teeth - moved, 45), 0, 1)
-    pale = gone * where.mouth * ramp(bright, 0.3, 0.8)
+    bright = np.clip((after - moved) / np.maximum(teeth - moved, 45), 0, 1) * where.mouth
+    # A gleam on a lip is no row of teeth.
+    pale = gone * ramp(bright, *BRIGHT) * (patches(bright, factor=1) > 0)
     drawn = before + (after - before) * where.face
     crisp = _enlarge(steepen(drawn, LARGER), alignment, window, factor=LARGER)
     smooth = _enlarge(drawn, alignment, window)
@@ -237,12 +263,6 @@ def _redraw(
     luma = warped @ LUMA
     target = smooth + new * (crisp - smooth) + (1 - gone) * (luma - coarse)
     return warped, target - luma, new, pale
-
-
-def _grid(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``p + flow[p]``: two float32 ``[R, R]``."""
-    x, y = np.meshgrid(*[np.arange(n, dtype=np.float32) for n in flow.shape[1::-1]])
-    return x + flow[..., 0], y + flow[..., 1]
 
 
 def _close_mouth(photo: np.ndarray, alignment: Alignment, window: _Window, opening: Opening) -> np.ndarray:

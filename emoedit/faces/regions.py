@@ -20,11 +20,13 @@ class Regions:
         face: 1 on brows, eyes, cheeks, mouth and chin, falling smoothly to exactly 0 before hair line, ears, and
             the crop's border.
         moving: the face, less so the nose: expressions leave it nearly where it is, class means of faces do not.
+        nose: from between the eyes to its tip.
         mouth: where lips, teeth and the inside of a mouth can be.
     """
 
     face: np.ndarray
     moving: np.ndarray
+    nose: np.ndarray
     mouth: np.ndarray
 
 
@@ -46,4 +48,4 @@ def regions(spec: CropSpec) -> Regions:
     face[face < 1 / 512] = 0
     nose = smooth(1.5 - np.hypot(x / 0.06, (y - 0.06) / 0.075))
     mouth = smooth((1.15 - np.hypot(x / 0.155, (y - 0.245) / 0.115)) / 0.3)
-    return Regions(face, face * (1 - 0.4 * nose), mouth)
+    return Regions(face, face * (1 - 0.4 * nose), nose, mouth)

@@ -201,13 +201,21 @@ class SourceBatches:
         }
 
 
-def invert_crops(backbone: Diffusion, crops: CropSet, positions: np.ndarray, *, batch_size: int = 32) -> Inversion:
-    """Exact inversions of many crops as one, what each step loses in half precision."""
+def invert_crops(
+    backbone: Diffusion, crops: CropSet, positions: np.ndarray, *, mirrored: bool = False, batch_size: int = 32
+) -> Inversion:
+    """Exact inversions of many crops as one, what each step loses in half precision.
+
+    Args:
+        mirrored: then of their mirror images too, behind all the others.
+    """
     latents: list[Tensor] = []
     extras: dict[str, list[Tensor]] = {"lost": [], "mean": [], "gain": []}
     parts: Sequence[np.ndarray] = np.array_split(positions, max(1, len(positions) // batch_size))
-    for part in tqdm(parts, desc="invert", leave=False):
-        found = backbone.invert(crops.pixels(part, backbone.crop.resolution).to(backbone.device))
+    jobs = [(part, flip) for flip in (False, True)[: 1 + mirrored] for part in parts]
+    for part, flip in tqdm(jobs, desc="invert", leave=False):
+        x = crops.pixels(part, backbone.crop.resolution).to(backbone.device)
+        found = backbone.invert(x.flip(-1) if flip else x)
         latents.append(found.latent)
         extras["lost"].append(backbone.lost(found).half())
         for name in ("mean", "gain"):
