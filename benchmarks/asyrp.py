@@ -20,7 +20,7 @@ from skimage.data import astronaut
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.vae import seconds
+from benchmarks.edit import seconds
 from emoedit import sampling
 from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
 from emoedit.editors import Editor, as_crops

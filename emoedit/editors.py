@@ -19,7 +19,7 @@ from torch import Tensor
 from emoedit import hub
 from emoedit.backbones.base import Backbone, Callback
 from emoedit.faces.flow import Change
-from emoedit.registry import BACKBONES, STEERINGS, Registry
+from emoedit.registry import BACKBONES, DEFAULT_EDITOR, STEERINGS, Registry
 from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, Edit, EditError, EmoEditError, ImageError, Inversion
 
@@ -327,7 +327,7 @@ class Editor:
             return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "editor"))
 
 
-def load_editor(name_or_path: str | os.PathLike[str] = "vae", *, device: str = "auto") -> Editor:
+def load_editor(name_or_path: str | os.PathLike[str] = DEFAULT_EDITOR, *, device: str = "auto") -> Editor:
     """An editor, loaded once and used for many photographs.
 
     Args:

@@ -20,6 +20,7 @@ from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.paste import MODES, Mode, paste
 from emoedit.faces.regions import regions
 from emoedit.pictures import Picture, load_picture, save_picture
+from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit, EditError, EmoEditError, Inversion
 
 
@@ -89,7 +90,7 @@ class PhotoEditor:
     """
 
     def __init__(
-        self, editor: Editor | str = "vae", *, detector: FaceDetector | None = None, mode: Mode | None = None
+        self, editor: Editor | str = DEFAULT_EDITOR, *, detector: FaceDetector | None = None, mode: Mode | None = None
     ) -> None:
         if mode is not None and mode not in MODES:
             raise EditError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
@@ -171,7 +172,7 @@ def edit(
     photo: Any,
     emotion: str = "happy",
     *,
-    editor: str | Editor | PhotoEditor = "vae",
+    editor: str | Editor | PhotoEditor = DEFAULT_EDITOR,
     strength: float = 1.0,
     face: str | int = "largest",
     seed: int = 0,

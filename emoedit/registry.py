@@ -122,6 +122,8 @@ def _describe(entry: EntryPoint) -> str:
     return entry.value if entry.dist is None else f"{entry.value} of the installed package {entry.dist.name}"
 
 
+DEFAULT_EDITOR = "stylegan"  # what edits where none is named
+
 BACKBONES: Registry[type] = Registry("backbone", "emoedit.backbones")
 STEERINGS: Registry[type] = Registry("steering", "emoedit.steerings")
 METRICS: Registry[type] = Registry("metric", "emoedit.metrics")  # modules: mean of a value over pictures, or of sets

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import CheckpointError, Edit, EditError, EmoEditError, OutputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def add_editing(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--editor",
-        default="vae",
+        default=DEFAULT_EDITOR,
         metavar="NAME",
         help="an embedded editor (listed below), a folder, or OWNER/NAME on the hub; default: %(default)s",
     )

@@ -19,6 +19,7 @@ from emoedit.cli.common import (
     say,
     usage,
 )
+from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit
 
 _EXAMPLES = """\
@@ -62,7 +63,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     )
     parser.add_argument(
         "--editor",
-        default="vae",
+        default=DEFAULT_EDITOR,
         metavar="NAME",
         help="an embedded editor (listed below), a folder, or OWNER/NAME on the hub; default: %(default)s",
     )

@@ -1,6 +1,6 @@
 """What one warm edit of a photograph costs, and what one inversion for many edits saves. Ratios come from one run.
 
-python -m benchmarks.vae [--size 768]
+python -m benchmarks.edit [--editor stylegan] [--size 768]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from PIL import Image
 from skimage.data import astronaut
 
 from emoedit.photo import PhotoEditor
+from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit
 
 
@@ -31,10 +32,12 @@ def seconds(run: Callable[[], object], repeats: int = 5) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=768, help="side of the photograph in pixels")
-    size = parser.parse_args().size
+    parser.add_argument("--editor", default=DEFAULT_EDITOR, help="default: %(default)s")
+    args = parser.parse_args()
+    size = args.size
     photo = np.asarray(Image.fromarray(astronaut()).resize((size, size), Image.Resampling.LANCZOS))
     start = time.perf_counter()
-    photos = PhotoEditor("vae")
+    photos = PhotoEditor(args.editor)
     load = time.perf_counter() - start
     many = [
         Edit(name, s) for name in ("happy", "sad", "angry", "surprised", "fearful") for s in (0.5, 0.75, 1, 1.25, 1.5)
