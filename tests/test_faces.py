@@ -9,9 +9,9 @@ import pytest
 from emoedit.faces.align import FFHQ_POINTS, Alignment, CropSpec, align
 from emoedit.faces.closing import find_opening, gone, opens
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.flow import estimate_change, jacobian, unfold
+from emoedit.faces.flow import estimate_change, jacobian, sample, unfold
 from emoedit.faces.mouth import draw_mouth, steepen
-from emoedit.faces.paste import MODES, _relight, paste
+from emoedit.faces.paste import MODES, _hold, _relight, paste
 from emoedit.faces.regions import LUMA, regions
 from emoedit.types import NoFaceError
 
@@ -258,6 +258,36 @@ def test_the_nose_stays_the_photographs(astronaut):
         assert np.abs(shown - dropped)[cheeks].mean() < 0.5 * moved[cheeks].mean()
         between = (where.nose > 0.1) & (where.nose < 0.9) & (where.mouth < 0.02)
         assert shown[between].min() < before[between].min() + 8
+
+
+def test_a_row_of_teeth_is_pale_and_a_gleam_on_a_lip_is_not():
+    photo = np.tile(np.array([205, 145, 125], np.uint8), (300, 300, 1))
+    alignment, where = align(face_points(150, 0, 150, 140), SPEC), regions(SPEC)
+    level = float(photo[0, 0] @ LUMA)
+    y, x = (int(v) for v in np.argwhere(where.mouth > 0.99).mean(0))
+    (px, py) = alignment.to_photo(np.array([[x, y]], float))[0].round().astype(int)
+    colour = {}
+    for name, half in (("teeth", 12), ("gleam", 4)):
+        before = np.full((96, 96), level, np.float32)
+        before[y - 3 : y + 4, x - 14 : x + 15] = level - 60  # lips
+        after = before.copy()
+        after[y - 2 : y + 3, x - half : x + half + 1] = 1.15 * level
+        shown = paste(photo, alignment, [before, after], where, mode="mouth")[py, px].astype(float)
+        colour[name] = (shown[0] - shown[2]) / shown.mean()
+    skin = (205 - 125) / photo[0, 0].mean()
+    assert colour["teeth"] < 0.5 * skin and colour["gleam"] > 0.8 * skin
+
+
+def test_what_is_held_moves_and_lights_in_proportion():
+    before = blob()
+    y, x = np.mgrid[:96, :96].astype(np.float32)
+    flow = np.stack([np.full_like(x, 2.0), np.zeros_like(x)], -1)
+    after = sample(before, flow) + 9
+    for share in (0.0, 0.5, 1.0):
+        less, edited = _hold(before, after, flow, np.full((96, 96), share, np.float32))
+        np.testing.assert_allclose(less[..., 0], 2 * (1 - share), atol=1e-5)
+        expected = sample(before, (1 - share) * flow) + 9 * (1 - share)
+        np.testing.assert_allclose(edited[5:-5, 5:-5], expected[5:-5, 5:-5], atol=1e-3)
 
 
 def test_only_mouths_are_drawn_where_the_photo_keeps_its_detail_elsewhere():
