@@ -7,7 +7,7 @@ What is pasted is not the model's picture but the *change* it made between its o
   (:mod:`emoedit.faces.mouth`, :mod:`emoedit.faces.closing`). Skin keeps its texture, lip corners and lids really move.
 - ``redraw``: for models whose drawings are as sharp as the crops they were given: the edit is drawn as it is, and only
   the detail that crops are too small for comes from the photograph, moved by the flow and left out where the edit
-  shows something else than what was there. The nose, by which people are told apart, stays the photograph's.
+  shows something else than what was there. The nose, by which people are told apart, changes less than it is drawn.
 - ``mouth``: as ``redraw``, but only mouths are drawn; elsewhere the photograph keeps all of its detail. For models that
   draw mouths well and lose lashes and skin.
 - ``residual``: the difference, enlarged and added to luminance. Cheaper; ghosts where edges move.
@@ -37,7 +37,7 @@ MODES: tuple[Mode, ...] = ("warp", "redraw", "mouth", "residual", "replace")
 MOUTH_SPREAD = 0.05  # of the crop's side: about the height of a lip
 BRIGHT = (0.3, 0.8)  # of the way to teeth: what is taken for them a little, and wholly
 TEETH = 0.35  # of the skin's colour, which the light has too
-LIP = 0.4  # of it: colours are mixed over less, or lips would have that of the skin beside them
+LIP = 0.4  # of MOUTH_SPREAD, over which lips mix their colours, or they would have that of the skin beside them
 GONE, GONE_MOUTH = (0.08, 0.2), (0.04, 0.11)  # edges without a counterpart, in skin levels, with which detail goes
 HELD = 0.6  # of what is drawn in the nose: a smile moves it less than directions fitted on other people do
 EDGE_SPREAD = 0.03  # of the crop's side: what varies more slowly is light, not an edge
@@ -102,7 +102,7 @@ def _relight(rgb: np.ndarray, light: np.ndarray, new: np.ndarray, pale: np.ndarr
     chroma = (rgb - luma[..., None]) * ratio[..., None]
     if new.max() > 0:
         # What was there is gone with its colour: lips take that of what is near, teeth a little of the skin's around.
-        def borrowed(from_within: float, share: np.ndarray | float) -> np.ndarray:
+        def borrowed(from_within: float, share: float) -> np.ndarray:
             around = cv2.GaussianBlur(rgb, (0, 0), from_within)
             level = around @ LUMA
             ratio = np.clip(target / np.maximum(level, 1), 0, 1)
