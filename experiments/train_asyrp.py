@@ -28,19 +28,11 @@ from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.diffusion import DiffusionTask
 from emoedit.training.guides import ClipGuide, Guide, RecogniserGuide
-from emoedit.training.hspace import (
-    ShiftLoss,
-    ShiftTask,
-    SourceBatches,
-    edited_timesteps,
-    invert_crops,
-    learnable,
-    mean_h,
-)
-from emoedit.training.loop import TrainerConfig, train
+from emoedit.training.hspace import ShiftTask, edited_timesteps, learnable, mean_h
+from emoedit.training.loop import train
 from emoedit.training.matching import Readings, most_alike, mouth_opening, read_crops
 from emoedit.training.prepare import prepare_config
-from emoedit.training.recipes import LICENCE, TRAINED_ON, load_coach, minutes, tiles, trainer_config
+from emoedit.training.recipes import LICENCE, TRAINED_ON, choose, lead, load_coach, minutes, tiles, trainer_config
 from emoedit.types import Edit
 
 
@@ -83,13 +75,6 @@ def load_backbone(config: DictConfig) -> DDPMBackbone:
     settings = ("steps", "t_last", "t_edit", "t_boost", "boost")
     sampled = {name: config.backbone[name] for name in settings}
     return backbone.sampled(**{**sampled, "t_edit": config.steering.t_edit})
-
-
-def choose(crops: CropSet, data: str, emotions: list[str], limit: int, splits: tuple[str, ...]) -> np.ndarray:
-    """Positions of at most ``limit`` crops, the same on every machine."""
-    wanted = (crops.column("data") == data) & np.isin(crops.column("emotion"), emotions)
-    chosen = np.flatnonzero(wanted & np.isin(crops.column("split"), splits))
-    return np.sort(np.random.default_rng(0).permutation(chosen)[:limit])
 
 
 def means_stage(config: DictConfig) -> None:
@@ -156,27 +141,6 @@ def fit(
         emotions.append("neutral")
         shifts.append(ShiftBlock(backbone.h_shape[0], backbone.temb_dim))
         torch.nn.init.normal_(shifts[-1].conv2.weight, std=1e-3)
-    shown = crops.column("emotion")
-    chosen = np.concatenate(
-        [
-            part
-            for name, limit in how["sources"].items()
-            for part in (
-                choose(crops, name, ["neutral"], limit, TRAINED_ON),
-                choose(crops, name, how["emotions"], limit // 4, TRAINED_ON),
-            )
-        ]
-    )
-    number = {name: k for k, name in enumerate(emotions)}
-    sources = invert_crops(backbone.sampled(precision="bfloat16"), crops, chosen, mirrored=how["mirrored"])
-    batches = SourceBatches(
-        sources,
-        len(emotions),
-        np.resize([number.get(name, -1) for name in shown[chosen]], len(sources)),
-        batch_size=how["batch_size"],
-        seed=0,
-    )
-    guide = choose_guide(config, how, emotions)
     held_out = [choose(crops, name, ["neutral"], n, ("test", "valid")) for name, n in how["shown"].items()]
     x = crops.pixels(np.concatenate(held_out), backbone.crop.resolution)
 
@@ -197,10 +161,10 @@ def fit(
         rows = [backbone.decode(inversion, editor.control(backbone, inversion, [Edit(e)] * len(x))) for e in emotions]
         return tiles(torch.stack([x, *rows]))
 
-    task = ShiftTask(backbone, guide, shifts, ShiftLoss(**how["loss"]), judged=how["judged"])
     work = Path(config.work) / "_".join([folder, *emotions])
-    averaged = train(task, batches, work, TrainerConfig(**how["trainer"]), preview=preview)
-    return steering(averaged), work, len(sources)
+    guide, parts = choose_guide(config, how, emotions), dict(zip(emotions, shifts, strict=True))
+    averaged, count = lead(backbone, guide, parts, crops, how, work, preview=preview)
+    return steering(averaged), work, count
 
 
 def words_stage(config: DictConfig) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from emoedit import hub
 from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
 from emoedit.editors import Editor
-from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
+from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace, ShiftBlock
 from emoedit.types import CheckpointError, Edit, EditError, HState, Inversion, UnknownNameError
 
 CHANNELS, SIDE, TEMB = 16, 8, 32
@@ -98,6 +98,29 @@ def test_directions_are_linear_between_timesteps_and_constant_beyond():
             Directions(*bad)
 
 
+def test_adapted_directions_start_as_the_directions_and_add_what_the_block_sees(backbone, tmp_path):
+    torch.manual_seed(4)
+    directions = Directions(torch.randn(3, CHANNELS, SIDE, SIDE), (300, 400, 600))
+    adapted, at = AdaptedDirections.starting_from(directions, channels=CHANNELS, temb_dim=TEMB), state()
+    assert torch.equal(adapted(at), directions(at))
+    adapted(at).square().sum().backward()
+    assert float(adapted.block.conv2.weight.grad.abs().sum()) > 0  # it can learn from the first step on
+    torch.nn.init.normal_(adapted.block.conv2.weight)
+    torch.testing.assert_close(adapted(at), directions(at) + adapted.block(at))
+    assert not torch.allclose(*(adapted(at) - directions(at)))  # another picture, another shift
+
+    model = HSpace(["happy", "sad"], [adapted, directions], train_steps=6).eval()
+    model.save_pretrained(tmp_path)
+    again = HSpace.from_pretrained(tmp_path)
+    for edit in (Edit("happy", 0.7), Edit("sad - happy")):
+        assert torch.equal(shift(again, backbone, at, edit, edit), shift(model, backbone, at, edit, edit))
+    weights = tmp_path / hub.WEIGHTS
+    lacking = {k: v for k, v in hub.read_weights(weights).items() if k != "shifts.0.block.conv1.weight"}
+    hub.write_part(tmp_path, hub.read_json(tmp_path / hub.CONFIG), lacking)
+    with pytest.raises(CheckpointError, match=r"shifts\.0\.block\.conv1\.weight"):
+        HSpace.from_pretrained(tmp_path)
+
+
 def test_shifts_are_linear_in_strength_and_add(backbone):
     model, at = steering(), state(1)
     happy, sad, angry = (shift(model, backbone, at, Edit(name)) for name in model.emotions)
@@ -162,7 +185,7 @@ def test_damaged_folders_are_refused(tmp_path):
         ({"emotions": "happy"}, "list of names"),
         ({"emotions": ["happy"]}, "3 shifts"),
         ({"shifts": ["block", "block", "directions"]}, "does not hold shifts.1.conv1.weight"),
-        ({"shifts": ["block", "magic", "directions"]}, "'block' and 'directions'"),
+        ({"shifts": ["block", "magic", "directions"]}, "'shifts' of block, directions, adapted"),
         ({"train_steps": 0}, "train_steps"),
         ({"against": 1}, "against.0.directions"),
         ({"against": None}, "a number"),
@@ -228,6 +251,9 @@ def test_what_does_not_fit_is_refused(backbone):
         control(Directions(torch.zeros(1, 16, 4, 4)))
     with pytest.raises(CheckpointError, match=r"\(8,\).*\(16,\)"):
         control(Directions(torch.zeros(1, 8)))
+    for parts in ((torch.zeros(1, 8), 16), (torch.zeros(1, 16), 8)):
+        with pytest.raises(CheckpointError, match=r"happy.*\(8.*\(16"):
+            control(AdaptedDirections.starting_from(Directions(parts[0]), channels=parts[1], temb_dim=TEMB))
     with pytest.raises(CheckpointError, match="against"):
         control(Directions(torch.zeros(1, 16)), against=[Directions(torch.zeros(1, 8))])
     with pytest.raises(CheckpointError, match="has no h"):

@@ -15,7 +15,7 @@ from emoedit.faces.align import CropSpec
 from emoedit.steering.directions import calm, class_statistics, fit_directions, project_out
 from emoedit.training import readers
 from emoedit.training.data import CropSet, MixtureBatches
-from emoedit.training.loop import DivergedError, TrainerConfig, rate, train
+from emoedit.training.loop import DivergedError, TrainerConfig, parameter_groups, rate, train
 from emoedit.training.prepare import Filter, prepare, split_of
 from emoedit.training.vae import VAETask, pyramid_loss
 from emoedit.types import DataError
@@ -235,6 +235,27 @@ def test_two_batches_of_four_are_one_of_eight(tmp_path):
     longer = TrainerConfig(steps=7, precision="no", accumulate=2)
     with pytest.raises(DivergedError, match="step 5"):
         train(Line(), lambda step, process: x[:4] * (float("nan") if step == 11 else 1), tmp_path / "halves", longer)
+
+
+def test_slower_parts_have_a_share_of_the_rate(tmp_path):
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.plain = torch.nn.Parameter(torch.zeros(3))
+            self.block = torch.nn.Linear(1, 3, bias=False)
+            torch.nn.init.zeros_(self.block.weight)
+
+        def forward(self, batch):
+            return {"loss": -(self.plain.sum() + self.block.weight.sum())}
+
+    how = {"learning_rate": 0.1, "weight_decay": 0.0, "warmup": 1, "decay": 0.0, "ema": 0.0, "precision": "no"}
+    config = TrainerConfig(steps=4, slower={"block.": 0.25}, **how)
+    groups = parameter_groups(Two(), config)
+    assert [group["factor"] for group in groups] == [1.0, 0.25] and all(len(g["params"]) == 1 for g in groups)
+    train(Two(), lambda step, process: torch.zeros(1), tmp_path, TrainerConfig(**{**vars(config), "steps": 2}))
+    done = train(Two(), lambda step, process: torch.zeros(1), tmp_path, config)  # resumed: the shares stay
+    assert done.plain.tolist() == pytest.approx([0.4] * 3, rel=1e-3)
+    assert done.block.weight.flatten().tolist() == pytest.approx([0.1] * 3, rel=1e-3)
 
 
 def test_rate_warms_up_stays_and_falls():

@@ -16,7 +16,7 @@ from emoedit import sampling
 from emoedit.backbones.ddpm import DDPMConfig
 from emoedit.metrics.clip import Clip, directional_similarity
 from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
-from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
+from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace, ShiftBlock
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.diffusion import DiffusionTask
 from emoedit.training.guides import ClipGuide, Guide, RecogniserGuide
@@ -25,6 +25,7 @@ from emoedit.training.hspace import (
     ShiftTask,
     SourceBatches,
     edited_timesteps,
+    fixed,
     invert_crops,
     learnable,
     mean_h,
@@ -171,7 +172,7 @@ class Bright(Guide):
         return {"emotion": -(sign * (edited - plain.detach()).mean((1, 2, 3))).mean()}
 
 
-@pytest.mark.parametrize("kind", ["block", "directions"])
+@pytest.mark.parametrize("kind", ["block", "directions", "adapted"])
 def test_fitting_moves_pictures_where_the_guide_says_and_nothing_but_the_shifts(crops, tmp_path, kind):
     backbone = tiny(std=0.4)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
@@ -181,6 +182,9 @@ def test_fitting_moves_pictures_where_the_guide_says_and_nothing_but_the_shifts(
     else:
         zero = torch.zeros(len(edited_timesteps(backbone)), *backbone.h_shape)
         shifts = [learnable(Directions(zero, edited_timesteps(backbone))) for _ in range(2)]
+    if kind == "adapted":
+        width = {"channels": backbone.h_shape[0], "temb_dim": backbone.temb_dim}
+        shifts = [AdaptedDirections.starting_from(each, **width) for each in shifts]
     task = ShiftTask(backbone, Bright(), shifts, ShiftLoss(near=0.0))
     sources = invert_crops(backbone, crops, np.arange(12), batch_size=5)
     assert len(sources) == 12 and sources.extras["lost"].dtype == torch.float16
@@ -190,7 +194,7 @@ def test_fitting_moves_pictures_where_the_guide_says_and_nothing_but_the_shifts(
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all("shifts" in name or name == "outer" for name in fitted.state_dict())
-    done = [s if kind == "block" else Directions(s.directions.detach(), s.timesteps) for s in fitted.shifts]
+    done = [fixed(s) for s in fitted.shifts]
     steering = HSpace(["happy", "sad"], done, train_steps=backbone.steps)
     x = smooth()
     inversion = backbone.invert(x)

@@ -1,7 +1,8 @@
 """Shifts of h, the mid-block output of a diffusion model's U-Net (Kwon et al. 2023, arXiv 2210.10960).
 
-What shifts h for an emotion is either a fitted network f_t, which looks at h and the timestep, or directions in closed
-form: one a timestep, or one for all (Haas et al. 2024, arXiv 2303.11073). Both are linear in the strength and add.
+What shifts h for an emotion is a fitted network f_t, which looks at h and the timestep; directions in closed form, one
+a timestep or one for all (Haas et al. 2024, arXiv 2303.11073); or directions that a network fits to what is shown. All
+are linear in the strength and add.
 """
 
 from __future__ import annotations
@@ -79,12 +80,44 @@ class Directions(nn.Module):
         return found if found.ndim == 4 else found[:, :, None, None]
 
 
+class AdaptedDirections(nn.Module):
+    """Directions for everybody, and what a f_t adds to them for the picture at hand: d_t + f_t(h).
+
+    Args:
+        directions, block: the two.
+    """
+
+    def __init__(self, directions: Directions, block: ShiftBlock) -> None:
+        super().__init__()
+        self.directions, self.block = directions, block
+
+    @classmethod
+    def starting_from(cls, directions: Directions, *, channels: int, temb_dim: int) -> Self:
+        """With a block that adds nothing yet: only its last convolution is 0, so that it learns from the first step on.
+
+        Args:
+            channels: of h.  temb_dim: length of the timestep embedding.
+        """
+        block = ShiftBlock(channels, temb_dim)
+        nn.init.zeros_(block.conv2.weight)
+        nn.init.zeros_(block.conv2.bias)
+        return cls(directions, block)
+
+    def forward(self, state: HState) -> Tensor:
+        """``[N, C, h, w]``."""
+        return self.directions(state) + self.block(state)
+
+
+Shift = ShiftBlock | Directions | AdaptedDirections
+KINDS: dict[str, type[Shift]] = {"block": ShiftBlock, "directions": Directions, "adapted": AdaptedDirections}
+
+
 class HSpace(Steering):
     """``delta_h`` = (steps when it was fitted / steps now) x sum of strength x gain x shift over emotions.
 
     Args:
         emotions: names, E of them.
-        shifts: for each emotion a :class:`ShiftBlock` or :class:`Directions`.
+        shifts: for each emotion a :class:`ShiftBlock`, :class:`Directions`, or both as :class:`AdaptedDirections`.
         train_steps: how many steps decoding took when the shifts were fitted: they act once a step, so fewer steps need
             larger ones.
         gain: ``[E]``: how many shifts strength 1 is; default 1 each.
@@ -95,7 +128,7 @@ class HSpace(Steering):
     def __init__(
         self,
         emotions: Sequence[str],
-        shifts: Sequence[ShiftBlock | Directions],
+        shifts: Sequence[Shift],
         *,
         train_steps: int,
         gain: Tensor | None = None,
@@ -153,22 +186,21 @@ class HSpace(Steering):
         if shape is None:
             raise CheckpointError(f"{type(backbone).__name__} has no h: shifts of h need a diffusion model's U-Net")
         for name, shift in [*zip(self.emotions, self.shifts, strict=True), *(("against", d) for d in self.against)]:
-            if isinstance(shift, ShiftBlock):
-                found, expected = (shift.conv1.in_channels, shift.temb_proj.in_features), (shape[0], temb_dim)
-                what = "channels of h and length of temb"
-            else:
-                found = tuple(shift.directions.shape[1:])
-                expected, what = shape[: len(found)], "shape of h"
-            if found != expected:
-                raise CheckpointError(f"{name}: fitted for {what} {found}, the backbone has {expected}")
+            for part in (shift.directions, shift.block) if isinstance(shift, AdaptedDirections) else (shift,):
+                if isinstance(part, ShiftBlock):
+                    found, expected = (part.conv1.in_channels, part.temb_proj.in_features), (shape[0], temb_dim)
+                    what = "channels of h and length of temb"
+                else:
+                    found = tuple(part.directions.shape[1:])
+                    expected, what = shape[: len(found)], "shape of h"
+                if found != expected:
+                    raise CheckpointError(f"{name}: fitted for {what} {found}, the backbone has {expected}")
 
     def save_pretrained(self, folder: Path) -> None:
-        def kinds(parts: nn.ModuleList) -> list[str]:
-            return ["block" if isinstance(part, ShiftBlock) else "directions" for part in parts]
-
+        names = {kind: name for name, kind in KINDS.items()}
         config = {
             "emotions": list(self.emotions),
-            "shifts": kinds(self.shifts),
+            "shifts": [names[type(shift)] for shift in self.shifts],
             "against": len(self.against),
             "train_steps": self.train_steps,
         }
@@ -179,11 +211,11 @@ class HSpace(Steering):
         path = folder / hub.CONFIG
         config = hub.read_json(path)
         emotions, kinds, others = config.get("emotions"), config.get("shifts"), config.get("against", 0)
-        known = _names(emotions) and _names(kinds) and set(kinds) <= {"block", "directions"}
+        known = _names(emotions) and _names(kinds) and set(kinds) <= set(KINDS)
         if not known or not isinstance(others, int):
             raise CheckpointError(
-                f"{path}: 'emotions' must be a list of names, 'shifts' one of 'block' and 'directions', 'against' a "
-                f"number; found {emotions!r}, {kinds!r} and {others!r}"
+                f"{path}: 'emotions' must be a list of names, 'shifts' of {', '.join(KINDS)}, 'against' a number; "
+                f"found {emotions!r}, {kinds!r} and {others!r}"
             )
         weights = folder / hub.WEIGHTS
         state = hub.read_weights(weights)
@@ -223,8 +255,11 @@ def _names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def _empty(state: Mapping[str, Tensor], prefix: str, kind: str, path: Path) -> ShiftBlock | Directions:
+def _empty(state: Mapping[str, Tensor], prefix: str, kind: str, path: Path) -> Shift:
     """A shift of the size that its tensors have."""
+    if kind == "adapted":
+        parts = (_empty(state, f"{prefix}{name}.", name, path) for name in ("directions", "block"))
+        return AdaptedDirections(*parts)
     names = ("conv1.weight", "temb_proj.weight") if kind == "block" else ("directions", "timesteps")
     found = [state.get(prefix + name) for name in names]
     if any(part is None or part.ndim == 0 for part in found) or (kind == "block" and found[1].ndim != 2):

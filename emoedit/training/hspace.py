@@ -20,7 +20,7 @@ from emoedit import sampling
 from emoedit.backbones.ddpm import DDPMBackbone
 from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
 from emoedit.steering.boundaries import linear_svm, principal_axes
-from emoedit.steering.hspace import Directions, ShiftBlock
+from emoedit.steering.hspace import AdaptedDirections, Directions, Shift
 from emoedit.training.data import CropSet
 from emoedit.training.guides import Guide
 from emoedit.training.vae import region_weights
@@ -69,6 +69,13 @@ def learnable(directions: Directions) -> Directions:
     return directions
 
 
+def fixed(shift: Shift) -> Shift:
+    """What was fitted, without :func:`learnable` directions: as it is saved."""
+    if isinstance(shift, AdaptedDirections):
+        return AdaptedDirections(fixed(shift.directions), shift.block)
+    return Directions(shift.directions.detach(), shift.timesteps) if isinstance(shift, Directions) else shift
+
+
 @dataclass(frozen=True)
 class ShiftLoss:
     """What the parts of the loss count.
@@ -92,8 +99,7 @@ class ShiftTask(nn.Module):
 
     Args:
         backbone, guide: frozen.
-        shifts: for each of the guide's emotions a :class:`ShiftBlock` or learnable :class:`Directions`; only these are
-            trained.
+        shifts: one for each of the guide's emotions, directions made :func:`learnable`; only these are trained.
         judged: at how many steps of each way P_t is judged, drawn anew every time; default all, as in the paper. What
             it costs is judging: a third of the steps takes half the time.
     """
@@ -102,7 +108,7 @@ class ShiftTask(nn.Module):
         self,
         backbone: Diffusion,
         guide: Guide,
-        shifts: Sequence[ShiftBlock | Directions],
+        shifts: Sequence[Shift],
         loss: ShiftLoss,
         *,
         judged: int | None = None,

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +31,7 @@ class TrainerConfig:
     Args:
         steps: optimiser steps in all.
         learning_rate: of AdamW, at its highest.
+        slower: factors of it for parameters whose names hold a word: weights of a network beside plain directions.
         warmup: steps until it is reached.
         decay: share of the steps over which it falls to zero at the end.
         ema: decay of the moving average of the weights (it starts faster: (1 + n) / (10 + n)).
@@ -43,6 +44,7 @@ class TrainerConfig:
 
     steps: int = 4000
     learning_rate: float = 4e-4
+    slower: Mapping[str, float] = field(default_factory=dict)
     weight_decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 200
@@ -79,6 +81,15 @@ def rate(step: int, config: TrainerConfig) -> float:
     return up * min(1.0, max(0.0, left))
 
 
+def parameter_groups(task: nn.Module, config: TrainerConfig) -> list[dict[str, Any]]:
+    """What is trained, by the ``factor`` of its learning rate, the plain ones first."""
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in task.named_parameters():
+        factor = next((f for word, f in config.slower.items() if word in name), 1.0)
+        groups.setdefault(factor, []).append(parameter)
+    return [{"params": found, "factor": factor} for factor, found in groups.items() if found]
+
+
 def train(
     task: nn.Module,
     batches: Callable[[int, int], Any],
@@ -112,8 +123,9 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
     optimizer = torch.optim.AdamW(
-        task.parameters(), config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True
+        parameter_groups(task, config), config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True
     )
+    factors = [group.pop("factor") for group in optimizer.param_groups]
     average = AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=False)
     first, state_file = 0, folder / "state.pt"
     spent, start = 0.0, time.monotonic()
@@ -150,8 +162,8 @@ def train(
 
     with tqdm(total=config.steps, initial=first, unit="step", disable=not main, smoothing=0.02) as bar:
         for step in range(first, config.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * rate(step, config)
+            for group, factor in zip(optimizer.param_groups, factors, strict=True):
+                group["lr"] = config.learning_rate * factor * rate(step, config)
             losses: dict[str, float] = {}
             for part in range(step * config.accumulate, (step + 1) * config.accumulate):
                 # Noise is a function of the step too: a resumed run draws what an uninterrupted one would have drawn.

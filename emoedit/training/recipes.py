@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
-from emoedit.training.loop import TrainerConfig
+from emoedit.steering.hspace import Shift
+from emoedit.training.data import CropSet
+from emoedit.training.guides import Guide
+from emoedit.training.hspace import Diffusion, ShiftLoss, ShiftTask, SourceBatches, invert_crops
+from emoedit.training.loop import TrainerConfig, train
 
 TRAINED_ON, HELD_OUT = ("train", "fit"), ("valid", "test")  # splits
 LICENCE = "Apache-2.0; trained with FER-2013: research use"
@@ -43,3 +48,50 @@ def minutes(folder: Path) -> float:
 def tiles(rows: Tensor) -> Tensor:
     """Rows of pictures ``[H, W, 1, R, R]`` in [-1, 1] as one ``[1, H R, W R]`` in [0, 1]."""
     return (rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2) / 2 + 0.5).clamp(0, 1)
+
+
+def choose(crops: CropSet, data: str, emotions: Sequence[str], limit: int, splits: Sequence[str]) -> np.ndarray:
+    """Positions of at most ``limit`` crops, the same on every machine."""
+    wanted = (crops.column("data") == data) & np.isin(crops.column("emotion"), emotions)
+    chosen = np.flatnonzero(wanted & np.isin(crops.column("split"), splits))
+    return np.sort(np.random.default_rng(0).permutation(chosen)[:limit])
+
+
+def lead(
+    backbone: Diffusion,
+    guide: Guide,
+    shifts: Mapping[str, Shift],
+    crops: CropSet,
+    how: Mapping[str, Any],
+    work: Path,
+    *,
+    preview: Callable[[ShiftTask], Tensor] | None = None,
+) -> tuple[ShiftTask, int]:
+    """Lead shifts of h on, from where they are.
+
+    Args:
+        guide: of the emotions, in the order of ``shifts``.
+        shifts: emotion -> what is trained, learnable.
+        how: ``sources`` (data set -> how many neutral pictures are edited, and a quarter as many of ``emotions``),
+            ``emotions``, ``mirrored``, ``batch_size``, ``loss``, ``judged``, ``trainer``.
+        work: folder of the state; it resumes.
+
+    Returns:
+        What is trained now, averaged; and how many pictures were edited.
+    """
+    chosen = np.concatenate(
+        [
+            part
+            for name, limit in how["sources"].items()
+            for part in (
+                choose(crops, name, ["neutral"], limit, TRAINED_ON),
+                choose(crops, name, how["emotions"], limit // 4, TRAINED_ON),
+            )
+        ]
+    )
+    number = {name: k for k, name in enumerate(shifts)}
+    sources = invert_crops(backbone.sampled(precision="bfloat16"), crops, chosen, mirrored=how["mirrored"])
+    shown = np.resize([number.get(name, -1) for name in crops.column("emotion")[chosen]], len(sources))
+    batches = SourceBatches(sources, len(shifts), shown, batch_size=how["batch_size"], seed=0)
+    task = ShiftTask(backbone, guide, list(shifts.values()), ShiftLoss(**how["loss"]), judged=how["judged"])
+    return train(task, batches, work, TrainerConfig(**how["trainer"]), preview=preview), len(sources)
