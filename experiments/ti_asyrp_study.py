@@ -36,7 +36,7 @@ def variant(model: Editor, name: str, how: Mapping[str, Any]) -> Editor:
 
     Args:
         how: ``token_strength``, ``h_strength``, ``token_shift`` (the words' own shifts in place of the fitted ones),
-            ``shift`` (a folder with others), ``sampling``.
+            ``shift`` (a folder with others), ``of`` (in words, where the shifts come from), ``sampling``.
     """
     (steering,) = model.steerings
     shift = steering.shift
@@ -47,13 +47,6 @@ def variant(model: Editor, name: str, how: Mapping[str, Any]) -> Editor:
     strengths = {key: float(how.get(key, getattr(steering, key))) for key in ("token_strength", "h_strength")}
     part = TokenAndShift(steering.tokens, shift, **strengths)
     return Editor(model.backbone.sampled(**how.get("sampling", {})), [part], name=name)
-
-
-def kind_of(how: Mapping[str, Any]) -> str:
-    """Where a variant's shifts of h come from."""
-    if how.get("token_shift"):
-        return "the words' own"
-    return "led by CLIP to the words" if how.get("shift") else "led by a recogniser"
 
 
 def cube(found: Evaluation, editors: Sequence[str], emotions: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -136,7 +129,7 @@ def main(config: DictConfig) -> None:
     model = load_editor(config.model, device="cpu")
     variants = OmegaConf.to_container(config.variants)
     editors = {name: variant(model, name, how or {}) for name, how in variants.items()}
-    kinds = {name: kind_of(how or {}) for name, how in variants.items()}
+    kinds = {name: (how or {}).get("of", "fitted here") for name, how in variants.items()}
     others = {name: load_editor(name, device="cpu") for name in config.others}
     emotions, names = list(config.emotions), [*editors, *others]
     found = {

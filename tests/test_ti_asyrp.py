@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,12 +14,16 @@ import torch
 from omegaconf import OmegaConf
 from test_combined import shifts
 from test_ddpm import tiny as unconditional
-from test_stable_diffusion import tiny
+from test_recipes import composed
+from test_stable_diffusion import smooth, tiny
 from test_tokens import steering as tokens
 
 from emoedit.editors import Editor, load_editor
+from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
 from emoedit.steering.combined import TokenAndShift, TokenShift
-from emoedit.steering.hspace import Directions, HSpace
+from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace
+from emoedit.training.hspace import ShiftLoss
+from emoedit.training.loop import TrainerConfig
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
@@ -35,34 +40,93 @@ def scripts(monkeypatch):
     return load
 
 
-def test_words_and_shifts_of_two_editors_become_one(scripts, tmp_path):
-    backbone = tiny()
+def written_crops(folder: Path) -> Path:
+    """Smooth pictures, half of them called happy."""
+    folder.mkdir()
+    pictures = (smooth(12)[:, 0] * 127 + 128).clamp(0, 255).byte().numpy()
+    np.save(folder / "crops.npy", pictures)
+    rows = [f"faces,{n},{'happy' if n % 2 else 'neutral'},{'train' if n < 10 else 'valid'},0.1" for n in range(12)]
+    (folder / "index.csv").write_text("\n".join(["data,name,emotion,split,yaw", *rows]))
+    return folder
+
+
+def test_shifts_of_another_unet_are_fitted_here_and_joined_with_words(scripts, tmp_path):
+    backbone, names = tiny(t_edit=300), ["happy", "sad", "smirk"]
     Editor(backbone, [tokens()], name="ti").save_pretrained(tmp_path / "ti")
-    other = unconditional()
-    moved = HSpace(
-        ["happy", "sad", "angry"],
-        [Directions(torch.randn(1, *other.h_shape)) for _ in range(3)],
-        train_steps=other.steps,
-        gain=torch.tensor([0.5, 1.0, 2.0]),
-    )
+    other = unconditional(unet={"sample_size": 8})
+    assert other.h_shape == backbone.h_shape
+    fitted = [Directions(torch.randn(1, *other.h_shape)) for _ in names]
+    moved = HSpace(names, fitted, train_steps=other.steps, gain=torch.tensor([0.5, 1.0, 2.0]))
     Editor(other, [moved], name="asyrp").save_pretrained(tmp_path / "asyrp")
+    coach = {"heads": {"emotion": 3, "person": 4}, "resolution": 16, "widths": (4, 4, 4, 4)}
+    coach["emotions"] = ("neutral", "happy", "sad")
+    torch.manual_seed(0)
+    torch.save(MeasuringNetwork(NetworkConfig(**coach)).state_dict(), tmp_path / "coach.pt")
+    trainer = {"steps": 3, "learning_rate": 0.05, "slower": {"block.": 0.5}, "precision": "no", "warmup": 1, "ema": 0.0}
     config = OmegaConf.create(
         {
-            "name": "both",
+            "name": "ti_asyrp",
             "words": str(tmp_path / "ti"),
             "shifts": str(tmp_path / "asyrp"),
+            "fit": {
+                "emotions": ["happy", "sad"],
+                "t_edit": 200,
+                "sources": {"faces": 8},
+                "mirrored": True,
+                "batch_size": 4,
+                "judged": 1,
+                "guide": {"jitter": 0.0, "noise": 0.0},
+                "loss": {"guide": {"emotion": 1.0, "person": 1.0}},
+                "trainer": trainer,
+                "alone": {"sad": {"trainer": {"steps": 2}}},
+            },
             "sampling": {"t_edit": 100},
-            "gain": {"sad": {"token": 0.5, "h": 0.75}, "happy": {"token": 1.0, "h": 0.5}},
+            "gain": {
+                "sad": {"token": 0.5, "h": 0.75},
+                "happy": {"token": 1.0, "h": 0.5},
+                "smirk": {"token": 1.0, "h": 0.25},
+            },
+            "data": {"crops": str(written_crops(tmp_path / "crops"))},
+            "coach": {"config": coach},
+            "coach_weights": str(tmp_path / "coach.pt"),
+            "work": str(tmp_path / "work"),
+            "output": str(tmp_path / "both"),
         }
     )
-    editor = scripts("train_ti_asyrp").join(config)
+    recipe = scripts("train_ti_asyrp")
+    recipe.fit_stage(config)
+    recipe.join_stage(config)
+    editor = load_editor(tmp_path / "both", device="cpu")
     (part,) = editor.steerings
-    assert editor.emotions == ("happy", "sad") and editor.backbone.config.t_edit == 100
-    assert part.shift.emotions == ("sad", "happy") and part.shift.gain.tolist() == [0.75, 0.25]
+    assert editor.emotions == ("happy", "sad", "smirk") and editor.backbone.config.t_edit == 100
+    assert part.shift.emotions == ("sad", "happy", "smirk")
+    # A shift that was not fitted here is taken as it is; it acts once a step, and there are other steps now.
+    assert part.shift.gain.tolist() == pytest.approx([0.75, 0.5, 0.25 * 2 * other.steps / backbone.steps], rel=1e-3)
+    kept = part.shift.shifts[2].directions
+    torch.testing.assert_close(kept, fitted[2].directions, atol=2e-3, rtol=0)
     assert part.tokens.gain.tolist() == [1.0, 0.5, 1.0] and part.tokens.tokens == tokens().tokens
-    torch.testing.assert_close(part.shift.shifts[0].directions, moved.shifts[1].directions, atol=2e-3, rtol=0)
-    editor.save_pretrained(tmp_path / "both", backbone_of=tmp_path / "ti")
-    assert load_editor(tmp_path / "both", device="cpu").backbone.config.t_edit == 100
+    for emotion, gain in (("sad", 1.0), ("happy", 0.5)):
+        shift = part.shift.shifts[part.shift.emotions.index(emotion)]
+        moved_by = shift.directions.directions - gain * fitted[names.index(emotion)].directions
+        assert 0.01 < float(moved_by.abs().max()) < 0.2  # from where strength 1 of the other editor was
+        assert float(shift.block.conv2.weight.abs().max()) > 0
+    card = (tmp_path / "both" / "README.md").read_text()
+    assert "sad: 2 steps of 4 pictures out of 10" in card and "happy: 3 steps of 4 pictures out of 14" in card
+
+
+def test_the_config_fits_the_code_and_what_is_shipped():
+    config = composed("train_ti_asyrp")
+    how, known = config["fit"], {field.name for field in fields(TrainerConfig)}
+    assert how["trainer"].keys() <= known and set(how["alone"]) <= set(how["emotions"]) <= set(config["gain"])
+    for each in (how, *how["alone"].values()):
+        assert each.keys() <= how.keys()
+        ShiftLoss(**each.get("loss", {}))
+    (part,) = load_editor(config["name"], device="cpu").steerings
+    assert part.shift.emotions == tuple(config["gain"])
+    for name, shift, gain in zip(part.shift.emotions, part.shift.shifts, part.shift.gain.tolist(), strict=True):
+        assert isinstance(shift, AdaptedDirections) == (name in how["emotions"])
+        if name in how["emotions"]:
+            assert gain == pytest.approx(config["gain"][name]["h"], rel=1e-3)
 
 
 def test_a_variant_is_the_model_with_other_parts(scripts):
