@@ -17,8 +17,9 @@ from PIL import Image
 from emoedit.editors import Editor, load_editor
 from emoedit.faces.align import Alignment, align
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.paste import MODES, Mode, paste
+from emoedit.faces.paste import DRAWN, MODES, Mode, paste
 from emoedit.faces.regions import regions
+from emoedit.landmarks import DrawingLandmarks
 from emoedit.pictures import Picture, load_picture, save_picture
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit, EditError, EmoEditError, Inversion
@@ -97,6 +98,7 @@ class PhotoEditor:
         self.editor = load_editor(editor) if isinstance(editor, str | os.PathLike) else editor
         self.detector = detector or FaceDetector(str(self.editor.device))
         self.mode: Mode = mode or self.editor.backbone.paste_mode
+        self._landmarks = DrawingLandmarks() if self.mode in DRAWN else None
 
     def open(self, photo: Any, face: str | int | Face = "largest", *, seed: int = 0) -> OpenPhoto:
         """Read a photograph, find its faces, invert them.
@@ -140,7 +142,8 @@ class PhotoEditor:
                 known = self.editor.changes(photo.inversion, edit) or [None] * len(photo.alignments)
                 for number, alignment in enumerate(photo.alignments):
                     drawings = [f[number] for f in frames]
-                    rgb = paste(rgb, alignment, drawings, where, mode=self.mode, change=known[number])
+                    points = self._landmarks and self._landmarks(drawings, alignment, photo.faces[number])
+                    rgb = paste(rgb, alignment, drawings, where, mode=self.mode, change=known[number], points=points)
             image = photo.picture.to_pil(rgb)
             seconds = time.perf_counter() - start
             yield PhotoEdit(image, source, photo.faces, edit, self.editor.name, seed, seconds)

@@ -22,6 +22,7 @@ from emoedit.faces.align import CropSpec, align
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.paste import MODES, paste
 from emoedit.faces.regions import regions
+from emoedit.landmarks import DrawingLandmarks
 from emoedit.pictures import load_picture
 from emoedit.training.readers import read_pairs
 
@@ -40,12 +41,13 @@ def main(config: DictConfig) -> None:
     people: dict[str, dict[str, Path]] = {}
     for sample in samples:
         people.setdefault(str(sample.person), {})[sample.emotion] = Path(sample.picture)
-    detector = FaceDetector()
+    detector, landmarks = FaceDetector(), DrawingLandmarks()
     errors: dict[str, list[float]] = {name: [] for name in ("nothing", *MODES)}
     sharp: dict[str, list[float]] = {name: [] for name in ("nothing", *MODES)}
     for pair in people.values():
         photos = [load_picture(pair[name]).rgb for name in ("neutral", "happy")]
-        first, second = (align(detector.choose(photo)[0].landmarks, spec) for photo in photos)
+        faces = [detector.choose(photo)[0] for photo in photos]
+        first, second = (align(face.landmarks, spec) for face in faces)
         crops = [
             a.crop(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY)).astype(np.float32)
             for a, p in zip((first, second), photos, strict=True)
@@ -55,7 +57,8 @@ def main(config: DictConfig) -> None:
         true = cv2.warpAffine(photos[1], onto[:2], (width, height), flags=cv2.INTER_CUBIC)
         weight = cv2.warpAffine(where.face, first.inverse, (width, height), flags=cv2.INTER_LINEAR)
         results = {"nothing": photos[0]}
-        results |= {mode: paste(photos[0], first, crops, where, mode=mode) for mode in MODES}
+        points = landmarks(crops, first, faces[0])
+        results |= {mode: paste(photos[0], first, crops, where, mode=mode, points=points) for mode in MODES}
         for name, result in results.items():
             difference = np.abs(result.astype(np.float32) - true).mean(-1)
             errors[name].append(float((difference * weight).sum() / weight.sum()))

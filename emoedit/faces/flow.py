@@ -109,15 +109,25 @@ def estimate_change(frames: Sequence[np.ndarray], mask: np.ndarray, mouth: np.nd
     return Change(flow, cv2.GaussianBlur(remainder, (0, 0), 0.4), gap)
 
 
-def estimate_flow(frames: Sequence[np.ndarray], mask: np.ndarray) -> np.ndarray:
+def estimate_flow(
+    before: np.ndarray, after: np.ndarray, mask: np.ndarray, start: np.ndarray | None = None
+) -> np.ndarray:
     """The movement alone: float32 ``[R, R, 2]`` as :class:`Change` has it, bounded and without folds. For pictures as
     sharp as photographs, in which lips that part are seen.
 
     Args:
-        frames: two or more float32 ``[R, R]``, grey levels 0 to 255.  mask: float32 ``[R, R]`` in [0, 1].
+        before, after: float32 ``[R, R]``, grey levels 0 to 255.  mask: float32 ``[R, R]`` in [0, 1].
+        start: what is known of it, float32 ``[F, F, 2]`` in pixels of :data:`FLOW_SIDE`; only the rest is looked for.
     """
-    side = len(frames[0])
-    return _to_crop(_bounded(_composed(frames, mask)), side)
+    if start is None:
+        return _to_crop(_bounded(_composed([before, after], mask)), len(before))
+    size = (FLOW_SIDE, FLOW_SIDE)
+    large = cv2.resize(mask, size)
+    length = np.linalg.norm(start, axis=-1, keepdims=True)
+    start = unfold(start * large[..., None] * np.minimum(1, MAX_FLOW * FLOW_SIDE / np.maximum(length, 1e-6)))
+    moved = sample(cv2.resize(before, size, interpolation=cv2.INTER_CUBIC), start)
+    rest = _bounded(_composed([moved, cv2.resize(after, size, interpolation=cv2.INTER_CUBIC)], large))
+    return _to_crop(unfold(rest + sample(start, rest)), len(before))
 
 
 def _composed(frames: Sequence[np.ndarray], mask: np.ndarray) -> np.ndarray:

@@ -27,12 +27,14 @@ import numpy as np
 
 from emoedit.faces.align import Alignment
 from emoedit.faces.closing import Opening, close, find_opening, gone, opens
-from emoedit.faces.flow import Change, estimate_change, estimate_flow, patches, ramp, sample, unfold
+from emoedit.faces.flow import FLOW_SIDE, Change, estimate_change, estimate_flow, patches, ramp, sample, unfold
+from emoedit.faces.lips import inside_lips, lip_flow, parting
 from emoedit.faces.mouth import LARGER, draw_mouth, steepen, teeth_level
 from emoedit.faces.regions import LUMA, Regions
 
 Mode = Literal["warp", "redraw", "mouth", "residual", "replace"]
 MODES: tuple[Mode, ...] = ("warp", "redraw", "mouth", "residual", "replace")
+DRAWN: tuple[Mode, ...] = ("redraw", "mouth")
 
 MOUTH_SPREAD = 0.05  # of the crop's side: about the height of a lip
 BRIGHT = (0.3, 0.8)  # of the way to teeth: what is taken for them a little, and wholly
@@ -40,6 +42,8 @@ TEETH = 0.35  # of the skin's colour, which the light has too
 LIP = 0.4  # of MOUTH_SPREAD, over which lips mix their colours, or they would have that of the skin beside them
 GONE, GONE_MOUTH = (0.08, 0.2), (0.04, 0.11)  # edges without a counterpart, in skin levels, with which detail goes
 HELD = 0.6  # of what is drawn in the nose: a smile moves it less than directions fitted on other people do
+UNEDGED = (8.0, 24.0)  # grey levels of light over a lip's height: where colour is evened out, too
+DARK = (0.35, 0.55)  # below skin, of its level: what between parted lips is the inside of a mouth, and no lip
 EDGE_SPREAD = 0.03  # of the crop's side: what varies more slowly is light, not an edge
 
 
@@ -100,6 +104,12 @@ def _relight(rgb: np.ndarray, light: np.ndarray, new: np.ndarray, pale: np.ndarr
     # Shadows on skin are warmer than grey ones would be: light comes through it from beside.
     ratio = np.where(ratio < 1, np.sqrt(ratio), ratio)
     chroma = (rgb - luma[..., None]) * ratio[..., None]
+    # An edge that is taken away takes its colour along: a crease is warmer than the skin it becomes, a gleam is colder.
+    sharp = light - cv2.GaussianBlur(light, (0, 0), spread)
+    if np.abs(sharp).max() > UNEDGED[0]:
+        even = cv2.GaussianBlur(chroma, (0, 0), spread)
+        excess = np.linalg.norm(chroma, axis=-1) - np.linalg.norm(even, axis=-1)
+        chroma = chroma + (even - chroma) * (ramp(np.abs(sharp), *UNEDGED) * (excess * sharp > 0))[..., None]
     if new.max() > 0:
         # What was there is gone with its colour: lips take that of what is near, teeth a little of the skin's around.
         def borrowed(from_within: float, share: float) -> np.ndarray:
@@ -121,6 +131,7 @@ def paste(
     *,
     mode: Mode = "warp",
     change: Change | None = None,
+    points: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
     """The photograph with the change in it.
 
@@ -131,6 +142,8 @@ def paste(
         where: of the crop (:func:`regions`).
         mode: see the module docstring.
         change: for mode ``warp``, where a backbone knows what it moved and lit: nothing is looked for in the frames.
+        points: for modes ``redraw`` and ``mouth``, 68 landmarks of reconstruction and edit, ``[68, 2]`` each in pixels
+            of the crop, by which lips are followed that flow alone would lose.
 
     Returns:
         uint8 ``[H, W, 3]``; equal to ``photo`` bit for bit wherever the mask is 0, and everywhere if nothing changed.
@@ -170,9 +183,14 @@ def paste(
                 np.clip(_enlarge(m, alignment, window, cv2.INTER_LINEAR, factor=LARGER), 0, 1) for m in (new, pale)
             )
             light += new * (_enlarge(drawn, alignment, window, factor=LARGER) - (warped @ LUMA + light))
-        elif mode in ("redraw", "mouth"):
-            before = grey[0]
-            flow, after = _hold(before, grey[-1], estimate_flow([before, grey[-1]], where.face), HELD * where.nose)
+        elif mode in DRAWN:
+            before, side = grey[0], alignment.resolution
+            start, inside, parted = None, where.mouth, 0.0
+            if points is not None:
+                start, inside = lip_flow(*points, side, FLOW_SIDE), inside_lips(points[-1], side)
+                parted = parting(*points, side)
+            flow = estimate_flow(before, grey[-1], where.face, start)
+            flow, after = _hold(before, grey[-1], flow, HELD * where.nose)
             opening = find_opening(photo, alignment, where)
             # Teeth that only move down with the lip stay; where they go, an opening that is drawn in them is no mouth.
             if opening is not None and (
@@ -182,7 +200,7 @@ def paste(
                 photo = _close_mouth(photo, alignment, window, opening)
                 flow, after = _hold(before, after, flow, _wide(where.mouth))  # closed lips are right as they are
             warped, light, new, pale = _redraw(
-                *(photo, alignment, window, before, after, flow, where), mouth_only=mode == "mouth"
+                *(photo, alignment, window, before, after, flow, where, inside, parted), mouth_only=mode == "mouth"
             )
         else:
             warped, light = part, _enlarge((grey[-1] - grey[0]) * where.moving, alignment, window)
@@ -221,6 +239,8 @@ def _redraw(
     after: np.ndarray,
     flow: np.ndarray,
     where: Regions,
+    inside: np.ndarray,
+    parted: float,
     *,
     mouth_only: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -229,6 +249,8 @@ def _redraw(
 
     Args:
         before, after: float32 ``[R, R]``, 0 to 255.  flow: between them, ``[R, R, 2]``.
+        inside: ``[R, R]`` in [0, 1]: where teeth can be.  parted: 0 to 1: whether lips are known to have come apart, so
+            that what is dark between them is no lip, however well one would fit there.
         mouth_only: the photograph's detail goes nowhere else.
     """
     side = len(before)
@@ -239,14 +261,16 @@ def _redraw(
     edges = np.abs(over - cv2.GaussianBlur(over, (0, 0), EDGE_SPREAD * side))
     edges = cv2.GaussianBlur(edges, (0, 0), 0.012 * side)
     skin = float(np.median(after[where.face > 0.5]))
+    teeth = teeth_level(skin)
+    bright = np.clip((after - moved) / np.maximum(teeth - moved, 45), 0, 1) * where.mouth * inside
+    # A gleam on a lip is no row of teeth.
+    rows = patches(bright, factor=1)
     # A mouth is new as soon as it opens; eyes and brows are the person, and hold on to their detail for longer.
-    gone = where.mouth * ramp(edges, *(level * skin for level in GONE_MOUTH))
+    gone = np.maximum(ramp(edges, *(level * skin for level in GONE_MOUTH)), rows)
+    gone = where.mouth * np.maximum(gone, parted * inside * ramp(1 - after / skin, *DARK))
     if not mouth_only:
         gone = gone + (1 - where.mouth) * ramp(edges, *(level * skin for level in GONE))
-    teeth = teeth_level(skin)
-    bright = np.clip((after - moved) / np.maximum(teeth - moved, 45), 0, 1) * where.mouth
-    # A gleam on a lip is no row of teeth.
-    pale = gone * ramp(bright, *BRIGHT) * (patches(bright, factor=1) > 0)
+    pale = gone * ramp(bright, *BRIGHT) * (rows > 0)
     drawn = before + (after - before) * where.face
     crisp = _enlarge(steepen(drawn, LARGER), alignment, window, factor=LARGER)
     smooth = _enlarge(drawn, alignment, window)

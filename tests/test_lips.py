@@ -1,0 +1,142 @@
+"""Lips that landmarks lead: where they go, what they take along, and what comes to be seen between them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from emoedit.faces.align import FFHQ_POINTS, CropSpec, align
+from emoedit.faces.detect import FaceDetector
+from emoedit.faces.flow import FLOW_SIDE, estimate_flow, sample
+from emoedit.faces.lips import inside_lips, lip_flow, parting
+from emoedit.faces.paste import paste
+from emoedit.faces.regions import LUMA, regions
+from emoedit.landmarks import DrawingLandmarks
+from emoedit.metrics.embedded import EmbeddedNetwork
+
+SPEC = CropSpec(96, "stable", 0.66, 0.074)
+LEVEL = 150.0
+
+
+def points_of(x: float, y: float, half: float = 14.0, height: float = 5.0, apart: float = 0.0) -> np.ndarray:
+    """68 landmarks whose lips are around ``x, y``; the inner ones ``apart`` from each other in the middle."""
+    points = np.zeros((68, 2))
+    turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    points[48:60] = np.stack([x - half * np.cos(turn), y - (height + apart / 2) * np.sin(turn)], -1)
+    turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    points[60:68] = np.stack([x - 0.8 * half * np.cos(turn), y - apart / 2 * np.sin(turn)], -1)
+    return points
+
+
+def lips(x: float, y: float, *, light: float = 0.0) -> np.ndarray:
+    """A crop of skin with a pair of lips, 28 by 11 pixels, and a dark line between them."""
+    crop = np.full((96, 96), LEVEL, np.float32)
+    centre = (round(x), round(y))
+    cv2.ellipse(crop, centre, (14, 5), 0, 0, 360, LEVEL - 50 + light, -1)
+    cv2.line(crop, (centre[0] - 11, centre[1]), (centre[0] + 11, centre[1]), LEVEL - 90, 1)
+    return cv2.GaussianBlur(crop, (0, 0), 0.8)
+
+
+def test_lips_move_as_their_landmarks_and_nothing_far_from_them():
+    before, after = points_of(48, 72), points_of(51, 66)
+    flow = lip_flow(before, after, 96, 96)
+    np.testing.assert_allclose(flow[66, 40:62], np.tile([-3.0, 6.0], (22, 1)), atol=0.3)
+    assert np.abs(flow[:20]).max() < 1e-3
+    # The same movement, in the pixels of a larger picture.
+    large = lip_flow(before, after, 96, 192)
+    np.testing.assert_allclose(cv2.resize(large, (96, 96), interpolation=cv2.INTER_AREA), 2 * flow, atol=0.05)
+
+
+def test_a_landmark_that_errs_is_corrected_by_the_others():
+    before, after = points_of(48, 72), points_of(48, 68)
+    after[57] += [0.0, 3.0]
+    assert np.abs(lip_flow(before, after, 96, 96)[63:74, 36:60, 1] - 4).max() < 1.5
+
+
+def test_flow_finds_the_rest_of_what_is_known():
+    """Lips that rise by more than their height, in other light: flow alone loses them, and with landmarks that are a
+    pixel off it finds the true movement."""
+    before, after = lips(48, 74), lips(48, 65, light=25)
+    mask = regions(SPEC).face
+    start = lip_flow(points_of(48, 74), points_of(49, 66), 96, FLOW_SIDE)
+    error = {}
+    for name, known in (("alone", None), ("led", start)):
+        flow = estimate_flow(before, after, mask, known)
+        error[name] = float(np.abs(flow[62:69, 38:59] - [0.0, 9.0]).mean())
+    assert error["led"] < 1.2 and error["alone"] > 2 * error["led"]
+
+
+def test_lips_take_their_colour_along():
+    alignment = align(FFHQ_POINTS * 150 + [150, 140], SPEC)
+    where = regions(SPEC)
+    before, after = lips(48, 74), lips(48, 65, light=25)
+    large = np.clip(cv2.warpAffine(before, alignment.inverse, (300, 300), borderValue=LEVEL), 0, 255)
+    # Skin everywhere, of the crop's light; lips redder than it.
+    skin, red = np.array([1.3, 0.9, 0.75]), np.array([1.55, 0.8, 0.8])
+    skin, red = skin / (skin @ LUMA), red / (red @ LUMA)
+    share = np.clip((LEVEL - large) / 40, 0, 1)[..., None]
+    photo = (large[..., None] * (skin + (red - skin) * share)).clip(0, 255).round().astype(np.uint8)
+    points = [points_of(48, 74), points_of(48, 65)]
+    height = np.arange(62.0, 69.0)
+    x, y = alignment.to_photo(np.stack([np.full_like(height, 48), height], -1)).round().astype(int).T
+    shown = paste(photo, alignment, [before, after], where, mode="mouth", points=points)[y, x].astype(float)
+    hue = (shown[:, 1] - shown[:, 2]) / (
+        shown[:, 0] - shown[:, 2]
+    )  # whatever the light: 0 of these lips, .27 of the skin
+    assert hue.max() < 0.06
+
+
+def test_what_is_between_lips_and_whether_they_parted():
+    closed, opened = points_of(48, 70), points_of(48, 70, apart=8)
+    inside = inside_lips(opened, 96)
+    assert inside[70, 48] > 0.99 and inside[60, 48] == 0 and inside[70, 20] == 0
+    assert inside_lips(closed, 96)[65:69].max() < 0.05
+    assert parting(closed, opened, 96) == 1 and parting(opened, closed, 96) == 0 == parting(closed, closed, 96)
+    assert 0 < parting(closed, points_of(48, 70, apart=1.6), 96) < 1
+
+
+def test_teeth_are_drawn_between_the_lips_only():
+    """A bright row in lips: pale where landmarks say that it is between them, and lip-coloured where they stay shut."""
+    photo = np.tile(np.array([205, 145, 125], np.uint8), (300, 300, 1))
+    alignment, where = align(FFHQ_POINTS * 150 + [150, 140], SPEC), regions(SPEC)
+    level = float(photo[0, 0] @ LUMA)
+    y, x = (int(v) for v in np.argwhere(where.mouth > 0.99).mean(0))
+    before = np.full((96, 96), level, np.float32)
+    before[y - 4 : y + 5, x - 14 : x + 15] = level - 60
+    after = before.copy()
+    after[y - 2 : y + 3, x - 12 : x + 13] = 1.15 * level
+    (px, py) = alignment.to_photo(np.array([[x, y]], float))[0].round().astype(int)
+    colour = {}
+    for name, apart in (("open", 7.0), ("shut", 0.0)):
+        points = [points_of(x, y), points_of(x, y, apart=apart)]
+        shown = paste(photo, alignment, [before, after], where, mode="mouth", points=points)[py, px].astype(float)
+        colour[name] = (shown[0] - shown[2]) / shown.mean()
+    skin = (205 - 125) / photo[0, 0].mean()
+    assert colour["open"] < 0.5 * skin and colour["shut"] > 0.8 * skin
+
+
+@pytest.mark.parametrize("spec", [SPEC, CropSpec(128, "stable", 0.66, 0.074), CropSpec(256, "ffhq")])
+def test_landmarks_of_a_drawing_are_those_of_the_face(astronaut, spec):
+    """In whatever crop it was drawn they lie where the network that measures finds them in the photograph."""
+    face = FaceDetector()(astronaut)[0]
+    grey = cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)
+    network = EmbeddedNetwork.load("landmarks")
+    own = align(face.landmarks, network.network.crop)
+    expected = own.to_photo(network.points(own.crop(grey)[None])[0].numpy())
+    alignment = align(face.landmarks, spec)
+    drawing = alignment.crop(astronaut if spec.style == "ffhq" else grey).astype(np.float32)
+    found = DrawingLandmarks()([drawing, drawing], alignment, face)
+    assert found.shape == (2, 68, 2)
+    np.testing.assert_array_equal(found[0], found[1])
+    error = np.linalg.norm(alignment.to_photo(found[0]) - expected, axis=-1)
+    assert error.max() < 0.04 * own.zoom * own.resolution and error.mean() < 0.01 * own.zoom * own.resolution
+
+
+def test_a_start_outside_the_mask_moves_nothing():
+    before = lips(48, 74)
+    mask = regions(SPEC).face
+    start = np.full((FLOW_SIDE, FLOW_SIDE, 2), 5.0, np.float32)
+    flow = estimate_flow(before, before, mask, start)
+    assert np.abs(flow[mask == 0]).max() < 0.3
+    assert np.abs(sample(before, flow) - before)[mask > 0.9].mean() < 1.0
