@@ -16,6 +16,7 @@ import numpy as np
 
 FLOW_SIDE = 192  # flow is found at this side: DIS matches 8-pixel patches, which on 96 pixels would span half a mouth
 MAX_FLOW = 0.11  # of the crop's side: the widest movement a lip or a brow makes; more is a mismatch
+MAX_REST = 0.02  # what landmarks may be off; flow that goes further follows something else than the lip
 MIN_JACOBIAN = 0.1  # a flow that shrinks an area further than this is about to fold
 GAP = 0.2  # level of the inside of an open mouth, skin being 1
 LIKELY_FROM, LIKELY_TO = 0.5, 0.65  # share of a gap (or of teeth) in a mean from which on it counts as there
@@ -110,24 +111,27 @@ def estimate_change(frames: Sequence[np.ndarray], mask: np.ndarray, mouth: np.nd
 
 
 def estimate_flow(
-    before: np.ndarray, after: np.ndarray, mask: np.ndarray, start: np.ndarray | None = None
+    before: np.ndarray, after: np.ndarray, mask: np.ndarray, start: tuple[np.ndarray, np.ndarray] | None = None
 ) -> np.ndarray:
     """The movement alone: float32 ``[R, R, 2]`` as :class:`Change` has it, bounded and without folds. For pictures as
     sharp as photographs, in which lips that part are seen.
 
     Args:
         before, after: float32 ``[R, R]``, grey levels 0 to 255.  mask: float32 ``[R, R]`` in [0, 1].
-        start: what is known of it, float32 ``[F, F, 2]`` in pixels of :data:`FLOW_SIDE`; only the rest is looked for.
+        start: what is known of it, float32 ``[F, F, 2]`` in pixels of :data:`FLOW_SIDE`, and how surely, ``[F, F]`` in
+            [0, 1]: only the rest is looked for, and not far away where it is sure.
     """
     if start is None:
         return _to_crop(_bounded(_composed([before, after], mask)), len(before))
     size = (FLOW_SIDE, FLOW_SIDE)
     large = cv2.resize(mask, size)
-    length = np.linalg.norm(start, axis=-1, keepdims=True)
-    start = unfold(start * large[..., None] * np.minimum(1, MAX_FLOW * FLOW_SIDE / np.maximum(length, 1e-6)))
-    moved = sample(cv2.resize(before, size, interpolation=cv2.INTER_CUBIC), start)
-    rest = _bounded(_composed([moved, cv2.resize(after, size, interpolation=cv2.INTER_CUBIC)], large))
-    return _to_crop(unfold(rest + sample(start, rest)), len(before))
+    flow, sure = start
+    length = np.linalg.norm(flow, axis=-1, keepdims=True)
+    flow = unfold(flow * large[..., None] * np.minimum(1, MAX_FLOW * FLOW_SIDE / np.maximum(length, 1e-6)))
+    moved = sample(cv2.resize(before, size, interpolation=cv2.INTER_CUBIC), flow)
+    rest = _composed([moved, cv2.resize(after, size, interpolation=cv2.INTER_CUBIC)], large)
+    rest = _bounded(rest, (MAX_FLOW + (MAX_REST - MAX_FLOW) * sure)[..., None])
+    return _to_crop(unfold(rest + sample(flow, rest)), len(before))
 
 
 def _composed(frames: Sequence[np.ndarray], mask: np.ndarray) -> np.ndarray:
@@ -141,10 +145,10 @@ def _composed(frames: Sequence[np.ndarray], mask: np.ndarray) -> np.ndarray:
     return flow
 
 
-def _bounded(flow: np.ndarray) -> np.ndarray:
-    """A flow ``[F, F, 2]`` no longer than a lip or a brow moves, and without folds."""
+def _bounded(flow: np.ndarray, bound: float | np.ndarray = MAX_FLOW) -> np.ndarray:
+    """A flow ``[F, F, 2]`` no longer than a lip or a brow moves, in crop sides, and without folds."""
     length = np.linalg.norm(flow, axis=-1, keepdims=True)
-    bound = MAX_FLOW * FLOW_SIDE
+    bound = bound * FLOW_SIDE
     return unfold(flow * (bound * np.tanh(length / bound) / np.maximum(length, 1e-6)))
 
 

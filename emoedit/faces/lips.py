@@ -22,9 +22,9 @@ PARTED = (
 )  # of the crop's side: lips that part by less are drawn a little otherwise, by more are open
 
 
-def lip_flow(before: np.ndarray, after: np.ndarray, resolution: int, side: int) -> np.ndarray:
+def lip_flow(before: np.ndarray, after: np.ndarray, resolution: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """The movement of lips and what is near them: float32 ``[side, side, 2]``, backward (the pixel that lands at p
-    comes from ``p + flow[p]``), in pixels of ``side``.
+    comes from ``p + flow[p]``), in pixels of ``side``; and how near to a landmark it is, ``[side, side]`` in [0, 1].
 
     Kernel ridge regression with a Gaussian over the displacements of the landmarks: smooth, and nothing far from lips.
 
@@ -41,7 +41,7 @@ def lip_flow(before: np.ndarray, after: np.ndarray, resolution: int, side: int) 
     axis = (np.arange(side) + 0.5) * (resolution / side) - 0.5
     x, y = np.meshgrid(axis, axis)
     near = kernel((x[..., None] - points[:, 0]) ** 2 + (y[..., None] - points[:, 1]) ** 2)
-    return (near @ weights * (side / resolution)).astype(np.float32)
+    return (near @ weights * (side / resolution)).astype(np.float32), near.max(-1).astype(np.float32)
 
 
 def inside_lips(points: np.ndarray, resolution: int) -> np.ndarray:
