@@ -31,6 +31,7 @@ from emoedit.editors import load_editor
 from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
 from emoedit.pictures import load_picture, save_picture
+from emoedit.registry import DEFAULT_EDITOR
 from emoedit.shards import Shard, open_cases
 from emoedit.sweeps import Job
 from emoedit.types import Edit
@@ -77,7 +78,7 @@ again with the same command and goes on after the last photograph that has a row
 shard depends on the names in the folder: finish before adding to it.
 
 ```sh
-python experiments/sweep.py -m editor=vae emotion=happy strength=1.0 data=folder data.path=/photos \\
+python experiments/sweep.py -m editor={default} emotion=happy strength=1.0 data=folder data.path=/photos \\
   judges=null pictures=jpg shard=all/64 launcher=submitit_slurm hydra.launcher.partition=NAME
 python experiments/report.py outputs/sweep      # how far each job is, and what failed
 ```
@@ -149,7 +150,7 @@ def peak(arguments: dict) -> tuple[float, list[dict]]:
 def job(folder: Path, output: Path, limit: int, **changes: object) -> dict:
     """The description of a job over a folder."""
     data = {"path": str(folder), "name": f"{limit}", "split": None, "limit": limit}
-    plain = {"editor": "vae", "emotion": "happy", "strength": 1.0, "data": data, "shard": "0/1", "seed": 0}
+    plain = {"editor": DEFAULT_EDITOR, "emotion": "happy", "strength": 1.0, "data": data, "shard": "0/1", "seed": 0}
     plain |= {"judges": None, "pictures": "jpg", "retry": False, "device": "cpu", "output": str(output)}
     return plain | changes
 
@@ -206,10 +207,11 @@ def measured(place: Path, size: int, photographs: int, repeats: int) -> str:
     costs = {name: cost(editor, path, repeats) for name, editor in editors.items()}
     suite = Suite()
     picture = load_picture(path)
-    face = editors["vae"].detector.choose(picture.rgb)[0]
+    default = editors[DEFAULT_EDITOR]
+    face = default.detector.choose(picture.rgb)[0]
     look = busy(lambda: suite.subject(picture.rgb, face), repeats)
     subject = suite.subject(picture.rgb, face)
-    made = [np.asarray(e.image) for e in editors["vae"].edit(editors["vae"].open(picture, face), [Edit("happy")] * 3)]
+    made = [np.asarray(e.image) for e in default.edit(default.open(picture, face), [Edit("happy")] * 3)]
     measure = busy(lambda: suite.measure(subject, made, ["happy"] * 3), repeats) / 3
     inversion = editors["asyrp"].open(picture, face).inversion
     tensors = (inversion.latent, *inversion.extras.values())
@@ -271,6 +273,7 @@ def measured(place: Path, size: int, photographs: int, repeats: int) -> str:
         per=MANY // 64,
         mbit=sizes["png"] * 8 / once[fastest] / 1e6,
         editor=fastest,
+        default=DEFAULT_EDITOR,
         editors=len(alone) - 1,
         emotions=len(EMOTIONS),
         strengths=len(STRENGTHS),
