@@ -16,10 +16,7 @@ PAIRS = ((61, 67), (62, 66), (63, 65))  # upper and lower inner lip, one above t
 REACH = 0.07  # of the crop's side: how far a lip takes the skin beside it along
 NOISE = 0.2  # how far a landmark may be off, its share in what the others say about its place
 EDGE = 0.004  # of the crop's side: how soft the inner edge of a lip is drawn
-PARTED = (
-    0.008,
-    0.022,
-)  # of the crop's side: lips that part by less are drawn a little otherwise, by more are open
+PARTED = (0.008, 0.022)  # of the crop's side: by less they are drawn a little otherwise, by more they are open
 
 
 def lip_flow(before: np.ndarray, after: np.ndarray, resolution: int, side: int) -> tuple[np.ndarray, np.ndarray]:
