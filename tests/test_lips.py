@@ -140,3 +140,13 @@ def test_a_start_outside_the_mask_moves_nothing():
     flow = estimate_flow(before, before, mask, (start, np.zeros((FLOW_SIDE, FLOW_SIDE), np.float32)))
     assert np.abs(flow[mask == 0]).max() < 0.3
     assert np.abs(sample(before, flow) - before)[mask > 0.9].mean() < 1.0
+
+
+def test_flow_goes_no_further_than_landmarks_may_be_off():
+    """What looks like the lip, but is elsewhere: where lips are sure to have stayed, it is not followed."""
+    before, after = lips(48, 74), lips(48, 65)
+    mask = regions(SPEC).face
+    flow, near = lip_flow(points_of(48, 74), points_of(48, 74), 96, FLOW_SIDE)
+    led = estimate_flow(before, after, mask, (flow, near))[68:74, 38:59, 1]
+    free = estimate_flow(before, after, mask, (flow, np.zeros_like(near)))[68:74, 38:59, 1]
+    assert np.abs(led).mean() < 2.5 and np.abs(free).mean() > 1.5 * np.abs(led).mean()
