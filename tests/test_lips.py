@@ -92,8 +92,10 @@ def test_what_is_between_lips_and_whether_they_parted():
     inside = inside_lips(opened, 96)
     assert inside[70, 48] > 0.99 and inside[60, 48] == 0 and inside[70, 20] == 0
     assert inside_lips(closed, 96)[65:69].max() < 0.05
-    assert parting(closed, opened, 96) == 1 and parting(opened, closed, 96) == 0 == parting(closed, closed, 96)
-    assert 0 < parting(closed, points_of(48, 70, apart=1.6), 96) < 1
+    assert parting(closed, points_of(48, 70, apart=12), 96) == (1, 1)
+    assert parting(opened, closed, 96) == (0, 0) == parting(closed, closed, 96)
+    assert 0 < parting(closed, points_of(48, 70, apart=1.6), 96)[0] < 1
+    assert parting(closed, points_of(48, 70, apart=4), 96) == (1, 0)  # a smile
 
 
 def test_teeth_are_drawn_between_the_lips_only():
@@ -114,6 +116,27 @@ def test_teeth_are_drawn_between_the_lips_only():
         colour[name] = (shown[0] - shown[2]) / shown.mean()
     skin = (205 - 125) / photo[0, 0].mean()
     assert colour["open"] < 0.5 * skin and colour["shut"] > 0.8 * skin
+
+
+def test_between_lips_that_are_far_apart_there_is_no_tongue():
+    """Whatever grey is drawn there: in a smile it may still be lips, in a wide mouth it is not."""
+    photo = np.tile(np.array([205, 145, 125], np.uint8), (300, 300, 1))
+    alignment, where = align(FFHQ_POINTS * 150 + [150, 140], SPEC), regions(SPEC)
+    level = float(photo[0, 0] @ LUMA)
+    y, x = (int(v) for v in np.argwhere(where.mouth > 0.99).mean(0))
+    before = np.full((96, 96), level, np.float32)
+    after = before.copy()
+    after[y - 3 : y + 4, x - 9 : x + 10] = 0.85 * level
+    (px, py) = alignment.to_photo(np.array([[x, y]], float))[0].round().astype(int)
+    shown = {}
+    for apart in (4.0, 12.0):
+        points = [points_of(x, y), points_of(x, y, apart=apart)]
+        shown[apart] = paste(photo, alignment, [before, after], where, mode="mouth", points=points)[py, px].astype(
+            float
+        )
+    chroma = {apart: np.ptp(colour) for apart, colour in shown.items()}
+    assert chroma[12.0] < 0.75 * chroma[4.0]
+    assert shown[12.0] @ LUMA == pytest.approx(0.85 * level, abs=3)
 
 
 @pytest.mark.parametrize("spec", [SPEC, CropSpec(128, "stable", 0.66, 0.074), CropSpec(256, "ffhq")])

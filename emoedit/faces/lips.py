@@ -17,6 +17,7 @@ REACH = 0.07  # of the crop's side: how far a lip takes the skin beside it along
 NOISE = 0.2  # how far a landmark may be off, its share in what the others say about its place
 EDGE = 0.004  # of the crop's side: how soft the inner edge of a lip is drawn
 PARTED = (0.008, 0.022)  # of the crop's side: by less they are drawn a little otherwise, by more they are open
+WIDE = (0.045, 0.075)  # wider than a smile opens
 
 
 def lip_flow(before: np.ndarray, after: np.ndarray, resolution: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,11 +54,12 @@ def inside_lips(points: np.ndarray, resolution: int) -> np.ndarray:
     return cv2.GaussianBlur(inside / np.float32(255), (0, 0), EDGE * resolution)
 
 
-def parting(before: np.ndarray, after: np.ndarray, resolution: int) -> float:
-    """Whether lips came apart, 0 to 1.
+def parting(before: np.ndarray, after: np.ndarray, resolution: int) -> tuple[float, float]:
+    """Whether lips came apart, and whether wider than in a smile, 0 to 1 each.
 
     Args:
         before, after: ``[68, 2]`` landmarks in pixels of the crop.
     """
     apart = [np.mean([np.linalg.norm(points[i] - points[k]) for i, k in PAIRS]) for points in (before, after)]
-    return float(ramp((apart[1] - apart[0]) / resolution, *PARTED))
+    further = (apart[1] - apart[0]) / resolution
+    return float(ramp(further, *PARTED)), float(ramp(further, *WIDE))

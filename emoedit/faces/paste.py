@@ -42,6 +42,7 @@ TEETH = 0.35  # of the skin's colour, which the light has too
 LIP = 0.4  # of MOUTH_SPREAD, over which lips mix their colours, or they would have that of the skin beside them
 GONE, GONE_MOUTH = (0.08, 0.2), (0.04, 0.11)  # edges without a counterpart, in skin levels, with which detail goes
 HELD = 0.6  # of what is drawn in the nose: a smile moves it less than directions fitted on other people do
+INNER_PALE = 0.7  # of the way from the colour of lips to that of teeth: the inside of a mouth, whatever is seen of it
 UNEDGED = (8.0, 24.0)  # grey levels of light over a lip's height: where colour is evened out, too
 DARK = (0.35, 0.55)  # below skin, of its level: what between parted lips is the inside of a mouth, and no lip
 EDGE_SPREAD = 0.03  # of the crop's side: what varies more slowly is light, not an edge
@@ -185,7 +186,7 @@ def paste(
             light += new * (_enlarge(drawn, alignment, window, factor=LARGER) - (warped @ LUMA + light))
         elif mode in DRAWN:
             before, side = grey[0], alignment.resolution
-            start, inside, parted = None, where.mouth, 0.0
+            start, inside, parted = None, where.mouth, (0.0, 0.0)
             if points is not None:
                 start, inside = lip_flow(*points, side, FLOW_SIDE), inside_lips(points[-1], side)
                 parted = parting(*points, side)
@@ -240,7 +241,7 @@ def _redraw(
     flow: np.ndarray,
     where: Regions,
     inside: np.ndarray,
-    parted: float,
+    parted: tuple[float, float],
     *,
     mouth_only: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -249,8 +250,9 @@ def _redraw(
 
     Args:
         before, after: float32 ``[R, R]``, 0 to 255.  flow: between them, ``[R, R, 2]``.
-        inside: ``[R, R]`` in [0, 1]: where teeth can be.  parted: 0 to 1: whether lips are known to have come apart, so
-            that what is dark between them is no lip, however well one would fit there.
+        inside: ``[R, R]`` in [0, 1]: where teeth can be.
+        parted: 0 to 1 each: whether lips are known to have come apart, so that what is dark between them is no lip,
+            however well one would fit there; and whether wide.
         mouth_only: the photograph's detail goes nowhere else.
     """
     side = len(before)
@@ -267,16 +269,18 @@ def _redraw(
     rows = patches(bright, factor=1)
     # A mouth is new as soon as it opens; eyes and brows are the person, and hold on to their detail for longer.
     gone = np.maximum(ramp(edges, *(level * skin for level in GONE_MOUTH)), rows)
-    gone = where.mouth * np.maximum(gone, parted * inside * ramp(1 - after / skin, *DARK))
+    gone = where.mouth * np.maximum(gone, parted[0] * inside * ramp(1 - after / skin, *DARK))
     if not mouth_only:
         gone = gone + (1 - where.mouth) * ramp(edges, *(level * skin for level in GONE))
     pale = gone * ramp(bright, *BRIGHT) * (rows > 0)
+    # What is seen between lips that are far apart has not their colour: stretched over a mouth it would be a tongue.
+    between = parted[1] * inside * where.mouth
     drawn = before + (after - before) * where.face
     crisp = _enlarge(steepen(drawn, LARGER), alignment, window, factor=LARGER)
     smooth = _enlarge(drawn, alignment, window)
-    new, pale, gone = (
+    new, pale, gone, between = (
         np.clip(_enlarge(m.astype(np.float32), alignment, window, cv2.INTER_LINEAR), 0, 1)
-        for m in (gone * where.mouth, pale, gone)
+        for m in (gone * where.mouth, pale, gone, between)
     )
     displacement = _displacement(alignment, window, flow)
     warped = _sample_window(photo, window, displacement)
@@ -286,7 +290,7 @@ def _redraw(
     coarse = cv2.remap(_enlarge(before, alignment, window), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     luma = warped @ LUMA
     target = smooth + new * (crisp - smooth) + (1 - gone) * (luma - coarse)
-    return warped, target - luma, new, pale
+    return warped, target - luma, np.maximum(new, between), np.maximum(pale, INNER_PALE * between)
 
 
 def _close_mouth(photo: np.ndarray, alignment: Alignment, window: _Window, opening: Opening) -> np.ndarray:
