@@ -32,20 +32,13 @@ from emoedit.training.guides import RecogniserGuide
 from emoedit.training.hspace import ShiftLoss
 from emoedit.training.loop import train
 from emoedit.training.prepare import prepare_config
-from emoedit.training.recipes import HELD_OUT, LICENCE, TRAINED_ON, load_coach, minutes, tiles, trainer_config
+from emoedit.training.recipes import HELD_OUT, LICENCE, TRAINED_ON, choose, load_coach, minutes, tiles, trainer_config
 from emoedit.training.stylegan import EncoderTask, GANTask, TwoMixtures, Weights
 from emoedit.types import Edit, Inversion
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)
-
-
-def choose(crops: CropSet, data: str, emotion: str, limit: int, splits: tuple[str, ...] = TRAINED_ON) -> np.ndarray:
-    """Positions of at most ``limit`` crops, the same on every machine."""
-    wanted = (crops.column("data") == data) & (crops.column("emotion") == emotion)
-    chosen = np.flatnonzero(wanted & np.isin(crops.column("split"), splits))
-    return np.sort(np.random.default_rng(0).permutation(chosen)[:limit])
 
 
 def shown_people(crops: CropSet, config: DictConfig, count: int) -> torch.Tensor:
@@ -155,7 +148,7 @@ def neutral_people(
     config: DictConfig, crops: CropSet, backbone: StyleGAN2Backbone, splits: tuple[str, ...]
 ) -> Inversion:
     """Neutral pictures, inverted."""
-    chosen = [choose(crops, name, "neutral", n, splits) for name, n in config.steering.neutral.items()]
+    chosen = [choose(crops, name, ["neutral"], n, splits) for name, n in config.steering.neutral.items()]
     return backbone.invert(crops.pixels(np.concatenate(chosen), backbone.crop.resolution))
 
 
@@ -170,7 +163,7 @@ def directions_stage(config: DictConfig) -> None:
             generator = torch.Generator().manual_seed(0)
             found = wspace.scored_samples(backbone, scorer, names, generator, **how["samples"])
         else:
-            chosen = {name: choose(crops, source, name, how["pictures"]) for name in names}
+            chosen = {name: choose(crops, source, [name], how["pictures"], TRAINED_ON) for name in names}
             positions = np.concatenate([*chosen.values()])
             # With the mirror images beside them no direction prefers a side.
             found = (
@@ -198,7 +191,8 @@ def lead_stage(config: DictConfig) -> None:
     positions, shown = [], []
     for source, limit in lead["sources"].items():
         for name in ("neutral", *emotions):
-            chosen = choose(crops, source, name, limit if name == "neutral" else limit // 4 // len(emotions))
+            share = limit if name == "neutral" else limit // 4 // len(emotions)
+            chosen = choose(crops, source, [name], share, TRAINED_ON)
             positions.append(chosen)
             shown += [emotions.index(name) if name != "neutral" else -1] * len(chosen)
     latents = wspace.encoded_crops(backbone, crops, np.concatenate(positions)).unflatten(1, backbone.latent_shape)
