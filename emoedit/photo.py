@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from emoedit.backbones.base import Backbone
 from emoedit.editors import Editor, load_editor
 from emoedit.faces.align import Alignment, align
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.paste import DRAWN, MODES, Mode, paste
 from emoedit.faces.regions import regions
+from emoedit.faces.tone import Tone, find_tone
 from emoedit.landmarks import DrawingLandmarks
 from emoedit.pictures import Picture, load_picture, save_picture
 from emoedit.registry import DEFAULT_EDITOR
@@ -33,6 +35,7 @@ class OpenPhoto:
         picture: the pixels and what came with them.
         faces: the N faces to edit, largest first.
         alignments: one a face.
+        tones: what lifts the dark tones of each face while it is edited.
         inversion: of the N aligned crops.
         seconds: what reading, detecting and inverting took.
     """
@@ -40,6 +43,7 @@ class OpenPhoto:
     picture: Picture
     faces: tuple[Face, ...]
     alignments: tuple[Alignment, ...]
+    tones: tuple[Tone, ...]
     inversion: Inversion
     seconds: float
 
@@ -115,12 +119,10 @@ class PhotoEditor:
         faces = [face] if isinstance(face, Face) else self.detector.choose(picture.rgb, face)
         backbone = self.editor.backbone
         alignments = tuple(align(found.landmarks, backbone.crop) for found in faces)
-        plane = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY) if backbone.channels == 1 else picture.rgb
-        crops = np.stack([a.crop(plane) for a in alignments]).astype(np.float32)
-        x = torch.from_numpy(crops.reshape(*crops.shape[:3], backbone.channels)).permute(0, 3, 1, 2) / 127.5 - 1
+        x, tones = see(picture.rgb, alignments, backbone)
         generator = torch.Generator().manual_seed(seed)
         inversion = self.editor.invert(x, generator=generator)
-        return OpenPhoto(picture, tuple(faces), alignments, inversion, time.perf_counter() - start)
+        return OpenPhoto(picture, tuple(faces), alignments, tones, inversion, time.perf_counter() - start)
 
     def edit(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit]:
         """The edits of an open photograph, one after the other.
@@ -143,7 +145,16 @@ class PhotoEditor:
                 for number, alignment in enumerate(photo.alignments):
                     drawings = [f[number] for f in frames]
                     points = self._landmarks and self._landmarks(drawings, alignment, photo.faces[number])
-                    rgb = paste(rgb, alignment, drawings, where, mode=self.mode, change=known[number], points=points)
+                    rgb = paste(
+                        rgb,
+                        alignment,
+                        drawings,
+                        where,
+                        mode=self.mode,
+                        change=known[number],
+                        points=points,
+                        tone=photo.tones[number],
+                    )
             image = photo.picture.to_pil(rgb)
             seconds = time.perf_counter() - start
             yield PhotoEdit(image, source, photo.faces, edit, self.editor.name, seed, seconds)
@@ -163,6 +174,31 @@ class PhotoEditor:
                 yield next(self.edit(photo, [edit], seed=seed))
             except EmoEditError as error:
                 yield error
+
+
+def see(rgb: np.ndarray, alignments: Sequence[Alignment], backbone: Backbone) -> tuple[torch.Tensor, tuple[Tone, ...]]:
+    """Faces as a backbone is given them.
+
+    Args:
+        rgb: the photograph, uint8 ``[H, W, 3]``.  alignments: of N faces.
+
+    Returns:
+        ``[N, C, R, R]`` in [-1, 1], and the tones that faces are lifted to.
+    """
+
+    def plane(picture: np.ndarray) -> np.ndarray:
+        return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if backbone.channels == 1 else picture
+
+    own = plane(rgb)
+    crops = [alignment.crop(own) for alignment in alignments]
+    tones = [Tone()] * len(crops)
+    if backbone.evens_light and backbone.channels == 1:
+        face = regions(backbone.crop).face
+        tones = [find_tone(crop, face) for crop in crops]
+        lifted = zip(crops, tones, alignments, strict=True)
+        crops = [c if tone.power == 1 else a.crop(plane(tone.lifted(rgb))) for c, tone, a in lifted]
+    x = np.stack(crops).astype(np.float32).reshape(len(crops), *crops[0].shape[:2], backbone.channels)
+    return torch.from_numpy(x).permute(0, 3, 1, 2) / 127.5 - 1, tuple(tones)
 
 
 def _levels(x: torch.Tensor) -> np.ndarray:

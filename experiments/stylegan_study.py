@@ -113,8 +113,10 @@ def study(
                 "redrawn": [opened.inversion.extras["reconstruction"]],
                 "square": list(photos.editor.decode(opened.inversion, edits)),
             }
+            (alignment,), (tone,) = opened.alignments, opened.tones
+            lifted = tone.lifted(picture.rgb)
             pictures = {
-                way: [lay_in(picture.rgb, opened.alignments[0], levels(x)) for x in found]
+                way: [tone.restored(picture.rgb, lifted, lay_in(lifted, alignment, levels(x))) for x in found]
                 for way, found in drawn.items()
             }
             start = time.perf_counter()

@@ -70,7 +70,7 @@ def up(unet: UNet2DModel, h: Tensor, skips: tuple[Tensor, ...], temb: Tensor) ->
     return unet.conv_out(unet.conv_act(unet.conv_norm_out(h))).to(temb.dtype)
 
 
-class DDPMBackbone(Backbone):
+class DDPMBackbone(light.EvensLight, Backbone):
     """DDIM inversion and decoding around a U-Net.
 
     ``latent`` is x_T, ``[N, C, R, R]``. ``extras``: ``mean`` and ``gain`` of each crop; ``seed`` of its noise; and if
@@ -145,10 +145,6 @@ class DDPMBackbone(Backbone):
     def temb_dim(self) -> int:
         """Length of the timestep embedding."""
         return self.unet.time_embedding.linear_2.out_features
-
-    def normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``x`` at the model's mean and contrast, and the ``[N, 1, 1, 1]`` mean and gain that lead back."""
-        return light.normalise(x, self.oval, mean=self.config.mean, std=self.config.std)
 
     def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What noise is put on: here the picture itself, :meth:`normalise`d.

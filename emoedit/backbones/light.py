@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -29,3 +31,26 @@ def normalise(x: Tensor, oval: Tensor, *, mean: float, std: float | None) -> tup
     deviation = ((x - own).square() * weight).sum((1, 2, 3), keepdim=True).sqrt().clamp_min(MIN_STD)
     gain = deviation / std
     return (x - own) / gain + mean, own, gain
+
+
+class Level(Protocol):
+    """What of a backbone's configuration is about light."""
+
+    mean: float
+    std: float | None
+
+
+class EvensLight:
+    """Part of a backbone that sees every crop at one mean and contrast."""
+
+    config: Level
+    oval: Tensor
+
+    @property
+    def evens_light(self) -> bool:
+        """Whether it does, so that dark faces are lifted for it; models of colour see photographs as they are."""
+        return self.config.std is not None
+
+    def normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``x`` at the model's mean and contrast, and the ``[N, 1, 1, 1]`` mean and gain that lead back."""
+        return normalise(x, self.oval, mean=self.config.mean, std=self.config.std)

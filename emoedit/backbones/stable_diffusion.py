@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 
-class StableDiffusionBackbone(Backbone):
+class StableDiffusionBackbone(light.EvensLight, Backbone):
     """Inversion and decoding around a latent diffusion model with a text encoder.
 
     ``latent`` is x_T, ``[N, C, r, r]``. ``extras``: ``mean`` and ``gain`` of each crop; ``kept``, its latent; ``seed``
@@ -136,10 +136,6 @@ class StableDiffusionBackbone(Backbone):
         return self.config.scheduler.get("prediction_type") == "v_prediction"
 
     # Pictures, latents, prompts
-
-    def normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``x`` at the model's mean and contrast, and the ``[N, 1, 1, 1]`` mean and gain that lead back."""
-        return light.normalise(x, self.oval, mean=self.config.mean, std=self.config.std)
 
     def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The scaled mean of the VAE's posterior ``[N, C, r, r]``, and what :meth:`normalise` took away.

@@ -74,7 +74,7 @@ def mix(coarse: Tensor, fine: Tensor, layer: int) -> Tensor:
     return torch.cat([coarse[:, :layer], fine[:, layer:]], 1)
 
 
-class StyleGAN2Backbone(Backbone):
+class StyleGAN2Backbone(light.EvensLight, Backbone):
     """The generator with what leads to it.
 
     ``latent`` is w+, ``[N, L, w_dim]``. ``extras``: ``mean`` and ``gain`` of each crop, and ``noise`` ``[N, P]`` if it
@@ -162,10 +162,6 @@ class StyleGAN2Backbone(Backbone):
         if x.ndim != 4 or x.shape[1:] != (self.channels, side, side):
             raise ImageError(f"crops are {tuple(x.shape)}, expected [N, {self.channels}, {side}, {side}]")
         return x
-
-    def normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``x`` at the model's mean and contrast, and the ``[N, 1, 1, 1]`` mean and gain that lead back."""
-        return light.normalise(x, self.oval, mean=self.config.mean, std=self.config.std)
 
     @torch.no_grad()
     def invert(

@@ -120,7 +120,7 @@ class Decoder(nn.Module):
         return F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
 
 
-class VAEBackbone(Backbone):
+class VAEBackbone(light.EvensLight, Backbone):
     """The VAE as a backbone: ``invert`` is the encoder's mean, ``decode`` the decoder; both undo and redo lighting.
 
     Luminance is brought to one mean and contrast inside the face first, so that no direction has to spend itself on
@@ -140,10 +140,6 @@ class VAEBackbone(Backbone):
         self.crop = CropSpec(config.resolution, "stable", config.crop_scale, config.crop_down)
         self.register_buffer("oval", light.face_oval(config.resolution), persistent=False)
         self.to(memory_format=torch.channels_last)
-
-    def normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``x`` at the model's luminance mean and contrast, and the ``[N, 1, 1, 1]`` mean and gain that lead back."""
-        return light.normalise(x, self.oval, mean=self.config.mean, std=self.config.std)
 
     def to_config(self) -> dict[str, Any]:
         return asdict(self.config)

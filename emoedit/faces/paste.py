@@ -31,6 +31,7 @@ from emoedit.faces.flow import FLOW_SIDE, Change, estimate_change, estimate_flow
 from emoedit.faces.lips import inside_lips, lip_flow, parting
 from emoedit.faces.mouth import LARGER, draw_mouth, steepen, teeth_level
 from emoedit.faces.regions import LUMA, Regions
+from emoedit.faces.tone import Tone
 
 Mode = Literal["warp", "redraw", "mouth", "residual", "replace"]
 MODES: tuple[Mode, ...] = ("warp", "redraw", "mouth", "residual", "replace")
@@ -41,6 +42,7 @@ BRIGHT = (0.3, 0.8)  # of the way to teeth: what is taken for them a little, and
 TEETH = 0.35  # of the skin's colour, which the light has too
 LIP = 0.4  # of MOUTH_SPREAD, over which lips mix their colours, or they would have that of the skin beside them
 GONE, GONE_MOUTH = (0.08, 0.2), (0.04, 0.11)  # edges without a counterpart, in skin levels, with which detail goes
+TOGETHER = 3.0  # times as strong where lips stay together: their own detail is better than any drawing of them
 HELD = 0.6  # of what is drawn in the nose: a smile moves it less than directions fitted on other people do
 INNER_PALE = 0.7  # of the way from the colour of lips to that of teeth: the inside of a mouth, whatever is seen of it
 UNEDGED = (8.0, 24.0)  # grey levels of light over a lip's height: where colour is evened out, too
@@ -133,6 +135,7 @@ def paste(
     mode: Mode = "warp",
     change: Change | None = None,
     points: Sequence[np.ndarray] | None = None,
+    tone: Tone = Tone(),  # noqa: B008
 ) -> np.ndarray:
     """The photograph with the change in it.
 
@@ -145,19 +148,21 @@ def paste(
         change: for mode ``warp``, where a backbone knows what it moved and lit: nothing is looked for in the frames.
         points: for modes ``redraw`` and ``mouth``, 68 landmarks of reconstruction and edit, ``[68, 2]`` each in pixels
             of the crop, by which lips are followed that flow alone would lose.
+        tone: that the frames were drawn at, to which the photograph is lifted while they are put in.
 
     Returns:
         uint8 ``[H, W, 3]``; equal to ``photo`` bit for bit wherever the mask is 0, and everywhere if nothing changed.
     """
-    out = photo.copy()
-    reconstruction, edited = frames[0], frames[-1]
-    if np.array_equal(reconstruction, edited):
-        return out
     window = _window(alignment, *photo.shape[:2])
-    if window.x1 <= window.x0 or window.y1 <= window.y0:
-        return out
+    if np.array_equal(frames[0], frames[-1]) or window.x1 <= window.x0 or window.y1 <= window.y0:
+        return photo.copy()
+    # Teeth are told by their colour, which lips have, too, once they are lifted.
+    looked = mode in DRAWN or (mode == "warp" and change is None)
+    opening = find_opening(photo, alignment, where) if looked else None
+    lifted = tone.lifted(photo)
+    before, edited = lifted[window.slices], frames[-1]
     soft = np.clip(_enlarge(where.face, alignment, window, cv2.INTER_LINEAR), 0, 1)
-    part = photo[window.slices].astype(np.float32)
+    part = before.astype(np.float32)
     if mode == "replace":
         new = _enlarge(edited, alignment, window)
         if edited.ndim == 2:  # a model of luminance has no colour to give: the photograph keeps its own
@@ -165,19 +170,19 @@ def paste(
     else:
         grey = [p if p.ndim == 2 else p @ LUMA for p in frames]
         if mode == "warp" and change is not None:
-            warped = _warp(photo, alignment, window, change.flow)
+            warped = _warp(lifted, alignment, window, change.flow)
             light = _enlarge(change.remainder, alignment, window)
             new = pale = np.zeros_like(light)
         elif mode == "warp":
             moving, mouth = where.moving, where.mouth
-            if (opening := find_opening(photo, alignment, where)) is not None:
+            if opening is not None:
                 mouth = np.zeros_like(mouth)  # the photograph's own teeth and lips are better than any drawn
                 if gone(opening, grey[0], grey[-1], where):
-                    photo = _close_mouth(photo, alignment, window, opening)
+                    lifted = _close_mouth(lifted, alignment, window, opening)
                     moving = moving * (1 - where.mouth)  # closed lips are right as they are
             change = estimate_change(grey, moving, mouth)
             drawn, new, pale, shading = draw_mouth(change, grey[-1], where.face, mouth)
-            warped = _warp(photo, alignment, window, change.flow)
+            warped = _warp(lifted, alignment, window, change.flow)
             light = _enlarge(shading, alignment, window)
             # What is new has none of the photograph's detail, which belongs to what was there: it is drawn instead.
             new, pale = (
@@ -185,31 +190,33 @@ def paste(
             )
             light += new * (_enlarge(drawn, alignment, window, factor=LARGER) - (warped @ LUMA + light))
         elif mode in DRAWN:
-            before, side = grey[0], alignment.resolution
+            source, side = grey[0], alignment.resolution
             start, inside, parted = None, where.mouth, (0.0, 0.0)
+            kept = tone.power  # by which lifting weakens edges
             if points is not None:
                 start, inside = lip_flow(*points, side, FLOW_SIDE), inside_lips(points[-1], side)
                 parted = parting(*points, side)
-            flow = estimate_flow(before, grey[-1], where.face, start)
-            flow, after = _hold(before, grey[-1], flow, HELD * where.nose)
-            opening = find_opening(photo, alignment, where)
+                kept *= TOGETHER ** (1 - parted[0])
+            flow = estimate_flow(source, grey[-1], where.face, start)
+            flow, after = _hold(source, grey[-1], flow, HELD * where.nose)
             # Teeth that only move down with the lip stay; where they go, an opening that is drawn in them is no mouth.
             if opening is not None and (
-                gone(opening, before, after, where, flow)
-                or (gone(opening, before, after, where) and not opens(opening, flow))
+                gone(opening, source, after, where, flow)
+                or (gone(opening, source, after, where) and not opens(opening, flow))
             ):
-                photo = _close_mouth(photo, alignment, window, opening)
-                flow, after = _hold(before, after, flow, _wide(where.mouth))  # closed lips are right as they are
-            warped, light, new, pale = _redraw(
-                *(photo, alignment, window, before, after, flow, where, inside, parted), mouth_only=mode == "mouth"
-            )
+                lifted = _close_mouth(lifted, alignment, window, opening)
+                flow, after = _hold(source, after, flow, _wide(where.mouth))  # closed lips are right as they are
+            found = lifted, alignment, window, source, after, flow, where, inside, parted, kept
+            warped, light, new, pale = _redraw(*found, mouth_only=mode == "mouth")
         else:
             warped, light = part, _enlarge((grey[-1] - grey[0]) * where.moving, alignment, window)
             new = pale = np.zeros_like(light)
         new = _relight(warped, light, new, pale, spread=MOUTH_SPREAD * alignment.zoom * alignment.resolution)
     blend = soft[..., None] if mode == "replace" else np.minimum(1, soft * 4)[..., None]
     result = np.rint(part + (new - part) * blend).clip(0, 255).astype(np.uint8)
-    out[window.slices] = np.where(soft[..., None] > 0, result, photo[window.slices])
+    out = photo.copy()
+    result = np.where(soft[..., None] > 0, result, before)
+    out[window.slices] = tone.restored(photo[window.slices], before, result)
     return out
 
 
@@ -242,6 +249,7 @@ def _redraw(
     where: Regions,
     inside: np.ndarray,
     parted: tuple[float, float],
+    kept: float,
     *,
     mouth_only: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -253,6 +261,7 @@ def _redraw(
         inside: ``[R, R]`` in [0, 1]: where teeth can be.
         parted: 0 to 1 each: whether lips are known to have come apart, so that what is dark between them is no lip,
             however well one would fit there; and whether wide.
+        kept: how many times as strong an edge without a counterpart has to be for the mouth's detail to go.
         mouth_only: the photograph's detail goes nowhere else.
     """
     side = len(before)
@@ -268,7 +277,7 @@ def _redraw(
     # A gleam on a lip is no row of teeth.
     rows = patches(bright, factor=1)
     # A mouth is new as soon as it opens; eyes and brows are the person, and hold on to their detail for longer.
-    gone = np.maximum(ramp(edges, *(level * skin for level in GONE_MOUTH)), rows)
+    gone = np.maximum(ramp(edges, *(level * skin * kept for level in GONE_MOUTH)), rows)
     gone = where.mouth * np.maximum(gone, parted[0] * inside * ramp(1 - after / skin, *DARK))
     if not mouth_only:
         gone = gone + (1 - where.mouth) * ramp(edges, *(level * skin for level in GONE))

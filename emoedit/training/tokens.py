@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from emoedit.faces.align import align
 from emoedit.faces.detect import FaceDetector
 from emoedit.hub import read_json
 from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.photo import see
 from emoedit.pictures import load_picture, write_json
 from emoedit.steering.tokens import EMBEDDINGS, EmotionTokens, token_of, write_embedding
 from emoedit.training.data import CropSet
@@ -217,13 +217,11 @@ def read_faces(
         except NoFaceError:
             faults["without a face"].append(path.name)
         else:
-            plane = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) if backbone.channels == 1 else rgb
-            crop = align(face.landmarks, backbone.crop).crop(plane).astype(np.float32)
-            crops.append(torch.from_numpy(crop.reshape(*crop.shape[:2], backbone.channels)).permute(2, 0, 1))
+            crops.append(see(rgb, [align(face.landmarks, backbone.crop)], backbone)[0])
     if any(faults.values()):
         what = "; ".join(f"{len(names)} {kind} ({_shown(names)})" for kind, names in faults.items() if names)
         raise DataError(f"{folder}: {what}, of {len(entries)} files: take them out")
-    return torch.stack(crops) / 127.5 - 1
+    return torch.cat(crops)
 
 
 def _shown(names: Sequence[str]) -> str:

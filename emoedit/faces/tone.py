@@ -1,0 +1,78 @@
+"""The tones of a dark face brought to those that models know, and back.
+
+On dark skin gleams stand far above everything else: where the luminance of most faces leans to the dark (brows, lips
+and shadows below skin), that of these leans to the light. At the contrast that gleams leave them, lips and lids differ
+from skin by next to nothing, so that models draw them blurred and pasting cannot follow them. A power of the tones, as
+one lifts the shadows of a print, takes that lean away before a face is edited; afterwards it is undone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+LEAN = 0.2  # skewness of luminance that is left as it is: nearly 9 of 10 faces are below
+LIGHT = 0.6  # of white: where most skin is, and lifted skin stops
+DEEPEST = 0.3  # the strongest power: beyond it photographs show their noise
+RARE = (0.01, 0.99)  # quantiles beyond which a spark or a hole says nothing of a face
+
+
+@dataclass(frozen=True)
+class Tone:
+    """A power of a photograph's tones.
+
+    Args:
+        power: 1 leaves everything as it is, less lifts what is dark; in (0, 1].
+    """
+
+    power: float = 1.0
+
+    def lifted(self, rgb: np.ndarray) -> np.ndarray:
+        """The photograph, uint8 ``[H, W, 3]``, with its dark tones lifted; itself at power 1."""
+        if self.power == 1:
+            return rgb
+        return cv2.LUT(rgb, np.rint(255 * (np.arange(256) / 255) ** self.power).astype(np.uint8))
+
+    def restored(self, rgb: np.ndarray, lifted: np.ndarray, edited: np.ndarray) -> np.ndarray:
+        """The edit of a lifted photograph at the photograph's own tones; what did not change keeps every bit.
+
+        Args:
+            rgb: uint8 ``[H, W, 3]``.  lifted: what :meth:`lifted` gave for it.  edited: that, edited.
+        """
+        if self.power == 1:
+            return edited
+        back = (255 * (np.arange(256) / 255) ** (1 / self.power)).astype(np.float32)
+        # Differences, because several tones of the photograph can be one of the lifted photograph.
+        return np.rint(rgb + (back[edited] - back[lifted])).clip(0, 255).astype(np.uint8)
+
+
+def find_tone(crop: np.ndarray, face: np.ndarray) -> Tone:
+    """What takes the lean to the light from a dark face; power 1 where there is none.
+
+    Args:
+        crop: ``[R, R]`` luminance of an aligned crop, 0 to 255.
+        face: ``[R, R]``, over .5 where it shows the face (:class:`emoedit.faces.regions.Regions`).
+    """
+    tones = crop[face > 0.5].astype(np.float64) / 255
+    tones = tones.clip(*np.quantile(tones, RARE))
+    if skewness(tones) <= LEAN:
+        return Tone()
+    # A flat picture of light skin can lean, too, but not be straightened: it would end up white.
+    skin = min(max(float(np.median(tones)), 1e-3), LIGHT)
+    low, high = max(DEEPEST, math.log(LIGHT) / math.log(skin)), 1.0
+    if skewness(tones**low) > LEAN:
+        return Tone(low)
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        low, high = (middle, high) if skewness(tones**middle) <= LEAN else (low, middle)
+    return Tone(low)
+
+
+def skewness(values: np.ndarray) -> float:
+    """Third standardised moment; 0 of what does not vary."""
+    centred = values - values.mean()
+    deviation = centred.std()
+    return float((centred**3).mean() / deviation**3) if deviation > 1e-6 else 0.0
