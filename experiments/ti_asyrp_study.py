@@ -36,16 +36,19 @@ def variant(model: Editor, name: str, how: Mapping[str, Any]) -> Editor:
 
     Args:
         how: ``token_strength``, ``h_strength``, ``token_shift`` (the words' own shifts in place of the fitted ones),
-            ``shift`` (a folder with others), ``of`` (in words, where the shifts come from), ``sampling``.
+            ``shift`` (a folder with others), ``words`` (the editor whose words are meant, with what strength 1 is
+            there), ``of`` (in words, where the shifts come from), ``sampling``.
     """
     (steering,) = model.steerings
-    shift = steering.shift
+    tokens, shift = steering.tokens, steering.shift
+    if how.get("words"):
+        (tokens,) = load_editor(how["words"], device=str(model.device)).steerings
     if how.get("token_shift"):
-        shift = TokenShift(steering.tokens, train_steps=model.backbone.steps)
+        shift = TokenShift(tokens, train_steps=model.backbone.steps)
     if how.get("shift"):
         shift = HSpace.from_pretrained(Path(how["shift"]))
     strengths = {key: float(how.get(key, getattr(steering, key))) for key in ("token_strength", "h_strength")}
-    part = TokenAndShift(steering.tokens, shift, **strengths)
+    part = TokenAndShift(tokens, shift, **strengths)
     return Editor(model.backbone.sampled(**how.get("sampling", {})), [part], name=name)
 
 
@@ -130,6 +133,7 @@ def main(config: DictConfig) -> None:
     variants = OmegaConf.to_container(config.variants)
     editors = {name: variant(model, name, how or {}) for name, how in variants.items()}
     kinds = {name: (how or {}).get("of", "fitted here") for name, how in variants.items()}
+    said = {name: f" as in {how['words']}" if (how or {}).get("words") else "" for name, how in variants.items()}
     others = {name: load_editor(name, device="cpu") for name in config.others}
     emotions, names = list(config.emotions), [*editors, *others]
     found = {
@@ -153,7 +157,7 @@ def main(config: DictConfig) -> None:
             [
                 [
                     f"**{name}**" if name == config.default else name,
-                    f"{editor.steerings[0].token_strength:g}",
+                    f"{editor.steerings[0].token_strength:g}{said[name]}",
                     f"{editor.steerings[0].h_strength:g}",
                     kinds[name],
                 ]

@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from emoedit.faces import paste as pasting
 from emoedit.faces.align import FFHQ_POINTS, CropSpec, align
+from emoedit.faces.closing import Opening
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.flow import FLOW_SIDE, estimate_flow, sample
 from emoedit.faces.lips import inside_lips, lip_flow, parting
@@ -175,8 +177,9 @@ def test_flow_goes_no_further_than_landmarks_may_be_off():
     assert np.abs(led).mean() < 2.5 and np.abs(free).mean() > 1.5 * np.abs(led).mean()
 
 
-def test_lips_that_stay_together_keep_their_own_detail():
-    """An edge that was drawn where there was none: it replaces the detail of lips that part, and not of others."""
+def test_lips_that_stay_together_keep_their_own_detail(monkeypatch):
+    """An edge that was drawn where there was none: it replaces the detail of lips that part or were open, and not of
+    others."""
     alignment, where = align(FFHQ_POINTS * 150 + [150, 140], SPEC), regions(SPEC)
     grain = np.random.default_rng(0).normal(0, 12, (300, 300, 1))
     photo = (np.array([205, 145, 125]) + grain).clip(0, 255).astype(np.uint8)
@@ -188,10 +191,13 @@ def test_lips_that_stay_together_keep_their_own_detail():
     corner = alignment.to_photo(np.array([[x - 4, y - 2], [x + 4, y + 2]], float)).round().astype(int)
     (left, top), (right, bottom) = corner
     kept = {}
-    for apart in (0.0, 12.0):
+    opening = Opening(np.array([0.4, 0.6]), np.array([0.7, 0.7]), np.array([0.72, 0.72]))
+    monkeypatch.setattr(pasting, "gone", lambda *_: False)
+    for case, apart, found in (("shut", 0.0, None), ("parted", 12.0, None), ("was open", 0.0, opening)):
+        monkeypatch.setattr(pasting, "find_opening", lambda *_, found=found: found)
         points = [points_of(x, y), points_of(x, y, apart=apart)]
         shown = paste(photo, alignment, [before, after], where, mode="mouth", points=points).astype(float)
         luma = [p[top:bottom, left:right] @ LUMA for p in (shown, photo.astype(float))]
         fine = [p - cv2.GaussianBlur(p, (0, 0), 1.0) for p in luma]
-        kept[apart] = np.corrcoef(fine[0].ravel(), fine[1].ravel())[0, 1]
-    assert kept[0.0] > 0.65 and kept[12.0] < 0.3
+        kept[case] = np.corrcoef(fine[0].ravel(), fine[1].ravel())[0, 1]
+    assert kept["shut"] > 0.65 and kept["parted"] < 0.3 and kept["was open"] < 0.3

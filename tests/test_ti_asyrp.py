@@ -129,7 +129,7 @@ def test_the_config_fits_the_code_and_what_is_shipped():
             assert gain == pytest.approx(config["gain"][name]["h"], rel=1e-3)
 
 
-def test_a_variant_is_the_model_with_other_parts(scripts):
+def test_a_variant_is_the_model_with_other_parts(scripts, tmp_path):
     backbone = tiny()
     model = Editor(backbone, [TokenAndShift(tokens(), shifts(backbone), token_strength=0.5)], name="both")
     variant = scripts("ti_asyrp_study").variant
@@ -137,6 +137,12 @@ def test_a_variant_is_the_model_with_other_parts(scripts):
     alone = variant(model, "h", {"token_strength": 0.0, "sampling": {"guidance": 1.0}})
     assert alone.steerings[0].token_strength == 0 and alone.backbone.config.guidance == 1 and alone.name == "h"
     assert isinstance(variant(model, "t", {"token_shift": True}).steerings[0].shift, TokenShift)
+    louder = tokens()
+    louder.gain *= 3
+    Editor(backbone, [louder], name="ti").save_pretrained(tmp_path / "ti")
+    said = variant(model, "w", {"words": str(tmp_path / "ti"), "h_strength": 0.0}).steerings[0]
+    torch.testing.assert_close(said.tokens.gain, 3 * tokens().gain)
+    assert said.h_strength == 0 and said.token_strength == 0.5
 
 
 def test_target_scores_at_one_identity_are_read_off_curves_of_means(scripts):

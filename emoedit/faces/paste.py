@@ -196,7 +196,8 @@ def paste(
             if points is not None:
                 start, inside = lip_flow(*points, side, FLOW_SIDE), inside_lips(points[-1], side)
                 parted = parting(*points, side)
-                kept *= TOGETHER ** (1 - parted[0])
+                if opening is None:  # or the creases of a smile would outlive it
+                    kept *= TOGETHER ** (1 - parted[0])
             flow = estimate_flow(source, grey[-1], where.face, start)
             flow, after = _hold(source, grey[-1], flow, HELD * where.nose)
             # Teeth that only move down with the lip stay; where they go, an opening that is drawn in them is no mouth.
