@@ -22,6 +22,7 @@ from emoedit.faces.paste import DRAWN, MODES, Mode, paste
 from emoedit.faces.regions import regions
 from emoedit.faces.tone import Tone, find_tone
 from emoedit.landmarks import DrawingLandmarks
+from emoedit.mouths import MouthConfig, MouthDrawer
 from emoedit.pictures import Picture, load_picture, save_picture
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit, EditError, EmoEditError, Inversion
@@ -103,6 +104,9 @@ class PhotoEditor:
         self.detector = detector or FaceDetector(str(self.editor.device))
         self.mode: Mode = mode or self.editor.backbone.paste_mode
         self._landmarks = DrawingLandmarks() if self.mode in DRAWN else None
+        # Larger drawings show teeth better than the network of sharp mouths does.
+        small = self.editor.backbone.crop.resolution <= MouthConfig.resolution
+        self._mouths = MouthDrawer() if self.mode in DRAWN and small else None
 
     def open(self, photo: Any, face: str | int | Face = "largest", *, seed: int = 0) -> OpenPhoto:
         """Read a photograph, find its faces, invert them.
@@ -145,6 +149,7 @@ class PhotoEditor:
                 for number, alignment in enumerate(photo.alignments):
                     drawings = [f[number] for f in frames]
                     points = self._landmarks and self._landmarks(drawings, alignment, photo.faces[number])
+                    mouths = self._mouths and self._mouths(drawings, alignment, photo.faces[number])
                     rgb = paste(
                         rgb,
                         alignment,
@@ -153,6 +158,7 @@ class PhotoEditor:
                         mode=self.mode,
                         change=known[number],
                         points=points,
+                        mouths=mouths,
                         tone=photo.tones[number],
                     )
             image = photo.picture.to_pil(rgb)

@@ -24,6 +24,7 @@ from emoedit.faces.paste import MODES, paste
 from emoedit.faces.regions import regions
 from emoedit.faces.tone import Tone, find_tone
 from emoedit.landmarks import DrawingLandmarks
+from emoedit.mouths import MouthDrawer
 from emoedit.pictures import load_picture
 from emoedit.training.readers import read_pairs
 
@@ -49,7 +50,7 @@ def main(config: DictConfig) -> None:
     people: dict[str, dict[str, Path]] = {}
     for sample in samples:
         people.setdefault(str(sample.person), {})[sample.emotion] = Path(sample.picture)
-    detector, landmarks = FaceDetector(), DrawingLandmarks()
+    detector, landmarks, sharp_mouths = FaceDetector(), DrawingLandmarks(), MouthDrawer()
     names = ("nothing", *MODES)
     errors: dict[str, list[float]] = {name: [] for name in names}
     sharp: dict[str, list[float]] = {name: [] for name in names}
@@ -71,9 +72,9 @@ def main(config: DictConfig) -> None:
         found = {}
         for each in {Tone(), tone}:
             crops = [luminance(each.lifted(p), a).astype(np.float32) for p, a in zip(photos, alignments, strict=True)]
-            points = landmarks(crops, first, faces[0])
+            led = {"points": landmarks(crops, first, faces[0]), "mouths": sharp_mouths(crops, first, faces[0])}
             found[each] = {"nothing": photos[0]} | {
-                mode: paste(photos[0], first, crops, where, mode=mode, points=points, tone=each) for mode in MODES
+                mode: paste(photos[0], first, crops, where, mode=mode, tone=each, **led) for mode in MODES
             }
         for name, result in found[tone].items():
             errors[name].append(error(result))

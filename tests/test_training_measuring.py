@@ -28,6 +28,7 @@ from emoedit.faces.detect import FaceDetector
 from emoedit.metrics.embedded import NAMES, EmbeddedNetwork
 from emoedit.metrics.landmarks import MIRROR
 from emoedit.metrics.networks import NetworkConfig
+from emoedit.mouths import MouthNetwork
 from emoedit.photo import PhotoEditor
 from emoedit.training.augment import Augment, augment
 from emoedit.training.data import CropSet
@@ -622,3 +623,29 @@ def test_every_measuring_network_is_trained_tested_and_written(references, tiny)
     assert "true \\ read, london" in cards["expression"]
     assert "London neutral (6), eyes" in cards["landmarks"]
     assert "AUC of same against another person" in cards["perceptual"]
+
+
+@pytest.mark.slow
+def test_the_network_of_sharp_mouths_is_trained_tested_and_written(references, tiny):
+    run(
+        "train_mouth.py",
+        tiny,
+        "stages=[sources,train,finish]",
+        f"data.root={tiny}",
+        f"data.crops={tiny / 'crops'}",
+        "data.resolution=64",
+        f"work={tiny / 'state' / 'mouth'}",
+        f"output={tiny / 'networks' / 'mouth'}",
+        *("config.left=16", "config.top=32", "config.side=32", "config.widths=[8,8,8]"),
+        "batch_size=4",
+        "trainer.steps=3",
+        "trainer.precision='no'",
+    )
+    sources = np.load(tiny / "state" / "mouth" / "sources.npz")
+    assert sources["real"].shape[1:] == (32, 32)
+    assert len({len(sources[name]) for name in ("real", "teeth", "denoised", "rebuilt")}) == 1
+    network = MouthNetwork.from_pretrained(tiny / "networks" / "mouth")
+    state = torch.load(tiny / "state" / "mouth" / "network.pt", weights_only=True)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    card = (tiny / "networks" / "mouth" / "README.md").read_text()
+    assert "3 steps of 4 pairs" in card and "{" not in card

@@ -31,6 +31,7 @@ from emoedit.faces.flow import FLOW_SIDE, Change, estimate_change, estimate_flow
 from emoedit.faces.lips import inside_lips, lip_flow, parting
 from emoedit.faces.mouth import LARGER, draw_mouth, steepen, teeth_level
 from emoedit.faces.regions import LUMA, Regions
+from emoedit.faces.teeth import DrawnMouth, lay_in, new_rows
 from emoedit.faces.tone import Tone
 
 Mode = Literal["warp", "redraw", "mouth", "residual", "replace"]
@@ -135,6 +136,7 @@ def paste(
     mode: Mode = "warp",
     change: Change | None = None,
     points: Sequence[np.ndarray] | None = None,
+    mouths: Sequence[DrawnMouth] | None = None,
     tone: Tone = Tone(),  # noqa: B008
 ) -> np.ndarray:
     """The photograph with the change in it.
@@ -148,6 +150,8 @@ def paste(
         change: for mode ``warp``, where a backbone knows what it moved and lit: nothing is looked for in the frames.
         points: for modes ``redraw`` and ``mouth``, 68 landmarks of reconstruction and edit, ``[68, 2]`` each in pixels
             of the crop, by which lips are followed that flow alone would lose.
+        mouths: for the same modes, sharp ones of reconstruction and edit, whose teeth are drawn; without them what
+            becomes much brighter between lips is taken for teeth.
         tone: that the frames were drawn at, to which the photograph is lifted while they are put in.
 
     Returns:
@@ -207,7 +211,8 @@ def paste(
             ):
                 lifted = _close_mouth(lifted, alignment, window, opening)
                 flow, after = _hold(source, after, flow, _wide(where.mouth))  # closed lips are right as they are
-            found = lifted, alignment, window, source, after, flow, where, inside, parted, kept
+                mouths = None
+            found = lifted, alignment, window, source, after, flow, where, inside, parted, kept, mouths
             warped, light, new, pale = _redraw(*found, mouth_only=mode == "mouth")
         else:
             warped, light = part, _enlarge((grey[-1] - grey[0]) * where.moving, alignment, window)
@@ -251,6 +256,7 @@ def _redraw(
     inside: np.ndarray,
     parted: tuple[float, float],
     kept: float,
+    mouths: Sequence[DrawnMouth] | None,
     *,
     mouth_only: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -263,20 +269,25 @@ def _redraw(
         parted: 0 to 1 each: whether lips are known to have come apart, so that what is dark between them is no lip,
             however well one would fit there; and whether wide.
         kept: how many times as strong an edge without a counterpart has to be for the mouth's detail to go.
+        mouths: as in :func:`paste`.
         mouth_only: the photograph's detail goes nowhere else.
     """
     side = len(before)
     moved = sample(before, flow)
+    skin = float(np.median(after[where.face > 0.5]))
+    found = new_rows(mouths, flow, where.mouth, inside, skin) if mouths is not None else None
+    if found is not None:
+        after = lay_in(found, after, moved, where.mouth, skin)
     # What the movement leaves over beyond a change of light: an edge that has no counterpart, so that the photograph's
     # detail there belongs to something that is gone.
     over = (after - moved) * where.face
     edges = np.abs(over - cv2.GaussianBlur(over, (0, 0), EDGE_SPREAD * side))
     edges = cv2.GaussianBlur(edges, (0, 0), 0.012 * side)
-    skin = float(np.median(after[where.face > 0.5]))
-    teeth = teeth_level(skin)
-    bright = np.clip((after - moved) / np.maximum(teeth - moved, 45), 0, 1) * where.mouth * inside
-    # A gleam on a lip is no row of teeth.
-    rows = patches(bright, factor=1)
+    if found is not None:
+        rows = bright = found.small(side)[0]
+    else:
+        bright = np.clip((after - moved) / np.maximum(teeth_level(skin) - moved, 45), 0, 1) * where.mouth * inside
+        rows = patches(bright, factor=1)  # a gleam on a lip is no row of teeth
     # A mouth is new as soon as it opens; eyes and brows are the person, and hold on to their detail for longer.
     gone = np.maximum(ramp(edges, *(level * skin * kept for level in GONE_MOUTH)), rows)
     gone = where.mouth * np.maximum(gone, parted[0] * inside * ramp(1 - after / skin, *DARK))
@@ -286,12 +297,18 @@ def _redraw(
     # What is seen between lips that are far apart has not their colour: stretched over a mouth it would be a tongue.
     between = parted[1] * inside * where.mouth
     drawn = before + (after - before) * where.face
-    crisp = _enlarge(steepen(drawn, LARGER), alignment, window, factor=LARGER)
+    crisp = steepen(drawn, LARGER)
+    if found is not None:
+        crisp = crisp + found.laid * (found.levels - crisp)
+    crisp = _enlarge(crisp, alignment, window, factor=LARGER)
     smooth = _enlarge(drawn, alignment, window)
     new, pale, gone, between = (
         np.clip(_enlarge(m.astype(np.float32), alignment, window, cv2.INTER_LINEAR), 0, 1)
         for m in (gone * where.mouth, pale, gone, between)
     )
+    if found is not None:  # as crisp as teeth are
+        pale = np.clip(_enlarge(found.share, alignment, window, cv2.INTER_LINEAR, factor=LARGER), 0, 1)
+        new, gone = np.maximum(new, pale), np.maximum(gone, pale)
     displacement = _displacement(alignment, window, flow)
     warped = _sample_window(photo, window, displacement)
     height, width = displacement.shape[:2]

@@ -7,6 +7,8 @@ nothing.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -68,7 +70,50 @@ def standardise(x: Tensor) -> Tensor:
     return x / x.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(0.02)
 
 
-class MeasuringNetwork(nn.Module):
+class StoredNetwork(nn.Module, ABC):
+    """A network of this project's own in a folder: ``config.json``, ``model.safetensors``, a card.
+
+    Args:
+        config: a dataclass, whose fields are what ``config.json`` holds.
+    """
+
+    config: Any
+
+    @classmethod
+    @abstractmethod
+    def read_config(cls, raw: Mapping[str, Any]) -> Any:
+        """The configuration in a json object."""
+
+    def save_pretrained(self, folder: Path, *, card: str, **info: Any) -> None:
+        """Write ``config.json``, ``model.safetensors`` and ``README.md``; the folder appears when it is whole.
+
+        Raises:
+            OutputError: it cannot be written; an older folder of that name is kept then.
+        """
+        with hub.new_folder(Path(folder)) as new:
+            hub.write_part(new, {**asdict(self.config), **info}, self.state_dict(), weights=WEIGHTS, eight_bits=True)
+            (new / "README.md").write_text(card, encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Self:
+        """Read what :meth:`save_pretrained` wrote.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or of another shape.
+        """
+        folder = Path(folder)
+        raw = hub.read_json(folder / hub.CONFIG)
+        try:
+            model = cls(cls.read_config(raw))
+        except (LookupError, TypeError, ValueError, OverflowError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"{folder / hub.CONFIG} lacks or garbles an entry: {error!r}") from error
+        state = hub.read_weights(folder / WEIGHTS)
+        hub.check_state(model.state_dict(), state, folder / WEIGHTS)
+        model.load_state_dict(state)
+        return model.eval().requires_grad_(False)
+
+
+class MeasuringNetwork(StoredNetwork):
     """A trunk and its heads.
 
     Args:
@@ -132,41 +177,22 @@ class MeasuringNetwork(nn.Module):
             out["points"] = out["points"].unflatten(1, (-1, 2)) + 0.5
         return out
 
-    def save_pretrained(self, folder: Path, *, card: str, **info: Any) -> None:
-        """Write ``config.json``, ``model.safetensors`` and ``README.md``; the folder appears when it is whole.
-
-        Raises:
-            OutputError: it cannot be written; an older folder of that name is kept then.
-        """
-        with hub.new_folder(Path(folder)) as new:
-            hub.write_part(new, {**asdict(self.config), **info}, self.state_dict(), weights=WEIGHTS, eight_bits=True)
-            (new / "README.md").write_text(card, encoding="utf-8")
+    @classmethod
+    def read_config(cls, raw: Mapping[str, Any]) -> NetworkConfig:
+        return NetworkConfig(
+            heads={str(k): int(v) for k, v in raw["heads"].items()},
+            resolution=int(raw["resolution"]),
+            scale=float(raw["scale"]),
+            down=float(raw["down"]),
+            widths=tuple(int(v) for v in raw["widths"]),
+            emotions=tuple(str(v) for v in raw["emotions"]),
+        )
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what :meth:`save_pretrained` wrote.
-
-        Raises:
-            CheckpointError: a file is missing, damaged, or of another shape.
-        """
-        folder = Path(folder)
-        raw = hub.read_json(folder / hub.CONFIG)
-        try:
-            config = NetworkConfig(
-                heads={str(k): int(v) for k, v in raw["heads"].items()},
-                resolution=int(raw["resolution"]),
-                scale=float(raw["scale"]),
-                down=float(raw["down"]),
-                widths=tuple(int(v) for v in raw["widths"]),
-                emotions=tuple(str(v) for v in raw["emotions"]),
-            )
-            model = cls(config)
-        except (LookupError, TypeError, ValueError, OverflowError, AttributeError, RuntimeError) as error:
-            raise CheckpointError(f"{folder / hub.CONFIG} lacks or garbles an entry: {error!r}") from error
-        classes = config.heads.get("emotion", 0)
-        if classes != len(config.emotions):
-            raise CheckpointError(f"{folder / hub.CONFIG} names {len(config.emotions)} emotions for {classes} outputs")
-        state = hub.read_weights(folder / WEIGHTS)
-        hub.check_state(model.state_dict(), state, folder / WEIGHTS)
-        model.load_state_dict(state)
-        return model.eval().requires_grad_(False)
+        """As of :class:`StoredNetwork`; and as many emotions have to be named as there are outputs."""
+        model = super().from_pretrained(folder)
+        named, outputs = len(model.config.emotions), model.config.heads.get("emotion", 0)
+        if named != outputs:
+            raise CheckpointError(f"{Path(folder) / hub.CONFIG} names {named} emotions for {outputs} outputs")
+        return model

@@ -1,0 +1,260 @@
+"""Sharp mouths: the network and its files, rows of teeth and how they are pasted, what it is trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_lips import LEVEL, lips, points_of
+
+from emoedit import hub
+from emoedit.faces.align import FFHQ_POINTS, Alignment, CropSpec, align
+from emoedit.faces.detect import Face
+from emoedit.faces.mouth import LARGER, teeth_level
+from emoedit.faces.paste import paste
+from emoedit.faces.regions import LUMA, regions
+from emoedit.faces.teeth import DrawnMouth, gaps, new_rows
+from emoedit.mouths import MouthConfig, MouthDrawer, MouthNetwork, standardise
+from emoedit.training.loop import TrainerConfig, train
+from emoedit.training.mouths import MouthBatches, MouthTask, Unsure, find_teeth
+from emoedit.types import CheckpointError
+
+SPEC = CropSpec(96, "stable", 0.66, 0.074)
+SMALL = MouthConfig(widths=(8, 8, 16))
+STILL, EVERYWHERE = np.zeros((96, 96, 2), np.float32), np.ones((96, 96), np.float32)
+LIPS = np.zeros((96, 96), np.float32)  # what lies between them
+LIPS[68:76, 34:62] = 1
+
+
+def smiling(teeth: float = 40.0) -> np.ndarray:
+    """A crop of skin with lips around a row of teeth, so much brighter than skin: 96 px."""
+    crop = np.full((96, 96), LEVEL, np.float32)
+    cv2.ellipse(crop, (48, 72), (16, 8), 0, 0, 360, LEVEL - 50, -1)
+    cv2.ellipse(crop, (48, 72), (12, 4), 0, 0, 360, LEVEL + teeth, -1)
+    return cv2.GaussianBlur(crop, (0, 0), 0.8)
+
+
+def drawn(where: tuple[int, int, int, int] | None = None, sure: float = 1.0, level: float = LEVEL + 30) -> DrawnMouth:
+    """A mouth whose teeth are at ``x0, y0, x1, y1`` of the 96 px crop."""
+    side = 96 * LARGER
+    levels, teeth, cover = np.full((side, side), LEVEL, np.float32), *np.zeros((2, side, side), np.float32)
+    cover[52 * LARGER : 92 * LARGER, 26 * LARGER : 70 * LARGER] = 1
+    if where is not None:
+        x0, y0, x1, y1 = (v * LARGER for v in where)
+        levels[y0:y1, x0:x1], teeth[y0:y1, x0:x1] = level, sure
+    return DrawnMouth(levels, teeth, cover, 0.37 * side)
+
+
+def test_a_network_that_has_learned_nothing_changes_nothing():
+    x = torch.randn(2, 1, 64, 64)
+    sharp, teeth = MouthNetwork(SMALL)(x)
+    assert torch.equal(sharp, x) and not teeth.any()
+
+
+def test_files(tmp_path: Path):
+    torch.manual_seed(0)
+    network = MouthNetwork(SMALL)
+    torch.nn.init.normal_(network.last.weight)
+    hub.round_weights(network)
+    network.save_pretrained(tmp_path / "mouth", card="a card", role="sharp mouths")
+    again, x = MouthNetwork.from_pretrained(tmp_path / "mouth"), torch.randn(1, 1, 64, 64)
+    assert all(torch.equal(a, b) for a, b in zip(network(x), again(x), strict=True)) and again.config == SMALL
+    assert not again.training and (tmp_path / "mouth" / "README.md").read_text() == "a card"
+    weights = (tmp_path / "mouth" / "model.safetensors").read_bytes()
+    assert len(weights) < 1.5 * sum(p.numel() for p in network.parameters()) + 8000  # a byte a weight
+    for name, text in {"widths": [8, 8], "side": "wide", "resolution": None}.items():
+        raw = json.loads((tmp_path / "mouth" / "config.json").read_text())
+        (tmp_path / "mouth" / "config.json").write_text(json.dumps(raw | {name: text}))
+        with pytest.raises(CheckpointError, match="config.json"):
+            MouthNetwork.from_pretrained(tmp_path / "mouth")
+        (tmp_path / "mouth" / "config.json").write_text(json.dumps(raw))
+    (tmp_path / "mouth" / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(CheckpointError, match="model.safetensors"):
+        MouthNetwork.from_pretrained(tmp_path / "mouth")
+    (tmp_path / "mouth" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="missing"):
+        MouthNetwork.from_pretrained(tmp_path / "mouth")
+
+
+@pytest.fixture(scope="module")
+def drawer() -> MouthDrawer:
+    return MouthDrawer()
+
+
+def face_at(points: np.ndarray) -> Face:
+    return Face(box=np.array([0.0, 0.0, 10.0, 10.0]), landmarks=points, confidence=1.0)
+
+
+def test_teeth_are_found_where_they_are_drawn_whatever_the_crop(drawer: MouthDrawer):
+    """A smile of 96 px, and the same face in a crop of 128 px that is wider and lower."""
+    points = FFHQ_POINTS * 150 + [150, 140]
+    first, other = align(points, SPEC), align(points, CropSpec(128, "stable", 0.8, 0.09))
+    crop = smiling()
+    onto = other.matrix @ np.vstack([first.inverse, [0, 0, 1]])
+    wider = cv2.warpAffine(crop, onto, (128, 128), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    (mouth,) = drawer([crop], first, face_at(points))
+    assert mouth.teeth.shape == mouth.levels.shape == (96 * LARGER,) * 2 and mouth.teeth.dtype == np.float32
+    y, x = np.nonzero(mouth.teeth > 0.5)
+    assert abs(x.mean() / LARGER - 48) < 1.5 and abs(y.mean() / LARGER - 72) < 1.5 and 14 < np.ptp(x) / LARGER < 28
+    assert not mouth.teeth[mouth.cover == 0].any() and mouth.cover[: 48 * LARGER].max() == 0
+    (again,) = drawer([np.repeat(wider[..., None], 3, -1)], other, face_at(points))
+    y2, x2 = np.nonzero(again.teeth > 0.5)
+    middle = onto @ [x.mean() / LARGER, y.mean() / LARGER, 1]
+    assert np.abs(middle - [x2.mean() / LARGER, y2.mean() / LARGER]).max() < 1.0
+
+
+def test_no_teeth_in_closed_lips_nor_in_a_flat_picture(drawer: MouthDrawer):
+    points = FFHQ_POINTS * 150 + [150, 140]
+    crops = [lips(48, 72), np.full((96, 96), 90.0, np.float32)]
+    for mouth, crop in zip(drawer(crops, align(points, SPEC), face_at(points)), crops, strict=True):
+        assert mouth.teeth.max() < 0.5
+        fine = cv2.resize(crop, mouth.levels.shape, interpolation=cv2.INTER_CUBIC)
+        assert np.abs(mouth.levels - fine)[mouth.cover == 1].mean() < 6
+
+
+def test_mirrored_drawings_have_mirrored_mouths(drawer: MouthDrawer):
+    """Whatever training left in the network: nothing is made up on one side only."""
+    crop = smiling() + np.linspace(-20, 20, 96, dtype=np.float32)
+    unit = Alignment(np.eye(2, 3), np.eye(2, 3), 128)
+    points = align(FFHQ_POINTS, drawer.network.crop).matrix @ np.c_[FFHQ_POINTS, np.ones(5)].T  # one that fills it
+    crop = cv2.resize(crop, (128, 128), interpolation=cv2.INTER_CUBIC)
+    one, other = drawer([crop, np.ascontiguousarray(crop[:, ::-1])], unit, face_at(points.T))
+    assert one.teeth.max() > 0.5
+    np.testing.assert_allclose(one.teeth[:, ::-1], other.teeth, atol=0.01)
+    np.testing.assert_allclose(one.levels[:, ::-1], other.levels, atol=0.5)
+
+
+ROW = (38, 69, 58, 75)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        (None, ROW, ""),
+        (ROW, ROW, "its own teeth are better than any drawn"),
+        (None, (46, 69, 51, 75), "a single tooth"),
+        (None, (47, 69, 70, 75), "on one side only"),
+        (None, (38, 60, 58, 67), "the gleam of a lip"),
+    ],
+)
+def test_which_rows_are_new(before: tuple | None, after: tuple, why: str):
+    rows = new_rows((drawn(before), drawn(after)), STILL, EVERYWHERE, LIPS, LEVEL)
+    assert bool((rows.share > 0.5).any()) is not bool(why)
+    if why:
+        assert not rows.laid.any()
+
+
+def test_an_unsure_row_is_none():
+    assert not new_rows((drawn(), drawn(ROW, 0.45)), STILL, EVERYWHERE, LIPS, LEVEL).share.any()
+    assert not new_rows((drawn(), drawn(ROW)), STILL, 0 * EVERYWHERE, LIPS, LEVEL).share.any()
+
+
+@pytest.mark.parametrize("skin", [60.0, 150.0])
+def test_teeth_are_as_bright_as_teeth_are(skin: float):
+    """Drawn too dark, they are lifted; drawn bright, they stay."""
+    dark, bright = (
+        new_rows((drawn(), drawn(ROW, level=level)), STILL, EVERYWHERE, LIPS, skin)
+        for level in (teeth_level(skin) - 25, 240)
+    )
+    row = slice(72 * LARGER, 72 * LARGER + 1), slice(ROW[0] * LARGER, ROW[2] * LARGER)
+    assert np.percentile(dark.levels[row], 80) == pytest.approx(0.97 * teeth_level(skin), rel=0.05)
+    assert bright.levels[row].max() == pytest.approx(240, abs=2) and dark.levels[row[0], 0] == LEVEL
+
+
+def test_gaps_stand_where_teeth_end():
+    """In millimetres from the middle; the widths are those of the tables of dental anatomy, foreshortened."""
+    pixels = 8.0  # a millimetre
+    dark = gaps(400, 200.0, 63 * pixels)[0]
+    inner = dark[200 - 180 : 200 + 181]
+    low = [n - 180 for n in range(1, len(inner) - 1) if inner[n - 1] < inner[n] > inner[n + 1]]
+    assert [n / pixels for n in low] == pytest.approx([-20.5, -15, -8.5, 0, 8.5, 15, 20.5], abs=0.3)
+    np.testing.assert_allclose(dark[1:], dark[:0:-1], atol=1e-5)  # the same on both sides
+    assert 0 <= dark.min() and dark.max() < 0.21
+
+
+def test_drawn_teeth_are_pasted_pale_and_lips_are_not():
+    """Onto red lips on skin; what is not teeth is what it is without them."""
+    alignment = align(FFHQ_POINTS * 150 + [150, 140], SPEC)
+    before, after = lips(48, 72), lips(48, 72, light=12)
+    large = np.clip(cv2.warpAffine(before, alignment.inverse, (300, 300), borderValue=LEVEL), 0, 255)
+    red = np.array([1.5, 0.8, 0.8]) / (np.array([1.5, 0.8, 0.8]) @ LUMA)
+    photo = np.clip(large[..., None] * red, 0, 255).astype(np.uint8)
+    points = (points_of(48, 72), points_of(48, 72, apart=4))
+    teeth = (40, 70, 56, 74)
+
+    def saturation(mouths: tuple[DrawnMouth, DrawnMouth]) -> np.ndarray:
+        shown = paste(photo, alignment, [before, after], regions(SPEC), mode="mouth", points=points, mouths=mouths)
+        shown = shown.astype(float)
+        return np.ptp(shown, axis=-1) / shown.max(-1)
+
+    with_teeth, without = saturation((drawn(), drawn(teeth))), saturation((drawn(), drawn()))
+    x, y = np.rint(alignment.to_photo(np.array([[48.0, 72.0]]))[0]).astype(int)
+    assert with_teeth[y, x] < 0.6 * without[y, x]
+    x, y = np.rint(alignment.to_photo(np.array([[48.0, 50.0]]))[0]).astype(int)
+    assert with_teeth[y, x] == without[y, x]
+
+
+def test_teeth_of_a_photograph_are_found_and_gleams_are_not():
+    crop = np.full((128, 128), LEVEL, np.float32)
+    cv2.ellipse(crop, (64, 96), (22, 12), 0, 0, 360, LEVEL - 50, -1)
+    closed = crop.copy()
+    cv2.ellipse(crop, (64, 96), (16, 6), 0, 0, 360, LEVEL + 40, -1)
+    crop += np.random.default_rng(0).normal(0, 8, crop.shape)
+    points = points_of(64, 96, half=22, height=6, apart=12)
+    found = find_teeth(crop.clip(0, 255).astype(np.uint8), points)
+    true = np.zeros((128, 128), np.uint8)
+    cv2.ellipse(true, (64, 96), (16, 6), 0, 0, 360, 1, -1)
+    assert ((found > 0.5) & (true > 0)).sum() / ((found > 0.5) | (true > 0)).sum() > 0.8
+    # Lips that do not part have none, however bright what is between them; nor have dark mouths.
+    assert not find_teeth(crop.clip(0, 255).astype(np.uint8), points_of(64, 96, half=22, height=11)).any()
+    assert not find_teeth(closed.astype(np.uint8), points).any()
+
+
+def mouths(count: int = 6) -> dict[str, np.ndarray]:
+    real = np.stack([np.roll(cv2.resize(smiling(), (128, 128))[64:, 32:96], n % 3, 1) for n in range(count)])
+    real = real.clip(0, 255).astype(np.uint8)
+    soft = np.stack([cv2.GaussianBlur(r, (0, 0), 2) for r in real])
+    return {
+        "real": real,
+        "teeth": np.where(real > LEVEL + 15, 255, 0).astype(np.uint8),
+        "denoised": soft,
+        "rebuilt": soft,
+    }
+
+
+def test_batches_depend_on_their_step_alone():
+    sources = mouths()
+    batches = MouthBatches(sources, batch_size=4, seed=3)
+    first, again, other = batches(5), MouthBatches(sources, batch_size=4, seed=3)(5), batches(6)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["unsure"], other["unsure"])
+    assert {name: tuple(value.shape) for name, value in first.items()} == dict.fromkeys(
+        ("unsure", "real", "teeth"), (4, 1, 64, 64)
+    )
+    # A pair is flipped together: teeth are where the real mouth is bright.
+    assert first["real"][first["teeth"] > 0.9].min() > (LEVEL + 10) / 127.5 - 1
+
+
+def test_unsure_mouths_are_softer_than_real_ones():
+    sources = mouths()
+    batch = MouthBatches(sources, batch_size=6, how=Unsure(mix=0.0), seed=1)(0)
+    steepest = [float(x.diff(dim=-1).abs().max()) for x in (batch["unsure"], batch["real"])]
+    assert steepest[0] < 0.8 * steepest[1] and batch["unsure"].std() < 0.95 * batch["real"].std()
+
+
+def test_it_learns_what_teeth_are(tmp_path: Path):
+    """Forty steps on six mouths: teeth are told from lips, and it is nearer to the real mouth than what it is given."""
+    torch.manual_seed(0)
+    task, batches = MouthTask(SMALL), MouthBatches(mouths(), batch_size=4)
+    trainer = TrainerConfig(steps=40, learning_rate=5e-3, warmup=1, ema=0.8, precision="no", save_every=40)
+    averaged, held = train(task, batches, tmp_path, trainer), batches(999)
+    z, mean, deviation = standardise(held["unsure"])
+    sharp, teeth = averaged.network(z)
+    right = ((teeth > 0) == (held["teeth"] > 0.5)).float().mean()
+    assert right > 0.97 > (held["teeth"] <= 0.5).float().mean()
+    off = (sharp * deviation + mean - held["real"]).abs().mean()
+    assert off < 0.8 * (held["unsure"] - held["real"]).abs().mean()
