@@ -1,6 +1,6 @@
 """Fit shifts of h on the embedded Stable Diffusion, put words and shifts together, write ``checkpoints/ti_asyrp``.
 
-    python experiments/train_ti_asyrp.py data.root=/path/to/data   # after train_asyrp.py and train_ti.py
+    python experiments/train_ti_asyrp.py data.root=/path/to/data   # after train_ti.py and train_mouth.py
     python experiments/train_ti_asyrp.py data.root=/path stages=[fit] fit.emotions=[happy]   # one
     python experiments/train_ti_asyrp.py data.root=/path stages=[join]   # other strengths: seconds
 
@@ -20,11 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from emoedit import hub
 from emoedit.editors import Editor, load_editor
+from emoedit.mouths import MouthNetwork
 from emoedit.steering.combined import TokenAndShift
 from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace, Shift
 from emoedit.steering.tokens import EmotionTokens
 from emoedit.training.data import CropSet
-from emoedit.training.guides import RecogniserGuide
+from emoedit.training.guides import RecogniserGuide, TeethGuide
 from emoedit.training.hspace import Diffusion, fixed, learnable
 from emoedit.training.recipes import LICENCE, lead, load_coach, minutes
 
@@ -49,6 +50,8 @@ def fit(config: DictConfig, emotion: str, how: dict[str, Any], backbone: Diffusi
     shift = AdaptedDirections.starting_from(learnable(start), **width)
     coach = load_coach(OmegaConf.to_container(config.coach.config, resolve=True), config.coach_weights)
     guide = RecogniserGuide(coach, [emotion], **how["guide"])
+    if how["loss"]["guide"].get("teeth"):
+        guide = TeethGuide(guide, MouthNetwork.from_pretrained(hub.embedded_root() / "mouth"))
     folder = fitted_folder(config, emotion)
     state = folder.with_name(f"{emotion}-state")
     done, count = lead(backbone, guide, {emotion: shift}, CropSet(config.data.crops), how, state)

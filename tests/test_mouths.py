@@ -19,6 +19,7 @@ from emoedit.faces.paste import paste
 from emoedit.faces.regions import LUMA, regions
 from emoedit.faces.teeth import DrawnMouth, gaps, new_rows
 from emoedit.mouths import MouthConfig, MouthDrawer, MouthNetwork, standardise
+from emoedit.training.guides import Guide, TeethGuide
 from emoedit.training.loop import TrainerConfig, train
 from emoedit.training.mouths import MouthBatches, MouthTask, Unsure, find_teeth
 from emoedit.types import CheckpointError
@@ -107,6 +108,27 @@ def test_teeth_are_found_where_they_are_drawn_whatever_the_crop(drawer: MouthDra
     assert np.abs(middle - [x2.mean() / LARGER, y2.mean() / LARGER]).max() < 1.0
 
 
+def test_a_guide_to_teeth(drawer: MouthDrawer):
+    """Beside another guide's losses: a smile that shows them counts little, closed lips much, and more light on them
+    is asked for; at any resolution of the same crop, and with nothing to learn."""
+
+    class Other(Guide):
+        def forward(self, plain: torch.Tensor, edited: torch.Tensor, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"emotion": (edited - plain).mean()}
+
+    guide = TeethGuide(Other(), drawer.network)
+    crops = np.stack([smiling(), lips(48, 72)])
+    pictures = (torch.from_numpy(crops)[:, None] / 127.5 - 1).requires_grad_()
+    shown, closed = (guide(p[None] - 1, p[None], torch.zeros(1, dtype=torch.long)) for p in pictures)
+    assert shown["emotion"].item() == pytest.approx(1.0) and set(shown) == {"emotion", "teeth"}
+    assert shown["teeth"] < 0.5 < 2 < closed["teeth"]
+    larger = torch.nn.functional.interpolate(pictures[:1].detach(), (128, 128), mode="bicubic")
+    torch.testing.assert_close(guide(larger, larger, torch.zeros(1))["teeth"], shown["teeth"], atol=0.05, rtol=0)
+    closed["teeth"].backward()
+    assert pictures.grad[1].any() and not pictures.grad[1, :, :40].any()
+    assert not any(p.requires_grad for p in guide.parameters())
+
+
 def test_no_teeth_in_closed_lips_nor_in_a_flat_picture(drawer: MouthDrawer):
     points = FFHQ_POINTS * 150 + [150, 140]
     crops = [lips(48, 72), np.full((96, 96), 90.0, np.float32)]
@@ -146,6 +168,13 @@ def test_which_rows_are_new(before: tuple | None, after: tuple, why: str):
     assert bool((rows.share > 0.5).any()) is not bool(why)
     if why:
         assert not rows.laid.any()
+
+
+def test_teeth_are_not_at_the_bottom_of_a_wide_open_mouth():
+    opened = np.zeros((96, 96), np.float32)
+    opened[60:84, 34:62] = 1
+    upper, lower = (new_rows((drawn(), drawn((38, y, 58, y + 6))), STILL, EVERYWHERE, opened, LEVEL) for y in (63, 77))
+    assert upper.share.max() > 0.5 and not lower.share.any()
 
 
 def test_an_unsure_row_is_none():

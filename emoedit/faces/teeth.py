@@ -15,6 +15,7 @@ SURE = (0.2, 0.45)  # how likely teeth are where they begin, and where they are 
 ROW = (0.5, 0.35)  # how likely they are at the surest place of a row, and in its mean: else it is a gleam on a lip
 WIDTH = 0.14  # of the crop's side: a narrower row would be a single tooth
 BETWEEN = 0.3  # share of a row that lies between the lips by their landmarks: else it is the gleam of one of them
+LOW = 0.04  # of the crop's side: how far below the middle of what is between them: lower, it is the lower lip's gleam
 EVEN = 0.6  # how far a row reaches to one side of the mouth's middle, the other side being 1
 WERE = (0.5, 0.8)  # how likely they were before where a photograph keeps its own
 LEVEL = 0.97  # of what teeth reflect in this light: how bright the brighter half of a row is at least
@@ -85,7 +86,7 @@ def new_rows(
     likely = last.teeth * cv2.resize((1 - ramp(were, *WERE)) * mouth, size, interpolation=cv2.INTER_LINEAR)
     share = ramp(likely, *SURE).astype(np.float32)
     between = cv2.resize(inside, size, interpolation=cv2.INTER_LINEAR)
-    middle = between.sum(0) @ np.arange(len(share)) / max(between.sum(), 1e-6)
+    middle, height = (between.sum(axis) @ np.arange(len(share)) / max(between.sum(), 1e-6) for axis in (0, 1))
     count, labels, stats, _ = cv2.connectedComponentsWithStats((share > 0).astype(np.uint8))
     for n in range(1, count):
         here, (left, width) = labels == n, stats[n, [cv2.CC_STAT_LEFT, cv2.CC_STAT_WIDTH]]
@@ -96,6 +97,7 @@ def new_rows(
             (likely[here].max(), ROW[0]),
             (likely[here].mean(), ROW[1]),
             (between[here].mean(), BETWEEN),
+            (height + LOW * len(share), np.nonzero(here)[0].mean()),
         )
         if any(value < least for value, least in found):
             share[here] = 0

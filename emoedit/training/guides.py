@@ -13,6 +13,7 @@ from emoedit.backbones.stable_diffusion_text import fill, token_ids, with_tokens
 from emoedit.emotions import get
 from emoedit.metrics.clip import Clip, directional_similarity
 from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.mouths import MouthNetwork, standardise
 from emoedit.steering.tokens import EmotionTokens
 from emoedit.training.contrastive import text_tower
 from emoedit.types import DataError
@@ -74,6 +75,30 @@ class RecogniserGuide(Guide):
             "emotion": F.cross_entropy(out["emotion"][count:].float(), self.labels[rows]),
             "person": 1 - (before.detach() * after).sum(1).mean(),
         }
+
+
+class TeethGuide(Guide):
+    """Another guide's losses, and ``teeth``: how little the mouth shows them, -log of how likely they are there. A
+    recogniser is content with a closed smile, and what keeps the person closes it.
+
+    Args:
+        guide: of emotions that show teeth, in luminance, with the mouth network's crop at any resolution.
+        network: what sees teeth in the soft mouths that models draw.
+    """
+
+    SHARE = 0.05  # of the patch in which mouths are: what a row of teeth takes of it
+
+    def __init__(self, guide: Guide, network: MouthNetwork) -> None:
+        super().__init__()
+        self.guide, self.network = guide, network.eval().requires_grad_(False)
+
+    def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        side = (self.network.config.resolution,) * 2
+        crops = F.interpolate(edited.mean(1, keepdim=True), side, mode="bicubic", align_corners=False)
+        patch, _, _ = standardise(self.network.config.patch(crops).clamp(-1, 1))
+        teeth = self.network(patch)[1].flatten(1)
+        surest = teeth.topk(round(self.SHARE * teeth.shape[1])).values
+        return {**self.guide(plain, edited, rows), "teeth": F.softplus(-surest).mean()}
 
 
 class ClipGuide(Guide):
