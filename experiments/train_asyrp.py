@@ -27,12 +27,22 @@ from emoedit.steering.directions import mean_differences
 from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.diffusion import DiffusionTask
-from emoedit.training.guides import ClipGuide, Guide, RecogniserGuide
+from emoedit.training.guides import ClipGuide, Guide
 from emoedit.training.hspace import ShiftTask, edited_timesteps, learnable, mean_h
 from emoedit.training.loop import train
 from emoedit.training.matching import Readings, most_alike, mouth_opening, read_crops
 from emoedit.training.prepare import prepare_config
-from emoedit.training.recipes import LICENCE, TRAINED_ON, choose, lead, load_coach, minutes, tiles, trainer_config
+from emoedit.training.recipes import (
+    LICENCE,
+    TRAINED_ON,
+    choose,
+    coach_guide,
+    lead,
+    load_coach,
+    minutes,
+    tiles,
+    trainer_config,
+)
 from emoedit.types import Edit
 
 
@@ -115,7 +125,7 @@ def means_stage(config: DictConfig) -> None:
 def choose_guide(config: DictConfig, how: dict[str, Any], emotions: list[str]) -> Guide:
     """The recogniser; or CLIP, with an editor's learned words."""
     if "words" not in how:
-        return RecogniserGuide(load_coach(plain(config.coach.config), config.coach_weights), emotions, **how["guide"])
+        return coach_guide(load_coach(plain(config.coach.config), config.coach_weights), emotions, how)
     (tokens,) = load_editor(how["words"], device="cpu").steerings
     return ClipGuide(Clip.from_pretrained(hub.locate(how["words"]) / "clip"), emotions, tokens=tokens)
 

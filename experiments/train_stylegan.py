@@ -3,6 +3,7 @@
     python experiments/train_metrics.py network=coach data.root=/path/to/data stages=[prepare,train]   # who scores
     python experiments/train_stylegan.py data.root=/path/to/data
     python experiments/train_stylegan.py data.root=/path stages=[directions] steering.trust='{samples: 1}'  # no labels
+    python experiments/train_stylegan.py data.root=/path stages=[lead] 'steering.lead.emotions=[happy]'   # one
 
 Stop it whenever you like; the same command goes on where it stopped.
 """
@@ -28,11 +29,20 @@ from emoedit.training import wspace
 from emoedit.training.adversarial import AdversarialConfig, train_adversarial
 from emoedit.training.critic import Critic
 from emoedit.training.data import CropSet, MixtureBatches
-from emoedit.training.guides import RecogniserGuide
 from emoedit.training.hspace import ShiftLoss
 from emoedit.training.loop import train
 from emoedit.training.prepare import prepare_config
-from emoedit.training.recipes import HELD_OUT, LICENCE, TRAINED_ON, choose, load_coach, minutes, tiles, trainer_config
+from emoedit.training.recipes import (
+    HELD_OUT,
+    LICENCE,
+    TRAINED_ON,
+    choose,
+    coach_guide,
+    load_coach,
+    minutes,
+    tiles,
+    trainer_config,
+)
 from emoedit.training.stylegan import EncoderTask, GANTask, TwoMixtures, Weights
 from emoedit.types import Edit, Inversion
 
@@ -183,37 +193,42 @@ def directions_stage(config: DictConfig) -> None:
     wspace.with_gains(steering, gains).save_pretrained(Path(config.work) / "steering_plain")
 
 
-def lead_stage(config: DictConfig) -> None:
-    """The same directions, led on by the coach; to ``work``."""
-    how, crops, backbone = plain(config.steering), CropSet(config.data.crops), load_backbone(config)
-    lead, emotions = how["lead"], how["emotions"]
-    steering = WDirections.from_pretrained(Path(config.work) / "steering_plain")
-    positions, shown = [], []
-    for source, limit in lead["sources"].items():
-        for name in ("neutral", *emotions):
-            share = limit if name == "neutral" else limit // 4 // len(emotions)
-            chosen = choose(crops, source, [name], share, TRAINED_ON)
-            positions.append(chosen)
-            shown += [emotions.index(name) if name != "neutral" else -1] * len(chosen)
-    latents = wspace.encoded_crops(backbone, crops, np.concatenate(positions)).unflatten(1, backbone.latent_shape)
-    batches = wspace.LatentBatches(latents, np.array(shown), len(emotions), batch_size=lead["batch_size"], seed=0)
-    guide = RecogniserGuide(load_coach(plain(config.coach.config), config.coach_weights), emotions, **lead["guide"])
-    start, where = wspace.shift_of(steering, emotions), tuple(how["layers"])
-    task = wspace.LeadTask(backbone, guide, start, ShiftLoss(**lead["loss"]), where=where)
+def lead_on(
+    config: DictConfig, emotion: str, how: dict[str, Any], backbone: StyleGAN2Backbone, steering: WDirections
+) -> WDirections:
+    """The steering with one of its directions led on by the coach."""
+    crops, layers = CropSet(config.data.crops), tuple(config.steering.layers)
+    chosen = [choose(crops, source, ["neutral"], n, TRAINED_ON) for source, n in how["sources"].items()]
+    sides = [wspace.encoded_crops(backbone, crops, np.concatenate(chosen), mirror=m) for m in (False, True)]
+    latents = torch.cat(sides).unflatten(1, backbone.latent_shape)
+    batches = wspace.LatentBatches(latents, batch_size=how["batch_size"], seed=0)
+    guide = coach_guide(load_coach(plain(config.coach.config), config.coach_weights), [emotion], how)
+    start = wspace.shift_of(steering, [emotion])
+    task = wspace.LeadTask(backbone, guide, start, ShiftLoss(**how["loss"]), where=layers)
     x = shown_people(crops, config, 8)
     inversion = backbone.invert(x)
 
-    def preview(averaged: wspace.LeadTask) -> torch.Tensor:
-        """Held-out people, and under them every emotion."""
-        changed = wspace.led(steering, averaged.mask * averaged.directions, emotions)
-        rows = [backbone.decode(inversion)]
-        for name in emotions:
-            rows.append(backbone.decode(inversion, changed.control(backbone, inversion, [Edit(name)] * len(x))))
-        return tiles(torch.stack([x, *rows]))
+    def changed(averaged: wspace.LeadTask) -> WDirections:
+        return wspace.led(steering, averaged.mask * averaged.directions, [emotion])
 
-    averaged = train(task, batches, Path(config.work) / "lead", trainer_config(lead["trainer"]), preview=preview)
-    found = wspace.led(steering, averaged.mask * averaged.directions, emotions)
-    found.half().float().save_pretrained(Path(config.work) / "steering_led")
+    def preview(averaged: wspace.LeadTask) -> torch.Tensor:
+        """Held-out people, as they are drawn, and under them the emotion."""
+        control = changed(averaged).control(backbone, inversion, [Edit(emotion)] * len(x))
+        return tiles(torch.stack([x, backbone.decode(inversion), backbone.decode(inversion, control)]))
+
+    work = Path(config.work) / f"lead_{emotion}"
+    return changed(train(task, batches, work, trainer_config(how["trainer"]), preview=preview))
+
+
+def lead_stage(config: DictConfig) -> None:
+    """The same directions, each led on by itself; to ``work``."""
+    backbone, how = load_backbone(config), plain(config.steering)["lead"]
+    alone = how.pop("alone")
+    steering = WDirections.from_pretrained(Path(config.work) / "steering_plain")
+    for emotion in how["emotions"]:
+        each = OmegaConf.to_container(OmegaConf.merge(how, alone.get(emotion, {})))
+        steering = lead_on(config, emotion, each, backbone, steering)
+    wspace.with_gains(steering, how["gain"]).half().float().save_pretrained(Path(config.work) / "steering_led")
 
 
 def finish_stage(config: DictConfig) -> None:
@@ -240,7 +255,8 @@ def finish_stage(config: DictConfig) -> None:
         ),
     }
     if how.steering == "led":
-        report["directions"] += f", led on for {config.steering.lead.trainer.steps} steps"
+        each = {name: minutes(work / f"lead_{name}") for name in config.steering.lead.emotions}
+        report["directions"] += ", led on: " + ", ".join(f"{name} {spent:.1f} minutes" for name, spent in each.items())
     numbers = "\n".join(f"- {title}: {value}" for title, value in report.items())
     card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text().replace("{numbers}", numbers)
     editor.save_pretrained(config.output, card=card, role="emotion editor (StyleGAN2, walks in W+)", licence=LICENCE)

@@ -20,14 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from emoedit import hub
 from emoedit.editors import Editor, load_editor
-from emoedit.mouths import MouthNetwork
 from emoedit.steering.combined import TokenAndShift
 from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace, Shift
 from emoedit.steering.tokens import EmotionTokens
 from emoedit.training.data import CropSet
-from emoedit.training.guides import RecogniserGuide, TeethGuide
 from emoedit.training.hspace import Diffusion, fixed, learnable
-from emoedit.training.recipes import LICENCE, lead, load_coach, minutes
+from emoedit.training.recipes import LICENCE, coach_guide, lead, load_coach, minutes
 
 
 def fitted_folder(config: DictConfig, emotion: str) -> Path:
@@ -49,9 +47,7 @@ def fit(config: DictConfig, emotion: str, how: dict[str, Any], backbone: Diffusi
     width = {"channels": backbone.h_shape[0], "temb_dim": backbone.temb_dim}
     shift = AdaptedDirections.starting_from(learnable(start), **width)
     coach = load_coach(OmegaConf.to_container(config.coach.config, resolve=True), config.coach_weights)
-    guide = RecogniserGuide(coach, [emotion], **how["guide"])
-    if how["loss"]["guide"].get("teeth"):
-        guide = TeethGuide(guide, MouthNetwork.from_pretrained(hub.embedded_root() / "mouth"))
+    guide = coach_guide(coach, [emotion], how)
     folder = fitted_folder(config, emotion)
     state = folder.with_name(f"{emotion}-state")
     done, count = lead(backbone, guide, {emotion: shift}, CropSet(config.data.crops), how, state)

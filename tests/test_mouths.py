@@ -13,11 +13,12 @@ from test_lips import LEVEL, lips, points_of
 
 from emoedit import hub
 from emoedit.faces.align import FFHQ_POINTS, Alignment, CropSpec, align
-from emoedit.faces.detect import Face
+from emoedit.faces.closing import find_opening
+from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.mouth import LARGER, teeth_level
 from emoedit.faces.paste import paste
 from emoedit.faces.regions import LUMA, regions
-from emoedit.faces.teeth import DrawnMouth, gaps, new_rows
+from emoedit.faces.teeth import DrawnMouth, gaps, new_rows, went
 from emoedit.mouths import MouthConfig, MouthDrawer, MouthNetwork, standardise
 from emoedit.training.guides import Guide, TeethGuide
 from emoedit.training.loop import TrainerConfig, train
@@ -106,6 +107,24 @@ def test_teeth_are_found_where_they_are_drawn_whatever_the_crop(drawer: MouthDra
     y2, x2 = np.nonzero(again.teeth > 0.5)
     middle = onto @ [x.mean() / LARGER, y.mean() / LARGER, 1]
     assert np.abs(middle - [x2.mean() / LARGER, y2.mean() / LARGER]).max() < 1.0
+
+
+def test_a_smile_whose_teeth_went_is_closed_however_pale_the_chin(astronaut: np.ndarray):
+    """By brightness nothing changed; the network saw teeth in the reconstruction alone."""
+    alignment, where = align(FaceDetector()(astronaut)[0].landmarks, SPEC), regions(SPEC)
+    before = alignment.crop(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)).astype(np.float32)
+    teeth, none = drawn((38, 66, 58, 71)), drawn()
+    for mouths, closed in (((teeth, none), True), ((teeth, teeth), False), ((none, none), False)):
+        assert went(mouths) == closed
+        result = paste(astronaut, alignment, [before, before + 1], where, mode="mouth", mouths=mouths)
+        assert (find_opening(result, alignment, where) is None) == closed
+    assert went((drawn((38, 66, 58, 71), sure=0.6), drawn((38, 66, 58, 71), sure=0.3)))
+    assert not went((drawn((38, 66, 58, 71), sure=0.6), drawn((38, 66, 58, 71), sure=0.4)))
+    # A mouth that opens further has not closed: its lower lip and all below it move down.
+    y, x = np.mgrid[:96, :96].astype(np.float32)
+    lower = cv2.remap(before, x, y - 4 * np.clip((y - 68) / 4, 0, 1), cv2.INTER_LINEAR)
+    result = paste(astronaut, alignment, [before, lower], where, mode="mouth", mouths=(teeth, none))
+    assert find_opening(result, alignment, where) is not None
 
 
 def test_a_guide_to_teeth(drawer: MouthDrawer):

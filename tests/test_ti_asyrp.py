@@ -78,7 +78,10 @@ def test_shifts_of_another_unet_are_fitted_here_and_joined_with_words(scripts, t
                 "guide": {"jitter": 0.0, "noise": 0.0},
                 "loss": {"guide": {"emotion": 1.0, "person": 1.0}},
                 "trainer": trainer,
-                "alone": {"sad": {"trainer": {"steps": 2}}, "happy": {"loss": {"guide": {"teeth": 0.1}}}},
+                "alone": {
+                    "sad": {"trainer": {"steps": 2}, "loss": {"guide": {"opened": 9.0, "shut": 9.0}}},
+                    "happy": {"loss": {"guide": {"teeth": 0.1}}},
+                },
             },
             "sampling": {"t_edit": 100},
             "gain": {

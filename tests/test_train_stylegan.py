@@ -76,14 +76,18 @@ def test_the_config_fits_the_code():
     assert set(trainer["growing"]) < set(sides(backbone.resolution))
     assert max(trainer["growing"].values()) <= trainer["adversarial"]["start"] < trainer["steps"]
     assert encoder.keys() - known == {"batch_size", "samples", "shares", "balance", "weights"}
-    assert how["lead"]["trainer"].keys() <= known
+    lead = how["lead"]
+    assert lead["trainer"].keys() <= known
+    assert set(lead["alone"]) | set(lead["gain"]) <= set(lead["emotions"]) <= set(how["emotions"])
+    for other in lead["alone"].values():
+        assert set(other["loss"]["guide"]) <= {"teeth", "opened", "shut"}
     # The critic sees groups of four: of samples, of rebuilt crops, and of real ones.
     assert trainer["batch_size"] % 4 == trainer["shown"] % 4 == 0 < trainer["batch_size"] - trainer["shown"]
     AdversarialConfig(**trainer["adversarial"])
-    ShiftLoss(**how["lead"]["loss"])
+    ShiftLoss(**lead["loss"])
     Weights(**trainer["weights"]), Weights(**encoder["weights"])
     sources = set(config["data"]["sets"])
-    for shares in (trainer["real"], trainer["rebuilt"], encoder["shares"], how["neutral"], how["lead"]["sources"]):
+    for shares in (trainer["real"], trainer["rebuilt"], encoder["shares"], how["neutral"], lead["sources"]):
         assert set(shares) <= sources
     assert set(how["trust"]) <= sources | {"samples"}
     assert how["layers"][1] <= layer_count(backbone.resolution)
@@ -142,21 +146,20 @@ def test_a_recogniser_is_asked_for_what_it_knows():
         wspace.recogniser_scores(network, ["calm"])
 
 
-def test_directions_that_are_led_on_are_read_better_and_stay_in_their_layers(backbone):
-    emotions = ["happy", "sad"]
+def test_a_direction_that_is_led_on_is_read_better_and_stays_in_its_layers(backbone):
     torch.manual_seed(0)
-    fitted = LatentDirections(["neutral", *emotions], torch.randn(3, LAYERS * DIM) * 0.1, torch.tensor([1.0, 2.0, 3.0]))
+    known = ["neutral", "happy", "sad"]
+    fitted = LatentDirections(known, torch.randn(3, LAYERS * DIM) * 0.1, torch.tensor([1.0, 2.0, 3.0]))
     steering = wspace.in_layers(fitted, backbone, (0, 4))
-    start = wspace.shift_of(steering, emotions)
-    torch.testing.assert_close(start[1], 3 * steering.directions[2].view(LAYERS, DIM))
-    guide = RecogniserGuide(reader("neutral", *emotions), emotions, jitter=0.0, noise=0.0)
+    start = wspace.shift_of(steering, ["sad"])
+    torch.testing.assert_close(start[0], 3 * steering.directions[2].view(LAYERS, DIM))
+    guide = RecogniserGuide(reader(*known), ["sad"], jitter=0.0, noise=0.0)
     task = wspace.LeadTask(backbone, guide, start, ShiftLoss(near=0.01), where=(0, 4))
     latents = backbone.latents(torch.Generator().manual_seed(1), 12)
-    batches = wspace.LatentBatches(latents, np.array([0] * 6 + [-1] * 6), 2, batch_size=64, seed=0)
+    batches = wspace.LatentBatches(latents, batch_size=64, seed=0)
     batch = batches(0)
-    assert torch.equal(batch["target"], batches(0)["target"])
-    shown = torch.tensor([int(torch.isclose(latents, row).all(2).all(1).nonzero()[0]) < 6 for row in batch["latent"]])
-    assert (batch["target"][shown] == 1).all() and batch["target"][~shown].unique().tolist() == [0, 1]
+    assert torch.equal(batch["latent"], batches(0)["latent"]) and not torch.equal(batch["latent"], batches(1)["latent"])
+    assert all((row == latents).all(2).all(1).any() for row in batch["latent"]) and not batch["target"].any()
     adam = torch.optim.Adam(task.parameters(), 0.05)
     first = None
     for step in range(20):
@@ -167,10 +170,10 @@ def test_directions_that_are_led_on_are_read_better_and_stay_in_their_layers(bac
         adam.step()
     assert float(task(batches(0))["loss"].detach()) < first
     assert set(task.state_dict()) == {"directions"}
-    after = wspace.led(steering, task.mask * task.directions, emotions)
+    after = wspace.led(steering, task.mask * task.directions, ["sad"])
     moved = after.directions.unflatten(1, (LAYERS, DIM))
-    assert (moved[:, 4:] == 0).all() and not torch.equal(moved[1], start[0])
-    assert after.gain.tolist() == [1.0, 1.0, 1.0] and torch.equal(moved[0], steering.directions[0].view(LAYERS, DIM))
+    assert (moved[:, 4:] == 0).all() and not torch.equal(moved[2], start[0])
+    assert after.gain.tolist() == [1.0, 2.0, 1.0] and torch.equal(after.directions[:2], steering.directions[:2])
 
 
 def test_inversion_is_told_of_looks_and_of_people(backbone):
@@ -229,9 +232,10 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         "~steering",
         "+steering={emotions: [happy], samples: {count: 60, share: 0.2, truncation: 0.8}, trust: {samples: 1.0,"
         " faces: 9.0}, pictures: 10, min_count: 2, ridge: 1.0, projection: 0.0, shrinkage: 0.1, layers: [0, 4],"
-        " gains: {strengths: [1.0, 2.0], score: 0.6}, neutral: {faces: 4}, lead: {sources: {faces: 8}, batch_size: 4,"
+        " gains: {strengths: [1.0, 2.0], score: 0.6}, neutral: {faces: 4}, lead: {emotions: [happy],"
+        " gain: {happy: 2.0}, alone: {happy: {trainer: {steps: 2}}}, sources: {faces: 8}, batch_size: 4,"
         " guide: {jitter: 0.0, noise: 0.0}, loss: {guide: {emotion: 1.0, person: 1.0}},"
-        " trainer: {steps: 2, precision: 'no', preview_every: 2}}}",
+        " trainer: {steps: 1, precision: 'no', preview_every: 2}}}",
         "finish.optimise_steps=0",
         "finish.steering=led",
     ]
@@ -243,6 +247,6 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
     (edited,) = editor.edit(editor.invert(grey.astype(np.uint8)), [Edit("happy", 3.0)])
     assert edited.shape == (1, 1, 16, 16) and bool(edited.isfinite().all())
     card = (tmp_path / "editor" / "README.md").read_text()
-    assert "3 steps of 8 pictures" in card and "led on for 2 steps" in card and "{numbers}" not in card
+    assert "3 steps of 8 pictures" in card and "led on: happy" in card and "{numbers}" not in card
     described = json.loads((tmp_path / "editor" / "editor.json").read_text())
     assert described["backbone"]["kind"] == "stylegan2" and described["steerings"][0]["kind"] == "wspace"

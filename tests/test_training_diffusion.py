@@ -19,7 +19,7 @@ from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
 from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace, ShiftBlock
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.diffusion import DiffusionTask
-from emoedit.training.guides import ClipGuide, Guide, RecogniserGuide
+from emoedit.training.guides import ClipGuide, Guide, OpeningGuide, RecogniserGuide
 from emoedit.training.hspace import (
     ShiftLoss,
     ShiftTask,
@@ -296,6 +296,54 @@ def test_a_recogniser_guides_by_what_it_reads_and_whom():
         RecogniserGuide(network, ["angry"])
     with pytest.raises(DataError, match="a head 'person'"):
         RecogniserGuide(coach(emotion=3), ["happy"])
+
+
+class _Shapes(torch.nn.Module):
+    """A network of landmarks for a test: a picture's first three pixels say how far lips are apart, how high the eyes
+    are, and how far to the right everything lies."""
+
+    config = NetworkConfig({"points": 136}, 32)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        apart, high, right = x[:, 0, 0, :3].unbind(1)
+        points = torch.full((len(x), 68, 2), 0.5)
+        for first, left in ((36, 0.3), (42, 0.6)):  # eyes .1 wide and .3 apart
+            across = left + torch.tensor([0, 0.03, 0.07, 0.1, 0.07, 0.03])
+            half = high[:, None] * torch.tensor([0, -0.05, -0.05, 0, 0.05, 0.05])
+            points[:, first : first + 6] = torch.stack([across.expand(len(x), -1), 0.4 + half], -1)
+        lips = torch.full((len(x), 20, 2), 0.5)
+        lips[:, 17:20, 1] = 0.5 + 0.3 * apart[:, None]
+        points = torch.cat([points[:, :48], lips], 1)
+        return {"points": points + right[:, None, None]}
+
+
+def test_open_lips_and_shut_eyes_have_their_price():
+    """Only what the edit does counts, only to the worse, in eye distances and in heights over widths."""
+
+    class Other(Guide):
+        def forward(self, plain: torch.Tensor, edited: torch.Tensor, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"emotion": (edited - plain).mean()}
+
+    def picture(apart: float, high: float, right: float = 0.0) -> torch.Tensor:
+        x = torch.zeros(1, 1, 32, 32)
+        x[..., 0, :3] = torch.tensor([apart, high, right])
+        return x
+
+    guide, row = OpeningGuide(Other(), _Shapes()), torch.zeros(1, dtype=torch.long)
+
+    def price(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float]:
+        found = guide(before, after, row)
+        assert set(found) == {"emotion", "opened", "shut"}
+        return pytest.approx(float(found["opened"]), abs=1e-5), pytest.approx(float(found["shut"]), abs=1e-5)
+
+    assert price(picture(0.1, 0.3), picture(0.4, 0.1, 0.05)) == (0.3, 0.2)
+    assert price(picture(0.4, 0.1), picture(0.1, 0.3)) == (0.0, 0.0)
+    assert price(picture(0.2, 0.3), picture(0.2, 0.3)) == (0.0, 0.0)
+    before, after = picture(0.0, 0.3).requires_grad_(), picture(0.2, 0.2).requires_grad_()
+    sum(guide(before, after, row)[name] for name in ("opened", "shut")).backward()
+    assert after.grad[0, 0, 0, 0] > 0 > after.grad[0, 0, 0, 1] and not before.grad.any()
+    with pytest.raises(DataError, match="a head 'points'"):
+        OpeningGuide(Other(), coach())
 
 
 def test_clip_guides_by_direction(tmp_path):

@@ -31,7 +31,7 @@ from emoedit.faces.flow import FLOW_SIDE, Change, estimate_change, estimate_flow
 from emoedit.faces.lips import inside_lips, lip_flow, parting
 from emoedit.faces.mouth import LARGER, draw_mouth, steepen, teeth_level
 from emoedit.faces.regions import LUMA, Regions
-from emoedit.faces.teeth import DrawnMouth, lay_in, new_rows
+from emoedit.faces.teeth import DrawnMouth, lay_in, new_rows, went
 from emoedit.faces.tone import Tone
 
 Mode = Literal["warp", "redraw", "mouth", "residual", "replace"]
@@ -207,7 +207,10 @@ def paste(
             # Teeth that only move down with the lip stay; where they go, an opening that is drawn in them is no mouth.
             if opening is not None and (
                 gone(opening, source, after, where, flow)
-                or (gone(opening, source, after, where) and not opens(opening, flow))
+                or (
+                    (gone(opening, source, after, where) or (mouths is not None and went(mouths)))
+                    and not opens(opening, flow)
+                )
             ):
                 lifted = _close_mouth(lifted, alignment, window, opening)
                 flow, after = _hold(source, after, flow, _wide(where.mouth))  # closed lips are right as they are

@@ -68,6 +68,15 @@ def _shrunk(mask: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
 
 
+def went(mouths: Sequence[DrawnMouth]) -> bool:
+    """Whether teeth are seen in the first mouth and none in the last.
+
+    By brightness alone that is not known: a chin that comes to lie where they were is as pale as blurred teeth.
+    """
+    first, last = mouths[0].teeth.max(), mouths[-1].teeth.max()
+    return bool(first >= ROW[0] and last < ROW[1])
+
+
 def new_rows(
     mouths: Sequence[DrawnMouth], flow: np.ndarray, mouth: np.ndarray, inside: np.ndarray, skin: float
 ) -> Rows:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from emoedit.backbones.stable_diffusion_text import fill, token_ids, with_tokens
 from emoedit.emotions import get
 from emoedit.metrics.clip import Clip, directional_similarity
+from emoedit.metrics.landmarks import eye_opening, mouth_shape
 from emoedit.metrics.networks import MeasuringNetwork
 from emoedit.mouths import MouthNetwork, standardise
 from emoedit.steering.tokens import EmotionTokens
@@ -99,6 +100,35 @@ class TeethGuide(Guide):
         teeth = self.network(patch)[1].flatten(1)
         surest = teeth.topk(round(self.SHARE * teeth.shape[1])).values
         return {**self.guide(plain, edited, rows), "teeth": F.softplus(-surest).mean()}
+
+
+class OpeningGuide(Guide):
+    """Another guide's losses, and what a recogniser takes for an emotion too cheaply: ``opened``, by how much lips come
+    apart, in eye distances, and ``shut``, by how much eyes close, in heights over widths. A hole in the face is read as
+    a shout and a dark slit as tears, but neither is the person's.
+
+    Args:
+        guide: of emotions that need neither, in luminance, with the landmark network's crop at any resolution.
+        network: with a head ``points``.
+    """
+
+    def __init__(self, guide: Guide, network: MeasuringNetwork) -> None:
+        super().__init__()
+        if "points" not in network.config.heads:
+            raise DataError("lips and lids are found by landmarks: this network lacks a head 'points'")
+        self.guide, self.network = guide, network.eval().requires_grad_(False)
+
+    def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        side = (self.network.config.resolution,) * 2
+        both = torch.cat([plain, edited]).mean(1, keepdim=True)
+        points = self.network(F.interpolate(both, side, mode="bilinear", antialias=True))["points"]
+        before, after = points.chunk(2)
+        before = before.detach()
+        return {
+            **self.guide(plain, edited, rows),
+            "opened": F.relu(mouth_shape(after)[:, 0] - mouth_shape(before)[:, 0]).mean(),
+            "shut": F.relu(eye_opening(before) - eye_opening(after)).mean(),
+        }
 
 
 class ClipGuide(Guide):

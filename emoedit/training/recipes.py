@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emoedit import hub
+from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.mouths import MouthNetwork
 from emoedit.steering.hspace import Shift
 from emoedit.training.data import CropSet
-from emoedit.training.guides import Guide
+from emoedit.training.guides import Guide, OpeningGuide, RecogniserGuide, TeethGuide
 from emoedit.training.hspace import Diffusion, ShiftLoss, ShiftTask, SourceBatches, invert_crops
 from emoedit.training.loop import TrainerConfig, train
 
@@ -38,6 +41,22 @@ def load_coach(config: Mapping[str, Any], weights: str | os.PathLike[str]) -> Me
     network = MeasuringNetwork(NetworkConfig(**config))
     network.load_state_dict(torch.load(weights, weights_only=True))
     return network.eval().requires_grad_(False)
+
+
+def coach_guide(coach: MeasuringNetwork, emotions: Sequence[str], how: Mapping[str, Any]) -> Guide:
+    """The coach, and beside it what has a price of its own, since recognisers are content without: teeth that show,
+    lips that stay together, eyes that stay open.
+
+    Args:
+        how: ``guide``, the arguments of :class:`RecogniserGuide`; ``loss``, whose ``guide`` has the prices.
+    """
+    guide: Guide = RecogniserGuide(coach, emotions, **how["guide"])
+    priced = how["loss"]["guide"]
+    if "teeth" in priced:
+        guide = TeethGuide(guide, MouthNetwork.from_pretrained(hub.embedded_root() / "mouth"))
+    if "opened" in priced or "shut" in priced:
+        guide = OpeningGuide(guide, EmbeddedNetwork.load("landmarks").network)
+    return guide
 
 
 def minutes(folder: Path) -> float:

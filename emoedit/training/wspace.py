@@ -180,24 +180,19 @@ class LeadTask(nn.Module):
 
 
 class LatentBatches:
-    """Inverted pictures, each with an emotion that it is to show and does not.
+    """Inverted pictures that are to show the one emotion that directions are led on for.
 
     Args:
-        latents: ``[N, L, D]``.  shown: ``[N]`` number of the emotion that each shows, -1 for none of them.
-        emotions: how many there are.
+        latents: ``[N, L, D]``.
     """
 
-    def __init__(self, latents: Tensor, shown: np.ndarray, emotions: int, *, batch_size: int, seed: int) -> None:
-        self.latents, self.shown, self.emotions = latents, shown, emotions
-        self.batch_size, self.seed = batch_size, seed
+    def __init__(self, latents: Tensor, *, batch_size: int, seed: int) -> None:
+        self.latents, self.batch_size, self.seed = latents, batch_size, seed
 
     def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, step, process))
         chosen = rng.integers(len(self.latents), size=self.batch_size)
-        target = rng.integers(self.emotions, size=self.batch_size)
-        # The next emotion where a picture shows the one that was drawn.
-        target = np.where(target == self.shown[chosen], (target + 1) % self.emotions, target)
-        return {"latent": self.latents[chosen], "target": torch.from_numpy(target)}
+        return {"latent": self.latents[chosen], "target": torch.zeros(self.batch_size, dtype=torch.long)}
 
 
 def led(steering: WDirections, directions: Tensor, emotions: Sequence[str]) -> WDirections:
