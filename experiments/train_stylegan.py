@@ -228,7 +228,8 @@ def lead_stage(config: DictConfig) -> None:
     for emotion in how["emotions"]:
         each = OmegaConf.to_container(OmegaConf.merge(how, alone.get(emotion, {})))
         steering = lead_on(config, emotion, each, backbone, steering)
-    wspace.with_gains(steering, how["gain"]).half().float().save_pretrained(Path(config.work) / "steering_led")
+    gains = {name: more * float(steering.gain[steering.emotions.index(name)]) for name, more in how["gain"].items()}
+    wspace.with_gains(steering, gains).half().float().save_pretrained(Path(config.work) / "steering_led")
 
 
 def finish_stage(config: DictConfig) -> None:

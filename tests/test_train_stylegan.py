@@ -173,7 +173,9 @@ def test_a_direction_that_is_led_on_is_read_better_and_stays_in_its_layers(backb
     after = wspace.led(steering, task.mask * task.directions, ["sad"])
     moved = after.directions.unflatten(1, (LAYERS, DIM))
     assert (moved[:, 4:] == 0).all() and not torch.equal(moved[2], start[0])
-    assert after.gain.tolist() == [1.0, 2.0, 1.0] and torch.equal(after.directions[:2], steering.directions[:2])
+    assert after.gain.tolist() == [1.0, 2.0, 3.0] and torch.equal(after.directions[:2], steering.directions[:2])
+    # Strength 1 goes where the task went; what the source shows already is left out in lengths of the old direction.
+    torch.testing.assert_close(wspace.shift_of(after, ["sad"]), (task.mask * task.directions).detach())
 
 
 def test_inversion_is_told_of_looks_and_of_people(backbone):

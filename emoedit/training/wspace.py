@@ -196,12 +196,15 @@ class LatentBatches:
 
 
 def led(steering: WDirections, directions: Tensor, emotions: Sequence[str]) -> WDirections:
-    """A steering with what :class:`LeadTask` made of its directions ``[E, L, D]``; their gains become 1."""
+    """A steering with what :class:`LeadTask` made of its directions ``[E, L, D]``.
+
+    The gains stay: what a source shows is read in lengths of the old directions, and as much of the new is left out.
+    """
     held = {name: getattr(steering, name) for name in PARTS}
-    held["directions"], held["gain"] = held["directions"].clone(), held["gain"].clone()
+    held["directions"] = held["directions"].clone()
     for name, direction in zip(emotions, directions, strict=True):
         k = steering.emotions.index(name)
-        held["directions"][k], held["gain"][k] = direction.detach().flatten().cpu(), 1.0
+        held["directions"][k] = direction.detach().flatten().cpu() / steering.gain[k]
     return WDirections(steering.latent_shape, steering.emotions, *(held[name] for name in PARTS)).eval()
 
 
