@@ -142,7 +142,7 @@ def chosen_gains(found: Mapping[str, Sequence[float]], strengths: Sequence[float
 
 
 class LeadTask(nn.Module):
-    """Directions that are led on, all emotions together: the edited picture has to show the emotion, says a guide, and
+    """Directions that are led on, of one emotion or more: the edited picture has to show it, says a guide, and
     stay near what it was.
 
     Args:
