@@ -193,42 +193,37 @@ def directions_stage(config: DictConfig) -> None:
     wspace.with_gains(steering, gains).save_pretrained(Path(config.work) / "steering_plain")
 
 
-def lead_on(
-    config: DictConfig, emotion: str, how: dict[str, Any], backbone: StyleGAN2Backbone, steering: WDirections
-) -> WDirections:
-    """The steering with one of its directions led on by the coach."""
-    crops, layers = CropSet(config.data.crops), tuple(config.steering.layers)
+def lead_stage(config: DictConfig) -> None:
+    """The same directions, each led on by the coach by itself; to ``work``."""
+    crops, backbone, how = CropSet(config.data.crops), load_backbone(config), plain(config.steering)["lead"]
+    coach = load_coach(plain(config.coach.config), config.coach_weights)
     chosen = [choose(crops, source, ["neutral"], n, TRAINED_ON) for source, n in how["sources"].items()]
     sides = [wspace.encoded_crops(backbone, crops, np.concatenate(chosen), mirror=m) for m in (False, True)]
     latents = torch.cat(sides).unflatten(1, backbone.latent_shape)
-    batches = wspace.LatentBatches(latents, batch_size=how["batch_size"], seed=0)
-    guide = coach_guide(load_coach(plain(config.coach.config), config.coach_weights), [emotion], how)
-    start = wspace.shift_of(steering, [emotion])
-    task = wspace.LeadTask(backbone, guide, start, ShiftLoss(**how["loss"]), where=layers)
     x = shown_people(crops, config, 8)
     inversion = backbone.invert(x)
+    steering, gains = WDirections.from_pretrained(Path(config.work) / "steering_plain"), {}
 
-    def changed(averaged: wspace.LeadTask) -> WDirections:
-        return wspace.led(steering, averaged.mask * averaged.directions, [emotion])
+    def led_on(steering: WDirections, emotion: str, how: dict[str, Any]) -> WDirections:
+        batches = wspace.LatentBatches(latents, batch_size=how["batch_size"], seed=0)
+        guide, start = coach_guide(coach, [emotion], how), wspace.shift_of(steering, emotion)
+        task = wspace.LeadTask(backbone, guide, start, ShiftLoss(**how["loss"]), where=tuple(config.steering.layers))
 
-    def preview(averaged: wspace.LeadTask) -> torch.Tensor:
-        """Held-out people, as they are drawn, and under them the emotion."""
-        control = changed(averaged).control(backbone, inversion, [Edit(emotion)] * len(x))
-        return tiles(torch.stack([x, backbone.decode(inversion), backbone.decode(inversion, control)]))
+        def changed(averaged: wspace.LeadTask) -> WDirections:
+            return wspace.led(steering, averaged.mask * averaged.direction, emotion)
 
-    work = Path(config.work) / f"lead_{emotion}"
-    return changed(train(task, batches, work, trainer_config(how["trainer"]), preview=preview))
+        def preview(averaged: wspace.LeadTask) -> torch.Tensor:
+            """Held-out people, as they are drawn, and under them the emotion."""
+            control = changed(averaged).control(backbone, inversion, [Edit(emotion)] * len(x))
+            return tiles(torch.stack([x, backbone.decode(inversion), backbone.decode(inversion, control)]))
 
+        work = Path(config.work) / f"lead_{emotion}"
+        return changed(train(task, batches, work, trainer_config(how["trainer"]), preview=preview))
 
-def lead_stage(config: DictConfig) -> None:
-    """The same directions, each led on by itself; to ``work``."""
-    backbone, how = load_backbone(config), plain(config.steering)["lead"]
-    alone = how.pop("alone")
-    steering = WDirections.from_pretrained(Path(config.work) / "steering_plain")
     for emotion in how["emotions"]:
-        each = OmegaConf.to_container(OmegaConf.merge(how, alone.get(emotion, {})))
-        steering = lead_on(config, emotion, each, backbone, steering)
-    gains = {name: more * float(steering.gain[steering.emotions.index(name)]) for name, more in how["gain"].items()}
+        each = OmegaConf.to_container(OmegaConf.merge(how, how["alone"].get(emotion, {})))
+        steering = led_on(steering, emotion, each)
+        gains[emotion] = how["gain"].get(emotion, 1.0) * float(steering.gain[steering.emotions.index(emotion)])
     wspace.with_gains(steering, gains).half().float().save_pretrained(Path(config.work) / "steering_led")
 
 

@@ -118,8 +118,8 @@ def test_a_smile_whose_teeth_went_is_closed_however_pale_the_chin(astronaut: np.
         assert went(mouths) == closed
         result = paste(astronaut, alignment, [before, before + 1], where, mode="mouth", mouths=mouths)
         assert (find_opening(result, alignment, where) is None) == closed
-    assert went((drawn((38, 66, 58, 71), sure=0.6), drawn((38, 66, 58, 71), sure=0.3)))
-    assert not went((drawn((38, 66, 58, 71), sure=0.6), drawn((38, 66, 58, 71), sure=0.4)))
+    for first, last, gone in ((0.6, 0.25, True), (0.6, 0.35, False), (0.99, 0.45, True), (0.45, 0.1, False)):
+        assert went([drawn((38, 66, 58, 71), sure=sure) for sure in (first, last)]) == gone
     # A mouth that opens further has not closed: its lower lip and all below it move down.
     y, x = np.mgrid[:96, :96].astype(np.float32)
     lower = cv2.remap(before, x, y - 4 * np.clip((y - 68) / 4, 0, 1), cv2.INTER_LINEAR)

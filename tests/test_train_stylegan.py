@@ -80,7 +80,7 @@ def test_the_config_fits_the_code():
     assert lead["trainer"].keys() <= known
     assert set(lead["alone"]) | set(lead["gain"]) <= set(lead["emotions"]) <= set(how["emotions"])
     for other in lead["alone"].values():
-        assert set(other["loss"]["guide"]) <= {"teeth", "opened", "shut"}
+        assert "sources" not in other and set(other["loss"]["guide"]) <= {"teeth", "opened", "shut"}
     # The critic sees groups of four: of samples, of rebuilt crops, and of real ones.
     assert trainer["batch_size"] % 4 == trainer["shown"] % 4 == 0 < trainer["batch_size"] - trainer["shown"]
     AdversarialConfig(**trainer["adversarial"])
@@ -151,15 +151,15 @@ def test_a_direction_that_is_led_on_is_read_better_and_stays_in_its_layers(backb
     known = ["neutral", "happy", "sad"]
     fitted = LatentDirections(known, torch.randn(3, LAYERS * DIM) * 0.1, torch.tensor([1.0, 2.0, 3.0]))
     steering = wspace.in_layers(fitted, backbone, (0, 4))
-    start = wspace.shift_of(steering, ["sad"])
-    torch.testing.assert_close(start[0], 3 * steering.directions[2].view(LAYERS, DIM))
+    start = wspace.shift_of(steering, "sad")
+    torch.testing.assert_close(start, 3 * steering.directions[2].view(LAYERS, DIM))
     guide = RecogniserGuide(reader(*known), ["sad"], jitter=0.0, noise=0.0)
     task = wspace.LeadTask(backbone, guide, start, ShiftLoss(near=0.01), where=(0, 4))
     latents = backbone.latents(torch.Generator().manual_seed(1), 12)
     batches = wspace.LatentBatches(latents, batch_size=64, seed=0)
     batch = batches(0)
     assert torch.equal(batch["latent"], batches(0)["latent"]) and not torch.equal(batch["latent"], batches(1)["latent"])
-    assert all((row == latents).all(2).all(1).any() for row in batch["latent"]) and not batch["target"].any()
+    assert all((row == latents).all(2).all(1).any() for row in batch["latent"]) and set(batch) == {"latent"}
     adam = torch.optim.Adam(task.parameters(), 0.05)
     first = None
     for step in range(20):
@@ -169,13 +169,13 @@ def test_a_direction_that_is_led_on_is_read_better_and_stays_in_its_layers(backb
         found["loss"].backward()
         adam.step()
     assert float(task(batches(0))["loss"].detach()) < first
-    assert set(task.state_dict()) == {"directions"}
-    after = wspace.led(steering, task.mask * task.directions, ["sad"])
+    assert set(task.state_dict()) == {"direction"}
+    after = wspace.led(steering, task.mask * task.direction, "sad")
     moved = after.directions.unflatten(1, (LAYERS, DIM))
-    assert (moved[:, 4:] == 0).all() and not torch.equal(moved[2], start[0])
+    assert (moved[:, 4:] == 0).all() and not torch.equal(moved[2], start)
     assert after.gain.tolist() == [1.0, 2.0, 3.0] and torch.equal(after.directions[:2], steering.directions[:2])
     # Strength 1 goes where the task went; what the source shows already is left out in lengths of the old direction.
-    torch.testing.assert_close(wspace.shift_of(after, ["sad"]), (task.mask * task.directions).detach())
+    torch.testing.assert_close(wspace.shift_of(after, "sad"), (task.mask * task.direction).detach())
 
 
 def test_inversion_is_told_of_looks_and_of_people(backbone):

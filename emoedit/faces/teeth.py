@@ -18,6 +18,7 @@ BETWEEN = 0.3  # share of a row that lies between the lips by their landmarks: e
 LOW = 0.04  # of the crop's side: how far below the middle of what is between them: lower, it is the lower lip's gleam
 EVEN = 0.6  # how far a row reaches to one side of the mouth's middle, the other side being 1
 WERE = (0.5, 0.8)  # how likely they were before where a photograph keeps its own
+LOST = 0.5  # how likely they are at the surest place, of what they were, where they went
 LEVEL = 0.97  # of what teeth reflect in this light: how bright the brighter half of a row is at least
 MOST_LIGHT = 40  # grey levels: a row in a shadow stays in it
 PUPILS = 63.0  # mm apart (Dodgson 2004)
@@ -69,12 +70,12 @@ def _shrunk(mask: np.ndarray, side: int) -> np.ndarray:
 
 
 def went(mouths: Sequence[DrawnMouth]) -> bool:
-    """Whether teeth are seen in the first mouth and none in the last.
+    """Whether teeth are seen in the first mouth and hardly in the last.
 
     By brightness alone that is not known: a chin that comes to lie where they were is as pale as blurred teeth.
     """
     first, last = mouths[0].teeth.max(), mouths[-1].teeth.max()
-    return bool(first >= ROW[0] and last < ROW[1])
+    return bool(first >= ROW[0] and last < LOST * first)
 
 
 def new_rows(

@@ -142,36 +142,35 @@ def chosen_gains(found: Mapping[str, Sequence[float]], strengths: Sequence[float
 
 
 class LeadTask(nn.Module):
-    """Directions that are led on, of one emotion or more: the edited picture has to show it, says a guide, and
-    stay near what it was.
+    """A direction that is led on: the edited picture has to show the emotion, says a guide, and stay near what it was.
 
     Args:
-        backbone, guide: frozen.
-        directions: ``[E, L, D]``, of the guide's emotions, each as long as strength 1 goes.
+        backbone, guide: frozen; the guide is of that one emotion.
+        direction: ``[L, D]``, as long as strength 1 goes.
         where: layers that may move.
     """
 
     def __init__(
-        self, backbone: StyleGAN2Backbone, guide: Guide, directions: Tensor, loss: ShiftLoss, *, where: Layers | None
+        self, backbone: StyleGAN2Backbone, guide: Guide, direction: Tensor, loss: ShiftLoss, *, where: Layers | None
     ) -> None:
         super().__init__()
-        self.directions = nn.Parameter(directions.clone())
+        self.direction = nn.Parameter(direction.clone())
         frozen = backbone.eval().requires_grad_(False), guide.eval().requires_grad_(False)
         self.frozen, self.how = Shared(backbone=frozen[0], guide=frozen[1]), loss
-        first, last = checked_layers(where, len(directions[0]))
-        mask = torch.zeros(len(directions[0]), 1)
+        first, last = checked_layers(where, len(direction))
+        mask = torch.zeros(len(direction), 1)
         mask[first:last] = 1
         self.register_buffer("mask", mask, persistent=False)
         inner = region_weights(backbone.crop.resolution)
         self.register_buffer("outer", 1 - (inner / inner.max()).sqrt(), persistent=False)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: ``latent`` ``[N, L, D]``, and ``target`` ``[N]``, the number of the emotion each is to show."""
-        backbone, guide = self.frozen.backbone, self.frozen.guide
-        rows, latent = batch["target"], batch["latent"]
+        """``batch``: ``latent`` ``[N, L, D]``."""
+        backbone, guide, latent = self.frozen.backbone, self.frozen.guide, batch["latent"]
+        rows = torch.zeros(len(latent), dtype=torch.long, device=latent.device)
         with torch.autocast(latent.device.type, enabled=False):
             plain = backbone.synthesis(latent, dtype=backbone.dtype).detach()
-            edited = backbone.synthesis(latent + (self.mask * self.directions)[rows], dtype=backbone.dtype)
+            edited = backbone.synthesis(latent + self.mask * self.direction, dtype=backbone.dtype)
             moved = (edited - plain).abs()
         found = {**guide(plain, edited, rows), "near": moved.mean(), "outside": (moved * self.outer).mean()}
         weights = {**self.how.guide, "near": self.how.near, "outside": self.how.outside}
@@ -180,7 +179,7 @@ class LeadTask(nn.Module):
 
 
 class LatentBatches:
-    """Inverted pictures that are to show the one emotion that directions are led on for.
+    """Inverted pictures that are to show the emotion.
 
     Args:
         latents: ``[N, L, D]``.
@@ -192,23 +191,21 @@ class LatentBatches:
     def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, step, process))
         chosen = rng.integers(len(self.latents), size=self.batch_size)
-        return {"latent": self.latents[chosen], "target": torch.zeros(self.batch_size, dtype=torch.long)}
+        return {"latent": self.latents[chosen]}
 
 
-def led(steering: WDirections, directions: Tensor, emotions: Sequence[str]) -> WDirections:
-    """A steering with what :class:`LeadTask` made of its directions ``[E, L, D]``.
+def led(steering: WDirections, direction: Tensor, emotion: str) -> WDirections:
+    """A steering with what :class:`LeadTask` made of one of its directions, ``[L, D]``.
 
-    The gains stay: what a source shows is read in lengths of the old directions, and as much of the new is left out.
+    The gain stays: what a source shows is read in lengths of the old direction, and as much of the new is left out.
     """
-    held = {name: getattr(steering, name) for name in PARTS}
+    held, k = {name: getattr(steering, name) for name in PARTS}, steering.emotions.index(emotion)
     held["directions"] = held["directions"].clone()
-    for name, direction in zip(emotions, directions, strict=True):
-        k = steering.emotions.index(name)
-        held["directions"][k] = direction.detach().flatten().cpu() / steering.gain[k]
+    held["directions"][k] = direction.detach().flatten().cpu() / steering.gain[k]
     return WDirections(steering.latent_shape, steering.emotions, *(held[name] for name in PARTS)).eval()
 
 
-def shift_of(steering: WDirections, emotions: Sequence[str]) -> Tensor:
-    """How far strength 1 moves w+ of a neutral face, ``[E, L, D]``."""
-    rows = [steering.emotions.index(name) for name in emotions]
-    return (steering.gain[rows, None] * steering.directions[rows]).unflatten(1, steering.latent_shape)
+def shift_of(steering: WDirections, emotion: str) -> Tensor:
+    """How far strength 1 moves w+ of a neutral face, ``[L, D]``."""
+    k = steering.emotions.index(emotion)
+    return (steering.gain[k] * steering.directions[k]).unflatten(0, steering.latent_shape)
