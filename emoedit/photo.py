@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from PIL import Image
 from emoedit.backbones.base import Backbone
 from emoedit.editors import Editor, load_editor
 from emoedit.faces.align import Alignment, align
+from emoedit.faces.closing import Opening, find_opening
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.paste import DRAWN, MODES, Mode, paste
+from emoedit.faces.flow import Change
+from emoedit.faces.paste import DRAWN, MODES, Mode, close_mouth, loses_teeth, paste
 from emoedit.faces.regions import regions
 from emoedit.faces.tone import Tone, find_tone
 from emoedit.landmarks import DrawingLandmarks
@@ -26,6 +28,18 @@ from emoedit.mouths import MouthConfig, MouthDrawer
 from emoedit.pictures import Picture, load_picture, save_picture
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit, EditError, EmoEditError, Inversion
+
+
+@dataclass(frozen=True)
+class ClosedMouth:
+    """A face whose mouth was closed before it is edited.
+
+    Args:
+        tone: of the face.  inversion: of its crop.
+    """
+
+    tone: Tone
+    inversion: Inversion
 
 
 @dataclass(frozen=True)
@@ -37,16 +51,20 @@ class OpenPhoto:
         faces: the N faces to edit, largest first.
         alignments: one a face.
         tones: what lifts the dark tones of each face while it is edited.
+        openings: of each mouth that shows teeth.
         inversion: of the N aligned crops.
         seconds: what reading, detecting and inverting took.
+        closed: faces by number, for edits that lose their teeth; inverted as soon as one is asked for.
     """
 
     picture: Picture
     faces: tuple[Face, ...]
     alignments: tuple[Alignment, ...]
     tones: tuple[Tone, ...]
+    openings: tuple[Opening | None, ...]
     inversion: Inversion
     seconds: float
+    closed: dict[int, ClosedMouth] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -124,46 +142,83 @@ class PhotoEditor:
         backbone = self.editor.backbone
         alignments = tuple(align(found.landmarks, backbone.crop) for found in faces)
         x, tones = see(picture.rgb, alignments, backbone)
-        generator = torch.Generator().manual_seed(seed)
-        inversion = self.editor.invert(x, generator=generator)
-        return OpenPhoto(picture, tuple(faces), alignments, tones, inversion, time.perf_counter() - start)
+        inversion = self.editor.invert(x, generator=torch.Generator().manual_seed(seed))
+        openings = tuple(self._opening(picture.rgb, *there) for there in zip(alignments, faces, strict=True))
+        seconds = time.perf_counter() - start
+        return OpenPhoto(picture, tuple(faces), alignments, tones, openings, inversion, seconds)
 
     def edit(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit]:
         """The edits of an open photograph, one after the other.
 
         Strength 0 gives the photograph itself, bit for bit.
         """
-        where = regions(self.editor.backbone.crop)
-        start_frame = _levels(photo.inversion.extras["reconstruction"])
         source = photo.picture.to_pil()
-        steps = self.editor.backbone.path_steps if self.mode == "warp" else 1
         # One list for all edits: their pictures are drawn in common batches.
-        path = [Edit(edit.emotion, edit.strength * k / steps) for edit in edits for k in range(1, steps + 1)]
-        drawn = self.editor.decode(photo.inversion, path)
+        drawn = self._draw(photo.inversion, edits)
         for edit in edits:
             start = time.perf_counter()
-            frames = [start_frame, *(_levels(next(drawn)) for _ in range(steps))]
+            frames = next(drawn)
             rgb = photo.picture.rgb
             if edit.strength:
                 known = self.editor.changes(photo.inversion, edit) or [None] * len(photo.alignments)
-                for number, alignment in enumerate(photo.alignments):
-                    drawings = [f[number] for f in frames]
-                    points = self._landmarks and self._landmarks(drawings, alignment, photo.faces[number])
-                    mouths = self._mouths and self._mouths(drawings, alignment, photo.faces[number])
-                    rgb = paste(
-                        rgb,
-                        alignment,
-                        drawings,
-                        where,
-                        mode=self.mode,
-                        change=known[number],
-                        points=points,
-                        mouths=mouths,
-                        tone=photo.tones[number],
-                    )
+                for number in range(len(photo.faces)):
+                    rgb = self._put_in(rgb, photo, number, [f[number] for f in frames], edit, known[number], seed)
             image = photo.picture.to_pil(rgb)
             seconds = time.perf_counter() - start
             yield PhotoEdit(image, source, photo.faces, edit, self.editor.name, seed, seconds)
+
+    def _draw(self, inversion: Inversion, edits: Sequence[Edit]) -> Iterator[list[np.ndarray]]:
+        """For each edit the frames of all N faces, from the reconstruction on, float32 ``[N, R, R(, 3)]``."""
+        first = _levels(inversion.extras["reconstruction"])
+        steps = self.editor.backbone.path_steps if self.mode == "warp" else 1
+        path = [Edit(edit.emotion, edit.strength * k / steps) for edit in edits for k in range(1, steps + 1)]
+        drawn = self.editor.decode(inversion, path)
+        for _ in edits:
+            yield [first, *(_levels(next(drawn)) for _ in range(steps))]
+
+    def _put_in(
+        self,
+        rgb: np.ndarray,
+        photo: OpenPhoto,
+        number: int,
+        frames: Sequence[np.ndarray],
+        edit: Edit,
+        change: Change | None,
+        seed: int,
+    ) -> np.ndarray:
+        """One face's edit in the photograph, uint8 ``[H, W, 3]``."""
+        alignment, tone, opening = photo.alignments[number], photo.tones[number], photo.openings[number]
+        where = regions(self.editor.backbone.crop)
+        led = self._led(frames, photo, number)
+        close = opening is not None and change is None and loses_teeth(opening, frames, where, **led)
+        if close:
+            closed = self._closed(photo, number, seed)
+            tone, frames = closed.tone, [f[0] for f in next(self._draw(closed.inversion, [edit]))]
+            led = self._led(frames, photo, number)
+        how = {"mode": self.mode, "change": change, "opening": opening, "closed": close, "tone": tone}
+        return paste(rgb, alignment, frames, where, **how, **led)
+
+    def _led(self, frames: Sequence[np.ndarray], photo: OpenPhoto, number: int) -> dict[str, Any]:
+        """What is found in a face's frames, as pasting is told."""
+        there = frames, photo.alignments[number], photo.faces[number]
+        return {"points": self._landmarks and self._landmarks(*there), "mouths": self._mouths and self._mouths(*there)}
+
+    def _opening(self, rgb: np.ndarray, alignment: Alignment, face: Face) -> Opening | None:
+        """The opening of a mouth that shows teeth, where these are not drawn but the photograph's own."""
+        if self.mode not in (*DRAWN, "warp"):
+            return None
+        mouths = self._mouths and self._mouths([alignment.crop(rgb).astype(np.float32)], alignment, face)
+        return find_opening(rgb, alignment, regions(self.editor.backbone.crop), mouths[0] if mouths else None)
+
+    def _closed(self, photo: OpenPhoto, number: int, seed: int) -> ClosedMouth:
+        """A face that shows teeth with its mouth closed, inverted once."""
+        if number not in photo.closed:
+            alignment = photo.alignments[number]
+            rgb = close_mouth(photo.picture.rgb, alignment, photo.openings[number])
+            x, (tone,) = see(rgb, [alignment], self.editor.backbone)
+            inversion = self.editor.invert(x, generator=torch.Generator().manual_seed(seed))
+            photo.closed[number] = ClosedMouth(tone, inversion)
+        return photo.closed[number]
 
     def attempt(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit | EmoEditError]:
         """For each edit its result, or its error: edits are drawn together, and one that fails takes others with it.

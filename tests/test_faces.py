@@ -11,7 +11,7 @@ from emoedit.faces.closing import find_opening, gone, opens
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.flow import estimate_change, jacobian, sample, unfold
 from emoedit.faces.mouth import draw_mouth, steepen
-from emoedit.faces.paste import MODES, _hold, _relight, paste
+from emoedit.faces.paste import MODES, _hold, _relight, close_mouth, loses_teeth, paste
 from emoedit.faces.regions import LUMA, regions
 from emoedit.types import NoFaceError
 
@@ -189,8 +189,9 @@ def test_an_open_smile_is_closed_and_a_closed_mouth_left_alone(astronaut):
     dark[60:80, 30:66] = np.minimum(dark[60:80, 30:66], 110)
     assert gone(opening, before, dark, where)
     assert not gone(opening, before, before, where)
-    result = paste(astronaut, alignment, [before, dark], where)
-    assert find_opening(result, alignment, where) is None
+    assert loses_teeth(opening, [before, dark], where) and not loses_teeth(opening, [before, before], where)
+    shut = close_mouth(astronaut, alignment, opening)
+    assert find_opening(shut, alignment, where) is None
     closed = np.repeat(painted(120)[..., None], 3, -1) * [1.0, 0.75, 0.65]
     itself = Alignment(np.eye(2, 3), np.eye(2, 3), 96)
     assert find_opening(closed.astype(np.uint8), itself, where) is None
@@ -316,10 +317,17 @@ def test_a_redrawn_smile_is_closed_where_its_teeth_go(astronaut):
     before = alignment.crop(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)).astype(np.float32)
     closed = before.copy()
     closed[60:80, 30:66] = np.minimum(closed[60:80, 30:66], 110)
-    result = paste(astronaut, alignment, [before, closed], where, mode="redraw")
-    assert find_opening(result, alignment, where) is None
-    assert find_opening(paste(astronaut, alignment, [before, before + 1], where, mode="redraw"), alignment, where)
     opening = find_opening(astronaut, alignment, where)
+    assert loses_teeth(opening, [before, closed], where)
+    # What was drawn for the closed mouth is put into the photograph with its mouth closed, even if it is nothing.
+    shut = alignment.crop(cv2.cvtColor(close_mouth(astronaut, alignment, opening), cv2.COLOR_RGB2GRAY))
+    for frames in ([shut, shut], [shut, shut + 1.0]):
+        frames = [f.astype(np.float32) for f in frames]
+        result = paste(astronaut, alignment, frames, where, mode="redraw", opening=opening, closed=True)
+        assert find_opening(result, alignment, where) is None
+        assert np.array_equal(result[:40], astronaut[:40])
+    shown = paste(astronaut, alignment, [before, before + 1], where, mode="redraw", opening=opening)
+    assert find_opening(shown, alignment, where)
     still, down = np.zeros((96, 96, 2), np.float32), np.zeros((96, 96, 2), np.float32)
     down[70:, :, 1] = -1.5
     assert not opens(opening, still) and not opens(opening, -down) and opens(opening, down)

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from emoedit.faces import paste as pasting
 from emoedit.faces.align import FFHQ_POINTS, CropSpec, align
 from emoedit.faces.closing import Opening
 from emoedit.faces.detect import FaceDetector
@@ -180,7 +179,7 @@ def test_flow_goes_no_further_than_landmarks_may_be_off():
     assert np.abs(led).mean() < 2.5 and np.abs(free).mean() > 1.5 * np.abs(led).mean()
 
 
-def test_lips_that_stay_together_keep_their_own_detail(monkeypatch):
+def test_lips_that_stay_together_keep_their_own_detail():
     """An edge that was drawn where there was none: it replaces the detail of lips that part or were open, and not of
     others."""
     alignment, where = align(FFHQ_POINTS * 150 + [150, 140], SPEC), regions(SPEC)
@@ -195,11 +194,10 @@ def test_lips_that_stay_together_keep_their_own_detail(monkeypatch):
     (left, top), (right, bottom) = corner
     kept = {}
     opening = Opening(np.array([0.4, 0.6]), np.array([0.7, 0.7]), np.array([0.72, 0.72]))
-    monkeypatch.setattr(pasting, "gone", lambda *_: False)
     for case, apart, found in (("shut", 0.0, None), ("parted", 12.0, None), ("was open", 0.0, opening)):
-        monkeypatch.setattr(pasting, "find_opening", lambda *_, found=found: found)
         points = [points_of(x, y), points_of(x, y, apart=apart)]
-        shown = paste(photo, alignment, [before, after], where, mode="mouth", points=points).astype(float)
+        how = {"mode": "mouth", "points": points, "opening": found}
+        shown = paste(photo, alignment, [before, after], where, **how).astype(float)
         luma = [p[top:bottom, left:right] @ LUMA for p in (shown, photo.astype(float))]
         fine = [p - cv2.GaussianBlur(p, (0, 0), 1.0) for p in luma]
         kept[case] = np.corrcoef(fine[0].ravel(), fine[1].ravel())[0, 1]

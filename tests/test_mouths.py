@@ -16,7 +16,7 @@ from emoedit.faces.align import FFHQ_POINTS, Alignment, CropSpec, align
 from emoedit.faces.closing import find_opening
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.mouth import LARGER, teeth_level
-from emoedit.faces.paste import paste
+from emoedit.faces.paste import loses_teeth, paste
 from emoedit.faces.regions import LUMA, regions
 from emoedit.faces.teeth import DrawnMouth, gaps, new_rows, went
 from emoedit.mouths import MouthConfig, MouthDrawer, MouthNetwork, standardise
@@ -113,18 +113,39 @@ def test_a_smile_whose_teeth_went_is_closed_however_pale_the_chin(astronaut: np.
     """By brightness nothing changed; the network saw teeth in the reconstruction alone."""
     alignment, where = align(FaceDetector()(astronaut)[0].landmarks, SPEC), regions(SPEC)
     before = alignment.crop(cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)).astype(np.float32)
+    opening = find_opening(astronaut, alignment, where)
     teeth, none = drawn((38, 66, 58, 71)), drawn()
     for mouths, closed in (((teeth, none), True), ((teeth, teeth), False), ((none, none), False)):
         assert went(mouths) == closed
-        result = paste(astronaut, alignment, [before, before + 1], where, mode="mouth", mouths=mouths)
-        assert (find_opening(result, alignment, where) is None) == closed
-    for first, last, gone in ((0.6, 0.25, True), (0.6, 0.35, False), (0.99, 0.45, True), (0.45, 0.1, False)):
-        assert went([drawn((38, 66, 58, 71), sure=sure) for sure in (first, last)]) == gone
-    # A mouth that opens further has not closed: its lower lip and all below it move down.
+        assert loses_teeth(opening, [before, before + 1], where, mouths=mouths) == closed
+    for first, last, lost in ((0.6, 0.25, True), (0.6, 0.35, False), (0.99, 0.45, True), (0.45, 0.1, False)):
+        assert went([drawn((38, 66, 58, 71), sure=sure) for sure in (first, last)]) == lost
+    # A mouth that opens further keeps them, if they are still seen: its lower lip and all below it move down.
     y, x = np.mgrid[:96, :96].astype(np.float32)
     lower = cv2.remap(before, x, y - 4 * np.clip((y - 68) / 4, 0, 1), cv2.INTER_LINEAR)
-    result = paste(astronaut, alignment, [before, lower], where, mode="mouth", mouths=(teeth, none))
-    assert find_opening(result, alignment, where) is not None
+    assert not loses_teeth(opening, [before, lower], where, mouths=(teeth, teeth))
+    assert loses_teeth(opening, [before, lower], where, mouths=(teeth, none))
+
+
+def test_a_narrow_row_that_only_the_network_sees_is_an_opening():
+    """Teeth no paler than the skin around them."""
+    photo, itself = np.full((96, 96, 3), (200, 160, 140), np.uint8), Alignment(np.eye(2, 3), np.eye(2, 3), 96)
+    where, size = regions(SPEC), 96 * LARGER
+
+    def seen(left: int, right: int, sure: float) -> DrawnMouth:
+        teeth = np.zeros((size, size), np.float32)
+        teeth[58 * LARGER : 63 * LARGER, left * LARGER : right * LARGER] = sure
+        return DrawnMouth(np.zeros_like(teeth), teeth, np.ones_like(teeth), 40.0 * LARGER)
+
+    assert find_opening(photo, itself, where) is None
+    opening = find_opening(photo, itself, where, seen(38, 66, 0.9))
+    assert opening is not None
+    middle = np.abs(opening.x - 0.54) < 0.05
+    np.testing.assert_allclose(opening.x[[1, -2]] * 96, (38, 66), atol=2)
+    np.testing.assert_allclose(opening.top[middle] * 96, 58, atol=2)
+    np.testing.assert_allclose(opening.bottom[middle] * 96, 63, atol=2)
+    for unsure in (seen(38, 66, 0.45), seen(46, 51, 0.9), seen(38, 66, 0.0)):
+        assert find_opening(photo, itself, where, unsure) is None
 
 
 def test_a_guide_to_teeth(drawer: MouthDrawer):

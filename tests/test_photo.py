@@ -15,7 +15,9 @@ import emoedit
 from emoedit import hub
 from emoedit.backbones.faceflex import FaceFlexVAE
 from emoedit.editors import Editor, list_editors
+from emoedit.faces.closing import find_opening
 from emoedit.faces.paste import MODES
+from emoedit.faces.regions import regions
 from emoedit.photo import PhotoEditor
 from emoedit.steering.directions import LatentDirections
 from emoedit.types import Edit, EditError, ImageError, NoFaceError, OutputError, UnknownNameError
@@ -240,3 +242,21 @@ def _environment() -> dict[str, str]:
     from pathlib import Path
 
     return {**os.environ, "PYTHONPATH": str(Path(emoedit.__file__).parent.parent)}
+
+
+def test_a_smile_is_closed_before_what_takes_it_away_is_drawn(astronaut, monkeypatch):
+    """Once for all edits that lose the teeth, and not for those that keep them."""
+    photos = PhotoEditor()
+    opened = photos.open(astronaut)
+    (alignment,), where = opened.alignments, regions(photos.editor.backbone.crop)
+    inverted, invert = [], photos.editor.invert
+    monkeypatch.setattr(photos.editor, "invert", lambda *a, **k: inverted.append(1) or invert(*a, **k))
+    (happy,) = photos.edit(opened, [Edit("happy")])
+    assert not opened.closed and not inverted
+    assert find_opening(np.asarray(happy.image), alignment, where) is not None
+    both = list(photos.edit(opened, [Edit("sad"), Edit("neutral")]))
+    assert list(opened.closed) == [0] and len(inverted) == 1
+    for result in both:
+        assert find_opening(np.asarray(result.image), alignment, where) is None
+    (alone,) = photos.edit(photos.open(astronaut), [Edit("neutral")])
+    assert difference(alone.image, both[1].image) <= 1

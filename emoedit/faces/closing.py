@@ -15,8 +15,11 @@ from emoedit.faces.align import Alignment
 from emoedit.faces.flow import sample
 from emoedit.faces.mouth import teeth_level
 from emoedit.faces.regions import LUMA, Regions
+from emoedit.faces.teeth import DrawnMouth
 
 SIDE = 192  # of the crop in which the opening is measured
+SURE, LIKELY = 0.5, 0.25  # how surely a network sees teeth where they are surest, and where they end
+NARROWEST = 0.1  # of the crop's side
 UPPER = 0.4  # of the way is the upper lip's; the lower one and the chin do the rest
 STRAIGHTEN = 0.7  # share of the rise of the corners over the middle of the mouth that goes with the smile
 CHIN = 0.17  # of the crop's side: how far below the opening, and how wide, its lower lip is looked at
@@ -37,28 +40,24 @@ class Opening:
     bottom: np.ndarray
 
 
-def find_opening(photo: np.ndarray, alignment: Alignment, where: Regions) -> Opening | None:
+def find_opening(
+    photo: np.ndarray, alignment: Alignment, where: Regions, mouth: DrawnMouth | None = None
+) -> Opening | None:
     """The opening with teeth in it, or None where the mouth is closed or no teeth are seen.
 
     Args:
         photo: uint8 ``[H, W, 3]``.
+        mouth: of its crop: the teeth that a network sees, where their colour does not tell them from lips.
     """
-    rgb = alignment.scaled(SIDE / alignment.resolution).crop(photo).astype(np.float32)
-    face, mouth = (cv2.resize(m, (SIDE, SIDE)) for m in (where.face, where.mouth))
-    luma, most = rgb @ LUMA, rgb.max(-1)
-    colour = (most - rgb.min(-1)) / np.maximum(most, 1)
-    skin = float(np.median(luma[face > 0.5]))
-    pale = (colour < 0.6 * np.median(colour[face > 0.5])) & (luma > max(0.75 * skin, 0.8 * teeth_level(skin)))
-    teeth = cv2.morphologyEx((pale & (mouth > 0.9)).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 15), np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(teeth)
-    if count < 2:
+    inside = _pale_teeth(photo, alignment, where)
+    if inside is None and mouth is not None and mouth.teeth.max() >= SURE:
+        inside = _largest(cv2.resize(mouth.teeth, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > LIKELY)
+    if inside is None:
         return None
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    left, _, width, height, area = stats[largest]
-    if width < 0.12 * SIDE or height < 0.025 * SIDE or area < 0.3 * width * height or width < 1.5 * height:
-        return None  # a gleam on a lip or a cheek
-    inside = labels == largest
-    columns = np.arange(left, left + width)
+    columns = np.nonzero(inside.any(0))[0]
+    left, width = columns[0], len(columns)
+    if width < NARROWEST * SIDE:
+        return None
     rows = np.arange(SIDE)[:, None]
     # The teeth's dark surroundings belong to the opening; two pixels of blur make its edge.
     top = np.array([rows[inside[:, x]].min() for x in columns], float) - 2
@@ -72,6 +71,30 @@ def find_opening(photo: np.ndarray, alignment: Alignment, where: Regions) -> Ope
     ends = (np.polyval(np.polyfit(columns, middle, 2), x[[0, -1]]) + middle[[0, -1]]) / 2
     top, bottom = (np.concatenate([[ends[0]], edge, [ends[1]]]) for edge in smooth)
     return Opening((x + 0.5) / SIDE, (top + 0.5) / SIDE, (bottom + 0.5) / SIDE)
+
+
+def _pale_teeth(photo: np.ndarray, alignment: Alignment, where: Regions) -> np.ndarray | None:
+    """Teeth by their colour, bool ``[S, S]``, S = :data:`SIDE`; None for none."""
+    rgb = alignment.scaled(SIDE / alignment.resolution).crop(photo).astype(np.float32)
+    face, mouth = (cv2.resize(m, (SIDE, SIDE)) for m in (where.face, where.mouth))
+    luma, most = rgb @ LUMA, rgb.max(-1)
+    colour = (most - rgb.min(-1)) / np.maximum(most, 1)
+    skin = float(np.median(luma[face > 0.5]))
+    pale = (colour < 0.6 * np.median(colour[face > 0.5])) & (luma > max(0.75 * skin, 0.8 * teeth_level(skin)))
+    teeth = _largest(pale & (mouth > 0.9))
+    if teeth is None:
+        return None
+    height, width = (int(teeth.any(axis).sum()) for axis in (1, 0))
+    if width < 0.12 * SIDE or height < 0.025 * SIDE or teeth.sum() < 0.3 * width * height or width < 1.5 * height:
+        return None  # a gleam on a lip or a cheek
+    return teeth
+
+
+def _largest(mask: np.ndarray) -> np.ndarray | None:
+    """The largest part of a mask whose gaps between teeth are closed; None if it is empty."""
+    closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 15), np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(closed)
+    return labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])) if count > 1 else None
 
 
 def gone(

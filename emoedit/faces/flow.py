@@ -19,6 +19,9 @@ MAX_FLOW = 0.11  # of the crop's side: the widest movement a lip or a brow makes
 MAX_REST = 0.02  # what landmarks may be off; flow that goes further follows something else than the lip
 MIN_JACOBIAN = 0.1  # a flow that shrinks an area further than this is about to fold
 GAP = 0.2  # level of the inside of an open mouth, skin being 1
+EDGES = (0.014, 0.041)  # slope, in the face's contrast a pixel of :data:`FLOW_SIDE`: flatter places say nothing
+SPREAD = 0.06  # of the side: how far what edges say is believed around them
+STILL = 0.02  # how surely what is far from all edges stays where it is
 LIKELY_FROM, LIKELY_TO = 0.5, 0.65  # share of a gap (or of teeth) in a mean from which on it counts as there
 SMALLEST = (0.15, 0.03, 0.006)  # width, height and area, the crop's being 1: a smaller patch is a shadow
 
@@ -122,14 +125,15 @@ def estimate_flow(
             [0, 1]: only the rest is looked for, and not far away where it is sure.
     """
     if start is None:
-        return _to_crop(_bounded(_composed([before, after], mask)), len(before))
+        return _to_crop(_bounded(_supported(_composed([before, after], mask), before, after, mask)), len(before))
     size = (FLOW_SIDE, FLOW_SIDE)
     large = cv2.resize(mask, size)
     flow, sure = start
     length = np.linalg.norm(flow, axis=-1, keepdims=True)
     flow = unfold(flow * large[..., None] * np.minimum(1, MAX_FLOW * FLOW_SIDE / np.maximum(length, 1e-6)))
     moved = sample(cv2.resize(before, size, interpolation=cv2.INTER_CUBIC), flow)
-    rest = _composed([moved, cv2.resize(after, size, interpolation=cv2.INTER_CUBIC)], large)
+    last = cv2.resize(after, size, interpolation=cv2.INTER_CUBIC)
+    rest = _supported(_composed([moved, last], large), moved, last, large)
     rest = _bounded(rest, (MAX_FLOW + (MAX_REST - MAX_FLOW) * sure)[..., None])
     return _to_crop(unfold(rest + sample(flow, rest)), len(before))
 
@@ -143,6 +147,27 @@ def _composed(frames: Sequence[np.ndarray], mask: np.ndarray) -> np.ndarray:
         step = _flow_between(before, after, large, (float(low), float(high)))
         flow = step + sample(flow, step)
     return flow
+
+
+def _supported(flow: np.ndarray, before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A flow ``[F, F, 2]`` that follows edges, and lies smoothly between them: what is even, as a cheek is, matches
+    everything, and a change of its light would be taken for movement.
+
+    Args:
+        before, after, mask: float32 ``[R, R]``, grey levels and in [0, 1].
+    """
+    low, high = np.percentile(before[mask > 0.5], (1, 99))
+    mask = cv2.resize(mask, (FLOW_SIDE, FLOW_SIDE))
+
+    def edges(picture: np.ndarray) -> np.ndarray:
+        large = cv2.resize(picture.astype(np.float32), (FLOW_SIDE, FLOW_SIDE), interpolation=cv2.INTER_CUBIC)
+        dy, dx = np.gradient(cv2.GaussianBlur(large / max(float(high - low), 1.0), (0, 0), 1.5))
+        return cv2.GaussianBlur(np.hypot(dx, dy), (0, 0), 2.0)
+
+    sure = ramp(np.minimum(sample(edges(before), flow), edges(after)), *EDGES) * mask
+    around = cv2.GaussianBlur(flow * sure[..., None], (0, 0), SPREAD * FLOW_SIDE)
+    around /= (cv2.GaussianBlur(sure, (0, 0), SPREAD * FLOW_SIDE) + STILL)[..., None]
+    return (around + (flow - around) * sure[..., None]) * mask[..., None]
 
 
 def _bounded(flow: np.ndarray, bound: float | np.ndarray = MAX_FLOW) -> np.ndarray:

@@ -26,8 +26,9 @@ import cv2
 import numpy as np
 
 from emoedit.faces.align import Alignment
-from emoedit.faces.closing import Opening, close, find_opening, gone, opens
+from emoedit.faces.closing import Opening, close, gone, opens
 from emoedit.faces.flow import FLOW_SIDE, Change, estimate_change, estimate_flow, patches, ramp, sample, unfold
+from emoedit.faces.folds import FOLD_SIDE, beside_lips, fold_lines, unsmiling
 from emoedit.faces.lips import inside_lips, lip_flow, parting
 from emoedit.faces.mouth import LARGER, draw_mouth, steepen, teeth_level
 from emoedit.faces.regions import LUMA, Regions
@@ -113,7 +114,9 @@ def _relight(rgb: np.ndarray, light: np.ndarray, new: np.ndarray, pale: np.ndarr
     if np.abs(sharp).max() > UNEDGED[0]:
         even = cv2.GaussianBlur(chroma, (0, 0), spread)
         excess = np.linalg.norm(chroma, axis=-1) - np.linalg.norm(even, axis=-1)
-        chroma = chroma + (even - chroma) * (ramp(np.abs(sharp), *UNEDGED) * (excess * sharp > 0))[..., None]
+        # An iris that is darkened is no gleam that goes: it would take on the colour of skin.
+        taken = (excess * sharp > 0) & (sharp * (luma - cv2.GaussianBlur(luma, (0, 0), spread)) < 0)
+        chroma = chroma + (even - chroma) * (ramp(np.abs(sharp), *UNEDGED) * taken)[..., None]
     if new.max() > 0:
         # What was there is gone with its colour: lips take that of what is near, teeth a little of the skin's around.
         def borrowed(from_within: float, share: float) -> np.ndarray:
@@ -137,6 +140,8 @@ def paste(
     change: Change | None = None,
     points: Sequence[np.ndarray] | None = None,
     mouths: Sequence[DrawnMouth] | None = None,
+    opening: Opening | None = None,
+    closed: bool = False,
     tone: Tone = Tone(),  # noqa: B008
 ) -> np.ndarray:
     """The photograph with the change in it.
@@ -152,19 +157,21 @@ def paste(
             of the crop, by which lips are followed that flow alone would lose.
         mouths: for the same modes, sharp ones of reconstruction and edit, whose teeth are drawn; without them what
             becomes much brighter between lips is taken for teeth.
+        opening: of a mouth that shows teeth (:func:`emoedit.faces.closing.find_opening`).
+        closed: whether the frames were drawn for the photograph with its mouth closed (:func:`loses_teeth`).
         tone: that the frames were drawn at, to which the photograph is lifted while they are put in.
 
     Returns:
         uint8 ``[H, W, 3]``; equal to ``photo`` bit for bit wherever the mask is 0, and everywhere if nothing changed.
     """
     window = _window(alignment, *photo.shape[:2])
-    if np.array_equal(frames[0], frames[-1]) or window.x1 <= window.x0 or window.y1 <= window.y0:
+    same = np.array_equal(frames[0], frames[-1]) and not closed
+    if same or window.x1 <= window.x0 or window.y1 <= window.y0:
         return photo.copy()
-    # Teeth are told by their colour, which lips have, too, once they are lifted.
-    looked = mode in DRAWN or (mode == "warp" and change is None)
-    opening = find_opening(photo, alignment, where) if looked else None
     lifted = tone.lifted(photo)
     before, edited = lifted[window.slices], frames[-1]
+    if closed and opening is not None:
+        lifted, opening = close_mouth(lifted, alignment, opening), None
     soft = np.clip(_enlarge(where.face, alignment, window, cv2.INTER_LINEAR), 0, 1)
     part = before.astype(np.float32)
     if mode == "replace":
@@ -178,13 +185,9 @@ def paste(
             light = _enlarge(change.remainder, alignment, window)
             new = pale = np.zeros_like(light)
         elif mode == "warp":
-            moving, mouth = where.moving, where.mouth
-            if opening is not None:
-                mouth = np.zeros_like(mouth)  # the photograph's own teeth and lips are better than any drawn
-                if gone(opening, grey[0], grey[-1], where):
-                    lifted = _close_mouth(lifted, alignment, window, opening)
-                    moving = moving * (1 - where.mouth)  # closed lips are right as they are
-            change = estimate_change(grey, moving, mouth)
+            # The photograph's own teeth and lips are better than any drawn.
+            mouth = np.zeros_like(where.mouth) if opening is not None else where.mouth
+            change = estimate_change(grey, where.moving, mouth)
             drawn, new, pale, shading = draw_mouth(change, grey[-1], where.face, mouth)
             warped = _warp(lifted, alignment, window, change.flow)
             light = _enlarge(shading, alignment, window)
@@ -195,27 +198,16 @@ def paste(
             light += new * (_enlarge(drawn, alignment, window, factor=LARGER) - (warped @ LUMA + light))
         elif mode in DRAWN:
             source, side = grey[0], alignment.resolution
-            start, inside, parted = None, where.mouth, (0.0, 0.0)
+            inside, parted = where.mouth, (0.0, 0.0)
+            folded = np.zeros_like(where.face)
             kept = tone.power  # by which lifting weakens edges
             if points is not None:
-                start, inside = lip_flow(*points, side, FLOW_SIDE), inside_lips(points[-1], side)
-                parted = parting(*points, side)
+                inside, parted = inside_lips(points[-1], side), parting(*points, side)
+                folded = where.cheeks * unsmiling(*points) * beside_lips(points[-1], side)
                 if opening is None:  # or the creases of a smile would outlive it
                     kept *= TOGETHER ** (1 - parted[0])
-            flow = estimate_flow(source, grey[-1], where.face, start)
-            flow, after = _hold(source, grey[-1], flow, HELD * where.nose)
-            # Teeth that only move down with the lip stay; where they go, an opening that is drawn in them is no mouth.
-            if opening is not None and (
-                gone(opening, source, after, where, flow)
-                or (
-                    (gone(opening, source, after, where) or (mouths is not None and went(mouths)))
-                    and not opens(opening, flow)
-                )
-            ):
-                lifted = _close_mouth(lifted, alignment, window, opening)
-                flow, after = _hold(source, after, flow, _wide(where.mouth))  # closed lips are right as they are
-                mouths = None
-            found = lifted, alignment, window, source, after, flow, where, inside, parted, kept, mouths
+            flow, after = _movement(source, grey[-1], where, points)
+            found = lifted, alignment, window, source, after, flow, where, inside, parted, kept, folded, mouths
             warped, light, new, pale = _redraw(*found, mouth_only=mode == "mouth")
         else:
             warped, light = part, _enlarge((grey[-1] - grey[0]) * where.moving, alignment, window)
@@ -229,11 +221,36 @@ def paste(
     return out
 
 
-def _wide(mask: np.ndarray) -> np.ndarray:
-    """A mask with more around it, falling so slowly that a movement held by it does not fold."""
-    side = len(mask)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (round(0.12 * side) | 1,) * 2)
-    return cv2.GaussianBlur(cv2.dilate(mask, disc), (0, 0), 0.04 * side)
+def loses_teeth(
+    opening: Opening,
+    frames: Sequence[np.ndarray],
+    where: Regions,
+    *,
+    points: Sequence[np.ndarray] | None = None,
+    mouths: Sequence[DrawnMouth] | None = None,
+) -> bool:
+    """Whether an edit takes away the teeth that a photograph shows.
+
+    Then the mouth is to be closed first, and the edit to be drawn for that: what is drawn for a smile does not lead
+    away from the mouth it leaves behind, whose corners would stay up.
+
+    Args:
+        opening: of the mouth.  the others: as :func:`paste` has them.
+    """
+    before, after = (p if p.ndim == 2 else p @ LUMA for p in (frames[0], frames[-1]))
+    flow, after = _movement(before, after, where, points)
+    # Teeth that only move down with the lip stay.
+    lost = gone(opening, before, after, where, flow) or (mouths is not None and went(mouths))
+    return lost or (gone(opening, before, after, where) and not opens(opening, flow))
+
+
+def _movement(
+    before: np.ndarray, after: np.ndarray, where: Regions, points: Sequence[np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The flow from one drawing to another ``[R, R, 2]``, and the latter ``[R, R]`` with a nose that hardly moves."""
+    start = lip_flow(*points, len(before), FLOW_SIDE) if points is not None else None
+    flow = estimate_flow(before, after, where.face, start)
+    return _hold(before, after, flow, HELD * where.nose)
 
 
 def _hold(before: np.ndarray, after: np.ndarray, flow: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -259,6 +276,7 @@ def _redraw(
     inside: np.ndarray,
     parted: tuple[float, float],
     kept: float,
+    folded: np.ndarray,
     mouths: Sequence[DrawnMouth] | None,
     *,
     mouth_only: bool,
@@ -272,6 +290,7 @@ def _redraw(
         parted: 0 to 1 each: whether lips are known to have come apart, so that what is dark between them is no lip,
             however well one would fit there; and whether wide.
         kept: how many times as strong an edge without a counterpart has to be for the mouth's detail to go.
+        folded: ``[R, R]`` in [0, 1]: where lines of cheeks go with a smile.
         mouths: as in :func:`paste`.
         mouth_only: the photograph's detail goes nowhere else.
     """
@@ -319,12 +338,32 @@ def _redraw(
     y = np.arange(height, dtype=np.float32)[:, None] + displacement[..., 1]
     coarse = cv2.remap(_enlarge(before, alignment, window), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     luma = warped @ LUMA
-    target = smooth + new * (crisp - smooth) + (1 - gone) * (luma - coarse)
+    detail = luma - coarse
+    if folded.max() > 0:
+        detail = detail - _smile_lines(detail, alignment, window, folded)
+    target = smooth + new * (crisp - smooth) + (1 - gone) * detail
     return warped, target - luma, np.maximum(new, between), np.maximum(pale, INNER_PALE * between)
 
 
-def _close_mouth(photo: np.ndarray, alignment: Alignment, window: _Window, opening: Opening) -> np.ndarray:
-    """The photograph with its mouth closed, uint8 ``[H, W, 3]``; the given one is not modified."""
+def _smile_lines(detail: np.ndarray, alignment: Alignment, window: _Window, folded: np.ndarray) -> np.ndarray:
+    """What the lines of a smile are in the window's detail, float32 ``[H, W]``.
+
+    Args:
+        detail: float32 ``[H, W]``.  folded: ``[R, R]`` in [0, 1]: where they go.
+    """
+    fine = alignment.scaled(FOLD_SIDE / alignment.resolution)
+    smooth = cv2.GaussianBlur(detail, (0, 0), 0.5 * fine.zoom) if fine.zoom > 1 else detail
+    matrix = fine.matrix.copy()
+    matrix[:, 2] = matrix @ [window.x0, window.y0, 1]
+    size = (FOLD_SIDE, FOLD_SIDE)
+    upright = cv2.warpAffine(smooth, matrix, size, borderMode=cv2.BORDER_REFLECT_101)
+    lines = fold_lines(upright) * cv2.resize(folded, size, interpolation=cv2.INTER_LINEAR)
+    return _enlarge(lines, fine, window, cv2.INTER_LINEAR)
+
+
+def close_mouth(photo: np.ndarray, alignment: Alignment, opening: Opening) -> np.ndarray:
+    """The photograph with a mouth closed, uint8 ``[H, W, 3]``; the given one is not modified."""
+    window = _window(alignment, *photo.shape[:2])
     x, y = np.meshgrid(np.arange(window.x0, window.x1), np.arange(window.y0, window.y1))
     side = alignment.resolution
     u, v = (

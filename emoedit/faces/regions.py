@@ -22,12 +22,14 @@ class Regions:
         moving: the face, less so the nose: expressions leave it nearly where it is, class means of faces do not.
         nose: from between the eyes to its tip.
         mouth: where lips, teeth and the inside of a mouth can be.
+        cheeks: where a smile folds them: from the sides of the nose to beyond the corners of the mouth.
     """
 
     face: np.ndarray
     moving: np.ndarray
     nose: np.ndarray
     mouth: np.ndarray
+    cheeks: np.ndarray
 
 
 @lru_cache(maxsize=8)
@@ -48,4 +50,5 @@ def regions(spec: CropSpec) -> Regions:
     face[face < 1 / 512] = 0
     nose = smooth(1.5 - np.hypot(x / 0.06, (y - 0.06) / 0.075))
     mouth = smooth((1.15 - np.hypot(x / 0.155, (y - 0.245) / 0.115)) / 0.3)
-    return Regions(face, face * (1 - 0.4 * nose), nose, mouth)
+    cheeks = smooth((1.15 - np.hypot(x / 0.235, (y - 0.205) / 0.13)) / 0.3) * (1 - nose)
+    return Regions(face, face * (1 - 0.4 * nose), nose, mouth, cheeks)
