@@ -207,8 +207,9 @@ class PhotoEditor:
         """The opening of a mouth that shows teeth, where these are not drawn but the photograph's own."""
         if self.mode not in (*DRAWN, "warp"):
             return None
-        mouths = self._mouths and self._mouths([alignment.crop(rgb).astype(np.float32)], alignment, face)
-        return find_opening(rgb, alignment, regions(self.editor.backbone.crop), mouths[0] if mouths else None)
+        crop = [alignment.crop(rgb).astype(np.float32)]
+        mouth, points = (look(crop, alignment, face)[0] if look else None for look in (self._mouths, self._landmarks))
+        return find_opening(rgb, alignment, regions(self.editor.backbone.crop), mouth, points)
 
     def _closed(self, photo: OpenPhoto, number: int, seed: int) -> ClosedMouth:
         """A face that shows teeth with its mouth closed, inverted once."""

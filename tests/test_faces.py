@@ -11,7 +11,8 @@ from emoedit.faces.closing import find_opening, gone, opens
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.flow import estimate_change, jacobian, sample, unfold
 from emoedit.faces.mouth import draw_mouth, steepen
-from emoedit.faces.paste import MODES, _hold, _relight, close_mouth, loses_teeth, paste
+from emoedit.faces.paste import MODES, _relight, close_mouth, loses_teeth, paste
+from emoedit.faces.redraw import _hold
 from emoedit.faces.regions import LUMA, regions
 from emoedit.types import NoFaceError
 

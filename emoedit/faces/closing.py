@@ -13,6 +13,7 @@ import numpy as np
 
 from emoedit.faces.align import Alignment
 from emoedit.faces.flow import sample
+from emoedit.faces.lips import LOWER_EDGE, UPPER_EDGE, arc
 from emoedit.faces.mouth import teeth_level
 from emoedit.faces.regions import LUMA, Regions
 from emoedit.faces.teeth import DrawnMouth
@@ -20,6 +21,9 @@ from emoedit.faces.teeth import DrawnMouth
 SIDE = 192  # of the crop in which the opening is measured
 SURE, LIKELY = 0.5, 0.25  # how surely a network sees teeth where they are surest, and where they end
 NARROWEST = 0.1  # of the crop's side
+MARGIN = 2  # pixels of that crop: of blur, that make the edge of teeth
+REACH, CORNER = 0.06, 0.02  # of the side: beyond teeth, or landmarks of corners, an opening narrows to nothing
+NEAR = 0.02  # of the side: how far landmarks move the edge of teeth that are seen
 UPPER = 0.4  # of the way is the upper lip's; the lower one and the chin do the rest
 STRAIGHTEN = 0.7  # share of the rise of the corners over the middle of the mouth that goes with the smile
 CHIN = 0.17  # of the crop's side: how far below the opening, and how wide, its lower lip is looked at
@@ -41,36 +45,64 @@ class Opening:
 
 
 def find_opening(
-    photo: np.ndarray, alignment: Alignment, where: Regions, mouth: DrawnMouth | None = None
+    photo: np.ndarray,
+    alignment: Alignment,
+    where: Regions,
+    mouth: DrawnMouth | None = None,
+    points: np.ndarray | None = None,
 ) -> Opening | None:
     """The opening with teeth in it, or None where the mouth is closed or no teeth are seen.
 
     Args:
         photo: uint8 ``[H, W, 3]``.
         mouth: of its crop: the teeth that a network sees, where their colour does not tell them from lips.
+        points: 68 landmarks of its crop, ``[68, 2]`` in its pixels: an opening ends where lips meet, not with the teeth
+            that are seen.
     """
     inside = _pale_teeth(photo, alignment, where)
-    if inside is None and mouth is not None and mouth.teeth.max() >= SURE:
-        inside = _largest(cv2.resize(mouth.teeth, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > LIKELY)
+    if mouth is not None and mouth.teeth.max() >= SURE:
+        seen = _largest(cv2.resize(mouth.teeth, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > LIKELY)
+        if inside is None or (seen is not None and (seen & inside).any()):
+            inside = seen if inside is None else _largest(seen | inside)
     if inside is None:
         return None
     columns = np.nonzero(inside.any(0))[0]
-    left, width = columns[0], len(columns)
-    if width < NARROWEST * SIDE:
+    if len(columns) < NARROWEST * SIDE:
         return None
     rows = np.arange(SIDE)[:, None]
-    # The teeth's dark surroundings belong to the opening; two pixels of blur make its edge.
-    top = np.array([rows[inside[:, x]].min() for x in columns], float) - 2
-    bottom = np.array([rows[inside[:, x]].max() for x in columns], float) + 2
+    # The teeth's dark surroundings belong to the opening.
+    top = np.array([rows[inside[:, x]].min() for x in columns], float) - MARGIN
+    bottom = np.array([rows[inside[:, x]].max() for x in columns], float) + MARGIN
+    ends, reach = None, REACH * SIDE
+    if points is not None:
+        reach = CORNER * SIDE
+        columns, top, bottom, ends = _to_corners(
+            (points + 0.5) * SIDE / alignment.resolution - 0.5, columns, top, bottom
+        )
     smooth = [cv2.GaussianBlur(edge[None], (0, 0), 3.0, borderType=cv2.BORDER_REPLICATE)[0] for edge in (top, bottom)]
-    middle = (smooth[0] + smooth[1]) / 2
-    # The corners of the mouth lie beyond the teeth: the opening narrows to nothing there.
-    reach = 0.06 * SIDE
-    x = np.concatenate([[left - reach], columns, [left + width - 1 + reach]])
-    # A smile goes on rising beyond the teeth; how far is a guess from their curve, so only half of it is believed.
-    ends = (np.polyval(np.polyfit(columns, middle, 2), x[[0, -1]]) + middle[[0, -1]]) / 2
+    x = np.concatenate([[columns[0] - reach], columns, [columns[-1] + reach]])
+    if ends is None:
+        # A smile goes on rising beyond the teeth; how far is a guess from their curve: only half of it is believed.
+        middle = (smooth[0] + smooth[1]) / 2
+        ends = (np.polyval(np.polyfit(columns, middle, 2), x[[0, -1]]) + middle[[0, -1]]) / 2
     top, bottom = (np.concatenate([[ends[0]], edge, [ends[1]]]) for edge in smooth)
     return Opening((x + 0.5) / SIDE, (top + 0.5) / SIDE, (bottom + 0.5) / SIDE)
+
+
+def _to_corners(
+    points: np.ndarray, columns: np.ndarray, top: np.ndarray, bottom: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """An opening that is known where teeth are seen, as far as the inner edges of lips go: its columns, top and bottom,
+    and the heights of the corners."""
+    edges = [arc(points[index]) for index in (UPPER_EDGE, LOWER_EDGE)]
+    wide = np.arange(min(columns[0], np.ceil(points[60, 0])), max(columns[-1], np.floor(points[64, 0])) + 1)
+    lips = [np.interp(wide, *edge.T) + out for edge, out in zip(edges, (-MARGIN, MARGIN), strict=True)]
+    # Landmarks err by a little; where teeth are seen, they say no more than that there is a little more.
+    seen = [np.interp(wide, columns, edge) for edge in (top, bottom)]
+    beyond = (wide < columns[0]) | (wide > columns[-1])
+    more = [np.clip(sign * (lip - edge), 0, NEAR * SIDE) for sign, lip, edge in zip((-1, 1), lips, seen, strict=True)]
+    new = [np.where(beyond, lip, edge + sign * m) for sign, lip, edge, m in zip((-1, 1), lips, seen, more, strict=True)]
+    return wide, *new, points[[60, 64], 1]
 
 
 def _pale_teeth(photo: np.ndarray, alignment: Alignment, where: Regions) -> np.ndarray | None:

@@ -1,0 +1,188 @@
+"""A drawing of a face in a photograph: as it is drawn, with the photograph's own detail moved onto it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from emoedit.faces.cavity import beside_own_lips, cavity, opens_mouth
+from emoedit.faces.flow import FLOW_SIDE, estimate_flow, patches, ramp, sample, unfold
+from emoedit.faces.folds import FOLD_SIDE, beside_lips, fold_lines, unsmiling
+from emoedit.faces.lips import inside_lips, lip_flow, parting
+from emoedit.faces.mouth import LARGER, steepen, teeth_level
+from emoedit.faces.place import Place
+from emoedit.faces.regions import LUMA, Regions
+from emoedit.faces.teeth import DrawnMouth, lay_in, new_rows
+
+BRIGHT = (0.3, 0.8)  # of the way to teeth: what is taken for them a little, and wholly
+GONE, GONE_MOUTH = (0.08, 0.2), (0.04, 0.11)  # edges without a counterpart, in skin levels, with which detail goes
+TOGETHER = 3.0  # times as strong where lips stay together: their own detail is better than any drawing of them
+HELD = 0.6  # of what is drawn in the nose: a smile moves it less than directions fitted on other people do
+INNER_PALE = 0.7  # of the way from the colour of lips to that of teeth: the inside of a mouth, whatever is seen of it
+DARK = (0.35, 0.55)  # below skin, of its level: what between parted lips is the inside of a mouth, and no lip
+EDGE_SPREAD = 0.03  # of the crop's side: what varies more slowly is light, not an edge
+
+
+@dataclass(frozen=True)
+class Movement:
+    """From one drawing of a face to another.
+
+    Args:
+        before, after: float32 ``[R, R]``, 0 to 255; in the latter the nose hardly moves.
+        flow: float32 ``[R, R, 2]``: the pixel that lands at p comes from ``p + flow[p]``.
+        points: 68 landmarks of both, ``[68, 2]`` each in pixels of the crop, or None.
+        opens: whether the mouth opens on its dark inside.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    flow: np.ndarray
+    points: Sequence[np.ndarray] | None
+    opens: bool
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """A face in the window of a photograph.
+
+    Args:
+        warped: the photograph, moved, float32 ``[H, W, 3]``.  light: to add to it, ``[H, W]`` grey levels.
+        new: ``[H, W]`` in [0, 1]: where things are that were not there.  pale: and where these have little colour.
+    """
+
+    warped: np.ndarray
+    light: np.ndarray
+    new: np.ndarray
+    pale: np.ndarray
+
+
+def find_movement(
+    before: np.ndarray, after: np.ndarray, where: Regions, points: Sequence[np.ndarray] | None
+) -> Movement:
+    """What moves between two drawings; the arguments are as :class:`Movement` has them."""
+    start, opens = None, False
+    if points is not None:
+        opens = opens_mouth(points, before, after)
+        start = lip_flow(*points, len(before), FLOW_SIDE, parted=opens)
+    flow, after = _hold(before, after, estimate_flow(before, after, where.face, start), HELD * where.nose)
+    return Movement(before, after, flow, points, opens)
+
+
+def _hold(before: np.ndarray, after: np.ndarray, flow: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The flow and the edit without a share of the change: what moved moves less, and what lit is weaker. Two pictures
+    laid over each other would show everything twice.
+
+    Args:
+        before, after: float32 ``[R, R]``, 0 to 255.  flow: between them, ``[R, R, 2]``.
+        held: ``[R, R]`` in [0, 1]: the share that is taken from the change.
+    """
+    less = unfold(flow * (1 - held)[..., None])
+    return less, sample(before, less) + (after - sample(before, flow)) * (1 - held)
+
+
+def redraw(
+    photo: np.ndarray,
+    place: Place,
+    movement: Movement,
+    where: Regions,
+    *,
+    mouths: Sequence[DrawnMouth] | None,
+    showed_teeth: bool,
+    power: float,
+    mouth_only: bool,
+) -> Redrawn:
+    """The drawing that a movement leads to, in the photograph.
+
+    Args:
+        photo: uint8 ``[H, W, 3]``.
+        where: of the crop.
+        mouths: sharp ones of both drawings, or None (:func:`emoedit.faces.paste.paste`).
+        showed_teeth: whether the photograph does, so that lips do not keep their detail longer than the rest does.
+        power: of the photograph's tone, by which lifting weakens edges.
+        mouth_only: the photograph's detail goes nowhere else.
+    """
+    before, after, flow, side = movement.before, movement.after, movement.flow, len(movement.before)
+    moved = sample(before, flow)
+    skin = float(np.median(after[where.face > 0.5]))
+    # Lips are known to have come apart, so that what is dark between them is no lip, however well one would fit there;
+    # and wide apart.
+    inside, parted, wide = where.mouth, 0.0, 0.0
+    folded, rows = np.zeros_like(where.face), None
+    if movement.points is not None:
+        inside = inside_lips(movement.points[-1], side)
+        parted, wide = parting(*movement.points, side)
+        folded = where.cheeks * unsmiling(*movement.points) * beside_lips(movement.points[-1], side)
+        if not showed_teeth:  # or the creases of a smile would outlive it
+            power *= TOGETHER ** (1 - parted)
+    if movement.opens:
+        after = moved + beside_own_lips(movement.points[-1], side) * (after - moved)
+    elif mouths is not None:
+        rows = new_rows(mouths, flow, where.mouth, inside, skin)
+        after = lay_in(rows, after, moved, where.mouth, skin)
+    # What the movement leaves over beyond a change of light: an edge that has no counterpart, so that the photograph's
+    # detail there belongs to something that is gone.
+    over = (after - moved) * where.face
+    edges = np.abs(over - cv2.GaussianBlur(over, (0, 0), EDGE_SPREAD * side))
+    edges = cv2.GaussianBlur(edges, (0, 0), 0.012 * side)
+    if movement.opens:
+        bright = likely = np.zeros_like(after)
+    elif rows is not None:
+        likely = bright = rows.small(side)[0]
+    else:
+        bright = np.clip((after - moved) / np.maximum(teeth_level(skin) - moved, 45), 0, 1) * where.mouth * inside
+        likely = patches(bright, factor=1)  # a gleam on a lip is no row of teeth
+    # A mouth is new as soon as it opens; eyes and brows are the person, and hold on to their detail for longer.
+    gone = np.maximum(ramp(edges, *(level * skin * power for level in GONE_MOUTH)), likely)
+    if not movement.opens:
+        gone = np.maximum(gone, parted * inside * ramp(1 - after / skin, *DARK))
+    gone = where.mouth * gone
+    new = place.share(gone * where.mouth)
+    pale = place.share(gone * ramp(bright, *BRIGHT) * (likely > 0))
+    if not mouth_only:
+        gone = gone + (1 - where.mouth) * ramp(edges, *(level * skin for level in GONE))
+    gone = place.share(gone)
+    drawn = before + (after - before) * where.face
+    crisp = steepen(drawn, LARGER)
+    # What is seen between lips that are far apart has not their colour: stretched over a mouth it would be a tongue.
+    between = place.share(wide * inside * where.mouth)
+    if movement.opens:
+        hole, levels = cavity(movement.points[-1], side, skin)
+        crisp = crisp + hole * (levels - crisp)
+        between = place.share(hole, factor=LARGER)
+        new, gone = np.maximum(new, between), np.maximum(gone, between)
+    elif rows is not None:
+        crisp = crisp + rows.laid * (rows.levels - crisp)
+        pale = place.share(rows.share, factor=LARGER)  # as crisp as teeth are
+        new, gone = np.maximum(new, pale), np.maximum(gone, pale)
+    displacement = place.displacement(flow)
+    warped = place.sample(photo, displacement)
+    height, width = displacement.shape[:2]
+    x = np.arange(width, dtype=np.float32)[None] + displacement[..., 0]
+    y = np.arange(height, dtype=np.float32)[:, None] + displacement[..., 1]
+    coarse = cv2.remap(place.enlarge(before), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    luma = warped @ LUMA
+    detail = luma - coarse
+    if folded.max() > 0:
+        detail = detail - _smile_lines(detail, place, folded)
+    smooth = place.enlarge(drawn)
+    target = smooth + new * (place.enlarge(crisp, factor=LARGER) - smooth) + (1 - gone) * detail
+    return Redrawn(warped, target - luma, np.maximum(new, between), np.maximum(pale, INNER_PALE * between))
+
+
+def _smile_lines(detail: np.ndarray, place: Place, folded: np.ndarray) -> np.ndarray:
+    """What the lines of a smile are in the window's detail, float32 ``[H, W]``.
+
+    Args:
+        detail: float32 ``[H, W]``.  folded: ``[R, R]`` in [0, 1]: where they go.
+    """
+    fine = place.alignment.scaled(FOLD_SIDE / place.alignment.resolution)
+    smooth = cv2.GaussianBlur(detail, (0, 0), 0.5 * fine.zoom) if fine.zoom > 1 else detail
+    matrix = fine.matrix.copy()
+    matrix[:, 2] = matrix @ [place.x0, place.y0, 1]
+    size = (FOLD_SIDE, FOLD_SIDE)
+    upright = cv2.warpAffine(smooth, matrix, size, borderMode=cv2.BORDER_REFLECT_101)
+    lines = fold_lines(upright) * cv2.resize(folded, size, interpolation=cv2.INTER_LINEAR)
+    return replace(place, alignment=fine).enlarge(lines, cv2.INTER_LINEAR)
