@@ -94,10 +94,11 @@ def test_what_is_between_lips_and_whether_they_parted():
     inside = inside_lips(opened, 96)
     assert inside[70, 48] > 0.99 and inside[60, 48] == 0 and inside[70, 20] == 0
     assert inside_lips(closed, 96)[65:69].max() < 0.05
-    assert parting(closed, points_of(48, 70, apart=12), 96) == (1, 1)
-    assert parting(opened, closed, 96) == (0, 0) == parting(closed, closed, 96)
+    assert parting(closed, points_of(48, 70, apart=12), 96) == (1, 1, 0)
+    assert parting(points_of(48, 70, apart=12), closed, 96) == (0, 0, 1)
+    assert parting(closed, closed, 96) == parting(points_of(48, 70, apart=4), closed, 96) == (0, 0, 0)
     assert 0 < parting(closed, points_of(48, 70, apart=1.6), 96)[0] < 1
-    assert parting(closed, points_of(48, 70, apart=4), 96) == (1, 0)  # a smile
+    assert parting(closed, points_of(48, 70, apart=4), 96) == (1, 0, 0)  # a smile
 
 
 def test_teeth_are_drawn_between_the_lips_only():

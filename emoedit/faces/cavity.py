@@ -14,8 +14,8 @@ from emoedit.faces.flow import ramp
 from emoedit.faces.lips import INNER, LOWER_EDGE, PAIRS, UPPER_EDGE, arc
 from emoedit.faces.mouth import LARGER
 
-PARTED = 0.018  # of the crop's side: lips that come less apart than that open no mouth
-DARKER = 0.07  # than it was, relatively: what is between lips that part over teeth becomes brighter
+PARTED = 0.01  # of the crop's side: lips that come less apart than that open no mouth
+DARKER = 0.1  # than it was, relatively: what is between lips that part over teeth becomes brighter
 # Levels from the upper lip to the lower one, skin being 1: between the lower quartile and the median of 131 real mouths
 # of surprised people, in whose middle the tongue lies below the dark.
 DEPTH = (0.0, 0.15, 0.35, 0.5, 0.7, 0.88, 1.0)
@@ -74,7 +74,8 @@ def cavity(points: np.ndarray, side: int, skin: float) -> tuple[np.ndarray, np.n
 
 
 def beside_own_lips(points: np.ndarray, side: int) -> np.ndarray:
-    """The share of the light that a drawing changes: less of it on lips, whose blur is half the dark between them.
+    """The share of the light that a drawing changes: less of it on lips. A small model's blur of them is half the dark
+    between them and half the skin beside them; the photograph's own, moved, are better.
 
     Args:
         points: ``[68, 2]`` landmarks in pixels of the crop.  side: R.

@@ -6,7 +6,7 @@ photograph's own; only the line where they meet is drawn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -37,11 +37,13 @@ class Opening:
 
     Args:
         x: ``[K]`` positions.  top, bottom: ``[K]`` edges of the opening; equal where there is none.
+        teeth: the part of it in which teeth are seen; None for all of it.
     """
 
     x: np.ndarray
     top: np.ndarray
     bottom: np.ndarray
+    teeth: Opening | None = None
 
 
 def find_opening(
@@ -73,18 +75,21 @@ def find_opening(
     # The teeth's dark surroundings belong to the opening.
     top = np.array([rows[inside[:, x]].min() for x in columns], float) - MARGIN
     bottom = np.array([rows[inside[:, x]].max() for x in columns], float) + MARGIN
-    ends, reach = None, REACH * SIDE
-    if points is not None:
-        reach = CORNER * SIDE
-        columns, top, bottom, ends = _to_corners(
-            (points + 0.5) * SIDE / alignment.resolution - 0.5, columns, top, bottom
-        )
+    # A smile goes on rising beyond the teeth; how far is a guess from their curve: only half of it is believed.
+    middle = (top + bottom) / 2
+    ends = [columns[0] - REACH * SIDE, columns[-1] + REACH * SIDE]
+    ends = (np.polyval(np.polyfit(columns, middle, 2), ends) + middle[[0, -1]]) / 2
+    teeth = _opening(columns, top, bottom, ends, REACH)
+    if points is None:
+        return teeth
+    points = (points + 0.5) * SIDE / alignment.resolution - 0.5
+    return replace(_opening(*_to_corners(points, columns, top, bottom), CORNER), teeth=teeth)
+
+
+def _opening(columns: np.ndarray, top: np.ndarray, bottom: np.ndarray, ends: np.ndarray, reach: float) -> Opening:
+    """An opening that narrows to nothing, at two heights, beyond the columns where it is known."""
     smooth = [cv2.GaussianBlur(edge[None], (0, 0), 3.0, borderType=cv2.BORDER_REPLICATE)[0] for edge in (top, bottom)]
-    x = np.concatenate([[columns[0] - reach], columns, [columns[-1] + reach]])
-    if ends is None:
-        # A smile goes on rising beyond the teeth; how far is a guess from their curve: only half of it is believed.
-        middle = (smooth[0] + smooth[1]) / 2
-        ends = (np.polyval(np.polyfit(columns, middle, 2), x[[0, -1]]) + middle[[0, -1]]) / 2
+    x = np.concatenate([[columns[0] - reach * SIDE], columns, [columns[-1] + reach * SIDE]])
     top, bottom = (np.concatenate([[ends[0]], edge, [ends[1]]]) for edge in smooth)
     return Opening((x + 0.5) / SIDE, (top + 0.5) / SIDE, (bottom + 0.5) / SIDE)
 
@@ -137,7 +142,7 @@ def gone(
     Args:
         flow: ``[R, R, 2]`` between them: teeth that only moved have not gone.
     """
-    side = len(before)
+    side, opening = len(before), opening.teeth or opening
     centres = (np.arange(side) + 0.5) / side
     top, bottom = (np.interp(centres, opening.x, edge, left=0, right=0) for edge in (opening.top, opening.bottom))
     inside = (centres[:, None] > top) & (centres[:, None] < bottom)
@@ -157,7 +162,7 @@ def opens(opening: Opening, flow: np.ndarray) -> bool:
     Args:
         flow: float32 ``[R, R, 2]`` crop pixels, from where each pixel of the new picture comes.
     """
-    side = len(flow)
+    side, opening = len(flow), opening.teeth or opening
     middle, lowest = opening.x.mean() * side, opening.bottom.max() * side
     columns = slice(round(middle - CHIN * side / 2), round(middle + CHIN * side / 2))
     below = flow[round(lowest) + 1 : round(lowest + CHIN * side), columns, 1]

@@ -84,12 +84,15 @@ def inside_lips(points: np.ndarray, resolution: int) -> np.ndarray:
     return cv2.GaussianBlur(inside / np.float32(255), (0, 0), EDGE * resolution)
 
 
-def parting(before: np.ndarray, after: np.ndarray, resolution: int) -> tuple[float, float]:
-    """Whether lips came apart, and whether wider than in a smile, 0 to 1 each.
+def parting(before: np.ndarray, after: np.ndarray, resolution: int) -> tuple[float, float, float]:
+    """Whether lips came apart, whether wider than in a smile, and whether a mouth closed that was open: 0 to 1 each.
 
     Args:
         before, after: ``[68, 2]`` landmarks in pixels of the crop.
     """
-    apart = [np.mean([np.linalg.norm(points[i] - points[k]) for i, k in PAIRS]) for points in (before, after)]
-    further = (apart[1] - apart[0]) / resolution
-    return float(ramp(further, *PARTED)), float(ramp(further, *WIDE))
+    apart = [np.mean([np.linalg.norm(p[i] - p[k]) for i, k in PAIRS]) / resolution for p in (before, after)]
+    further = apart[1] - apart[0]
+    parted, wide, were = (
+        float(ramp(*measure)) for measure in ((further, *PARTED), (further, *WIDE), (apart[0], *WIDE))
+    )
+    return parted, wide, were * float(ramp(-further, *PARTED))

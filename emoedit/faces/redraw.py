@@ -108,12 +108,12 @@ def redraw(
     moved = sample(before, flow)
     skin = float(np.median(after[where.face > 0.5]))
     # Lips are known to have come apart, so that what is dark between them is no lip, however well one would fit there;
-    # and wide apart.
-    inside, parted, wide = where.mouth, 0.0, 0.0
+    # wide apart; or to have come together.
+    inside, parted, wide, shut = where.mouth, 0.0, 0.0, 1.0
     folded, rows = np.zeros_like(where.face), None
     if movement.points is not None:
         inside = inside_lips(movement.points[-1], side)
-        parted, wide = parting(*movement.points, side)
+        parted, wide, shut = parting(*movement.points, side)
         folded = where.cheeks * unsmiling(*movement.points) * beside_lips(movement.points[-1], side)
         if not showed_teeth:  # or the creases of a smile would outlive it
             power *= TOGETHER ** (1 - parted)
@@ -122,6 +122,8 @@ def redraw(
     elif mouths is not None:
         rows = new_rows(mouths, flow, where.mouth, inside, skin)
         after = lay_in(rows, after, moved, where.mouth, skin)
+        if shut < 1 and not rows.share.any():
+            after = moved + np.maximum(shut, beside_own_lips(movement.points[-1], side)) * (after - moved)
     # What the movement leaves over beyond a change of light: an edge that has no counterpart, so that the photograph's
     # detail there belongs to something that is gone.
     over = (after - moved) * where.face
