@@ -33,11 +33,14 @@ def test_a_mouth_opens_where_lips_part_and_it_darkens_between_them():
     assert not opens_mouth((CLOSED, points_of(48, 72, apart=1)), before, opened(0.3 * LEVEL))
     assert not opens_mouth((OPEN, OPEN), before, opened(0.3 * LEVEL))  # it was open before
     assert not opens_mouth((OPEN, CLOSED), before, opened(0.3 * LEVEL))
+    # What a large drawing shows between lips is better than anything made up.
+    large = [cv2.resize(p, (256, 256)) for p in (before, opened(0.3 * LEVEL))]
+    assert not opens_mouth(tuple((p + 0.5) * 256 / 96 - 0.5 for p in (CLOSED, OPEN)), *large)
 
 
 @pytest.mark.parametrize("skin", [60.0, 200.0])
 def test_the_inside_is_dark_above_a_tongue_and_ends_at_the_lips(skin: float):
-    where, levels = cavity(OPEN, 96, skin)
+    where, levels = cavity(OPEN, 96, skin, 4.0)
     assert where.shape == levels.shape == (96 * LARGER,) * 2 and where.dtype == levels.dtype == np.float32
     x, top, bottom = (round((v + 0.5) * LARGER) for v in (48, 72 - 4.5, 72 + 4.5))
     assert where[(top + bottom) // 2, x] > 0.99 and where[top - LARGER, x] == 0 == where[bottom + LARGER, x]
@@ -49,8 +52,11 @@ def test_the_inside_is_dark_above_a_tongue_and_ends_at_the_lips(skin: float):
     side = round((48 + 0.7 * 11) * LARGER)
     rows = np.nonzero(where[:, side] > 0.99)[0]
     assert levels[rows, side].max() < 0.35 * skin
+    # In a small photograph its edges are no crisper than others are there.
+    blurred = cavity(OPEN, 96, skin, 1.0)[0][:, x]
+    assert np.abs(np.diff(blurred)).max() < 0.6 * np.abs(np.diff(where[:, x])).max()
     # Mouths grow with the distance of their lips, smoothly.
-    areas = [cavity(points_of(48, 72, apart=apart), 96, skin)[0].sum() / LARGER**2 for apart in (2, 4, 6, 8, 10)]
+    areas = [cavity(points_of(48, 72, apart=apart), 96, skin, 4.0)[0].sum() / LARGER**2 for apart in (2, 4, 6, 8, 10)]
     steps = np.diff(areas)
     assert (steps > 0).all() and steps.max() < 1.5 * steps.min()
 

@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 
 from emoedit.faces.flow import ramp
-from emoedit.faces.lips import INNER, LOWER_EDGE, PAIRS, UPPER_EDGE, arc
+from emoedit.faces.lips import INNER, PAIRS, arc
 from emoedit.faces.mouth import LARGER
 
+SMALL = 128  # pixels: larger drawings show the inside of a mouth themselves
 PARTED = 0.01  # of the crop's side: lips that come less apart than that open no mouth
 DARKER = 0.1  # than it was, relatively: what is between lips that part over teeth becomes brighter
 # Levels from the upper lip to the lower one, skin being 1: between the lower quartile and the median of 131 real mouths
@@ -21,28 +22,29 @@ DARKER = 0.1  # than it was, relatively: what is between lips that part over tee
 DEPTH = (0.0, 0.15, 0.35, 0.5, 0.7, 0.88, 1.0)
 DARK = (0.30, 0.20, 0.14, 0.13, 0.14, 0.17, 0.22)
 TONGUE = (0.30, 0.20, 0.14, 0.17, 0.32, 0.44, 0.40)
-ROUND = 0.003  # of the crop's side: how soft the edges are
+SOFT, PIXEL = 0.003, 1.2  # how soft the edges are: of the crop's side, and pixels of the photograph at least
+AHEAD = 3  # points of the curve's beginning after its end
 OUTER = range(48, 60)  # of the 68 landmarks of 300-W: around both lips
 OWN, AROUND, FADE = 0.9, 0.065, 0.015  # share of lips' light that stays as it was; of the side: how far around them
 
 
 def opens_mouth(points: tuple[np.ndarray, np.ndarray], before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether lips part in front of the dark inside of a mouth, and not of teeth.
+    """Whether lips part in front of the dark inside of a mouth, and not of teeth, in a drawing too small to show it.
 
     Args:
         points: 68 landmarks of the two, ``[68, 2]`` each, in pixels of the crop.
         before, after: two drawings, float32 ``[R, R]``, 0 to 255.
     """
     apart = [np.mean([np.linalg.norm(p[i] - p[k]) for i, k in PAIRS]) for p in points]
-    if apart[1] - apart[0] < PARTED * len(after):
+    if len(after) > SMALL or apart[1] - apart[0] < PARTED * len(after):
         return False
     inside = _filled(points[-1][INNER], len(after), 1) > 0.5
     return bool(inside.any() and after[inside].mean() < (1 - DARKER) * before[inside].mean())
 
 
 def _outline(points: np.ndarray) -> np.ndarray:
-    """Inner lips: corners stay corners."""
-    return np.concatenate([arc(points[UPPER_EDGE])[:-1], arc(points[LOWER_EDGE[::-1]])[:-1]])
+    """A smooth closed curve through points ``[K, 2]``."""
+    return arc(np.concatenate([points[-AHEAD:], points, points[: AHEAD + 1]]))[AHEAD * 16 : -AHEAD * 16 - 1]
 
 
 def _filled(outline: np.ndarray, side: int, factor: int) -> np.ndarray:
@@ -53,14 +55,16 @@ def _filled(outline: np.ndarray, side: int, factor: int) -> np.ndarray:
     return mask / np.float32(255)
 
 
-def cavity(points: np.ndarray, side: int, skin: float) -> tuple[np.ndarray, np.ndarray]:
+def cavity(points: np.ndarray, side: int, skin: float, zoom: float) -> tuple[np.ndarray, np.ndarray]:
     """Where it is and how bright: float32 ``[kR, kR]`` each (k = :data:`~emoedit.faces.mouth.LARGER`).
 
     Args:
         points: ``[68, 2]`` landmarks in pixels of the crop.  side: the crop's.  skin: its median level, 0 to 255.
+        zoom: pixels of the photograph in one of the crop.
     """
     size = side * LARGER
-    mask = cv2.GaussianBlur(_filled(_outline(points), side, LARGER), (0, 0), ROUND * size)
+    soft = max(SOFT * side, PIXEL / zoom) * LARGER
+    mask = cv2.GaussianBlur(_filled(_outline(points[INNER]), side, LARGER), (0, 0), soft)
     mask = ramp(mask, 0.15, 0.85).astype(np.float32)
     height = mask.sum(0)
     rows = np.arange(size, dtype=np.float32)[:, None]

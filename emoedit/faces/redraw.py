@@ -151,7 +151,7 @@ def redraw(
     # What is seen between lips that are far apart has not their colour: stretched over a mouth it would be a tongue.
     between = place.share(wide * inside * where.mouth)
     if movement.opens:
-        hole, levels = cavity(movement.points[-1], side, skin)
+        hole, levels = cavity(movement.points[-1], side, skin, place.alignment.zoom)
         crisp = crisp + hole * (levels - crisp)
         between = place.share(hole, factor=LARGER)
         new, gone = np.maximum(new, between), np.maximum(gone, between)
