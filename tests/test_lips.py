@@ -11,7 +11,7 @@ from emoedit.faces.cavity import opens_mouth
 from emoedit.faces.closing import Opening
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.flow import FLOW_SIDE, estimate_flow, sample
-from emoedit.faces.lips import inside_lips, lip_flow, parting
+from emoedit.faces.lips import arc, inside_lips, lip_flow, outline, parting
 from emoedit.faces.paste import paste
 from emoedit.faces.regions import LUMA, regions
 from emoedit.landmarks import DrawingLandmarks
@@ -99,6 +99,19 @@ def test_what_is_between_lips_and_whether_they_parted():
     assert parting(closed, closed, 96) == parting(points_of(48, 70, apart=4), closed, 96) == (0, 0, 0)
     assert 0 < parting(closed, points_of(48, 70, apart=1.6), 96)[0] < 1
     assert parting(closed, points_of(48, 70, apart=4), 96) == (1, 0, 0)  # a smile
+
+
+def test_curves_go_through_their_points_smoothly():
+    turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    points = np.stack([20 * np.cos(turn), 9 * np.sin(turn)], -1)
+    curve, line = outline(points), arc(points[:5])
+    assert len(curve) == 8 * 16 and len(line) == 4 * 16 + 1
+    np.testing.assert_allclose(curve[::16], points, atol=1e-9)
+    np.testing.assert_allclose(line[::16], points[:5], atol=1e-9)
+    # An ellipse comes back as one, from whichever of its points it begins.
+    np.testing.assert_allclose((curve / [20, 9]) ** 2 @ np.ones(2), 1, atol=0.05)
+    np.testing.assert_allclose(np.roll(outline(np.roll(points, 3, 0)), -48, 0), curve, atol=1e-9)
+    np.testing.assert_allclose(arc(np.outer(np.arange(5.0), [1, 2]))[:, 1], np.linspace(0, 8, 65), atol=1e-9)
 
 
 def test_teeth_are_drawn_between_the_lips_only():

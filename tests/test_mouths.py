@@ -148,6 +148,52 @@ def test_a_narrow_row_that_only_the_network_sees_is_an_opening():
         assert find_opening(photo, itself, where, unsure) is None
 
 
+def test_an_opening_ends_where_lips_meet():
+    """The last teeth of a smile are in shadow: neither their colour nor the network says where it ends."""
+    photo, itself = np.full((96, 96, 3), (200, 160, 140), np.uint8), Alignment(np.eye(2, 3), np.eye(2, 3), 96)
+    where, teeth = regions(SPEC), drawn((42, 58, 62, 62))
+    points = points_of(52, 60, half=22, apart=8)
+    alone, led = (find_opening(photo, itself, where, teeth, p) for p in (None, points))
+    np.testing.assert_allclose(alone.x[[1, -2]] * 96, (42, 62), atol=2)
+    corners = points[[60, 64], 0] + 0.5
+    np.testing.assert_allclose(led.x[[0, -1]] * 96, corners, atol=3)
+    # Between the last teeth and the corners it is as high as the lips are apart, and nearly so over the teeth.
+    x = np.array([38.0, 52.0, 66.0])
+    height = np.interp(x / 96, led.x, led.bottom - led.top) * 96
+    assert height[0] == pytest.approx(height[2], abs=1.0) and 5 < height[0] < 9 and 7 < height[1] < 11
+    # Whether teeth go is asked of where they are.
+    np.testing.assert_array_equal(led.teeth.x, alone.x)
+    # Landmarks that are far off move the edges of the teeth that are seen by a little only.
+    wrong = find_opening(photo, itself, where, teeth, points_of(52, 60, half=22, apart=40))
+    middle = np.abs(wrong.x - 0.54) < 0.05
+    assert (wrong.bottom - wrong.top)[middle].max() * 96 < 4 + 2 * (0.02 * 96 + 2) + 1
+
+
+def test_lips_stay_the_photographs_own_unless_teeth_are_seen():
+    """A drawing in which lips are half a blur: its light changes skin and not lips, and where a row of teeth is found
+    it is shown."""
+    photo = np.tile(np.array([190, 150, 130], np.uint8), (300, 300, 1))
+    alignment, where = align(FFHQ_POINTS * 150 + [150, 140], SPEC), regions(SPEC)
+    level = float(photo[0, 0] @ LUMA)
+    before = lips(48, 72) * (level / LEVEL)
+    large = cv2.warpAffine(before / level, alignment.inverse, (300, 300), borderValue=1.0)
+    photo = (photo * large[..., None]).clip(0, 255).round().astype(np.uint8)
+    after = before + 30 * cv2.GaussianBlur((before < level - 20).astype(np.float32), (0, 0), 1.5)
+    after[30:40, 40:56] -= 15  # a shadow elsewhere
+    changed = {}
+    for name, mouths, points in (
+        ("lips", (drawn(), drawn()), (points_of(48, 72), points_of(48, 72))),
+        ("teeth", (drawn(), drawn((36, 70, 60, 74))), (points_of(48, 72), points_of(48, 72, apart=5))),
+        ("large", None, (points_of(48, 72), points_of(48, 72))),
+        ("closing", (drawn(), drawn()), (points_of(48, 72, apart=12), points_of(48, 72))),
+    ):
+        result = paste(photo, alignment, [before, after], where, mode="redraw", points=points, mouths=mouths)
+        light = alignment.crop((result @ LUMA - photo @ LUMA).astype(np.float32))
+        changed[name] = light[70:75, 40:57].mean()
+        assert light[32:38, 44:52].mean() == pytest.approx(-15, abs=4)
+    assert abs(changed["lips"]) < 6 and changed["teeth"] > 20 and changed["large"] > 12 < changed["closing"]
+
+
 def test_a_guide_to_teeth(drawer: MouthDrawer):
     """Beside another guide's losses: a smile that shows them counts little, closed lips much, and more light on them
     is asked for; at any resolution of the same crop, and with nothing to learn."""

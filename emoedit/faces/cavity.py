@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from emoedit.faces.flow import ramp
-from emoedit.faces.lips import INNER, PAIRS, arc
+from emoedit.faces.lips import INNER, PAIRS, outline
 from emoedit.faces.mouth import LARGER
 
 SMALL = 128  # pixels: larger drawings show the inside of a mouth themselves
@@ -23,7 +23,6 @@ DEPTH = (0.0, 0.15, 0.35, 0.5, 0.7, 0.88, 1.0)
 DARK = (0.30, 0.20, 0.14, 0.13, 0.14, 0.17, 0.22)
 TONGUE = (0.30, 0.20, 0.14, 0.17, 0.32, 0.44, 0.40)
 SOFT, PIXEL = 0.003, 1.2  # how soft the edges are: of the crop's side, and pixels of the photograph at least
-AHEAD = 3  # points of the curve's beginning after its end
 OUTER = range(48, 60)  # of the 68 landmarks of 300-W: around both lips
 OWN, AROUND, FADE = 0.9, 0.065, 0.015  # share of lips' light that stays as it was; of the side: how far around them
 
@@ -42,15 +41,10 @@ def opens_mouth(points: tuple[np.ndarray, np.ndarray], before: np.ndarray, after
     return bool(inside.any() and after[inside].mean() < (1 - DARKER) * before[inside].mean())
 
 
-def _outline(points: np.ndarray) -> np.ndarray:
-    """A smooth closed curve through points ``[K, 2]``."""
-    return arc(np.concatenate([points[-AHEAD:], points, points[: AHEAD + 1]]))[AHEAD * 16 : -AHEAD * 16 - 1]
-
-
-def _filled(outline: np.ndarray, side: int, factor: int) -> np.ndarray:
-    """An outline in pixels of the crop, filled: float32 ``[fR, fR]`` in [0, 1]."""
+def _filled(curve: np.ndarray, side: int, factor: int) -> np.ndarray:
+    """A closed curve in pixels of the crop, filled: float32 ``[fR, fR]`` in [0, 1]."""
     mask = np.zeros((side * factor,) * 2, np.uint8)
-    fine = (outline + 0.5) * factor - 0.5
+    fine = (curve + 0.5) * factor - 0.5
     cv2.fillPoly(mask, [np.round(fine * 16).astype(np.int32)], 255, shift=4, lineType=cv2.LINE_AA)
     return mask / np.float32(255)
 
@@ -64,7 +58,7 @@ def cavity(points: np.ndarray, side: int, skin: float, zoom: float) -> tuple[np.
     """
     size = side * LARGER
     soft = max(SOFT * side, PIXEL / zoom) * LARGER
-    mask = cv2.GaussianBlur(_filled(_outline(points[INNER]), side, LARGER), (0, 0), soft)
+    mask = cv2.GaussianBlur(_filled(outline(points[INNER]), side, LARGER), (0, 0), soft)
     mask = ramp(mask, 0.15, 0.85).astype(np.float32)
     height = mask.sum(0)
     rows = np.arange(size, dtype=np.float32)[:, None]

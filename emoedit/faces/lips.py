@@ -21,6 +21,7 @@ REACH = 0.07  # of the crop's side: how far a lip takes the skin beside it along
 JAW = 0.11  # how far a lower lip does that leaves the upper one: the jaw goes with it
 NOISE = 0.2  # how far a landmark may be off, its share in what the others say about its place
 SURER = 0.05  # the same, where a lip is led by its own landmarks alone
+ROUNDS = 4  # of subdivision, each of which doubles the points of a curve
 EDGE = 0.004  # of the crop's side: how soft the inner edge of a lip is drawn
 PARTED = (0.008, 0.022)  # of the crop's side: by less they are drawn a little otherwise, by more they are open
 WIDE = (0.045, 0.075)  # wider than a smile opens
@@ -63,13 +64,19 @@ def lip_flow(
 
 
 def arc(points: np.ndarray) -> np.ndarray:
-    """A smooth curve through points ``[K, 2]`` (four-point subdivision; Dyn, Levin and Gregory 1987)."""
-    for _ in range(4):
+    """A smooth curve through points ``[K, 2]``: four-point subdivision (Dyn, Levin and Gregory 1987)."""
+    for _ in range(ROUNDS):
         ends = 2 * points[[0, -1]] - points[[1, -2]]
         p = np.concatenate([ends[:1], points, ends[1:]])
         between = (9 * (p[1:-2] + p[2:-1]) - p[:-3] - p[3:]) / 16
         points = np.insert(points, np.arange(1, len(points)), between, axis=0)
     return points
+
+
+def outline(points: np.ndarray) -> np.ndarray:
+    """A smooth closed curve through points ``[K, 2]``: an :func:`arc` that begins before itself and ends after."""
+    spare = 3 * 2**ROUNDS
+    return arc(np.concatenate([points[-3:], points, points[:4]]))[spare : -spare - 1]
 
 
 def inside_lips(points: np.ndarray, resolution: int) -> np.ndarray:

@@ -7,7 +7,8 @@ What is pasted is not the model's picture but the *change* it made between its o
   (:mod:`emoedit.faces.mouth`, :mod:`emoedit.faces.closing`). Skin keeps its texture, lip corners and lids really move.
 - ``redraw``: for models whose drawings are as sharp as the crops they were given: the edit is drawn as it is, and only
   the detail that crops are too small for comes from the photograph, moved by the flow and left out where the edit
-  shows something else than what was there. The nose, by which people are told apart, changes less than it is drawn.
+  shows something else than what was there. The nose, by which people are told apart, changes less than it is drawn,
+  and lips, which small models blur, are the photograph's own (:mod:`emoedit.faces.redraw`).
 - ``mouth``: as ``redraw``, but only mouths are drawn; elsewhere the photograph keeps all of its detail. For models that
   draw mouths well and lose lashes and skin.
 - ``residual``: the difference, enlarged and added to luminance. Cheaper; ghosts where edges move.
