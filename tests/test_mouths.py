@@ -18,7 +18,7 @@ from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.mouth import LARGER, teeth_level
 from emoedit.faces.paste import loses_teeth, paste
 from emoedit.faces.regions import LUMA, regions
-from emoedit.faces.teeth import DrawnMouth, gaps, new_rows, went
+from emoedit.faces.teeth import DrawnMouth, came, gaps, new_rows, went
 from emoedit.mouths import MouthConfig, MouthDrawer, MouthNetwork, standardise
 from emoedit.training.guides import Guide, TeethGuide
 from emoedit.training.loop import TrainerConfig, train
@@ -118,6 +118,7 @@ def test_a_smile_whose_teeth_went_is_closed_however_pale_the_chin(astronaut: np.
     for mouths, closed in (((teeth, none), True), ((teeth, teeth), False), ((none, none), False)):
         assert went(mouths) == closed
         assert loses_teeth(opening, [before, before + 1], where, mouths=mouths) == closed
+        assert came(mouths[::-1]) == closed and not came(mouths)
     for first, last, lost in ((0.6, 0.25, True), (0.6, 0.35, False), (0.99, 0.45, True), (0.45, 0.1, False)):
         assert went([drawn((38, 66, 58, 71), sure=sure) for sure in (first, last)]) == lost
     # A mouth that opens further keeps them, if they are still seen: its lower lip and all below it move down.

@@ -15,7 +15,7 @@ from emoedit.faces.lips import inside_lips, lip_flow, parting
 from emoedit.faces.mouth import LARGER, steepen, teeth_level
 from emoedit.faces.place import Place
 from emoedit.faces.regions import LUMA, Regions
-from emoedit.faces.teeth import DrawnMouth, lay_in, new_rows
+from emoedit.faces.teeth import DrawnMouth, came, lay_in, new_rows
 
 BRIGHT = (0.3, 0.8)  # of the way to teeth: what is taken for them a little, and wholly
 GONE, GONE_MOUTH = (0.08, 0.2), (0.04, 0.11)  # edges without a counterpart, in skin levels, with which detail goes
@@ -60,13 +60,19 @@ class Redrawn:
 
 
 def find_movement(
-    before: np.ndarray, after: np.ndarray, where: Regions, points: Sequence[np.ndarray] | None
+    before: np.ndarray,
+    after: np.ndarray,
+    where: Regions,
+    points: Sequence[np.ndarray] | None,
+    mouths: Sequence[DrawnMouth] | None = None,
 ) -> Movement:
-    """What moves between two drawings; the arguments are as :class:`Movement` has them."""
+    """What moves between two drawings; the arguments are as :class:`Movement` has them, ``mouths`` are sharp ones of
+    both, or None."""
     start, opens = None, False
     if points is not None:
         opens = opens_mouth(points, before, after)
-        start = lip_flow(*points, len(before), FLOW_SIDE, parted=opens)
+        parted = opens or (mouths is not None and _bared(mouths, after, where, points[-1]))
+        start = lip_flow(*points, len(before), FLOW_SIDE, parted=parted)
     flow, after = _hold(before, after, estimate_flow(before, after, where.face, start), HELD * where.nose)
     return Movement(before, after, flow, points, opens)
 
@@ -81,6 +87,13 @@ def _hold(before: np.ndarray, after: np.ndarray, flow: np.ndarray, held: np.ndar
     """
     less = unfold(flow * (1 - held)[..., None])
     return less, sample(before, less) + (after - sample(before, flow)) * (1 - held)
+
+
+def _bared(mouths: Sequence[DrawnMouth], after: np.ndarray, where: Regions, points: np.ndarray) -> bool:
+    """Whether teeth come to be seen between lips that hid them; where these were before is no matter then."""
+    side, skin = len(after), float(np.median(after[where.face > 0.5]))
+    still, inside = np.zeros((side, side, 2), np.float32), inside_lips(points, side)
+    return came(mouths) and bool(new_rows(mouths, still, where.mouth, inside, skin).share.any())
 
 
 def redraw(
@@ -110,20 +123,20 @@ def redraw(
     # Lips are known to have come apart, so that what is dark between them is no lip, however well one would fit there;
     # wide apart; or to have come together.
     inside, parted, wide, shut = where.mouth, 0.0, 0.0, 1.0
-    folded, rows = np.zeros_like(where.face), None
+    folded, own, rows = np.zeros_like(where.face), np.ones_like(where.face), None
     if movement.points is not None:
+        own = beside_own_lips(movement.points[-1], side)
         inside = inside_lips(movement.points[-1], side)
         parted, wide, shut = parting(*movement.points, side)
         folded = where.cheeks * unsmiling(*movement.points) * beside_lips(movement.points[-1], side)
         if not showed_teeth:  # or the creases of a smile would outlive it
             power *= TOGETHER ** (1 - parted)
     if movement.opens:
-        after = moved + beside_own_lips(movement.points[-1], side) * (after - moved)
+        after = moved + own * (after - moved)
     elif mouths is not None:
         rows = new_rows(mouths, flow, where.mouth, inside, skin)
-        after = lay_in(rows, after, moved, where.mouth, skin)
-        if shut < 1 and not rows.share.any():
-            after = moved + np.maximum(shut, beside_own_lips(movement.points[-1], side)) * (after - moved)
+        own = np.maximum(own, _around(inside) if rows.share.any() else shut)
+        after = lay_in(rows, moved + own * (after - moved), moved, where.mouth, skin)
     # What the movement leaves over beyond a change of light: an edge that has no counterpart, so that the photograph's
     # detail there belongs to something that is gone.
     over = (after - moved) * where.face
@@ -172,6 +185,11 @@ def redraw(
     smooth = place.enlarge(drawn)
     target = smooth + new * (place.enlarge(crisp, factor=LARGER) - smooth) + (1 - gone) * detail
     return Redrawn(warped, target - luma, np.maximum(new, between), np.maximum(pale, INNER_PALE * between))
+
+
+def _around(inside: np.ndarray) -> np.ndarray:
+    """What is between lips, a little larger, as landmarks err by a little: ``[R, R]`` in [0, 1]."""
+    return cv2.GaussianBlur(cv2.dilate(inside, np.ones((3, 3), np.uint8)), (0, 0), 1.0)
 
 
 def _smile_lines(detail: np.ndarray, place: Place, folded: np.ndarray) -> np.ndarray:
