@@ -104,3 +104,18 @@ def test_an_opened_mouth_shows_its_inside_between_the_photographs_own_lips():
     # Nothing changes far from the mouth but by what the model drew there.
     far = [around(p, 48, 30, 6) for p in (photo, shown["open"])]
     assert np.abs(far[0] - far[1]).max() < 3
+
+
+def test_the_inside_is_redder_than_skin_and_a_grey_photograph_stays_grey():
+    alignment, where = align(FFHQ_POINTS * 150 + [150, 140], SPEC), regions(SPEC)
+    before, after = lips(48, 72), opened(0.5 * LEVEL)
+    large = cv2.warpAffine(before, alignment.inverse, (300, 300), borderValue=LEVEL)[..., None]
+    (x, y) = alignment.to_photo(np.array([[48.0, 72.0]]))[0].round().astype(int)
+    for hue in (np.array([1.3, 0.9, 0.75]), np.ones(3)):
+        photo = (large * hue / (hue @ LUMA)).clip(0, 255).round().astype(np.uint8)
+        shown = paste(photo, alignment, [before, after], where, mode="redraw", points=(CLOSED, OPEN))
+        inside = shown[y - 2 : y + 3, x - 4 : x + 5].mean((0, 1))
+        if hue[0] > 1:
+            assert inside[0] / inside[2] > 1.2 * hue[0] / hue[2] and inside[0] > inside[1] >= inside[2]
+        else:
+            assert np.ptp(shown, axis=-1).max() == 0

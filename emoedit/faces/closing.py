@@ -22,8 +22,9 @@ SIDE = 192  # of the crop in which the opening is measured
 SURE, LIKELY = 0.5, 0.25  # how surely a network sees teeth where they are surest, and where they end
 NARROWEST = 0.1  # of the crop's side
 MARGIN = 2  # pixels of that crop: of blur, that make the edge of teeth
+BEYOND = (-1, 3)  # pixels of that crop: the same beyond what is seen of teeth, above and below; lower lips curve more
 REACH, CORNER = 0.06, 0.02  # of the side: beyond teeth, or landmarks of corners, an opening narrows to nothing
-NEAR = 0.02  # of the side: how far landmarks move the edge of teeth that are seen
+NEAR = 0.008  # of the side: how far landmarks move the edge of teeth that are seen
 UPPER = 0.4  # of the way is the upper lip's; the lower one and the chin do the rest
 STRAIGHTEN = 0.7  # share of the rise of the corners over the middle of the mouth that goes with the smile
 CHIN = 0.17  # of the crop's side: how far below the opening, and how wide, its lower lip is looked at
@@ -101,7 +102,7 @@ def _to_corners(
     and the heights of the corners."""
     edges = [arc(points[index]) for index in (UPPER_EDGE, LOWER_EDGE)]
     wide = np.arange(min(columns[0], np.ceil(points[60, 0])), max(columns[-1], np.floor(points[64, 0])) + 1)
-    lips = [np.interp(wide, *edge.T) + out for edge, out in zip(edges, (-MARGIN, MARGIN), strict=True)]
+    lips = [np.interp(wide, *edge.T) + out for edge, out in zip(edges, BEYOND, strict=True)]
     # Landmarks err by a little; where teeth are seen, they say no more than that there is a little more.
     seen = [np.interp(wide, columns, edge) for edge in (top, bottom)]
     beyond = (wide < columns[0]) | (wide > columns[-1])

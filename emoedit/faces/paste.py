@@ -41,15 +41,25 @@ DRAWN: tuple[Mode, ...] = ("redraw", "mouth")
 
 MOUTH_SPREAD = 0.05  # of the crop's side: about the height of a lip
 TEETH = 0.35  # of the skin's colour, which the light has too
+INSIDE = 2.5  # times as much colour has the dark of a mouth as skin would have at its level
 LIP = 0.4  # of MOUTH_SPREAD, over which lips mix their colours, or they would have that of the skin beside them
 UNEDGED = (8.0, 24.0)  # grey levels of light over a lip's height: where colour is evened out, too
 
 
-def _relight(rgb: np.ndarray, light: np.ndarray, new: np.ndarray, pale: np.ndarray, spread: float) -> np.ndarray:
+def _relight(
+    rgb: np.ndarray,
+    light: np.ndarray,
+    new: np.ndarray,
+    pale: np.ndarray,
+    deep: np.ndarray | None = None,
+    *,
+    spread: float,
+) -> np.ndarray:
     """Luminance added as light is: skin keeps its hue; what is new in the mouth takes a colour of its own.
 
     Args:
-        rgb: float32 ``[H, W, 3]``, 0 to 255.  light: ``[H, W]`` grey levels to add.  new, pale: ``[H, W]`` in [0, 1].
+        rgb: float32 ``[H, W, 3]``, 0 to 255.  light: ``[H, W]`` grey levels to add.
+        new, pale, deep: ``[H, W]`` in [0, 1] (:class:`emoedit.faces.redraw.Redrawn`).
         spread: pixels over which the colour around a new thing is averaged.
     """
     luma = rgb @ LUMA
@@ -79,7 +89,10 @@ def _relight(rgb: np.ndarray, light: np.ndarray, new: np.ndarray, pale: np.ndarr
             return (around - level[..., None]) * (ratio * share)[..., None]
 
         lips, teeth = borrowed(LIP * spread, 1.0), borrowed(spread, TEETH)
-        chroma = chroma + (lips + (teeth - lips) * pale[..., None] - chroma) * new[..., None]
+        colour = lips + (teeth - lips) * pale[..., None]
+        if deep is not None and deep.max() > 0:
+            colour = colour + deep[..., None] * (borrowed(2 * spread, INSIDE) - colour)
+        chroma = chroma + (colour - chroma) * new[..., None]
     return target[..., None] + chroma
 
 
@@ -132,6 +145,7 @@ def paste(
         if edited.ndim == 2:  # a model of luminance has no colour to give: the photograph keeps its own
             new = part + (new - part @ LUMA)[..., None]
     else:
+        deep = None
         grey = [p if p.ndim == 2 else p @ LUMA for p in frames]
         if mode == "warp" and change is not None:
             warped = place.sample(lifted, place.displacement(change.flow))
@@ -151,11 +165,11 @@ def paste(
             movement = find_movement(grey[0], grey[-1], where, points, mouths)
             how = {"mouths": mouths, "showed_teeth": opening is not None, "power": tone.power}
             drawing = redraw(lifted, place, movement, where, **how, mouth_only=mode == "mouth")
-            warped, light, new, pale = drawing.warped, drawing.light, drawing.new, drawing.pale
+            warped, light, new, pale, deep = drawing.warped, drawing.light, drawing.new, drawing.pale, drawing.deep
         else:
             warped, light = part, place.enlarge((grey[-1] - grey[0]) * where.moving)
             new = pale = np.zeros_like(light)
-        new = _relight(warped, light, new, pale, spread=MOUTH_SPREAD * alignment.zoom * alignment.resolution)
+        new = _relight(warped, light, new, pale, deep, spread=MOUTH_SPREAD * alignment.zoom * alignment.resolution)
     blend = soft[..., None] if mode == "replace" else np.minimum(1, soft * 4)[..., None]
     result = np.rint(part + (new - part) * blend).clip(0, 255).astype(np.uint8)
     out = photo.copy()

@@ -21,7 +21,9 @@ BRIGHT = (0.3, 0.8)  # of the way to teeth: what is taken for them a little, and
 GONE, GONE_MOUTH = (0.08, 0.2), (0.04, 0.11)  # edges without a counterpart, in skin levels, with which detail goes
 TOGETHER = 3.0  # times as strong where lips stay together: their own detail is better than any drawing of them
 HELD = 0.6  # of what is drawn in the nose: a smile moves it less than directions fitted on other people do
-INNER_PALE = 0.7  # of the way from the colour of lips to that of teeth: the inside of a mouth, whatever is seen of it
+INNER_PALE = (
+    0.7  # of the way from the colour of lips to that of teeth: what a model drew between lips that are far apart
+)
 DARK = (0.35, 0.55)  # below skin, of its level: what between parted lips is the inside of a mouth, and no lip
 EDGE_SPREAD = 0.03  # of the crop's side: what varies more slowly is light, not an edge
 
@@ -51,12 +53,14 @@ class Redrawn:
     Args:
         warped: the photograph, moved, float32 ``[H, W, 3]``.  light: to add to it, ``[H, W]`` grey levels.
         new: ``[H, W]`` in [0, 1]: where things are that were not there.  pale: and where these have little colour.
+        deep: and where they are the dark inside of a mouth.
     """
 
     warped: np.ndarray
     light: np.ndarray
     new: np.ndarray
     pale: np.ndarray
+    deep: np.ndarray
 
 
 def find_movement(
@@ -168,10 +172,13 @@ def redraw(
         crisp = crisp + hole * (levels - crisp)
         between = place.share(hole, factor=LARGER)
         new, gone = np.maximum(new, between), np.maximum(gone, between)
-    elif rows is not None:
-        crisp = crisp + rows.laid * (rows.levels - crisp)
-        pale = place.share(rows.share, factor=LARGER)  # as crisp as teeth are
-        new, gone = np.maximum(new, pale), np.maximum(gone, pale)
+        deep = between
+    else:
+        if rows is not None:
+            crisp = crisp + rows.laid * (rows.levels - crisp)
+            pale = place.share(rows.share, factor=LARGER)  # as crisp as teeth are
+            new, gone = np.maximum(new, pale), np.maximum(gone, pale)
+        pale, deep = np.maximum(pale, INNER_PALE * between), np.zeros_like(pale)
     displacement = place.displacement(flow)
     warped = place.sample(photo, displacement)
     height, width = displacement.shape[:2]
@@ -184,7 +191,7 @@ def redraw(
         detail = detail - _smile_lines(detail, place, folded)
     smooth = place.enlarge(drawn)
     target = smooth + new * (place.enlarge(crisp, factor=LARGER) - smooth) + (1 - gone) * detail
-    return Redrawn(warped, target - luma, np.maximum(new, between), np.maximum(pale, INNER_PALE * between))
+    return Redrawn(warped, target - luma, np.maximum(new, between), pale, deep)
 
 
 def _around(inside: np.ndarray) -> np.ndarray:
