@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from emoedit.faces.flow import ramp
-from emoedit.faces.lips import INNER, PAIRS, outline
+from emoedit.faces.lips import INNER, PAIRS, filled, outline
 from emoedit.faces.mouth import LARGER
 
 SMALL = 128  # pixels: larger drawings show the inside of a mouth themselves
@@ -37,16 +37,8 @@ def opens_mouth(points: tuple[np.ndarray, np.ndarray], before: np.ndarray, after
     apart = [np.mean([np.linalg.norm(p[i] - p[k]) for i, k in PAIRS]) for p in points]
     if len(after) > SMALL or apart[1] - apart[0] < PARTED * len(after):
         return False
-    inside = _filled(points[-1][INNER], len(after), 1) > 0.5
+    inside = filled(points[-1][INNER], len(after)) > 0.5
     return bool(inside.any() and after[inside].mean() < (1 - DARKER) * before[inside].mean())
-
-
-def _filled(curve: np.ndarray, side: int, factor: int) -> np.ndarray:
-    """A closed curve in pixels of the crop, filled: float32 ``[fR, fR]`` in [0, 1]."""
-    mask = np.zeros((side * factor,) * 2, np.uint8)
-    fine = (curve + 0.5) * factor - 0.5
-    cv2.fillPoly(mask, [np.round(fine * 16).astype(np.int32)], 255, shift=4, lineType=cv2.LINE_AA)
-    return mask / np.float32(255)
 
 
 def cavity(points: np.ndarray, side: int, skin: float, zoom: float) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +50,7 @@ def cavity(points: np.ndarray, side: int, skin: float, zoom: float) -> tuple[np.
     """
     size = side * LARGER
     soft = max(SOFT * side, PIXEL / zoom) * LARGER
-    mask = cv2.GaussianBlur(_filled(outline(points[INNER]), side, LARGER), (0, 0), soft)
+    mask = cv2.GaussianBlur(filled(outline(points[INNER]), side, LARGER), (0, 0), soft)
     mask = ramp(mask, 0.15, 0.85).astype(np.float32)
     height = mask.sum(0)
     rows = np.arange(size, dtype=np.float32)[:, None]
@@ -81,5 +73,5 @@ def beside_own_lips(points: np.ndarray, side: int) -> np.ndarray:
     Returns:
         float32 ``[R, R]`` in [0, 1].
     """
-    mask = cv2.dilate(_filled(points[OUTER], side, 1), np.ones((round(AROUND * side) | 1,) * 2))
+    mask = cv2.dilate(filled(points[OUTER], side), np.ones((round(AROUND * side) | 1,) * 2))
     return 1 - OWN * cv2.GaussianBlur(mask, (0, 0), FADE * side)

@@ -39,28 +39,57 @@ def lip_flow(
         before, after: ``[68, 2]`` landmarks in pixels of the crop.  resolution: the crop's side.  side: of the result.
         parted: each lip goes its own way, apart from the other in the middle of what comes to be seen between them.
     """
-    axis = (np.arange(side) + 0.5) * (resolution / side) - 0.5
-    x, y = np.meshgrid(axis, axis)
-
-    def led(index: Sequence[int], reach: float, noise: float) -> tuple[np.ndarray, np.ndarray]:
-        points, moves = after[list(index)], (before - after)[list(index)]
-
-        def kernel(squared: np.ndarray) -> np.ndarray:
-            return np.exp(-squared / (2 * (reach * resolution) ** 2))
-
-        between = kernel(((points[:, None] - points[None]) ** 2).sum(-1))
-        weights = np.linalg.solve(between + noise * np.eye(len(points)), moves)
-        near = kernel((x[..., None] - points[:, 0]) ** 2 + (y[..., None] - points[:, 1]) ** 2)
-        return near @ weights * (side / resolution), near.max(-1)
-
+    how = resolution, side
     if not parted:
-        flow, near = led(LIPS, REACH, NOISE)
-        return flow.astype(np.float32), near.astype(np.float32)
-    (above, near_above), (below, near_below) = led(UPPER, REACH, SURER), led(LOWER, JAW, SURER)
-    middle = sum(np.interp(x, *after[arc].T) for arc in (UPPER_EDGE, LOWER_EDGE)) / 2
-    lower = ramp(y - middle, -EDGE * resolution, EDGE * resolution)
-    flow = above + (below - above) * lower[..., None]
-    return flow.astype(np.float32), np.maximum(near_above, near_below).astype(np.float32)
+        return led(before, after, LIPS, *how, reach=REACH, noise=NOISE)
+    above, near_above = led(before, after, UPPER, *how, reach=REACH, noise=SURER)
+    below, near_below = led(before, after, LOWER, *how, reach=JAW, noise=SURER)
+    x, y = _grid(*how)
+    middle = sum(np.interp(x, *after[edge].T) for edge in (UPPER_EDGE, LOWER_EDGE)) / 2
+    lower = ramp(y - middle, -EDGE * resolution, EDGE * resolution).astype(np.float32)
+    return above + (below - above) * lower[..., None], np.maximum(near_above, near_below)
+
+
+def led(
+    before: np.ndarray,
+    after: np.ndarray,
+    landmarks: Sequence[int],
+    resolution: int,
+    side: int,
+    *,
+    reach: float,
+    noise: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The movement of some landmarks and what is near them; arguments and result are as :func:`lip_flow` has them.
+
+    Args:
+        landmarks: which of the 68.  reach: how far they take along what is near, of the crop's side.
+        noise: how far one may be off, its share in what the others say about its place.
+    """
+    points, moves = after[list(landmarks)], (before - after)[list(landmarks)]
+
+    def kernel(squared: np.ndarray) -> np.ndarray:
+        return np.exp(-squared / (2 * (reach * resolution) ** 2))
+
+    between = kernel(((points[:, None] - points[None]) ** 2).sum(-1))
+    weights = np.linalg.solve(between + noise * np.eye(len(points)), moves)
+    x, y = _grid(resolution, side)
+    near = kernel((x[..., None] - points[:, 0]) ** 2 + (y[..., None] - points[:, 1]) ** 2)
+    return (near @ weights * (side / resolution)).astype(np.float32), near.max(-1).astype(np.float32)
+
+
+def _grid(resolution: int, side: int) -> list[np.ndarray]:
+    """Where the pixels of a larger or smaller picture lie in the crop's: x and y, ``[side, side]``."""
+    axis = (np.arange(side) + 0.5) * (resolution / side) - 0.5
+    return np.meshgrid(axis, axis)
+
+
+def filled(curve: np.ndarray, side: int, factor: int = 1) -> np.ndarray:
+    """A closed curve ``[K, 2]`` in pixels of the crop, filled: float32 ``[fR, fR]`` in [0, 1]."""
+    mask = np.zeros((side * factor,) * 2, np.uint8)
+    fine = (curve + 0.5) * factor - 0.5
+    cv2.fillPoly(mask, [np.round(fine * 16).astype(np.int32)], 255, shift=4, lineType=cv2.LINE_AA)
+    return mask / np.float32(255)
 
 
 def arc(points: np.ndarray) -> np.ndarray:
@@ -85,10 +114,7 @@ def inside_lips(points: np.ndarray, resolution: int) -> np.ndarray:
     Args:
         points: ``[68, 2]`` landmarks in pixels of the crop.
     """
-    inside = np.zeros((resolution, resolution), np.uint8)
-    outline = np.round(points[INNER] * 16).astype(np.int32)
-    cv2.fillPoly(inside, [outline], 255, shift=4, lineType=cv2.LINE_AA)
-    return cv2.GaussianBlur(inside / np.float32(255), (0, 0), EDGE * resolution)
+    return cv2.GaussianBlur(filled(points[INNER], resolution), (0, 0), EDGE * resolution)
 
 
 def parting(before: np.ndarray, after: np.ndarray, resolution: int) -> tuple[float, float, float]:

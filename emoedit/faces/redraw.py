@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from emoedit.faces.cavity import beside_own_lips, cavity, opens_mouth
+from emoedit.faces.eyes import beside_own_eyes, eye_flow
 from emoedit.faces.flow import FLOW_SIDE, estimate_flow, patches, ramp, sample, unfold
 from emoedit.faces.folds import FOLD_SIDE, beside_lips, fold_lines, unsmiling
 from emoedit.faces.lips import inside_lips, lip_flow, parting
@@ -76,7 +77,9 @@ def find_movement(
     if points is not None:
         opens = opens_mouth(points, before, after)
         parted = opens or (mouths is not None and _bared(mouths, after, where, points[-1]))
-        start = lip_flow(*points, len(before), FLOW_SIDE, parted=parted)
+        lips, near_lips = lip_flow(*points, len(before), FLOW_SIDE, parted=parted)
+        eyes, near_eyes = eye_flow(*points, len(before), FLOW_SIDE)
+        start = lips + eyes, np.maximum(near_lips, near_eyes)
     flow, after = _hold(before, after, estimate_flow(before, after, where.face, start), HELD * where.nose)
     return Movement(before, after, flow, points, opens)
 
@@ -130,6 +133,8 @@ def redraw(
     folded, own, rows = np.zeros_like(where.face), np.ones_like(where.face), None
     if movement.points is not None:
         own = beside_own_lips(movement.points[-1], side)
+        if mouths is not None:
+            after = moved + beside_own_eyes(movement.points[-1], side) * (after - moved)
         inside = inside_lips(movement.points[-1], side)
         parted, wide, shut = parting(*movement.points, side)
         folded = where.cheeks * unsmiling(*movement.points) * beside_lips(movement.points[-1], side)
