@@ -1,0 +1,82 @@
+"""Eyes between two drawings: landmarks lead lids and brows, and what is between lids stays the photograph's own."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from test_lips import LEVEL, SPEC, points_of
+from test_mouths import drawn
+
+from emoedit.faces.align import FFHQ_POINTS, align
+from emoedit.faces.eyes import BROWS, LEFT, RIGHT, beside_own_eyes, eye_flow
+from emoedit.faces.paste import paste
+from emoedit.faces.redraw import find_movement
+from emoedit.faces.regions import LUMA, regions
+
+EYES = ((34.0, 40.0), (62.0, 40.0))  # where they are in the crop
+
+
+def face_of(open_by: float = 0.0, raised: float = 0.0) -> np.ndarray:
+    """68 landmarks: closed lips, lids that are 5 px apart and ``open_by`` more, brows ``raised``."""
+    points = points_of(48, 72)
+    turn = np.linspace(np.pi, 3 * np.pi, 6, endpoint=False)
+    for part, (x, y) in zip((RIGHT, LEFT), EYES, strict=True):
+        lids = np.stack([x + 6 * np.cos(turn), y + 2.5 * np.sin(turn)], -1)
+        lids[1:3, 1] -= open_by  # the upper one
+        points[part] = lids
+    points[BROWS[:5]] = [(x, 31 - raised) for x in np.linspace(26, 42, 5)]
+    points[BROWS[5:]] = [(x, 31 - raised) for x in np.linspace(54, 70, 5)]
+    return points
+
+
+def eyes(iris: float, white: float = LEVEL + 40) -> np.ndarray:
+    """A crop of skin with two eyes."""
+    crop = np.full((96, 96), LEVEL, np.float32)
+    for x, y in EYES:
+        centre = (round(x), round(y))
+        cv2.ellipse(crop, centre, (6, 3), 0, 0, 360, white, -1)
+        cv2.circle(crop, centre, 2, iris, -1)
+    return cv2.GaussianBlur(crop, (0, 0), 0.7)
+
+
+def test_lids_and_brows_move_as_their_landmarks_and_nothing_far_from_them():
+    before, after = face_of(), face_of(raised=4.0)
+    flow, near = eye_flow(before, after, 96, 96)
+    assert flow.dtype == near.dtype == np.float32
+    for x in (34, 62):
+        assert flow[27, x, 1] > 3.0 and abs(flow[27, x, 0]) < 0.3 and near[27, x] > 0.8  # from below: they rise
+    assert np.abs(flow[64:]).max() < 0.1 and near[70:].max() < 0.1
+    assert np.abs(eye_flow(before, before, 96, 192)[0]).max() == 0
+
+
+def test_the_share_of_light():
+    share = beside_own_eyes(face_of(), 96)
+    assert share.dtype == np.float32 and share.shape == (96, 96)
+    assert all(share[round(y), round(x)] < 0.25 for x, y in EYES) and share[40, 48] > 0.95 and share[72, 48] == 1
+
+
+def test_an_eye_stays_as_it_is_where_a_drawing_smears_it():
+    """The drawing has a pale iris and a glaring white; a shadow between the brows is drawn as ever."""
+    alignment, where = align(FFHQ_POINTS * 150 + [150, 140], SPEC), regions(SPEC)
+    before, after = eyes(40.0), eyes(120.0, LEVEL + 80)
+    after[34:46, 45:52] -= 30
+    large = cv2.warpAffine(before, alignment.inverse, (300, 300), borderValue=LEVEL)
+    photo = np.repeat(large[..., None], 3, -1).clip(0, 255).round().astype(np.uint8)
+    points, mouths = (face_of(), face_of()), (drawn(), drawn())
+    shown = paste(photo, alignment, [before, after], where, mode="mouth", points=points, mouths=mouths)
+    large_drawing = paste(photo, alignment, [before, after], where, mode="mouth", points=points)
+    light, drawn_light = (alignment.crop((p @ LUMA - photo @ LUMA).astype(np.float32)) for p in (shown, large_drawing))
+    for x, y in EYES:
+        here = slice(round(y) - 2, round(y) + 3), slice(round(x) - 4, round(x) + 5)
+        assert np.abs(light[here]).mean() < 0.4 * np.abs(drawn_light[here]).mean()
+    assert light[37:43, 47:50].mean() < -15
+
+
+def test_lids_that_open_take_the_photographs_eye_along():
+    before = eyes(40.0)
+    after, points = eyes(40.0), (face_of(), face_of(open_by=3.0, raised=2.0))
+    movement = find_movement(before, after, regions(SPEC), points, (drawn(), drawn()))
+    led, _ = eye_flow(*points, 96, 96)
+    for x, y in EYES:
+        assert movement.flow[round(y) - 6, round(x), 1] > 1.0
+        assert led[round(y) - 6, round(x), 1] > 1.5 and abs(led[round(y) + 8, round(x), 1]) < 0.5
