@@ -50,9 +50,14 @@ def test_lids_and_brows_move_as_their_landmarks_and_nothing_far_from_them():
 
 
 def test_the_share_of_light():
-    share = beside_own_eyes(face_of(), 96)
+    still, raised = np.zeros((96, 96, 2), np.float32), np.zeros((96, 96, 2), np.float32)
+    raised[..., 1] = 6.0
+    share, higher = (beside_own_eyes(face_of(), face_of(), flow) for flow in (still, raised))
     assert share.dtype == np.float32 and share.shape == (96, 96)
     assert all(share[round(y), round(x)] < 0.25 for x, y in EYES) and share[40, 48] > 0.95 and share[72, 48] == 1
+    # Brows are where they were, moved; lids are where landmarks see them.
+    assert all(share[32, x] < 0.25 < 0.8 < share[24, x] for x in (34, 62))
+    assert all(higher[26, x] < 0.25 and higher[40, x] < 0.25 for x in (34, 62)) and share[32, 48] > 0.8
 
 
 def test_an_eye_stays_as_it_is_where_a_drawing_smears_it():
@@ -70,6 +75,21 @@ def test_an_eye_stays_as_it_is_where_a_drawing_smears_it():
         here = slice(round(y) - 2, round(y) + 3), slice(round(x) - 4, round(x) + 5)
         assert np.abs(light[here]).mean() < 0.4 * np.abs(drawn_light[here]).mean()
     assert light[57:61, 27:31].mean() < -15
+
+
+def test_a_brow_keeps_its_hairs_where_a_drawing_fades_it():
+    alignment, where = align(FFHQ_POINTS * 150 + [150, 140], SPEC), regions(SPEC)
+    before, after = eyes(40.0), eyes(40.0)
+    before[30:34, 25:44] -= 70
+    after[30:34, 25:44] -= 30
+    large = cv2.warpAffine(before, alignment.inverse, (300, 300), borderValue=LEVEL)
+    photo = np.repeat(large[..., None], 3, -1).clip(0, 255).round().astype(np.uint8)
+    shown = [
+        paste(photo, alignment, [before, after], where, mode="mouth", points=(face_of(), face_of()), mouths=mouths)
+        for mouths in ((drawn(), drawn()), None)
+    ]
+    own, faded = (alignment.crop((p @ LUMA - photo @ LUMA).astype(np.float32))[31:33, 28:41].mean() for p in shown)
+    assert faded > 20 and abs(own) < 10
 
 
 def test_lids_that_open_take_the_photographs_eye_along():

@@ -2,7 +2,7 @@
 
 A small model draws an iris of five pixels as a blur, and one that squints in places where lids move; flow between such
 drawings stretches the iris of a photograph with the lids. Landmarks say where these go. The eye between them is the
-photograph's own, in its own light.
+photograph's own, in its own light, and so are brows, which such drawings fade.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from emoedit.faces.lips import filled, led
+from emoedit.faces.flow import sample
+from emoedit.faces.lips import arc, filled, led
 
 BROWS, RIGHT, LEFT = range(17, 27), range(36, 42), range(42, 48)  # of the 68 landmarks of 300-W
 REACH = 0.05  # of the crop's side: how far a lid or a brow takes the skin beside it along
 NOISE = 0.3  # how far a landmark may be off: more than those of lips, beside what they move
+BROW, BELOW = 0.07, 0.015  # of the side: how broad a brow is, and how far below its landmarks its middle lies
+FINER = 4  # times as fine as the crop a brow is drawn
 OWN, FADE = 0.85, 0.01  # share of eyes' light that stays as it was; of the side: how softly that ends
 
 
@@ -23,14 +26,23 @@ def eye_flow(before: np.ndarray, after: np.ndarray, resolution: int, side: int) 
     return led(before, after, (*BROWS, *RIGHT, *LEFT), resolution, side, reach=REACH, noise=NOISE)
 
 
-def beside_own_eyes(points: np.ndarray, side: int) -> np.ndarray:
-    """The share of the light that a drawing changes: little of it between lids.
+def beside_own_eyes(before: np.ndarray, after: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """The share of the light that a drawing changes: little of it between lids, and on brows, which blur fades.
 
     Args:
-        points: ``[68, 2]`` landmarks in pixels of the crop.  side: R.
+        before, after: ``[68, 2]`` landmarks in pixels of the crop.
+        flow: between them, ``[R, R, 2]``: brows are where they were, moved; blur hides where one is drawn.
 
     Returns:
         float32 ``[R, R]`` in [0, 1].
     """
-    eyes = np.maximum(filled(points[RIGHT], side), filled(points[LEFT], side))
-    return 1 - OWN * cv2.GaussianBlur(cv2.dilate(eyes, np.ones((3, 3), np.uint8)), (0, 0), FADE * side)
+    side = len(flow)
+    eyes = np.maximum(filled(after[RIGHT], side), filled(after[LEFT], side))
+    hairs = np.zeros((side * FINER,) * 2, np.uint8)
+    for brow in (BROWS[:5], BROWS[5:]):
+        line = arc(before[brow]) + [0, BELOW * side]
+        line = np.round(((line + 0.5) * FINER - 0.5) * 16).astype(np.int32)
+        cv2.polylines(hairs, [line], False, 255, round(BROW * side * FINER), cv2.LINE_AA, shift=4)
+    brows = sample(cv2.resize(hairs, (side, side), interpolation=cv2.INTER_AREA) / np.float32(255), flow)
+    own = np.maximum(cv2.dilate(eyes, np.ones((3, 3), np.uint8)), brows)
+    return 1 - OWN * cv2.GaussianBlur(own, (0, 0), FADE * side)
