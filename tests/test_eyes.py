@@ -1,4 +1,4 @@
-"""Eyes between two drawings: landmarks lead lids and brows, and what is between lids stays the photograph's own."""
+"""Eyes between two drawings: landmarks lead lids and brows, and irises stay the photograph's own."""
 
 from __future__ import annotations
 
@@ -52,15 +52,28 @@ def test_lids_and_brows_move_as_their_landmarks_and_nothing_far_from_them():
 def test_the_share_of_light():
     still, raised = np.zeros((96, 96, 2), np.float32), np.zeros((96, 96, 2), np.float32)
     raised[..., 1] = 6.0
-    share, higher = (beside_own_eyes(face_of(), face_of(), flow) for flow in (still, raised))
+    face = eyes(40.0)
+    share, higher = (beside_own_eyes(face_of(), face_of(), flow, face) for flow in (still, raised))
     assert share.dtype == np.float32 and share.shape == (96, 96)
-    assert all(share[round(y), round(x)] < 0.25 for x, y in EYES) and share[40, 48] > 0.95 and share[72, 48] == 1
-    # Brows are where they were, moved; lids are where landmarks see them.
+    for x, y in EYES:
+        iris, white = share[round(y), round(x)], share[round(y), [round(x) - 4, round(x) + 4]]
+        assert iris < 0.3 and white.min() > 0.6
+    assert share[40, 48] > 0.95 and share[72, 48] == 1
+    # Brows are where they were, moved; irises are where landmarks see lids.
     assert all(share[32, x] < 0.25 < 0.8 < share[24, x] for x in (34, 62))
-    assert all(higher[26, x] < 0.25 and higher[40, x] < 0.25 for x in (34, 62)) and share[32, 48] > 0.8
+    assert all(higher[26, x] < 0.25 and higher[40, x] < 0.3 for x in (34, 62)) and share[32, 48] > 0.8
 
 
-def test_an_eye_stays_as_it_is_where_a_drawing_smears_it():
+def test_eyes_without_contrast_have_no_iris():
+    still, flat = np.zeros((96, 96, 2), np.float32), np.full((96, 96), LEVEL, np.float32)
+    shut = face_of(open_by=-5.0)
+    shut[[*RIGHT, *LEFT], 1] = np.repeat([y for _, y in EYES], 6)
+    for points in (face_of(), shut):
+        share = beside_own_eyes(points, points, still, flat)
+        assert np.isfinite(share).all() and all(share[round(y), round(x)] > 0.9 for x, y in EYES)
+
+
+def test_an_iris_stays_as_it_is_where_a_drawing_smears_it():
     """The drawing has a pale iris and a glaring white; a shadow on a cheek is drawn as ever."""
     alignment, where = align(FFHQ_POINTS * 150 + [150, 140], SPEC), regions(SPEC)
     before, after = eyes(40.0), eyes(120.0, LEVEL + 80)
@@ -72,8 +85,10 @@ def test_an_eye_stays_as_it_is_where_a_drawing_smears_it():
     large_drawing = paste(photo, alignment, [before, after], where, mode="mouth", points=points)
     light, drawn_light = (alignment.crop((p @ LUMA - photo @ LUMA).astype(np.float32)) for p in (shown, large_drawing))
     for x, y in EYES:
-        here = slice(round(y) - 2, round(y) + 3), slice(round(x) - 4, round(x) + 5)
-        assert np.abs(light[here]).mean() < 0.4 * np.abs(drawn_light[here]).mean()
+        iris = slice(round(y) - 1, round(y) + 2), slice(round(x) - 1, round(x) + 2)
+        assert np.abs(light[iris]).mean() < 0.6 * np.abs(drawn_light[iris]).mean()
+        white = slice(round(y) - 1, round(y) + 2), slice(round(x) + 4, round(x) + 6)
+        assert light[white].mean() > 0.6 * drawn_light[white].mean() > 10
     assert light[57:61, 27:31].mean() < -15
 
 

@@ -134,7 +134,7 @@ def redraw(
     if movement.points is not None:
         own = beside_own_lips(movement.points[-1], side)
         if mouths is not None:
-            after = moved + beside_own_eyes(*movement.points, flow) * (after - moved)
+            after = moved + beside_own_eyes(*movement.points, flow, moved) * (after - moved)
         inside = inside_lips(movement.points[-1], side)
         parted, wide, shut = parting(*movement.points, side)
         folded = where.cheeks * unsmiling(*movement.points) * beside_lips(movement.points[-1], side)
