@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 
 from emoedit import hub
-from emoedit.metrics.landmarks import POINTS
+from emoedit.faces.layout import POINTS
 from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
 from emoedit.metrics.perceptual import PerceptualNetwork, calibrate
 from emoedit.metrics.quality import ssim

@@ -8,7 +8,9 @@ from test_lips import LEVEL, SPEC, points_of
 from test_mouths import drawn
 
 from emoedit.faces.align import FFHQ_POINTS, align
-from emoedit.faces.eyes import BROWS, LEFT, RIGHT, beside_own_eyes, eye_flow
+from emoedit.faces.eyes import beside_own_eyes, eye_flow
+from emoedit.faces.layout import BROWS
+from emoedit.faces.layout import EYES as LIDS
 from emoedit.faces.paste import paste
 from emoedit.faces.redraw import find_movement
 from emoedit.faces.regions import LUMA, regions
@@ -20,12 +22,12 @@ def face_of(open_by: float = 0.0, raised: float = 0.0) -> np.ndarray:
     """68 landmarks: closed lips, lids that are 5 px apart and ``open_by`` more, brows ``raised``."""
     points = points_of(48, 72)
     turn = np.linspace(np.pi, 3 * np.pi, 6, endpoint=False)
-    for part, (x, y) in zip((RIGHT, LEFT), EYES, strict=True):
+    for part, (x, y) in zip(LIDS, EYES, strict=True):
         lids = np.stack([x + 6 * np.cos(turn), y + 2.5 * np.sin(turn)], -1)
         lids[1:3, 1] -= open_by  # the upper one
         points[part] = lids
-    points[BROWS[:5]] = [(x, 31 - raised) for x in np.linspace(26, 42, 5)]
-    points[BROWS[5:]] = [(x, 31 - raised) for x in np.linspace(54, 70, 5)]
+    points[BROWS[0]] = [(x, 31 - raised) for x in np.linspace(26, 42, 5)]
+    points[BROWS[1]] = [(x, 31 - raised) for x in np.linspace(54, 70, 5)]
     return points
 
 
@@ -67,7 +69,7 @@ def test_the_share_of_light():
 def test_eyes_without_contrast_have_no_iris():
     still, flat = np.zeros((96, 96, 2), np.float32), np.full((96, 96), LEVEL, np.float32)
     shut = face_of(open_by=-5.0)
-    shut[[*RIGHT, *LEFT], 1] = np.repeat([y for _, y in EYES], 6)
+    shut[36:48, 1] = np.repeat([y for _, y in EYES], 6)
     for points in (face_of(), shut):
         share = beside_own_eyes(points, points, still, flat)
         assert np.isfinite(share).all() and all(share[round(y), round(x)] > 0.9 for x, y in EYES)

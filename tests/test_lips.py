@@ -9,9 +9,10 @@ import pytest
 from emoedit.faces.align import FFHQ_POINTS, CropSpec, align
 from emoedit.faces.cavity import opens_mouth
 from emoedit.faces.closing import Opening
+from emoedit.faces.curves import arc, outline
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.flow import FLOW_SIDE, estimate_flow, sample
-from emoedit.faces.lips import arc, inside_lips, lip_flow, outline, parting
+from emoedit.faces.lips import inside_lips, lip_flow, parting
 from emoedit.faces.paste import paste
 from emoedit.faces.regions import LUMA, regions
 from emoedit.landmarks import DrawingLandmarks

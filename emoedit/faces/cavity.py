@@ -10,8 +10,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from emoedit.faces.curves import filled, outline
 from emoedit.faces.flow import ramp
-from emoedit.faces.lips import INNER, PAIRS, filled, outline
+from emoedit.faces.layout import INNER, OUTER, PAIRS
 from emoedit.faces.mouth import LARGER
 
 SMALL = 128  # pixels: larger drawings show the inside of a mouth themselves
@@ -23,7 +24,6 @@ DEPTH = (0.0, 0.15, 0.35, 0.5, 0.7, 0.88, 1.0)
 DARK = (0.30, 0.20, 0.14, 0.13, 0.14, 0.17, 0.22)
 TONGUE = (0.30, 0.20, 0.14, 0.17, 0.32, 0.44, 0.40)
 SOFT, PIXEL = 0.003, 1.2  # how soft the edges are: of the crop's side, and pixels of the photograph at least
-OUTER = range(48, 60)  # of the 68 landmarks of 300-W: around both lips
 OWN, AROUND, FADE = 0.9, 0.065, 0.015  # share of lips' light that stays as it was; of the side: how far around them
 
 

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 
 from emoedit.faces.align import Alignment
+from emoedit.faces.curves import arc
 from emoedit.faces.flow import sample
-from emoedit.faces.lips import LOWER_EDGE, UPPER_EDGE, arc
+from emoedit.faces.layout import LOWER_EDGE, UPPER_EDGE
 from emoedit.faces.mouth import teeth_level
 from emoedit.faces.regions import LUMA, Regions
 from emoedit.faces.teeth import DrawnMouth

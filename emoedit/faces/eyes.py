@@ -11,10 +11,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from emoedit.faces.curves import arc, filled
 from emoedit.faces.flow import ramp, sample
-from emoedit.faces.lips import arc, filled, led
+from emoedit.faces.layout import BROWS, EYES
+from emoedit.faces.lips import led
 
-BROWS, RIGHT, LEFT = range(17, 27), range(36, 42), range(42, 48)  # of the 68 landmarks of 300-W
+LEADING = [i for part in (*BROWS, *EYES) for i in range(part.start, part.stop)]
 REACH = 0.05  # of the crop's side: how far a lid or a brow takes the skin beside it along
 NOISE = 0.3  # how far a landmark may be off: more than those of lips, beside what they move
 BROW, BELOW = 0.07, 0.015  # of the side: how broad a brow is, and how far below its landmarks its middle lies
@@ -25,7 +27,7 @@ IRIS, WHITE = 5, 90  # percentiles of the light between lids
 
 def eye_flow(before: np.ndarray, after: np.ndarray, resolution: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """The movement of lids and brows, and how near they are, as :func:`emoedit.faces.lips.lip_flow` gives both."""
-    return led(before, after, (*BROWS, *RIGHT, *LEFT), resolution, side, reach=REACH, noise=NOISE)
+    return led(before, after, LEADING, resolution, side, reach=REACH, noise=NOISE)
 
 
 def beside_own_eyes(before: np.ndarray, after: np.ndarray, flow: np.ndarray, moved: np.ndarray) -> np.ndarray:
@@ -40,9 +42,9 @@ def beside_own_eyes(before: np.ndarray, after: np.ndarray, flow: np.ndarray, mov
         float32 ``[R, R]`` in [0, 1].
     """
     side = len(flow)
-    irises = np.maximum(_iris(after[RIGHT], moved), _iris(after[LEFT], moved))
+    irises = np.maximum(*(_iris(after[eye], moved) for eye in EYES))
     hairs = np.zeros((side * FINER,) * 2, np.uint8)
-    for brow in (BROWS[:5], BROWS[5:]):
+    for brow in BROWS:
         line = arc(before[brow]) + [0, BELOW * side]
         line = np.round(((line + 0.5) * FINER - 0.5) * 16).astype(np.int32)
         cv2.polylines(hairs, [line], False, 255, round(BROW * side * FINER), cv2.LINE_AA, shift=4)

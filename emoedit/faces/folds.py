@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 
 from emoedit.faces.flow import ramp
+from emoedit.faces.layout import CORNERS, EYES, OUTER
 
 FOLD_SIDE = 384  # of the crop in which lines are looked for
-CORNERS, LEFT_EYE, RIGHT_EYE = (48, 54), slice(36, 42), slice(42, 48)  # of the 68 landmarks of 300-W
-OUTLINE = slice(48, 60)
 SMILE = (0.8, 0.88)  # how wide a mouth is, between the eyes being 1: from neutral to a smile
 NARROWER = (0.02, 0.06)  # how much narrower it has to become for the smile to go
 LONG, FINE, WIDE = 0.02, 0.004, 0.03  # of the side: how long, fine and wide a line is
@@ -30,7 +29,7 @@ def unsmiling(before: np.ndarray, after: np.ndarray) -> float:
     """
 
     def width(points: np.ndarray) -> float:
-        eyes = np.linalg.norm(points[LEFT_EYE].mean(0) - points[RIGHT_EYE].mean(0))
+        eyes = np.linalg.norm(points[EYES[0]].mean(0) - points[EYES[1]].mean(0))
         return float(np.linalg.norm(points[CORNERS[0]] - points[CORNERS[1]]) / max(eyes, 1.0))
 
     was, now = width(before), width(after)
@@ -74,6 +73,6 @@ def beside_lips(points: np.ndarray, resolution: int) -> np.ndarray:
         points: ``[68, 2]`` landmarks in pixels of the crop.  resolution: R.
     """
     lips = np.full((resolution, resolution), 1, np.uint8)
-    cv2.fillPoly(lips, [np.round(points[OUTLINE] * 16).astype(np.int32)], 0, shift=4)
+    cv2.fillPoly(lips, [np.round(points[OUTER] * 16).astype(np.int32)], 0, shift=4)
     away = cv2.distanceTransform(lips, cv2.DIST_L2, 5) / resolution
     return ramp(away, 0.25 * BESIDE, BESIDE).astype(np.float32)

@@ -6,22 +6,17 @@ with it the colour. Landmarks say which lip is which; flow has only the rest to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 
+from emoedit.faces.curves import filled
 from emoedit.faces.flow import ramp
+from emoedit.faces.layout import INNER, LIPS, LOWER, LOWER_EDGE, PAIRS, UPPER, UPPER_EDGE
 
-LIPS, INNER = range(48, 68), range(60, 68)  # of the 68 landmarks of Sagonas et al. 2013 (300-W)
-UPPER_EDGE, LOWER_EDGE = [60, 61, 62, 63, 64], [60, 67, 66, 65, 64]  # inner ones, from one corner to the other
-UPPER, LOWER = (*range(48, 55), *UPPER_EDGE), (*range(54, 60), 48, *LOWER_EDGE)
-PAIRS = ((61, 67), (62, 66), (63, 65))  # upper and lower inner lip, one above the other
 REACH = 0.07  # of the crop's side: how far a lip takes the skin beside it along
 JAW = 0.11  # how far a lower lip does that leaves the upper one: the jaw goes with it
 NOISE = 0.2  # how far a landmark may be off, its share in what the others say about its place
 SURER = 0.05  # the same, where a lip is led by its own landmarks alone
-ROUNDS = 4  # of subdivision, each of which doubles the points of a curve
 EDGE = 0.004  # of the crop's side: how soft the inner edge of a lip is drawn
 PARTED = (0.008, 0.022)  # of the crop's side: by less they are drawn a little otherwise, by more they are open
 WIDE = (0.045, 0.075)  # wider than a smile opens
@@ -53,7 +48,7 @@ def lip_flow(
 def led(
     before: np.ndarray,
     after: np.ndarray,
-    landmarks: Sequence[int],
+    landmarks: list[int] | slice,
     resolution: int,
     side: int,
     *,
@@ -66,7 +61,7 @@ def led(
         landmarks: which of the 68.  reach: how far they take along what is near, of the crop's side.
         noise: how far one may be off, its share in what the others say about its place.
     """
-    points, moves = after[list(landmarks)], (before - after)[list(landmarks)]
+    points, moves = after[landmarks], (before - after)[landmarks]
 
     def kernel(squared: np.ndarray) -> np.ndarray:
         return np.exp(-squared / (2 * (reach * resolution) ** 2))
@@ -82,30 +77,6 @@ def _grid(resolution: int, side: int) -> list[np.ndarray]:
     """Where the pixels of a larger or smaller picture lie in the crop's: x and y, ``[side, side]``."""
     axis = (np.arange(side) + 0.5) * (resolution / side) - 0.5
     return np.meshgrid(axis, axis)
-
-
-def filled(curve: np.ndarray, side: int, factor: int = 1) -> np.ndarray:
-    """A closed curve ``[K, 2]`` in pixels of the crop, filled: float32 ``[fR, fR]`` in [0, 1]."""
-    mask = np.zeros((side * factor,) * 2, np.uint8)
-    fine = (curve + 0.5) * factor - 0.5
-    cv2.fillPoly(mask, [np.round(fine * 16).astype(np.int32)], 255, shift=4, lineType=cv2.LINE_AA)
-    return mask / np.float32(255)
-
-
-def arc(points: np.ndarray) -> np.ndarray:
-    """A smooth curve through points ``[K, 2]``: four-point subdivision (Dyn, Levin and Gregory 1987)."""
-    for _ in range(ROUNDS):
-        ends = 2 * points[[0, -1]] - points[[1, -2]]
-        p = np.concatenate([ends[:1], points, ends[1:]])
-        between = (9 * (p[1:-2] + p[2:-1]) - p[:-3] - p[3:]) / 16
-        points = np.insert(points, np.arange(1, len(points)), between, axis=0)
-    return points
-
-
-def outline(points: np.ndarray) -> np.ndarray:
-    """A smooth closed curve through points ``[K, 2]``: an :func:`arc` that begins before itself and ends after."""
-    spare = 3 * 2**ROUNDS
-    return arc(np.concatenate([points[-3:], points, points[:4]]))[spare : -spare - 1]
 
 
 def inside_lips(points: np.ndarray, resolution: int) -> np.ndarray:

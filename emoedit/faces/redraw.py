@@ -16,15 +16,13 @@ from emoedit.faces.lips import inside_lips, lip_flow, parting
 from emoedit.faces.mouth import LARGER, steepen, teeth_level
 from emoedit.faces.place import Place
 from emoedit.faces.regions import LUMA, Regions
-from emoedit.faces.teeth import DrawnMouth, came, lay_in, new_rows
+from emoedit.faces.teeth import DrawnMouth, Rows, came, lay_in, new_rows
 
 BRIGHT = (0.3, 0.8)  # of the way to teeth: what is taken for them a little, and wholly
 GONE, GONE_MOUTH = (0.08, 0.2), (0.04, 0.11)  # edges without a counterpart, in skin levels, with which detail goes
 TOGETHER = 3.0  # times as strong where lips stay together: their own detail is better than any drawing of them
 HELD = 0.6  # of what is drawn in the nose: a smile moves it less than directions fitted on other people do
-INNER_PALE = (
-    0.7  # of the way from the colour of lips to that of teeth: what a model drew between lips that are far apart
-)
+INNER_PALE = 0.7  # of the way from the colour of lips to that of teeth: what a model drew between lips far apart
 DARK = (0.35, 0.55)  # below skin, of its level: what between parted lips is the inside of a mouth, and no lip
 EDGE_SPREAD = 0.03  # of the crop's side: what varies more slowly is light, not an edge
 
@@ -103,6 +101,29 @@ def _bared(mouths: Sequence[DrawnMouth], after: np.ndarray, where: Regions, poin
     return came(mouths) and bool(new_rows(mouths, still, where.mouth, inside, skin).share.any())
 
 
+@dataclass(frozen=True)
+class _Lips:
+    """What landmarks say of lips that are drawn.
+
+    Args:
+        inside: ``[R, R]`` in [0, 1]: what is between them.  own: the share of the light around them that is drawn.
+        parted, wide, shut: whether they came apart, wider than in a smile, or together (:func:`parting`).
+    """
+
+    inside: np.ndarray
+    own: np.ndarray
+    parted: float
+    wide: float
+    shut: float
+
+    @classmethod
+    def of(cls, movement: Movement, where: Regions) -> _Lips:
+        if movement.points is None:
+            return cls(where.mouth, np.ones_like(where.face), 0.0, 0.0, 1.0)
+        side, last = len(movement.after), movement.points[-1]
+        return cls(inside_lips(last, side), beside_own_lips(last, side), *parting(*movement.points, side))
+
+
 def redraw(
     photo: np.ndarray,
     place: Place,
@@ -124,44 +145,22 @@ def redraw(
         power: of the photograph's tone, by which lifting weakens edges.
         mouth_only: the photograph's detail goes nowhere else.
     """
-    before, after, flow, side = movement.before, movement.after, movement.flow, len(movement.before)
+    before, flow, points, side = movement.before, movement.flow, movement.points, len(movement.before)
+    skin, lips = float(np.median(movement.after[where.face > 0.5])), _Lips.of(movement, where)
     moved = sample(before, flow)
-    skin = float(np.median(after[where.face > 0.5]))
-    # Lips are known to have come apart, so that what is dark between them is no lip, however well one would fit there;
-    # wide apart; or to have come together.
-    inside, parted, wide, shut = where.mouth, 0.0, 0.0, 1.0
-    folded, own, rows = np.zeros_like(where.face), np.ones_like(where.face), None
-    if movement.points is not None:
-        own = beside_own_lips(movement.points[-1], side)
-        if mouths is not None:
-            after = moved + beside_own_eyes(*movement.points, flow, moved) * (after - moved)
-        inside = inside_lips(movement.points[-1], side)
-        parted, wide, shut = parting(*movement.points, side)
-        folded = where.cheeks * unsmiling(*movement.points) * beside_lips(movement.points[-1], side)
-        if not showed_teeth:  # or the creases of a smile would outlive it
-            power *= TOGETHER ** (1 - parted)
-    if movement.opens:
-        after = moved + own * (after - moved)
-    elif mouths is not None:
-        rows = new_rows(mouths, flow, where.mouth, inside, skin)
-        own = np.maximum(own, _around(inside) if rows.share.any() else shut)
-        after = lay_in(rows, moved + own * (after - moved), moved, where.mouth, skin)
+    after, rows = _in_own_light(movement, moved, lips, where, mouths, skin)
+    bright, likely = _whitened(movement, moved, after, lips, where, rows, skin)
+    if points is not None and not showed_teeth:  # or the creases of a smile would outlive it
+        power *= TOGETHER ** (1 - lips.parted)
     # What the movement leaves over beyond a change of light: an edge that has no counterpart, so that the photograph's
     # detail there belongs to something that is gone.
     over = (after - moved) * where.face
     edges = np.abs(over - cv2.GaussianBlur(over, (0, 0), EDGE_SPREAD * side))
     edges = cv2.GaussianBlur(edges, (0, 0), 0.012 * side)
-    if movement.opens:
-        bright = likely = np.zeros_like(after)
-    elif rows is not None:
-        likely = bright = rows.small(side)[0]
-    else:
-        bright = np.clip((after - moved) / np.maximum(teeth_level(skin) - moved, 45), 0, 1) * where.mouth * inside
-        likely = patches(bright, factor=1)  # a gleam on a lip is no row of teeth
     # A mouth is new as soon as it opens; eyes and brows are the person, and hold on to their detail for longer.
     gone = np.maximum(ramp(edges, *(level * skin * power for level in GONE_MOUTH)), likely)
     if not movement.opens:
-        gone = np.maximum(gone, parted * inside * ramp(1 - after / skin, *DARK))
+        gone = np.maximum(gone, lips.parted * lips.inside * ramp(1 - after / skin, *DARK))
     gone = where.mouth * gone
     new = place.share(gone * where.mouth)
     pale = place.share(gone * ramp(bright, *BRIGHT) * (likely > 0))
@@ -171,9 +170,9 @@ def redraw(
     drawn = before + (after - before) * where.face
     crisp = steepen(drawn, LARGER)
     # What is seen between lips that are far apart has not their colour: stretched over a mouth it would be a tongue.
-    between = place.share(wide * inside * where.mouth)
-    if movement.opens:
-        hole, levels = cavity(movement.points[-1], side, skin, place.alignment.zoom)
+    between = place.share(lips.wide * lips.inside * where.mouth)
+    if points is not None and movement.opens:
+        hole, levels = cavity(points[-1], side, skin, place.alignment.zoom)
         crisp = crisp + hole * (levels - crisp)
         between = place.share(hole, factor=LARGER)
         new, gone = np.maximum(new, between), np.maximum(gone, between)
@@ -184,19 +183,68 @@ def redraw(
             pale = place.share(rows.share, factor=LARGER)  # as crisp as teeth are
             new, gone = np.maximum(new, pale), np.maximum(gone, pale)
         pale, deep = np.maximum(pale, INNER_PALE * between), np.zeros_like(pale)
+    warped, detail = _moved_detail(photo, place, before, flow)
+    folded = np.zeros_like(where.face)
+    if points is not None:
+        folded = where.cheeks * unsmiling(*points) * beside_lips(points[-1], side)
+    if folded.max() > 0:
+        detail = detail - _smile_lines(detail, place, folded)
+    smooth = place.enlarge(drawn)
+    target = smooth + new * (place.enlarge(crisp, factor=LARGER) - smooth) + (1 - gone) * detail
+    return Redrawn(warped, target - warped @ LUMA, np.maximum(new, between), pale, deep)
+
+
+def _in_own_light(
+    movement: Movement,
+    moved: np.ndarray,
+    lips: _Lips,
+    where: Regions,
+    mouths: Sequence[DrawnMouth] | None,
+    skin: float,
+) -> tuple[np.ndarray, Rows | None]:
+    """The edit with lips, irises and brows in the light that they had; and the rows of teeth that are drawn in it."""
+    after = movement.after
+    if movement.points is not None and mouths is not None:
+        after = moved + beside_own_eyes(*movement.points, movement.flow, moved) * (after - moved)
+    if movement.opens:
+        return moved + lips.own * (after - moved), None
+    if mouths is None:
+        return after, None
+    rows = new_rows(mouths, movement.flow, where.mouth, lips.inside, skin)
+    own = np.maximum(lips.own, _around(lips.inside) if rows.share.any() else lips.shut)
+    return lay_in(rows, moved + own * (after - moved), moved, where.mouth, skin), rows
+
+
+def _whitened(
+    movement: Movement,
+    moved: np.ndarray,
+    after: np.ndarray,
+    lips: _Lips,
+    where: Regions,
+    rows: Rows | None,
+    skin: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far the edit goes from what was there to teeth, and where these are likely: ``[R, R]`` in [0, 1] each."""
+    if movement.opens:
+        return np.zeros_like(after), np.zeros_like(after)
+    if rows is not None:
+        share = rows.small(len(after))[0]
+        return share, share
+    bright = np.clip((after - moved) / np.maximum(teeth_level(skin) - moved, 45), 0, 1) * where.mouth * lips.inside
+    return bright, patches(bright, factor=1)  # a gleam on a lip is no row of teeth
+
+
+def _moved_detail(
+    photo: np.ndarray, place: Place, before: np.ndarray, flow: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The photograph in the window, moved, float32 ``[H, W, 3]``; and what its drawing is too small for, ``[H, W]``."""
     displacement = place.displacement(flow)
     warped = place.sample(photo, displacement)
     height, width = displacement.shape[:2]
     x = np.arange(width, dtype=np.float32)[None] + displacement[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] + displacement[..., 1]
     coarse = cv2.remap(place.enlarge(before), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    luma = warped @ LUMA
-    detail = luma - coarse
-    if folded.max() > 0:
-        detail = detail - _smile_lines(detail, place, folded)
-    smooth = place.enlarge(drawn)
-    target = smooth + new * (place.enlarge(crisp, factor=LARGER) - smooth) + (1 - gone) * detail
-    return Redrawn(warped, target - luma, np.maximum(new, between), pale, deep)
+    return warped, warped @ LUMA - coarse
 
 
 def _around(inside: np.ndarray) -> np.ndarray:

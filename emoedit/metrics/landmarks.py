@@ -1,7 +1,6 @@
 """68 landmarks of an aligned crop, and what they say of a face: eye opening, mouth, brows, head pose, masks.
 
-The layout is iBUG's (Sagonas et al. 2013, 300 Faces in-the-Wild): 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes, 48-67
-lips; what lies left in the picture comes first.
+Which is where: :mod:`emoedit.faces.layout`.
 """
 
 from __future__ import annotations
@@ -13,18 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emoedit.faces.layout import EYES, POINTS
 from emoedit.metrics.base import MeanMetric
 from emoedit.types import ImageError
 
-POINTS = 68
 # Where each landmark's counterpart lies in a mirrored face.
 MIRROR = torch.tensor(
     [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]
     + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
     + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 )
-EYES = (slice(36, 42), slice(42, 48))
-BROWS = (slice(17, 22), slice(22, 27))
 
 # A rigid face in millimetres (x right in the picture, y down, z away from the camera), rounded from the mean adult
 # measurements of Farkas 1994, Anthropometry of the Head and Face: eye corners, nasion, tip and base of the nose. Lips,

@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit.faces.lips import INNER, PAIRS
+from emoedit.faces.layout import INNER, OUTER, PAIRS
 from emoedit.mouths import MouthConfig, MouthNetwork, standardise
 
-OUTER = slice(48, 60)  # of the 68 landmarks
 FINE = 4  # how much finer outlines are filled
 OPEN = 1.6 / 128  # of the crop's side: lips that are nearer to each other hide all teeth
 BRIGHTER = 0.45  # deviations of the face's levels by which the brightest part of a mouth is teeth, and no lip
