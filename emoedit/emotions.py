@@ -17,6 +17,7 @@ from functools import lru_cache
 
 from emoedit.types import EditError, UnknownNameError
 
+UNSMILING = 0.5  # of a full expression: what takes a smile away
 BASIC = ("neutral", "happy", "sad", "angry", "surprised", "fearful", "disgusted")
 
 
@@ -322,6 +323,28 @@ def resolve(expression: str, available: Collection[str]) -> dict[str, float]:
         for part, share in parts.items():
             weights[spelled[part]] = weights.get(spelled[part], 0.0) + weight * share
     return {name: weight for name, weight in _finite(weights, expression).items() if weight != 0}
+
+
+def takes_smile(expression: str, strength: float, available: Collection[str]) -> bool:
+    """Whether an edit has to end a smile: none of it is happy, and enough of it is something else, or unhappy.
+
+    What the vocabulary does not know, an editor's own words, says nothing about smiles: then it is False.
+
+    Args:
+        expression, available: as :func:`resolve` has them.  strength: of the edit.
+
+    Raises:
+        UnknownNameError, EditError: as :func:`parse` does.
+    """
+    basic: dict[str, float] = {}
+    for name, weight in parse(expression, extra=available).items():
+        known = _CANONICAL.get(fold_name(name))
+        if known is None:
+            return False
+        for part, share in (_VOCABULARY[known].mixture or {known: 1.0}).items():
+            basic[part] = basic.get(part, 0.0) + strength * weight * share
+    happy = basic.pop("happy", 0.0)
+    return happy <= 0 and sum(max(weight, 0.0) for weight in basic.values()) - happy >= UNSMILING
 
 
 @lru_cache(maxsize=64)

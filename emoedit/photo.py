@@ -16,6 +16,7 @@ from PIL import Image
 
 from emoedit.backbones.base import Backbone
 from emoedit.editors import Editor, load_editor
+from emoedit.emotions import takes_smile
 from emoedit.faces.align import Alignment, align
 from emoedit.faces.closing import Opening, find_opening
 from emoedit.faces.detect import Face, FaceDetector
@@ -124,7 +125,8 @@ class PhotoEditor:
         self._landmarks = DrawingLandmarks() if self.mode in DRAWN else None
         # Larger drawings show teeth better than the network of sharp mouths does.
         small = self.editor.backbone.crop.resolution <= MouthConfig.resolution
-        self._mouths = MouthDrawer() if self.mode in DRAWN and small else None
+        self._teeth = MouthDrawer() if self.mode in (*DRAWN, "warp") and small else None
+        self._mouths = self._teeth if self.mode in DRAWN else None
 
     def open(self, photo: Any, face: str | int | Face = "largest", *, seed: int = 0) -> OpenPhoto:
         """Read a photograph, find its faces, invert them.
@@ -154,18 +156,35 @@ class PhotoEditor:
         """
         source = photo.picture.to_pil()
         # One list for all edits: their pictures are drawn in common batches.
-        drawn = self._draw(photo.inversion, edits)
-        for edit in edits:
+        shut = [self._shuts_all(photo, edit) for edit in edits]
+        drawn = self._draw(photo.inversion, [edit for edit, closed in zip(edits, shut, strict=True) if not closed])
+        silent = [edit for edit, closed in zip(edits, shut, strict=True) if closed]
+        numbers = range(len(photo.faces))
+        drawn_shut = [self._draw(self._closed(photo, n, seed).inversion, silent) for n in numbers if silent]
+        for edit, closed in zip(edits, shut, strict=True):
             start = time.perf_counter()
-            frames = next(drawn)
             rgb = photo.picture.rgb
-            if edit.strength:
-                known = self.editor.changes(photo.inversion, edit) or [None] * len(photo.alignments)
-                for number in range(len(photo.faces)):
-                    rgb = self._put_in(rgb, photo, number, [f[number] for f in frames], edit, known[number], seed)
+            if closed:
+                for n in numbers:
+                    rgb = self._put_in(
+                        rgb, photo, n, [f[0] for f in next(drawn_shut[n])], edit, None, seed, closed=True
+                    )
+            else:
+                frames = next(drawn)
+                known = self.editor.changes(photo.inversion, edit) if edit.strength else None
+                for n in numbers if edit.strength else ():
+                    rgb = self._put_in(rgb, photo, n, [f[n] for f in frames], edit, known and known[n], seed)
             image = photo.picture.to_pil(rgb)
             seconds = time.perf_counter() - start
             yield PhotoEdit(image, source, photo.faces, edit, self.editor.name, seed, seconds)
+
+    def _shuts_all(self, photo: OpenPhoto, edit: Edit) -> bool:
+        """Whether every mouth is closed before an edit: nothing needs to be drawn for the photograph as it is."""
+        return (
+            all(opening is not None for opening in photo.openings)
+            and takes_smile(edit.emotion, edit.strength, self.editor.emotions)
+            and self.editor.changes(photo.inversion, edit) is None
+        )
 
     def _draw(self, inversion: Inversion, edits: Sequence[Edit]) -> Iterator[list[np.ndarray]]:
         """For each edit the frames of all N faces, from the reconstruction on, float32 ``[N, R, R(, 3)]``."""
@@ -185,17 +204,27 @@ class PhotoEditor:
         edit: Edit,
         change: Change | None,
         seed: int,
+        *,
+        closed: bool = False,
     ) -> np.ndarray:
-        """One face's edit in the photograph, uint8 ``[H, W, 3]``."""
-        alignment, tone, opening = photo.alignments[number], photo.tones[number], photo.openings[number]
+        """One face's edit in the photograph, uint8 ``[H, W, 3]``.
+
+        Args:
+            closed: whether the frames were drawn for the photograph with its mouth closed.
+        """
+        alignment, opening = photo.alignments[number], photo.openings[number]
         where = regions(self.editor.backbone.crop)
         led = self._led(frames, photo, number)
-        close = opening is not None and change is None and loses_teeth(opening, frames, where, **led)
-        if close:
-            closed = self._closed(photo, number, seed)
-            tone, frames = closed.tone, [f[0] for f in next(self._draw(closed.inversion, [edit]))]
-            led = self._led(frames, photo, number)
-        how = {"mode": self.mode, "change": change, "opening": opening, "closed": close, "tone": tone}
+        if not closed and opening is not None and change is None:
+            # Anger drawn so weakly that a grin stays would be no anger.
+            closed = takes_smile(edit.emotion, edit.strength, self.editor.emotions)
+            closed = closed or loses_teeth(opening, frames, where, **led)
+            if closed:
+                inversion = self._closed(photo, number, seed).inversion
+                frames = [f[0] for f in next(self._draw(inversion, [edit]))]
+                led = self._led(frames, photo, number)
+        tone = photo.closed[number].tone if closed else photo.tones[number]
+        how = {"mode": self.mode, "change": change, "opening": opening, "closed": closed, "tone": tone}
         return paste(rgb, alignment, frames, where, **how, **led)
 
     def _led(self, frames: Sequence[np.ndarray], photo: OpenPhoto, number: int) -> dict[str, Any]:
@@ -208,7 +237,7 @@ class PhotoEditor:
         if self.mode not in (*DRAWN, "warp"):
             return None
         crop = [alignment.crop(rgb).astype(np.float32)]
-        mouth, points = (look(crop, alignment, face)[0] if look else None for look in (self._mouths, self._landmarks))
+        mouth, points = (look(crop, alignment, face)[0] if look else None for look in (self._teeth, self._landmarks))
         return find_opening(rgb, alignment, regions(self.editor.backbone.crop), mouth, points)
 
     def _closed(self, photo: OpenPhoto, number: int, seed: int) -> ClosedMouth:

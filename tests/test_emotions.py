@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emoedit.emotions import BASIC, canonical, fold_name, get, list_emotions, parse, resolve
+from emoedit.emotions import BASIC, canonical, fold_name, get, list_emotions, parse, resolve, takes_smile
 from emoedit.types import EditError, EmoEditError, UnknownNameError
 
 NUANCED = [name for name in list_emotions() if name not in BASIC]
@@ -270,3 +270,32 @@ def test_only_the_standard_library_is_imported():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                          cwd=Path(__file__).parents[1])  # fmt: skip
     assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("expression", "strength", "ends"),
+    [
+        ("happy", 1.0, False),
+        ("happy", -1.0, True),
+        ("angry", 1.0, True),
+        ("anger", 0.5, True),
+        ("angry", 0.4, False),
+        ("neutral", 1.0, True),
+        ("surprised", 1.0, True),
+        ("melancholy", 1.0, True),
+        ("melancholy", 0.5, False),
+        ("pleasantly surprised", 1.0, False),
+        ("angry + 0.1*happy", 1.0, False),
+        ("0.3*sad - 0.3*happy", 1.0, True),
+        ("-surprised", 1.0, False),
+        ("smirk", 1.0, False),
+        ("angry + smirk", 1.0, False),
+    ],
+)
+def test_what_ends_a_smile(expression, strength, ends):
+    assert takes_smile(expression, strength, ["happy", "smirk"]) == ends
+
+
+def test_an_unknown_word_has_no_smile_to_speak_of():
+    with pytest.raises(UnknownNameError):
+        takes_smile("hapy", 1.0, ["happy"])

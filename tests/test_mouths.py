@@ -168,6 +168,18 @@ def test_an_opening_ends_where_lips_meet():
     wrong = find_opening(photo, itself, where, teeth, points_of(52, 60, half=22, apart=40))
     middle = np.abs(wrong.x - 0.54) < 0.05
     assert (wrong.bottom - wrong.top)[middle].max() * 96 < 4 + 2 * (0.02 * 96 + 2) + 1
+    # Those of a laugh are believed: a tongue and the dark below it lie between the teeth and the lower lip.
+    laugh = find_opening(photo, itself, where, teeth, points_of(52, 60, half=22, apart=14))
+    assert 13 < (laugh.bottom - laugh.top)[middle].max() * 96 < 18 and laugh.teeth.bottom.max() < laugh.bottom.max()
+
+
+def test_a_gleam_on_a_lip_is_no_teeth(astronaut: np.ndarray):
+    """Full lips shine as pale as teeth do: where a network looks and is not sure, there is nothing to be closed."""
+    alignment, where = align(FaceDetector()(astronaut)[0].landmarks, SPEC), regions(SPEC)
+    sure, unsure = (drawn((38, 66, 58, 71), sure=level) for level in (0.9, 0.5))
+    assert find_opening(astronaut, alignment, where) is not None
+    assert find_opening(astronaut, alignment, where, sure) is not None
+    assert find_opening(astronaut, alignment, where, unsure) is None
 
 
 def test_lips_stay_the_photographs_own_unless_teeth_are_seen():

@@ -111,10 +111,15 @@ def test_all_faces_of_a_group_are_edited(photos, astronaut):
 
 
 def test_one_inversion_serves_every_edit(photos, astronaut, monkeypatch):
+    """And one of her with her mouth closed all that end her smile."""
     opened = photos.open(astronaut)
-    monkeypatch.setattr(photos.editor.backbone, "invert", lambda *a, **k: pytest.fail("inverted again"))
+    inverted, invert = [], photos.editor.backbone.invert
+    monkeypatch.setattr(photos.editor.backbone, "invert", lambda *a, **k: inverted.append(1) or invert(*a, **k))
+    list(photos.edit(opened, [Edit("happy", s) for s in (0.5, 1)]))
+    assert not inverted
     edits = [Edit(name, s) for name in ("happy", "sad", "shame") for s in (-0.5, 0.5, 1)]
     results = list(photos.edit(opened, edits))
+    assert len(inverted) == 1
     assert [r.edit for r in results] == edits
     alone = next(photos.edit(opened, [edits[4]]))
     assert difference(alone.image, results[4].image) <= 1
@@ -245,7 +250,7 @@ def _environment() -> dict[str, str]:
 
 
 def test_a_smile_is_closed_before_what_takes_it_away_is_drawn(astronaut, monkeypatch):
-    """Once for all edits that lose the teeth, and not for those that keep them."""
+    """Once for all edits that end a smile, however weakly they are drawn, and not for those that keep the teeth."""
     photos = PhotoEditor()
     opened = photos.open(astronaut)
     (alignment,), where = opened.alignments, regions(photos.editor.backbone.crop)
@@ -254,8 +259,12 @@ def test_a_smile_is_closed_before_what_takes_it_away_is_drawn(astronaut, monkeyp
     (happy,) = photos.edit(opened, [Edit("happy")])
     assert not opened.closed and not inverted
     assert find_opening(np.asarray(happy.image), alignment, where) is not None
-    both = list(photos.edit(opened, [Edit("sad"), Edit("neutral")]))
+    drawn, decode = [], photos.editor.decode
+    monkeypatch.setattr(photos.editor, "decode", lambda x, edits: drawn.append(list(edits)) or decode(x, edits))
+    edits = [Edit("sad"), Edit("neutral"), Edit("angry")]
+    both = list(photos.edit(opened, edits))
     assert list(opened.closed) == [0] and len(inverted) == 1
+    assert [edit for part in drawn for edit in part] == edits  # in one batch, and nothing for the open mouth
     for result in both:
         assert find_opening(np.asarray(result.image), alignment, where) is None
     (alone,) = photos.edit(photos.open(astronaut), [Edit("neutral")])

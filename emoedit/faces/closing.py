@@ -13,19 +13,21 @@ import numpy as np
 
 from emoedit.faces.align import Alignment
 from emoedit.faces.curves import arc
-from emoedit.faces.flow import sample
+from emoedit.faces.flow import ramp, sample
 from emoedit.faces.layout import LOWER_EDGE, UPPER_EDGE
 from emoedit.faces.mouth import teeth_level
 from emoedit.faces.regions import LUMA, Regions
 from emoedit.faces.teeth import DrawnMouth
 
 SIDE = 192  # of the crop in which the opening is measured
-SURE, LIKELY = 0.5, 0.25  # how surely a network sees teeth where they are surest, and where they end
+SURE, LIKELY = 0.6, 0.25  # how surely a network sees teeth where they are surest, and where they end
 NARROWEST = 0.1  # of the crop's side
 MARGIN = 2  # pixels of that crop: of blur, that make the edge of teeth
 BEYOND = (-1, 3)  # pixels of that crop: the same beyond what is seen of teeth, above and below; lower lips curve more
 REACH, CORNER = 0.06, 0.02  # of the side: beyond teeth, or landmarks of corners, an opening narrows to nothing
 NEAR = 0.008  # of the side: how far landmarks move the edge of teeth that are seen
+FAR = (0.012, 0.03)  # of the side: so far beyond teeth are lips of a mouth that is open wider than they are high
+WRONG = (0.12, 0.16)  # of the side: and so far beyond, there are none
 UPPER = 0.4  # of the way is the upper lip's; the lower one and the chin do the rest
 STRAIGHTEN = 0.7  # share of the rise of the corners over the middle of the mouth that goes with the smile
 CHIN = 0.17  # of the crop's side: how far below the opening, and how wide, its lower lip is looked at
@@ -59,12 +61,14 @@ def find_opening(
 
     Args:
         photo: uint8 ``[H, W, 3]``.
-        mouth: of its crop: the teeth that a network sees, where their colour does not tell them from lips.
+        mouth: of its crop: whether a network sees teeth, and where their colour does not tell them from lips.
         points: 68 landmarks of its crop, ``[68, 2]`` in its pixels: an opening ends where lips meet, not with the teeth
             that are seen.
     """
     inside = _pale_teeth(photo, alignment, where)
-    if mouth is not None and mouth.teeth.max() >= SURE:
+    if mouth is not None:
+        if mouth.teeth.max() < SURE:
+            return None  # a gleam on a full lip has the colour of teeth
         seen = _largest(cv2.resize(mouth.teeth, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > LIKELY)
         if inside is None or (seen is not None and (seen & inside).any()):
             inside = seen if inside is None else _largest(seen | inside)
@@ -104,10 +108,13 @@ def _to_corners(
     edges = [arc(points[index]) for index in (UPPER_EDGE, LOWER_EDGE)]
     wide = np.arange(min(columns[0], np.ceil(points[60, 0])), max(columns[-1], np.floor(points[64, 0])) + 1)
     lips = [np.interp(wide, *edge.T) + out for edge, out in zip(edges, BEYOND, strict=True)]
-    # Landmarks err by a little; where teeth are seen, they say no more than that there is a little more.
+    # Landmarks err by a little: where teeth are seen, they say no more than that there is a little more, unless lips
+    # are far beyond: in a laugh, the tongue and the dark lie between.
     seen = [np.interp(wide, columns, edge) for edge in (top, bottom)]
     beyond = (wide < columns[0]) | (wide > columns[-1])
-    more = [np.clip(sign * (lip - edge), 0, NEAR * SIDE) for sign, lip, edge in zip((-1, 1), lips, seen, strict=True)]
+    away = [np.maximum(sign * (lip - edge), 0) for sign, lip, edge in zip((-1, 1), lips, seen, strict=True)]
+    laughs = [ramp(a / SIDE, *FAR) * (1 - ramp(a / SIDE, *WRONG)) for a in away]
+    more = [np.maximum(np.minimum(a, NEAR * SIDE), a * laugh) for a, laugh in zip(away, laughs, strict=True)]
     new = [np.where(beyond, lip, edge + sign * m) for sign, lip, edge, m in zip((-1, 1), lips, seen, more, strict=True)]
     return wide, *new, points[[60, 64], 1]
 
