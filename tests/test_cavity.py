@@ -30,7 +30,7 @@ def test_a_mouth_opens_where_lips_part_and_it_darkens_between_them():
     before = lips(48, 72)
     assert opens_mouth((CLOSED, OPEN), before, opened(0.3 * LEVEL))
     assert not opens_mouth((CLOSED, OPEN), before, opened(1.2 * LEVEL))  # teeth: a smile
-    assert not opens_mouth((CLOSED, points_of(48, 72, apart=1)), before, opened(0.3 * LEVEL))
+    assert not opens_mouth((CLOSED, points_of(48, 72, apart=0.6)), before, opened(0.3 * LEVEL))
     assert not opens_mouth((OPEN, OPEN), before, opened(0.3 * LEVEL))  # it was open before
     assert not opens_mouth((OPEN, CLOSED), before, opened(0.3 * LEVEL))
     # What a large drawing shows between lips is better than anything made up.

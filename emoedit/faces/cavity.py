@@ -16,7 +16,7 @@ from emoedit.faces.layout import INNER, OUTER, PAIRS
 from emoedit.faces.mouth import LARGER
 
 SMALL = 128  # pixels: larger drawings show the inside of a mouth themselves
-PARTED = 0.01  # of the crop's side: lips that come less apart than that open no mouth
+PARTED = 0.006  # of the crop's side: lips that come less apart than that open no mouth
 DARKER = 0.1  # than it was, relatively: what is between lips that part over teeth becomes brighter
 # Levels from the upper lip to the lower one, skin being 1: between the lower quartile and the median of 131 real mouths
 # of surprised people, in whose middle the tongue lies below the dark.
