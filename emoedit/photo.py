@@ -125,8 +125,7 @@ class PhotoEditor:
         self._landmarks = DrawingLandmarks() if self.mode in DRAWN else None
         # Larger drawings show teeth better than the network of sharp mouths does.
         small = self.editor.backbone.crop.resolution <= MouthConfig.resolution
-        self._teeth = MouthDrawer() if self.mode in (*DRAWN, "warp") and small else None
-        self._mouths = self._teeth if self.mode in DRAWN else None
+        self._mouths = MouthDrawer() if self.mode in DRAWN and small else None
 
     def open(self, photo: Any, face: str | int | Face = "largest", *, seed: int = 0) -> OpenPhoto:
         """Read a photograph, find its faces, invert them.
@@ -182,9 +181,14 @@ class PhotoEditor:
         """Whether every mouth is closed before an edit: nothing needs to be drawn for the photograph as it is."""
         return (
             all(opening is not None for opening in photo.openings)
-            and takes_smile(edit.emotion, edit.strength, self.editor.emotions)
+            and self._ends_smile(edit)
             and self.editor.changes(photo.inversion, edit) is None
         )
+
+    def _ends_smile(self, edit: Edit) -> bool:
+        """Whether an edit closes a mouth that shows teeth, however it is drawn. By colour alone, without the network, a
+        gleam on a lip is taken for teeth too often for that."""
+        return self._mouths is not None and takes_smile(edit.emotion, edit.strength, self.editor.emotions)
 
     def _draw(self, inversion: Inversion, edits: Sequence[Edit]) -> Iterator[list[np.ndarray]]:
         """For each edit the frames of all N faces, from the reconstruction on, float32 ``[N, R, R(, 3)]``."""
@@ -217,8 +221,7 @@ class PhotoEditor:
         led = self._led(frames, photo, number)
         if not closed and opening is not None and change is None:
             # Anger drawn so weakly that a grin stays would be no anger.
-            closed = takes_smile(edit.emotion, edit.strength, self.editor.emotions)
-            closed = closed or loses_teeth(opening, frames, where, **led)
+            closed = self._ends_smile(edit) or loses_teeth(opening, frames, where, **led)
             if closed:
                 inversion = self._closed(photo, number, seed).inversion
                 frames = [f[0] for f in next(self._draw(inversion, [edit]))]
@@ -237,7 +240,7 @@ class PhotoEditor:
         if self.mode not in (*DRAWN, "warp"):
             return None
         crop = [alignment.crop(rgb).astype(np.float32)]
-        mouth, points = (look(crop, alignment, face)[0] if look else None for look in (self._teeth, self._landmarks))
+        mouth, points = (look(crop, alignment, face)[0] if look else None for look in (self._mouths, self._landmarks))
         return find_opening(rgb, alignment, regions(self.editor.backbone.crop), mouth, points)
 
     def _closed(self, photo: OpenPhoto, number: int, seed: int) -> ClosedMouth:

@@ -111,15 +111,10 @@ def test_all_faces_of_a_group_are_edited(photos, astronaut):
 
 
 def test_one_inversion_serves_every_edit(photos, astronaut, monkeypatch):
-    """And one of her with her mouth closed all that end her smile."""
     opened = photos.open(astronaut)
-    inverted, invert = [], photos.editor.backbone.invert
-    monkeypatch.setattr(photos.editor.backbone, "invert", lambda *a, **k: inverted.append(1) or invert(*a, **k))
-    list(photos.edit(opened, [Edit("happy", s) for s in (0.5, 1)]))
-    assert not inverted
+    monkeypatch.setattr(photos.editor.backbone, "invert", lambda *a, **k: pytest.fail("inverted again"))
     edits = [Edit(name, s) for name in ("happy", "sad", "shame") for s in (-0.5, 0.5, 1)]
     results = list(photos.edit(opened, edits))
-    assert len(inverted) == 1
     assert [r.edit for r in results] == edits
     alone = next(photos.edit(opened, [edits[4]]))
     assert difference(alone.image, results[4].image) <= 1
