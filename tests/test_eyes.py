@@ -102,7 +102,7 @@ def test_a_brow_keeps_its_hairs_where_a_drawing_fades_it():
     large = cv2.warpAffine(before, alignment.inverse, (300, 300), borderValue=LEVEL)
     photo = np.repeat(large[..., None], 3, -1).clip(0, 255).round().astype(np.uint8)
     shown = [
-        paste(photo, alignment, [before, after], where, mode="mouth", points=(face_of(), face_of()), mouths=mouths)
+        paste(photo, alignment, [before, after], where, mode="redraw", points=(face_of(), face_of()), mouths=mouths)
         for mouths in ((drawn(), drawn()), None)
     ]
     own, faded = (alignment.crop((p @ LUMA - photo @ LUMA).astype(np.float32))[31:33, 28:41].mean() for p in shown)

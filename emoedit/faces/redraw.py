@@ -10,6 +10,7 @@ import numpy as np
 
 from emoedit.faces.cavity import beside_own_lips, cavity, opens_mouth
 from emoedit.faces.eyes import beside_own_eyes, eye_flow
+from emoedit.faces.fading import BLURRED, KEPT, beside_eyes, faded
 from emoedit.faces.flow import FLOW_SIDE, estimate_flow, patches, ramp, sample, unfold
 from emoedit.faces.folds import FOLD_SIDE, beside_lips, fold_lines, unsmiling
 from emoedit.faces.lips import inside_lips, lip_flow, parting
@@ -149,6 +150,12 @@ def redraw(
     skin, lips = float(np.median(movement.after[where.face > 0.5])), _Lips.of(movement, where)
     moved = sample(before, flow)
     after, rows = _in_own_light(movement, moved, lips, where, mouths, skin)
+    folded = np.zeros_like(where.face)  # where lines go as a smile does
+    if points is not None:
+        folded = where.cheeks * unsmiling(*points) * beside_lips(points[-1], side)
+        if mouth_only and side <= BLURRED:
+            stays = where.face * (1 - where.mouth) * beside_eyes(points[-1], side) * (1 - folded)
+            after = after + KEPT * faded(moved, after, stays)
     bright, likely = _whitened(movement, moved, after, lips, where, rows, skin)
     if points is not None and not showed_teeth:  # or the creases of a smile would outlive it
         power *= TOGETHER ** (1 - lips.parted)
@@ -184,9 +191,6 @@ def redraw(
             new, gone = np.maximum(new, pale), np.maximum(gone, pale)
         pale, deep = np.maximum(pale, INNER_PALE * between), np.zeros_like(pale)
     warped, detail = _moved_detail(photo, place, before, flow)
-    folded = np.zeros_like(where.face)
-    if points is not None:
-        folded = where.cheeks * unsmiling(*points) * beside_lips(points[-1], side)
     if folded.max() > 0:
         detail = detail - _smile_lines(detail, place, folded)
     smooth = place.enlarge(drawn)
