@@ -10,7 +10,7 @@ What is pasted is not the model's picture but the *change* it made between its o
   shows something else than what was there. The nose, by which people are told apart, changes less than it is drawn,
   and lips, which small models blur, are the photograph's own (:mod:`emoedit.faces.redraw`).
 - ``mouth``: as ``redraw``, but only mouths are drawn; elsewhere the photograph keeps all of its detail. For models that
-  draw mouths well and lose lashes and skin.
+  draw mouths well and lose lashes and skin. What small ones make fainter is given back (:mod:`emoedit.faces.fading`).
 - ``residual``: the difference, enlarged and added to luminance. Cheaper; ghosts where edges move.
 - ``replace``: the edited crop itself, for models that see everything (full-size, colour).
 

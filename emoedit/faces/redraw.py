@@ -144,7 +144,7 @@ def redraw(
         mouths: sharp ones of both drawings, or None (:func:`emoedit.faces.paste.paste`).
         showed_teeth: whether the photograph does, so that lips do not keep their detail longer than the rest does.
         power: of the photograph's tone, by which lifting weakens edges.
-        mouth_only: the photograph's detail goes nowhere else.
+        mouth_only: the photograph's detail goes nowhere else, and what small drawings of it lose, stays.
     """
     before, flow, points, side = movement.before, movement.flow, movement.points, len(movement.before)
     skin, lips = float(np.median(movement.after[where.face > 0.5])), _Lips.of(movement, where)
