@@ -8,8 +8,9 @@ import pytest
 from test_lips import LEVEL, SPEC, lips, points_of
 
 from emoedit.faces.align import FFHQ_POINTS, align
-from emoedit.faces.cavity import beside_own_lips, cavity, opens_mouth
-from emoedit.faces.lips import lip_flow
+from emoedit.faces.cavity import Between, beside_own_lips, cavity, dark_patch, opens_mouth
+from emoedit.faces.dentition import SURPRISE
+from emoedit.faces.lips import around, lip_flow
 from emoedit.faces.mouth import LARGER
 from emoedit.faces.paste import paste
 from emoedit.faces.redraw import find_movement
@@ -40,25 +41,45 @@ def test_a_mouth_opens_where_lips_part_and_it_darkens_between_them():
 
 @pytest.mark.parametrize("skin", [60.0, 200.0])
 def test_the_inside_is_dark_above_a_tongue_and_ends_at_the_lips(skin: float):
-    where, levels = cavity(OPEN, 96, skin, 4.0)
+    between = Between.lips(OPEN, 96, 4.0, 0.0)
+    where, levels = between.mask, cavity(between, skin)
     assert where.shape == levels.shape == (96 * LARGER,) * 2 and where.dtype == levels.dtype == np.float32
     x, top, bottom = (round((v + 0.5) * LARGER) for v in (48, 72 - 4.5, 72 + 4.5))
     assert where[(top + bottom) // 2, x] > 0.99 and where[top - LARGER, x] == 0 == where[bottom + LARGER, x]
     assert where[top + LARGER : bottom - LARGER, x].min() > 0.99
+    assert between.height[x] == pytest.approx(bottom - top, abs=2) and between.below[top, x] == pytest.approx(0, abs=2)
     column = levels[top:bottom, x] / skin
     dark, tongue = column[: len(column) // 2].min(), column[round(0.85 * len(column))]
     assert dark < 0.2 and 0.3 < tongue < 0.6
+    assert cavity(between, skin, tongue=0)[top:bottom, x].max() < 0.32 * skin
     # Beside the tongue it is dark all the way down.
     side = round((48 + 0.7 * 11) * LARGER)
     rows = np.nonzero(where[:, side] > 0.99)[0]
     assert levels[rows, side].max() < 0.35 * skin
-    # In a small photograph its edges are no crisper than others are there.
-    blurred = cavity(OPEN, 96, skin, 1.0)[0][:, x]
-    assert np.abs(np.diff(blurred)).max() < 0.6 * np.abs(np.diff(where[:, x])).max()
+    # In a small photograph, or a blurred one, its edges are no crisper than others are there.
+    for zoom, blur in ((1.0, 0.0), (4.0, 4.0)):
+        blurred = Between.lips(OPEN, 96, zoom, blur).mask[:, x]
+        assert np.abs(np.diff(blurred)).max() < 0.6 * np.abs(np.diff(where[:, x])).max()
     # Mouths grow with the distance of their lips, smoothly.
-    areas = [cavity(points_of(48, 72, apart=apart), 96, skin, 4.0)[0].sum() / LARGER**2 for apart in (2, 4, 6, 8, 10)]
-    steps = np.diff(areas)
+    masks = [Between.lips(points_of(48, 72, apart=apart), 96, 4.0, 0.0).mask for apart in (2, 4, 6, 8, 10)]
+    steps = np.diff([mask.sum() / LARGER**2 for mask in masks])
     assert (steps > 0).all() and steps.max() < 1.5 * steps.min()
+
+
+def test_lips_go_half_way_to_the_dark_that_is_drawn_between_them():
+    """Landmarks of a blur say too little; what is dark and hangs together with what lies between them, says more."""
+    wide, mouth = opened(0.3 * LEVEL), regions(SPEC).mouth
+    wide[85:87, 30:66] = 0.3 * LEVEL  # the shadow below a lip
+    patch = dark_patch(points_of(48, 72, apart=5), wide, LEVEL, mouth)
+    rows = np.nonzero(patch[:, 48 * LARGER + 1])[0] / LARGER
+    assert rows[0] == pytest.approx(64.5, abs=1) and rows[-1] == pytest.approx(79.5, abs=1)
+    led = around(points_of(48, 72, apart=5), patch)
+    assert led[62, 1] == pytest.approx((69.5 + rows[0]) / 2, abs=0.8) and led[66, 1] > 76
+    assert led[62, 1] - led[51, 1] == pytest.approx(np.subtract(*points_of(48, 72, apart=5)[[62, 51], 1]))
+    np.testing.assert_array_equal(led[[48, 54, 60, 64]], points_of(48, 72, apart=5)[[48, 54, 60, 64]])
+    whole = around(points_of(48, 72, apart=5), patch, outwards=1.0)
+    assert whole[62, 1] == pytest.approx(rows[0], abs=1.5) and whole[62, 1] < led[62, 1] - 1
+    np.testing.assert_array_equal(around(OPEN, np.zeros_like(patch)), OPEN)
 
 
 def test_lips_that_part_go_their_own_ways():
@@ -85,24 +106,26 @@ def test_an_opened_mouth_shows_its_inside_between_the_photographs_own_lips():
     alignment, where = align(FFHQ_POINTS * 150 + [150, 140], SPEC), regions(SPEC)
     before, after = lips(48, 72), opened(0.5 * LEVEL)
     large = cv2.warpAffine(before, alignment.inverse, (300, 300), borderValue=LEVEL) + grain
+    for eye in alignment.to_photo(np.array([[34.0, 36], [62, 36]])):  # as dark as photographs are somewhere in a face
+        cv2.circle(large, eye.round().astype(int).tolist(), 3, 10.0, -1)
     hue = np.array([1.3, 0.9, 0.75])
     photo = (large[..., None] * hue / (hue @ LUMA)).clip(0, 255).round().astype(np.uint8)
-    assert find_movement(before, after, where, (CLOSED, OPEN)).opens
+    assert find_movement(before, after, where, (CLOSED, OPEN)).shows is SURPRISE
     shown = {
         name: paste(photo, alignment, [before, after], where, mode="redraw", points=points)
         for name, points in (("open", (CLOSED, OPEN)), ("shut", (CLOSED, CLOSED)))
     }
 
-    def around(picture: np.ndarray, x: float, y: float, radius: int = 2) -> np.ndarray:
+    def near(picture: np.ndarray, x: float, y: float, radius: int = 2) -> np.ndarray:
         px, py = alignment.to_photo(np.array([[x, y]]))[0].round().astype(int)
         return (picture[py - radius : py + radius + 1, px - 2 * radius : px + 2 * radius + 1] @ LUMA).astype(float)
 
-    assert around(shown["open"], 48, 72).mean() < 0.3 * LEVEL < around(shown["shut"], 48, 72).mean()
+    assert near(shown["open"], 48, 72).mean() < 0.3 * LEVEL < near(shown["shut"], 48, 72).mean()
     # The upper lip has gone up by half the opening, with its own grain in it and about its own light.
-    was, now = around(photo, 48, 69.3, 3), around(shown["open"], 48, 65.0, 3)
+    was, now = near(photo, 48, 69.3, 3), near(shown["open"], 48, 65.0, 3)
     assert now.std() > 0.5 * was.std() and abs(now.mean() - was.mean()) < 25
     # Nothing changes far from the mouth but by what the model drew there.
-    far = [around(p, 48, 30, 6) for p in (photo, shown["open"])]
+    far = [near(p, 48, 30, 6) for p in (photo, shown["open"])]
     assert np.abs(far[0] - far[1]).max() < 3
 
 

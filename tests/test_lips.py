@@ -25,6 +25,7 @@ LEVEL = 150.0
 def points_of(x: float, y: float, half: float = 14.0, height: float = 5.0, apart: float = 0.0) -> np.ndarray:
     """68 landmarks whose lips are around ``x, y``; the inner ones ``apart`` from each other in the middle."""
     points = np.zeros((68, 2))
+    points[36:42], points[42:48] = (30, 40), (66, 40)  # eyes
     turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     points[48:60] = np.stack([x - half * np.cos(turn), y - (height + apart / 2) * np.sin(turn)], -1)
     turn = np.linspace(0, 2 * np.pi, 8, endpoint=False)

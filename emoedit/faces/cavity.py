@@ -7,6 +7,8 @@ that blur say where its lips are. The lips that are shown are the photograph's o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -23,7 +25,9 @@ DARKER = 0.1  # than it was, relatively: what is between lips that part over tee
 DEPTH = (0.0, 0.15, 0.35, 0.5, 0.7, 0.88, 1.0)
 DARK = (0.30, 0.20, 0.14, 0.13, 0.14, 0.17, 0.22)
 TONGUE = (0.30, 0.20, 0.14, 0.17, 0.32, 0.44, 0.40)
+DEEPEST = min(DARK)
 SOFT, PIXEL = 0.003, 1.2  # how soft the edges are: of the crop's side, and pixels of the photograph at least
+BLUR = 1.3  # times as soft as the photograph's own edges at least
 OWN, AROUND, FADE = 0.9, 0.065, 0.015  # share of lips' light that stays as it was; of the side: how far around them
 
 
@@ -41,26 +45,71 @@ def opens_mouth(points: tuple[np.ndarray, np.ndarray], before: np.ndarray, after
     return bool(inside.any() and after[inside].mean() < (1 - DARKER) * before[inside].mean())
 
 
-def cavity(points: np.ndarray, side: int, skin: float, zoom: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where it is and how bright: float32 ``[kR, kR]`` each (k = :data:`~emoedit.faces.mouth.LARGER`).
+def dark_patch(points: np.ndarray, after: np.ndarray, skin: float, mouth: np.ndarray) -> np.ndarray:
+    """Where a drawing shows the dark inside of a mouth, on a grid :data:`~emoedit.faces.mouth.LARGER` times as fine.
+
+    A blurred edge is where its level is half-way: between the darkest place between the lips and skin.
 
     Args:
-        points: ``[68, 2]`` landmarks in pixels of the crop.  side: the crop's.  skin: its median level, 0 to 255.
-        zoom: pixels of the photograph in one of the crop.
+        points: ``[68, 2]`` landmarks in pixels of the crop.  after: float32 ``[R, R]``.  skin: its level.
+        mouth: ``[R, R]`` in [0, 1]; there is none outside.
+
+    Returns:
+        bool ``[kR, kR]``: what hangs together with what is between the lips by their landmarks.
     """
-    size = side * LARGER
-    soft = max(SOFT * side, PIXEL / zoom) * LARGER
-    mask = cv2.GaussianBlur(filled(outline(points[INNER]), side, LARGER), (0, 0), soft)
-    mask = ramp(mask, 0.15, 0.85).astype(np.float32)
-    height = mask.sum(0)
-    rows = np.arange(size, dtype=np.float32)[:, None]
-    middle = (mask * rows).sum(0) / np.maximum(height, 1e-3)
-    depth = (rows - (middle - height / 2)) / np.maximum(height, 1.0)
-    ends = points[INNER][[0, 4], 0]
-    across = (np.arange(size) / LARGER - ends.mean()) / max(np.ptp(ends) / 2, 1.0)
-    tongue = ramp(1 - np.abs(across), 0.15, 0.75)
+    size = (len(after) * LARGER,) * 2
+    inside = filled(outline(points[INNER]), len(after), LARGER) > 0.5
+    fine = cv2.resize(after, size, interpolation=cv2.INTER_CUBIC)
+    dark = (fine < (fine[inside].min() + skin) / 2) & (cv2.resize(mouth, size) > 0.5)
+    _, labels = cv2.connectedComponents(dark.astype(np.uint8))
+    return dark & np.isin(labels, np.unique(labels[inside & dark]))
+
+
+@dataclass(frozen=True)
+class Between:
+    """What is between lips, on a grid :data:`~emoedit.faces.mouth.LARGER` times as fine as the crop.
+
+    Args:
+        mask: float32 ``[kR, kR]`` in [0, 1].  below: how far a pixel is below the upper lip, in pixels of the grid.
+        height: between upper and lower lip, ``[kR]``.  ends: x of the corners.  soft: how soft edges are, in pixels.
+    """
+
+    mask: np.ndarray
+    below: np.ndarray
+    height: np.ndarray
+    ends: tuple[float, float]
+    soft: float
+
+    @classmethod
+    def lips(cls, points: np.ndarray, side: int, zoom: float, blur: float) -> Between:
+        """Of a drawing.
+
+        Args:
+            points: ``[68, 2]`` landmarks in pixels of the crop.  side: the crop's.
+            zoom: pixels of the photograph in one of the crop.  blur: of its edges, in its pixels.
+        """
+        soft = max(SOFT * side, PIXEL / zoom, BLUR * blur / zoom) * LARGER
+        mask = cv2.GaussianBlur(filled(outline(points[INNER]), side, LARGER), (0, 0), soft)
+        mask = ramp(mask, 0.15, 0.85).astype(np.float32)
+        height = mask.sum(0)
+        rows = np.arange(side * LARGER, dtype=np.float32)[:, None]
+        middle = (mask * rows).sum(0) / np.maximum(height, 1e-3)
+        ends = (points[INNER][[0, 4], 0] + 0.5) * LARGER - 0.5
+        return cls(mask, rows - (middle - height / 2), height, tuple(sorted(map(float, ends))), soft)
+
+
+def cavity(between: Between, skin: float | np.ndarray, *, tongue: float = 1.0) -> np.ndarray:
+    """How bright the inside of an open mouth is: float32 ``[kR, kR]``.
+
+    Args:
+        skin: its level, 0 to 255.  tongue: how much of it is seen, in [0, 1].
+    """
+    depth = between.below / np.maximum(between.height, 1.0)
+    middle, half = np.mean(between.ends), max(np.ptp(between.ends) / 2, LARGER)
+    across = (np.arange(len(between.height)) - middle) / half
+    tongue = tongue * ramp(1 - np.abs(across), 0.15, 0.75)
     dark, pale = (np.interp(depth, DEPTH, level) for level in (DARK, TONGUE))
-    return mask, ((dark + tongue * (pale - dark)) * skin).astype(np.float32)
+    return ((dark + tongue * (pale - dark)) * skin).astype(np.float32)
 
 
 def beside_own_lips(points: np.ndarray, side: int) -> np.ndarray:

@@ -12,4 +12,5 @@ LIPS, OUTER, INNER = slice(48, 68), slice(48, 60), slice(60, 68)  # lips: around
 CORNERS = (48, 54)
 UPPER_EDGE, LOWER_EDGE = [60, 61, 62, 63, 64], [60, 67, 66, 65, 64]  # inner ones, from one corner to the other
 UPPER, LOWER = [*range(48, 55), *UPPER_EDGE], [*range(54, 60), 48, *LOWER_EDGE]
+UPPER_MIDDLE, LOWER_MIDDLE = [50, 51, 52], [56, 57, 58]  # outer ones of both lips
 PAIRS = ((61, 67), (62, 66), (63, 65))  # upper and lower inner lip, one above the other

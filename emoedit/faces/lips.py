@@ -11,7 +11,18 @@ import numpy as np
 
 from emoedit.faces.curves import filled
 from emoedit.faces.flow import ramp
-from emoedit.faces.layout import INNER, LIPS, LOWER, LOWER_EDGE, PAIRS, UPPER, UPPER_EDGE
+from emoedit.faces.layout import (
+    INNER,
+    LIPS,
+    LOWER,
+    LOWER_EDGE,
+    LOWER_MIDDLE,
+    PAIRS,
+    UPPER,
+    UPPER_EDGE,
+    UPPER_MIDDLE,
+)
+from emoedit.faces.mouth import LARGER
 
 REACH = 0.07  # of the crop's side: how far a lip takes the skin beside it along
 JAW = 0.11  # how far a lower lip does that leaves the upper one: the jaw goes with it
@@ -77,6 +88,26 @@ def _grid(resolution: int, side: int) -> list[np.ndarray]:
     """Where the pixels of a larger or smaller picture lie in the crop's: x and y, ``[side, side]``."""
     axis = (np.arange(side) + 0.5) * (resolution / side) - 0.5
     return np.meshgrid(axis, axis)
+
+
+def around(points: np.ndarray, seen: np.ndarray, *, outwards: float = 0.5) -> np.ndarray:
+    """Landmarks with each lip half-way to where ends what is seen between them, as both may be off: ``[68, 2]``.
+
+    Args:
+        points: ``[68, 2]`` landmarks in pixels of the crop.
+        seen: ``[kR, kR]`` in [0, 1], teeth or the dark, on a grid :data:`~emoedit.faces.mouth.LARGER` times as fine.
+        outwards: the share of the way that a lip goes for what is seen beyond it.
+    """
+    points, there = points.copy(), seen > 0.5
+    for number, middle, end, out in ((0, UPPER_MIDDLE, 0, -1), (1, LOWER_MIDDLE, -1, 1)):
+        inner = [pair[number] for pair in PAIRS]
+        columns = np.clip(np.rint((points[inner, 0] + 0.5) * LARGER - 0.5).astype(int), 0, len(seen) - 1)
+        ends = [np.nonzero(there[:, x])[0] for x in columns]
+        off = [(e[end] + 0.5) / LARGER - 0.5 - y for e, y in zip(ends, points[inner, 1], strict=True) if len(e)]
+        if off:  # one for all three: a patch is no lip, and has corners of its own
+            way = float(np.median(off))
+            points[[*inner, *middle], 1] += way * (outwards if way * out > 0 else 0.5)
+    return points
 
 
 def inside_lips(points: np.ndarray, resolution: int) -> np.ndarray:

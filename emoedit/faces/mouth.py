@@ -53,12 +53,12 @@ def draw_mouth(
     return drawn.astype(np.float32), new.astype(np.float32), likely[0].astype(np.float32), shading
 
 
-def teeth_level(skin: float) -> float:
+def teeth_level(skin: float | np.ndarray) -> float | np.ndarray:
     """How bright teeth are in a photograph whose skin has this median level, both 0 to 255.
 
     Teeth reflect alike in every face, skin does not: beside dark skin they are relatively brighter.
     """
-    return max(1.1 * skin, 0.5 * skin + 75)
+    return np.maximum(1.1 * skin, 0.5 * skin + 75)
 
 
 def steepen(picture: np.ndarray, factor: int) -> np.ndarray:

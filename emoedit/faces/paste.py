@@ -162,8 +162,9 @@ def paste(
             new, pale = (place.share(m, factor=LARGER) for m in (new, pale))
             light += new * (place.enlarge(drawn, factor=LARGER) - (warped @ LUMA + light))
         elif mode in DRAWN:
-            movement = find_movement(grey[0], grey[-1], where, points, mouths)
-            how = {"mouths": mouths, "showed_teeth": opening is not None, "power": tone.power}
+            showed = {"showed_teeth": opening is not None}
+            movement = find_movement(grey[0], grey[-1], where, points, mouths, **showed)
+            how = {"mouths": mouths, "power": tone.power, **showed}
             drawing = redraw(lifted, place, movement, where, **how, mouth_only=mode == "mouth")
             warped, light, new, pale, deep = drawing.warped, drawing.light, drawing.new, drawing.pale, drawing.deep
         else:
@@ -195,7 +196,7 @@ def loses_teeth(
         opening: of the mouth.  the others: as :func:`paste` has them.
     """
     before, after = (p if p.ndim == 2 else p @ LUMA for p in (frames[0], frames[-1]))
-    movement = find_movement(before, after, where, points, mouths)
+    movement = find_movement(before, after, where, points, mouths, showed_teeth=True)
     flow, after = movement.flow, movement.after
     # Teeth that only move down with the lip stay.
     lost = gone(opening, before, after, where, flow) or (mouths is not None and went(mouths))

@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from emoedit.faces.cavity import beside_own_lips, cavity, opens_mouth
+from emoedit.faces.cavity import beside_own_lips, dark_patch, opens_mouth
+from emoedit.faces.dentition import SMILE, SURPRISE, Shown
 from emoedit.faces.eyes import beside_own_eyes, eye_flow
 from emoedit.faces.fading import BLURRED, KEPT, beside_eyes, faded
 from emoedit.faces.flow import FLOW_SIDE, estimate_flow, patches, ramp, sample, unfold
 from emoedit.faces.folds import FOLD_SIDE, beside_lips, fold_lines, unsmiling
-from emoedit.faces.lips import inside_lips, lip_flow, parting
+from emoedit.faces.inside import draw_inside
+from emoedit.faces.lips import around, inside_lips, lip_flow, parting
 from emoedit.faces.mouth import LARGER, steepen, teeth_level
 from emoedit.faces.place import Place
 from emoedit.faces.regions import LUMA, Regions
-from emoedit.faces.teeth import DrawnMouth, Rows, came, lay_in, new_rows
+from emoedit.faces.teeth import DrawnMouth, Rows, lay_in, new_rows
 
 BRIGHT = (0.3, 0.8)  # of the way to teeth: what is taken for them a little, and wholly
 GONE, GONE_MOUTH = (0.08, 0.2), (0.04, 0.11)  # edges without a counterpart, in skin levels, with which detail goes
@@ -36,14 +38,14 @@ class Movement:
         before, after: float32 ``[R, R]``, 0 to 255; in the latter the nose hardly moves.
         flow: float32 ``[R, R, 2]``: the pixel that lands at p comes from ``p + flow[p]``.
         points: 68 landmarks of both, ``[68, 2]`` each in pixels of the crop, or None.
-        opens: whether the mouth opens on its dark inside.
+        shows: what teeth are seen where lips part, on the dark or on a smile's teeth; None where they do not.
     """
 
     before: np.ndarray
     after: np.ndarray
     flow: np.ndarray
     points: Sequence[np.ndarray] | None
-    opens: bool
+    shows: Shown | None
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,31 @@ def find_movement(
     where: Regions,
     points: Sequence[np.ndarray] | None,
     mouths: Sequence[DrawnMouth] | None = None,
+    *,
+    showed_teeth: bool = False,
 ) -> Movement:
-    """What moves between two drawings; the arguments are as :class:`Movement` has them, ``mouths`` are sharp ones of
-    both, or None."""
-    start, opens = None, False
+    """What moves between two drawings.
+
+    Args:
+        before, after, points: as :class:`Movement` has them.  where: of the crop.  mouths: sharp ones of both, or None.
+        showed_teeth: whether the photograph does: then none are drawn between its lips.
+    """
+    start, shows = None, None
     if points is not None:
-        opens = opens_mouth(points, before, after)
-        parted = opens or (mouths is not None and _bared(mouths, after, where, points[-1]))
-        lips, near_lips = lip_flow(*points, len(before), FLOW_SIDE, parted=parted)
+        first, last = points
+        if opens_mouth(points, before, after):
+            skin = float(np.median(after[where.face > 0.5]))
+            shows, last = SURPRISE, around(last, dark_patch(last, after, skin, where.mouth))
+        elif mouths is not None and not showed_teeth:
+            bared = _bared(mouths, after, where, last)
+            if bared.any():
+                shows, last = SMILE, around(last, bared, outwards=1.0)
+        points = first, last
+        lips, near_lips = lip_flow(*points, len(before), FLOW_SIDE, parted=shows is not None)
         eyes, near_eyes = eye_flow(*points, len(before), FLOW_SIDE)
         start = lips + eyes, np.maximum(near_lips, near_eyes)
     flow, after = _hold(before, after, estimate_flow(before, after, where.face, start), HELD * where.nose)
-    return Movement(before, after, flow, points, opens)
+    return Movement(before, after, flow, points, shows)
 
 
 def _hold(before: np.ndarray, after: np.ndarray, flow: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -95,11 +110,12 @@ def _hold(before: np.ndarray, after: np.ndarray, flow: np.ndarray, held: np.ndar
     return less, sample(before, less) + (after - sample(before, flow)) * (1 - held)
 
 
-def _bared(mouths: Sequence[DrawnMouth], after: np.ndarray, where: Regions, points: np.ndarray) -> bool:
-    """Whether teeth come to be seen between lips that hid them; where these were before is no matter then."""
+def _bared(mouths: Sequence[DrawnMouth], after: np.ndarray, where: Regions, points: np.ndarray) -> np.ndarray:
+    """Teeth that come to be seen between lips that hid them, ``[kR, kR]`` in [0, 1]. What looked like teeth before were
+    gleams of these lips."""
     side, skin = len(after), float(np.median(after[where.face > 0.5]))
-    still, inside = np.zeros((side, side, 2), np.float32), inside_lips(points, side)
-    return came(mouths) and bool(new_rows(mouths, still, where.mouth, inside, skin).share.any())
+    still, hid = np.zeros((side, side, 2), np.float32), replace(mouths[0], teeth=np.zeros_like(mouths[0].teeth))
+    return new_rows((hid, mouths[-1]), still, where.mouth, inside_lips(points, side), skin).share
 
 
 @dataclass(frozen=True)
@@ -166,7 +182,7 @@ def redraw(
     edges = cv2.GaussianBlur(edges, (0, 0), 0.012 * side)
     # A mouth is new as soon as it opens; eyes and brows are the person, and hold on to their detail for longer.
     gone = np.maximum(ramp(edges, *(level * skin * power for level in GONE_MOUTH)), likely)
-    if not movement.opens:
+    if movement.shows is None:
         gone = np.maximum(gone, lips.parted * lips.inside * ramp(1 - after / skin, *DARK))
     gone = where.mouth * gone
     new = place.share(gone * where.mouth)
@@ -178,12 +194,12 @@ def redraw(
     crisp = steepen(drawn, LARGER)
     # What is seen between lips that are far apart has not their colour: stretched over a mouth it would be a tongue.
     between = place.share(lips.wide * lips.inside * where.mouth)
-    if points is not None and movement.opens:
-        hole, levels = cavity(points[-1], side, skin, place.alignment.zoom)
-        crisp = crisp + hole * (levels - crisp)
-        between = place.share(hole, factor=LARGER)
+    if movement.shows is not None:
+        inside = draw_inside(photo, place, points[-1], moved, where, movement.shows)
+        crisp = crisp + inside.mask * (inside.levels - crisp)
+        between, pale = (place.share(m, factor=LARGER) for m in (inside.mask, inside.mask * inside.teeth))
         new, gone = np.maximum(new, between), np.maximum(gone, between)
-        deep = between
+        deep = np.maximum(between - pale, 0)
     else:
         if rows is not None:
             crisp = crisp + rows.laid * (rows.levels - crisp)
@@ -210,7 +226,7 @@ def _in_own_light(
     after = movement.after
     if movement.points is not None and mouths is not None:
         after = moved + beside_own_eyes(*movement.points, movement.flow, moved) * (after - moved)
-    if movement.opens:
+    if movement.shows is not None:
         return moved + lips.own * (after - moved), None
     if mouths is None:
         return after, None
@@ -229,7 +245,7 @@ def _whitened(
     skin: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """How far the edit goes from what was there to teeth, and where these are likely: ``[R, R]`` in [0, 1] each."""
-    if movement.opens:
+    if movement.shows is not None:
         return np.zeros_like(after), np.zeros_like(after)
     if rows is not None:
         share = rows.small(len(after))[0]

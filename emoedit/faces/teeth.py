@@ -78,11 +78,6 @@ def went(mouths: Sequence[DrawnMouth]) -> bool:
     return bool(first >= ROW[0] and last < LOST * first)
 
 
-def came(mouths: Sequence[DrawnMouth]) -> bool:
-    """Whether teeth are seen in the last mouth and not in the first."""
-    return bool(mouths[0].teeth.max() < ROW[0] <= mouths[-1].teeth.max())
-
-
 def new_rows(
     mouths: Sequence[DrawnMouth], flow: np.ndarray, mouth: np.ndarray, inside: np.ndarray, skin: float
 ) -> Rows:
