@@ -16,6 +16,7 @@ from emoedit.faces.layout import EYES
 
 BLURRED = 100  # pixels: what a larger drawing shows less of is less of it
 KEPT = 0.85  # of an edge that fades
+GLEAM, CREASE = 0.08, 0.2  # of skin's level: by how much an edge becomes brighter or darker at most
 EDGE = 0.15  # of the crop's side: what varies more slowly is light
 AROUND, SOFT = 0.05, 0.015  # of the side: how far around lids, and how softly that ends
 
@@ -31,15 +32,30 @@ def faded(before: np.ndarray, after: np.ndarray, where: np.ndarray) -> np.ndarra
         float32 ``[R, R]``, grey levels; 0 where an edge is as strong or stronger, and no more than the edge was where
         it turns into its opposite.
     """
-    spread = EDGE * len(where)
-    share = np.maximum(cv2.GaussianBlur(where, (0, 0), spread), 1e-3)
-
-    def edges(picture: np.ndarray) -> np.ndarray:
-        return picture - cv2.GaussianBlur(picture * where, (0, 0), spread) / share
-
-    was, change = edges(before), edges(after - before)
+    was, change = _edges(before, where), _edges(after - before, where)
     lost = np.where(was * change < 0, -np.sign(change) * np.minimum(np.abs(change), np.abs(was)), 0)
     return (lost * where).astype(np.float32)
+
+
+def torn(before: np.ndarray, after: np.ndarray, where: np.ndarray, skin: float) -> np.ndarray:
+    """What edges come to be beyond those of creases: a small model that does not know what it sees tears it.
+
+    Args:
+        before, after, where: as :func:`faded` has them.  skin: its level.
+
+    Returns:
+        float32 ``[R, R]``, grey levels to take from ``after``.
+    """
+    change = _edges(after - before, where)
+    most = np.where(change > 0, GLEAM, CREASE) * skin
+    return ((change - most * np.tanh(change / most)) * where).astype(np.float32)
+
+
+def _edges(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """What varies fast, within ``where``."""
+    spread = EDGE * len(where)
+    share = np.maximum(cv2.GaussianBlur(where, (0, 0), spread), 1e-3)
+    return picture - cv2.GaussianBlur(picture * where, (0, 0), spread) / share
 
 
 def beside_eyes(points: np.ndarray, side: int) -> np.ndarray:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from emoedit.faces.cavity import beside_own_lips, dark_patch, opens_mouth
+from emoedit.faces.cavity import SMALL, beside_own_lips, dark_patch, opens_mouth
 from emoedit.faces.dentition import SMILE, SURPRISE, Shown
 from emoedit.faces.eyes import beside_own_eyes, eye_flow
-from emoedit.faces.fading import BLURRED, KEPT, beside_eyes, faded
+from emoedit.faces.fading import BLURRED, KEPT, beside_eyes, faded, torn
 from emoedit.faces.flow import FLOW_SIDE, estimate_flow, patches, ramp, sample, unfold
 from emoedit.faces.folds import FOLD_SIDE, beside_lips, fold_lines, unsmiling
 from emoedit.faces.inside import draw_inside
@@ -169,9 +169,11 @@ def redraw(
     folded = np.zeros_like(where.face)  # where lines go as a smile does
     if points is not None:
         folded = where.cheeks * unsmiling(*points) * beside_lips(points[-1], side)
-        if mouth_only and side <= BLURRED:
+        if mouth_only and side <= SMALL:
             stays = where.face * (1 - where.mouth) * beside_eyes(points[-1], side) * (1 - folded)
-            after = after + KEPT * faded(moved, after, stays)
+            if side <= BLURRED:
+                after = after + KEPT * faded(moved, after, stays)
+            after = after - torn(moved, after, stays, skin)
     bright, likely = _whitened(movement, moved, after, lips, where, rows, skin)
     if points is not None and not showed_teeth:  # or the creases of a smile would outlive it
         power *= TOGETHER ** (1 - lips.parted)
