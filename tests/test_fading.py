@@ -1,4 +1,5 @@
-"""What a small drawing loses of a face stays; what an emotion adds, and what eyes and mouths do, is as it is drawn."""
+"""Edges of skin: what a small drawing loses of a face stays; what it adds is as it is drawn, if no sharper than creases
+are; what eyes and mouths do is as it is drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from test_eyes import EYES, face_of
 from test_lips import LEVEL, SPEC
 
 from emoedit.faces.align import FFHQ_POINTS, CropSpec, align
-from emoedit.faces.fading import BLURRED, KEPT, beside_eyes, faded
+from emoedit.faces.fading import BLURRED, CREASE, GLEAM, KEPT, beside_eyes, faded, torn
 from emoedit.faces.paste import paste
 from emoedit.faces.regions import LUMA, regions
 
@@ -64,6 +65,19 @@ def test_what_is_not_looked_at_has_no_halo():
     assert faded(bright, with_patch(LEVEL + 20), where)[60, 28] > 10
 
 
+@pytest.mark.parametrize(("level", "most"), [(100.0, GLEAM), (-100.0, CREASE)])
+def test_no_edge_becomes_sharper_than_a_crease(level: float, most: float):
+    skin, patch = with_patch(LEVEL), with_patch(LEVEL + level)
+    left = patch - torn(skin, patch, ALL, LEVEL) - skin
+    y, x = CHEEK[::-1]
+    assert 0.7 < left[y, x] / np.sign(level) / (most * LEVEL) < 1.35
+    # A faint crease stays nearly as it is, and so does light that changes as a whole.
+    crease = with_patch(LEVEL - 8)
+    assert np.abs(torn(skin, crease, ALL, LEVEL)).max() < 0.4
+    assert np.abs(torn(skin, skin + 40, ALL, LEVEL)).max() < 0.01
+    assert not torn(patch, patch, ALL, LEVEL).any() and not torn(skin, patch, 0 * ALL, LEVEL).any()
+
+
 def test_eyes_are_left_alone():
     share = beside_eyes(face_of(), 96)
     for x, y in EYES:
@@ -74,8 +88,8 @@ def test_eyes_are_left_alone():
 @pytest.mark.parametrize("mode", ["mouth", "redraw"])
 @pytest.mark.parametrize("resolution", [96, 128])
 def test_a_mole_that_a_small_drawing_loses_stays(mode, resolution):
-    """Only small drawings that are pasted as mouths lose what nobody asked for; one that draws the whole face, or is
-    large, is believed."""
+    """Only small drawings that are pasted as mouths lose what nobody asked for; of larger ones as much is believed as
+    is no tear, and those that draw the whole face are believed."""
     spec = CropSpec(resolution, SPEC.style, SPEC.scale, SPEC.down)
     points, where = face_of() * (resolution / 96), regions(spec)
     at = tuple(v * resolution / 96 for v in CHEEK)
@@ -88,5 +102,7 @@ def test_a_mole_that_a_small_drawing_loses_stays(mode, resolution):
     share = (LEVEL - shown[y, x]) / (LEVEL - float(photo[y, x] @ LUMA))
     if mode == "mouth" and resolution <= BLURRED:
         assert KEPT - 0.1 < share <= 1.02
+    elif mode == "mouth":
+        assert share == pytest.approx(1 - GLEAM * LEVEL / 60, abs=0.15)
     else:
         assert share < 0.4

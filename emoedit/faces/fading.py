@@ -1,9 +1,10 @@
-"""What a small drawing loses of a face though no emotion takes it away.
+"""Edges of skin between two small drawings: what they lose though no emotion takes it away, and what tears.
 
 A diffusion model of a hundred pixels draws an edited face a little softer than the one it was given: bags under eyes,
 the shadow beside a nose, a beard and a hand at the cheek grow faint, and with them goes the person. Creases that an
 emotion makes are new edges, and stay. So edges may come, but hardly fade, except in eyes and mouths, which change by
-their landmarks (:mod:`emoedit.faces.eyes`, :mod:`emoedit.faces.lips`).
+their landmarks (:mod:`emoedit.faces.eyes`, :mod:`emoedit.faces.lips`). And no edge comes that is sharper than creases
+are: pale patches beside a nose and specks at a temple are a model's that does not know what it sees.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def faded(before: np.ndarray, after: np.ndarray, where: np.ndarray) -> np.ndarra
 
 
 def torn(before: np.ndarray, after: np.ndarray, where: np.ndarray, skin: float) -> np.ndarray:
-    """What edges come to be beyond those of creases: a small model that does not know what it sees tears it.
+    """By how much edges become sharper than creases are.
 
     Args:
         before, after, where: as :func:`faded` has them.  skin: its level.
