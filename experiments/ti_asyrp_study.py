@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,23 @@ import torch
 from benchmark import control, held_out_people, main_table, paired_table, table
 from omegaconf import DictConfig, OmegaConf
 
+from emoedit.cases import Case, read_cases
 from emoedit.comparison import NOTHING
 from emoedit.editors import Editor, load_editor
-from emoedit.evaluation import Evaluation, evaluate, in_words
+from emoedit.evaluation import Evaluation, evaluate, in_words, interval
+from emoedit.faces.detect import FaceDetector
+from emoedit.metrics.calibration import calibrating_temperature, tempered
+from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.metrics.statistics import bootstrap, curve_at
+from emoedit.pictures import load_picture
 from emoedit.report.plots import pareto_grid
 from emoedit.steering.combined import TokenAndShift, TokenShift
 from emoedit.steering.hspace import HSpace
+from emoedit.training.prepare import split_of
 from emoedit.types import Edit
 
 REFERENCES = ("mean_warp", "pixel_mean")  # compared too, where they know the emotion
+HAPPY = "happy"
 COSTS = 5  # edits a variant is timed with, after one that is not
 
 
@@ -108,6 +116,68 @@ def same_identity(found: Evaluation, editors: Sequence[str], default: str, at: S
     return table(["emotion", "variant", *(f"at identity {v:g}" for v in at)], rows)
 
 
+def judged_photographs(config: DictConfig, without: set[str]) -> tuple[EmbeddedNetwork, np.ndarray, np.ndarray]:
+    """The judge; its scores ``[N, E]`` of held-out photographs of the wild set, without some people; their labels."""
+    judge, detector = EmbeddedNetwork.load("expression"), FaceDetector("cpu")
+    folder = (Path(config.data.root) / config.data.sets.wild.path).parent
+    crops, labels = [], []
+    for number, emotion in enumerate(judge.emotions):
+        for case in read_cases(folder, source=emotion):
+            if case.person in without or split_of("wild", case.name, case.person) != "valid":
+                continue
+            photo = load_picture(case.photo).rgb
+            faces = detector(photo)
+            if faces:
+                crops.append(judge.faces(photo, faces[0]))
+                labels.append(number)
+    return judge, judge.scores(np.stack(crops)).numpy(), np.array(labels)
+
+
+def calibrated(found: Evaluation, emotions: Sequence[str], temperature: float) -> Evaluation:
+    """The rows with target scores at another temperature of the judge."""
+    rows = []
+    for row in found.rows:
+        if row["error"] is None:
+            scores = tempered([row[f"score_{name}"] for name in emotions], temperature)
+            row = row | {"target_score": float(scores[emotions.index(row["emotion"])])}
+        rows.append(row)
+    return replace(found, rows=rows)
+
+
+def calibrated_section(config: DictConfig, sets: Mapping[str, Sequence[Case]], found: Mapping[str, Evaluation]) -> str:
+    """Target scores of happy by the judge with probabilities that are right on held-out photographs."""
+    judge, scores, labels = judged_photographs(config, {case.person for case in sets["wild"]})
+    temperature = calibrating_temperature(scores, labels)
+    happy = labels == judge.emotions.index(HAPPY)
+    means = [tempered(scores[happy], t)[:, judge.emotions.index(HAPPY)].mean() for t in (1.0, temperature)]
+    rows = []
+    for name, evaluation in found.items():
+        evaluation = calibrated(evaluation, judge.emotions, temperature)
+        for (editor, emotion, strength), group in evaluation.groups().items():
+            if emotion != HAPPY or strength not in (config.fitted, None):
+                continue
+            curve = next((c for c in evaluation.curves()[HAPPY] if c.name == editor), None)
+            nothing = next(c for c in evaluation.curves()[HAPPY] if c.name == NOTHING)
+            passed = ["–"] * len(config.calibrated_at)
+            if strength is not None and curve is not None:
+                x, y = [1.0, *curve.x], [nothing.y[0], *curve.y]
+                passed = [in_words(v, np.nan, np.nan) for v in curve_at(x, y, list(config.calibrated_at))]
+            cells = [interval(group, key) for key in ("target_score", "identity")]
+            rows.append([name, editor, *passed, *(in_words(c.value, c.low, c.high) for c in cells)])
+    header = ["people", "variant", *(f"at identity {v:g}" for v in config.calibrated_at)]
+    right, sure = (scores.argmax(1) == labels).mean(), scores.max(1).mean()
+    return (
+        "## What a score of .9 means\n\n"
+        "The judge was trained with smoothed labels and is less sure than it is right: of "
+        f"{len(labels)} held-out photographs of other people of the wild set it reads {right:.2f} as their labels say, "
+        f"with a mean probability of {sure:.2f}; of the {happy.sum()} that are labelled happy it says so with "
+        f"{means[0]:.2f}. At a temperature of {temperature:.2f} its probabilities explain those labels best (the least "
+        f"negative log likelihood, Guo et al. 2017), and happy photographs are read as happy with {means[1]:.2f}. "
+        f"Happy, so read, where a curve passes an identity, and at strength {config.fitted:g}:\n\n"
+        + table([*header, "target", "identity"], rows)
+    )
+
+
 def costs(editors: Mapping[str, Editor], emotion: str, base: str) -> str:
     """Seconds of one warm edit of one face beside those of ``base``, measured in turns in one run."""
     seconds: dict[str, list[float]] = {name: [] for name in editors}
@@ -183,6 +253,7 @@ def main(config: DictConfig) -> None:
             f"At strength {config.fitted:g}:\n\n" + main_table(evaluation, config.fitted, emotions),
             "Control, as FFE-Bench defines it (PixelSmile, arXiv 2603.25728):\n\n" + control(evaluation),
         ]
+    parts.append(calibrated_section(config, sets, found))
     parts.append(
         "## How near to the true smile, London\n\nDistance to the same person's own smile, that of the unedited "
         "photograph being 1; 0 is the true photograph.\n\n" + paired_table(found["London"])

@@ -180,3 +180,17 @@ def test_costs_name_every_variant(scripts):
     editors = {name: study.variant(model, name, how) for name, how in {"a": {}, "b": {"h_strength": 0.0}}.items()}
     text = study.costs(editors, "happy", "a")
     assert "| a |" in text and "| b |" in text and "1.00 |" in text
+
+
+def test_scores_at_another_temperature(scripts):
+    """What is read changes, who it is does not, and failed rows stay."""
+    study = scripts("ti_asyrp_study")
+    row = {"error": None, "emotion": "happy", "target_score": 0.6, "identity": 0.8}
+    row |= {"score_neutral": 0.3, "score_happy": 0.6, "score_sad": 0.1}
+    failed = {"error": "no face", "emotion": "sad", "target_score": None}
+    emotions = ("neutral", "happy", "sad")
+    found = study.Evaluation([row, failed], ("happy", "sad"))
+    sharper, same = (list(study.calibrated(found, emotions, t).rows) for t in (0.5, 1.0))
+    assert sharper[0]["target_score"] == pytest.approx(0.36 / (0.36 + 0.09 + 0.01))
+    assert sharper[0]["identity"] == 0.8 and sharper[1] == failed and row["target_score"] == 0.6
+    assert same[0] == pytest.approx(row)
