@@ -111,13 +111,16 @@ def test_all_faces_of_a_group_are_edited(photos, astronaut):
 
 
 def test_one_inversion_serves_every_edit(photos, astronaut, monkeypatch):
+    """And one more, of her with her mouth closed, those that end her smile."""
     opened = photos.open(astronaut)
-    monkeypatch.setattr(photos.editor.backbone, "invert", lambda *a, **k: pytest.fail("inverted again"))
+    inversions, invert = [], photos.editor.backbone.invert
+    monkeypatch.setattr(photos.editor.backbone, "invert", lambda *a, **k: inversions.append(a) or invert(*a, **k))
     edits = [Edit(name, s) for name in ("happy", "sad", "shame") for s in (-0.5, 0.5, 1)]
     results = list(photos.edit(opened, edits))
     assert [r.edit for r in results] == edits
     alone = next(photos.edit(opened, [edits[4]]))
     assert difference(alone.image, results[4].image) <= 1
+    assert len(inversions) == 1
 
 
 def test_what_cannot_be_edited_is_a_typed_error(photos, astronaut, tmp_path):
