@@ -64,7 +64,7 @@ def test_a_walk_inverts_once_and_passes_through_the_photo(photos, astronaut, mon
     invert = Editor.invert
     monkeypatch.setattr(Editor, "invert", lambda *a, **k: calls.append(1) or invert(*a, **k))
     found = walk(photos, astronaut, "happy", spread(-1, 1, 3), callback=lambda *done: told.append(done))
-    assert len(calls) == 1 and told == [(1, 3), (2, 3), (3, 3)]
+    assert len(calls) == 2 and told == [(1, 3), (2, 3), (3, 3)]  # her smile, and her mouth closed where it ends
     assert found.edits == (Edit("happy", -1), Edit("happy", 0), Edit("happy", 1))
     assert np.array_equal(np.asarray(found.frames[1]), astronaut)
     (single,) = photos.edit(photos.open(astronaut), [Edit("happy", 1)])
@@ -174,7 +174,7 @@ def test_the_command_writes_an_animation_and_a_strip(here, folder, capsys, monke
     monkeypatch.setattr(Editor, "invert", lambda *a, **k: calls.append(1) or invert(*a, **k))
     arguments = ["--emotion", "happy", "--from", "-1", "--to", "1.5", "--frames", "6", "--size", "96"]
     assert main(["walk", "me.png", *arguments, "-o", "walk.gif", "walk.png", "--editor", folder]) == 0
-    assert len(calls) == 1
+    assert len(calls) == 2  # her smile, and her mouth closed where it ends
     out, err = capsys.readouterr()
     assert out == "" and "wrote walk.gif" in err and "wrote walk.png" in err
     image = Image.open("walk.gif")
