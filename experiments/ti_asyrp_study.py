@@ -95,19 +95,17 @@ def same_identity(found: Evaluation, editors: Sequence[str], default: str, at: S
         known = {(row["editor"], row["emotion"]) for row in found.rows if row["strength"] is not None}
         present = [name for name in (*editors, *REFERENCES) if all((name, emotion) in known for emotion in emotions)]
         cells, people = cube(found, present, emotions)
-        flat, own = cells.reshape(len(cells), -1), present.index(default)
+        own = present.index(default)
         for number, name in enumerate(present):
-            line = [title, name]
+            both, line = cells[:, [number, own]], [title, name]
+            flat = both.reshape(len(both), -1)
             for identity in at:
 
-                def score(rows: np.ndarray, k: int = number, i: float = identity, shape=cells.shape[1:]) -> float:
-                    return float(at_identity(rows.reshape(-1, *shape), i)[k])
+                def above(rows: np.ndarray, i: float = identity, shape: tuple[int, ...] = both.shape[1:]) -> float:
+                    its, scores = at_identity(rows.reshape(-1, *shape), i)
+                    return float(scores - its)
 
-                def above(rows, k: int = number, i: float = identity, shape=cells.shape[1:], own: int = own) -> float:
-                    scores = at_identity(rows.reshape(-1, *shape), i)
-                    return float(scores[own] - scores[k])
-
-                value = in_words(score(flat), np.nan, np.nan)
+                value = in_words(at_identity(both, identity)[0], np.nan, np.nan)
                 if name != default:
                     gap = bootstrap(flat, people, above, resamples=300)
                     value += f" ({in_words(gap.value, gap.low, gap.high)})"
