@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.edit import seconds
 from emoedit import sampling
-from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
 from emoedit.editors import Editor, as_crops
 from emoedit.metrics.quality import psnr
+from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
 from emoedit.photo import PhotoEditor
 from emoedit.steering.hspace import ShiftBlock
 from emoedit.types import Control, Edit, HState, Inversion

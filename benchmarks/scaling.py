@@ -26,14 +26,14 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 
-from emoedit import hub
 from emoedit.editors import load_editor
+from emoedit.evaluation.shards import Shard, open_cases
+from emoedit.evaluation.sweeps import Job
+from emoedit.io import checkpoints
+from emoedit.io.images import load_picture, save_picture
 from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
-from emoedit.pictures import load_picture, save_picture
 from emoedit.registry import DEFAULT_EDITOR
-from emoedit.shards import Shard, open_cases
-from emoedit.sweeps import Job
 from emoedit.types import Edit
 
 MANY = 100_000
@@ -190,7 +190,7 @@ def main() -> None:
 
 def measured(place: Path, size: int, photographs: int, repeats: int) -> str:
     """The page."""
-    from emoedit.evaluation import BLOCK
+    from emoedit.evaluation.evaluate import BLOCK
 
     photos = place / "photos"
     photos.mkdir()
@@ -200,7 +200,7 @@ def measured(place: Path, size: int, photographs: int, repeats: int) -> str:
     path = photos / "000.png"
 
     editors, load = {}, 0.0
-    for name in hub.embedded_names():
+    for name in checkpoints.embedded_names():
         start = time.process_time()
         editors[name] = PhotoEditor(load_editor(name, device="cpu"))
         load = max(load, time.process_time() - start)
@@ -231,8 +231,8 @@ def measured(place: Path, size: int, photographs: int, repeats: int) -> str:
         save_picture(Image.fromarray(made[0]), place / f"size.{suffix}")
         sizes[suffix] = (place / f"size.{suffix}").stat().st_size
     write = busy(lambda: save_picture(Image.fromarray(made[0]), place / "size.jpg", overwrite=True), repeats)
-    references = hub.reference_names()
-    order = [*hub.editor_names(), *references]
+    references = checkpoints.reference_names()
+    order = [*checkpoints.editor_names(), *references]
     shown = [
         [name, *(f"{value:.3f}" for value in (costs[name].find, costs[name].invert, costs[name].edit, measure))]
         for name in order

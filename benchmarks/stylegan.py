@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emoedit import hub
-from emoedit.backbones.stylegan2_inversion import Losses
-from emoedit.backbones.stylegan2_network import FIR, ModulatedConv, Synthesis, layer_count, widths
 from emoedit.editors import load_editor
-from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.io import checkpoints
 from emoedit.metrics.perceptual import PerceptualNetwork
+from emoedit.models.stylegan2.inversion import Losses
+from emoedit.models.stylegan2.network import FIR, ModulatedConv, Synthesis, layer_count, widths
+from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.training.stylegan import inversion_losses
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -113,7 +113,7 @@ def compare_synthesis(options: argparse.Namespace) -> None:
 
 def time_embedded(options: argparse.Namespace) -> None:
     """The embedded editor on a crop of its own drawing."""
-    clock, root = CLOCKS[options.clock], hub.embedded_root()
+    clock, root = CLOCKS[options.clock], checkpoints.embedded_root()
     model = load_editor("stylegan").backbone.eval().requires_grad_(False).inverting(optimise_steps=0)
     perceptual = PerceptualNetwork.from_pretrained(root / "perceptual")
     losses = inversion_losses(perceptual, MeasuringNetwork.from_pretrained(root / "identity"))

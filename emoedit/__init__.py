@@ -16,10 +16,10 @@ __version__ = "0.1.0"
 
 _HOME = {
     "edit": "emoedit.photo",
-    "compare": "emoedit.comparison",
-    "Comparison": "emoedit.comparison",
-    "evaluate": "emoedit.evaluation",
-    "Evaluation": "emoedit.evaluation",
+    "compare": "emoedit.evaluation.compare",
+    "Comparison": "emoedit.evaluation.compare",
+    "evaluate": "emoedit.evaluation.evaluate",
+    "Evaluation": "emoedit.evaluation.evaluate",
     "PhotoEditor": "emoedit.photo",
     "PhotoEdit": "emoedit.photo",
     "load_editor": "emoedit.editors",
@@ -27,7 +27,7 @@ _HOME = {
     "Editor": "emoedit.editors",
     "EditOutput": "emoedit.editors",
     "list_emotions": "emoedit.emotions",
-    "list_models": "emoedit.hub",
+    "list_models": "emoedit.io.checkpoints",
     "Edit": "emoedit.types",
     "Inversion": "emoedit.types",
     "Control": "emoedit.types",
@@ -36,11 +36,11 @@ _HOME = {
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from emoedit.comparison import Comparison, compare
     from emoedit.editors import Editor, EditOutput, list_editors, load_editor
     from emoedit.emotions import list_emotions
-    from emoedit.evaluation import Evaluation, evaluate
-    from emoedit.hub import list_models
+    from emoedit.evaluation.compare import Comparison, compare
+    from emoedit.evaluation.evaluate import Evaluation, evaluate
+    from emoedit.io.checkpoints import list_models
     from emoedit.photo import PhotoEdit, PhotoEditor, edit
     from emoedit.types import Control, Edit, EmoEditError, Inversion
 

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from emoedit import hub
-from emoedit.backbones.base import Backbone, Callback
-from emoedit.faces.flow import Change
+from emoedit.compositing.flow import Change
+from emoedit.io import checkpoints
+from emoedit.models.base import Backbone, Callback
 from emoedit.registry import BACKBONES, DEFAULT_EDITOR, STEERINGS, Registry
 from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, Edit, EditError, EmoEditError, ImageError, Inversion
@@ -58,7 +58,7 @@ def as_crops(images: Any, backbone: Backbone) -> Tensor:
         if not x.is_floating_point() or not bool(x.isfinite().all()) or float(x.abs().max()) > 1.001:
             raise ImageError("crops as tensors are floats in [-1, 1]")
         return x.to(backbone.device, torch.float32)
-    from emoedit.pictures import load_picture
+    from emoedit.io.images import load_picture
 
     single = not isinstance(images, list | tuple)
     rows = []
@@ -256,7 +256,7 @@ class Editor:
         part = {"kind": _kind(BACKBONES, self.backbone), "folder": "backbone"}
         if backbone_of is not None:
             part = {"kind": part["kind"], "editor": os.fspath(backbone_of), "settings": self._beside(backbone_of)}
-        with hub.new_folder(folder) as new:
+        with checkpoints.new_folder(folder) as new:
             if backbone_of is None:
                 self.backbone.save_pretrained(new / "backbone")
             kinds = []
@@ -271,10 +271,12 @@ class Editor:
                 "role": "emotion editor",
                 "licence": "unknown",
                 **info,
-                "sha256": {p.relative_to(new).as_posix(): hub.sha256(p) for p in sorted(new.rglob("*.safetensors"))},
+                "sha256": {
+                    p.relative_to(new).as_posix(): checkpoints.sha256(p) for p in sorted(new.rglob("*.safetensors"))
+                },
             }
             (new / "README.md").write_text(card or f"# {self.name}\n\nAn emoedit editor: {description['role']}.\n")
-            (new / hub.EDITOR).write_text(json.dumps(description, indent=2) + "\n")
+            (new / checkpoints.EDITOR).write_text(json.dumps(description, indent=2) + "\n")
         return folder
 
     @classmethod
@@ -285,7 +287,7 @@ class Editor:
             UnknownNameError: no such name.
             CheckpointError: not there, damaged, or another format; weights whose checksum differs are refused.
         """
-        folder = hub.locate(name_or_path, revision=revision)
+        folder = checkpoints.locate(name_or_path, revision=revision)
         description = _checked(folder)
         try:
             steerings = [
@@ -293,7 +295,7 @@ class Editor:
             ]
             backbone, name = _backbone(folder, description["backbone"]), description["name"]
         except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder / hub.EDITOR} lacks or garbles an entry: {error}") from error
+            raise CheckpointError(f"{folder / checkpoints.EDITOR} lacks or garbles an entry: {error}") from error
         return cls(backbone, steerings, name=name)
 
     def _beside(self, other: str | os.PathLike[str]) -> dict[str, Any]:
@@ -332,7 +334,7 @@ def load_editor(name_or_path: str | os.PathLike[str] = DEFAULT_EDITOR, *, device
 
     Args:
         name_or_path: an embedded name (:func:`list_editors`), a folder, ``owner/name`` on the hub, or the name of a
-            remote service (``"stability"``, :mod:`emoedit.remote`), which is asked when something is edited.
+            remote service (``"stability"``, ``editor``), which is asked when something is edited.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``.
 
     Raises:
@@ -340,7 +342,7 @@ def load_editor(name_or_path: str | os.PathLike[str] = DEFAULT_EDITOR, *, device
         EditError: a device that is not there.
     """
     device = choose_device(device)
-    if (service := hub.REMOTE.get(os.fspath(name_or_path))) is not None:
+    if (service := checkpoints.REMOTE.get(os.fspath(name_or_path))) is not None:
         module, _, attribute = service.partition(":")
         return getattr(import_module(module), attribute)().to(device)
     return Editor.from_pretrained(name_or_path).to(device)
@@ -352,16 +354,18 @@ def _checked(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing or damaged.
     """
-    description = hub.read_json(folder / hub.EDITOR)
+    description = checkpoints.read_json(folder / checkpoints.EDITOR)
     sums = description.get("sha256", {})
     if not isinstance(sums, dict):
-        raise CheckpointError(f"{folder / hub.EDITOR}: 'sha256' must be an object, found {sums!r}")
+        raise CheckpointError(f"{folder / checkpoints.EDITOR}: 'sha256' must be an object, found {sums!r}")
     for name, expected in sums.items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing: the folder or its download is incomplete")
-        if hub.sha256(path) != expected:
-            raise CheckpointError(f"{path} is damaged: its SHA-256 differs from the one in {hub.EDITOR}; get it again")
+        if checkpoints.sha256(path) != expected:
+            raise CheckpointError(
+                f"{path} is damaged: its SHA-256 differs from the one in {checkpoints.EDITOR}; get it again"
+            )
     return description
 
 
@@ -373,15 +377,17 @@ def _backbone(folder: Path, part: dict[str, Any]) -> Backbone:
     """
     if "editor" not in part:
         return BACKBONES.get(part["kind"]).from_pretrained(folder / part["folder"])
-    owner = hub.locate(part["editor"])
+    owner = checkpoints.locate(part["editor"])
     found = _checked(owner)["backbone"]
     if "editor" in found or found["kind"] != part["kind"]:
-        raise CheckpointError(f"{folder / hub.EDITOR} needs the {part['kind']} of {part['editor']}, which has none")
+        raise CheckpointError(
+            f"{folder / checkpoints.EDITOR} needs the {part['kind']} of {part['editor']}, which has none"
+        )
     backbone = BACKBONES.get(part["kind"]).from_pretrained(owner / found["folder"])
     try:
         return _resampled(backbone, part["settings"])
     except EditError as error:
-        raise CheckpointError(f"{folder / hub.EDITOR}: {error}") from error
+        raise CheckpointError(f"{folder / checkpoints.EDITOR}: {error}") from error
 
 
 def _resampled(backbone: Backbone, changes: dict[str, Any]) -> Backbone:
@@ -422,4 +428,4 @@ def list_editors() -> tuple[str, ...]:
 
     What an embedded editor is stands in its folder (``editor.json``) and nowhere else: a folder more is an editor more.
     """
-    return hub.editor_names()
+    return checkpoints.editor_names()

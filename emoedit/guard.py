@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emoedit.io.images import load_picture
 from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.metrics.identity import identity_similarity
 from emoedit.photo import OpenPhoto, PhotoEditor
-from emoedit.pictures import load_picture
 from emoedit.types import Edit, EditError
 
 STEPS = 4  # strengths that are drawn at once; two rounds find a 1/16 of what was asked for

@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from emoedit.backbones.base import Backbone
+from emoedit.compositing.closing import Opening, find_opening
+from emoedit.compositing.flow import Change
+from emoedit.compositing.paste import DRAWN, MODES, Mode, close_mouth, loses_teeth, paste
 from emoedit.editors import Editor, load_editor
 from emoedit.emotions import takes_smile
 from emoedit.faces.align import Alignment, align
-from emoedit.faces.closing import Opening, find_opening
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.flow import Change
-from emoedit.faces.paste import DRAWN, MODES, Mode, close_mouth, loses_teeth, paste
-from emoedit.faces.regions import regions
+from emoedit.faces.landmarks import DrawingLandmarks
+from emoedit.faces.masks import regions
 from emoedit.faces.tone import Tone, find_tone
-from emoedit.landmarks import DrawingLandmarks
-from emoedit.mouths import MouthConfig, MouthDrawer
-from emoedit.pictures import Picture, load_picture, save_picture
+from emoedit.io.images import Picture, load_picture, save_picture
+from emoedit.models.base import Backbone
+from emoedit.nn.mouth import MouthConfig, MouthDrawer
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit, EditError, EmoEditError, Inversion
 
@@ -111,7 +111,7 @@ class PhotoEditor:
     Args:
         editor: an :class:`emoedit.editors.Editor` or the name of one.
         detector: default: MTCNN on the editor's device.
-        mode: how the change is put back (:mod:`emoedit.faces.paste`); default: as the backbone's drawings need it.
+        mode: how the change is put back (``paste``); default: as the backbone's drawings need it.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class PhotoEditor:
         """Read a photograph, find its faces, invert them.
 
         Args:
-            photo: a path, bytes, PIL picture, array or tensor (:func:`emoedit.pictures.load_picture`); not modified.
+            photo: a path, bytes, PIL picture, array or tensor (:func:`emoedit.io.images.load_picture`); not modified.
             face: ``"largest"``, ``"all"``, an index by size, or a face that was found before (of that photograph).
 
         Raises:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,6 +74,23 @@ class Edit:
         strength = float(self.strength)
         if not abs(strength) <= MAX_STRENGTH:  # also refuses NaN
             raise EditError(f"strength must be within ±{MAX_STRENGTH}, not {self.strength!r}; 0.5 to 2 is usual")
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """What a backbone wants to see.
+
+    Args:
+        resolution: side of the crop in pixels.
+        style: ``"ffhq"`` or ``"stable"`` (:mod:`emoedit.faces.align`).
+        scale: side of the crop as a fraction of FFHQ's square; 1 is FFHQ itself, smaller is tighter.
+        down: how far the crop's centre lies below FFHQ's, as a fraction of FFHQ's side.
+    """
+
+    resolution: int
+    style: Literal["ffhq", "stable"] = "stable"
+    scale: float = 1.0
+    down: float = 0.0
 
 
 @dataclass(frozen=True)

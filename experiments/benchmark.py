@@ -18,9 +18,9 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from emoedit.cases import Case, read_cases
-from emoedit.comparison import NOTHING, PHOTOGRAPH
-from emoedit.evaluation import Evaluation, evaluate, in_words, interval
+from emoedit.evaluation.cases import Case, read_cases
+from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH
+from emoedit.evaluation.evaluate import Evaluation, evaluate, in_words, interval
 from emoedit.metrics.statistics import curve_at
 from emoedit.report.plots import pareto_grid
 from emoedit.training.prepare import split_of

@@ -16,10 +16,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from emoedit.backbones.pixels import PLANES, PixelBackbone, PixelsConfig
+from emoedit.compositing.flow import estimate_change, unfold
 from emoedit.editors import Editor
-from emoedit.faces.flow import estimate_change, unfold
-from emoedit.faces.regions import regions
+from emoedit.faces.masks import regions
+from emoedit.models.pixels.backbone import PLANES, PixelBackbone, PixelsConfig
 from emoedit.steering.directions import LatentDirections, mean_differences
 from emoedit.training.data import CropSet
 from emoedit.training.prepare import prepare_config

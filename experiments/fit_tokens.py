@@ -15,9 +15,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from emoedit import hub
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
 from emoedit.editors import Editor, choose_device
+from emoedit.io import checkpoints
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.steering.tokens import EMBEDDINGS
 from emoedit.training.recipes import minutes, trainer_config
 from emoedit.training.tokens import TEMPLATES, TokenConfig, learn_token, read_faces
@@ -30,8 +30,8 @@ def load_model(name: str) -> StableDiffusionBackbone:
     Raises:
         CheckpointError: another kind of model.
     """
-    folder = hub.locate(name)
-    if not (folder / hub.EDITOR).is_file():
+    folder = checkpoints.locate(name)
+    if not (folder / checkpoints.EDITOR).is_file():
         return StableDiffusionBackbone.load(folder)
     backbone = Editor.from_pretrained(folder).backbone
     if not isinstance(backbone, StableDiffusionBackbone):

@@ -18,15 +18,16 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from emoedit.faces.align import Alignment, CropSpec, align
+from emoedit.compositing.paste import MODES, paste
+from emoedit.faces.align import Alignment, align
 from emoedit.faces.detect import FaceDetector
-from emoedit.faces.paste import MODES, paste
-from emoedit.faces.regions import regions
+from emoedit.faces.landmarks import DrawingLandmarks
+from emoedit.faces.masks import regions
 from emoedit.faces.tone import Tone, find_tone
-from emoedit.landmarks import DrawingLandmarks
-from emoedit.mouths import MouthDrawer
-from emoedit.pictures import load_picture
+from emoedit.io.images import load_picture
+from emoedit.nn.mouth import MouthDrawer
 from emoedit.training.readers import read_pairs
+from emoedit.types import CropSpec
 
 DARK = 0.6  # power of the tones of what counts as a dark face
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from emoedit.merging import find_parts, states, write_merged
+from emoedit.evaluation.merging import find_parts, states, write_merged
 from emoedit.types import EmoEditError
 
 

@@ -29,17 +29,17 @@ from PIL import Image
 from torch import Tensor
 
 from emoedit import sampling
-from emoedit.backbones.ddpm import DDPMBackbone
-from emoedit.comparison import Contestant, head_of
 from emoedit.editors import Editor, list_editors
 from emoedit.emotions import get
+from emoedit.evaluation.compare import Contestant, head_of
 from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.metrics.suite import Suite
+from emoedit.models.ddpm.backbone import DDPMBackbone
 from emoedit.photo import OpenPhoto, PhotoEdit, PhotoEditor
 from emoedit.report.lines import Panel, line_plot
-from emoedit.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, portrait, table
-from emoedit.shifts import adding, agreement, at_random, cosines, linear_part, recorded
+from emoedit.report.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, portrait, table
 from emoedit.steering.hspace import Directions
+from emoedit.steering.shifts import adding, agreement, at_random, cosines, linear_part, recorded
 from emoedit.types import DataError, Edit, EditError, Inversion
 
 Row = dict[str, Any]

@@ -20,14 +20,14 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from emoedit.cases import Case
-from emoedit.comparison import NOTHING, PHOTOGRAPH, Contestant
 from emoedit.editors import Editor, list_editors
-from emoedit.evaluation import Evaluation, evaluate, in_words, interval
+from emoedit.evaluation.cases import Case
+from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH, Contestant
+from emoedit.evaluation.evaluate import Evaluation, evaluate, in_words, interval
 from emoedit.metrics.control import CONFUSABLE, binary_confusion_rate, confusion
 from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
-from emoedit.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, table
+from emoedit.report.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, table
 from emoedit.types import DataError
 
 PUBLISHED = {"mscr": 0.055, "acc": 0.863, "cls": 0.808, "hes": 0.472, "identity": 0.652}

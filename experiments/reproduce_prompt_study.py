@@ -27,13 +27,13 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from emoedit import hub
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
-from emoedit.comparison import head_of
+from emoedit.evaluation.compare import head_of
+from emoedit.evaluation.prompts import FORM, Prompt, read_emotions, read_prompts
+from emoedit.io import checkpoints
 from emoedit.metrics.quality import grey_entropy, noise_sigma
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.photo import PhotoEdit, PhotoEditor
-from emoedit.prompts import FORM, Prompt, read_emotions, read_prompts
-from emoedit.reproductions import MissingEditorError, Page, open_editor, portrait, table
+from emoedit.report.reproductions import MissingEditorError, Page, open_editor, portrait, table
 from emoedit.types import CheckpointError, DataError, Edit, EmoEditError, UnknownNameError
 
 STUDIES = Path(__file__).with_name("prompt_studies.csv")
@@ -145,7 +145,7 @@ def generator_of(config: Mapping[str, Any]) -> StableDiffusionBackbone:
     described = config["models"].get(name, name)
     local = isinstance(described, str) and Path(described).expanduser()
     pipeline = local and (local / "unet").is_dir() or isinstance(described, str) and described.count("/") == 1
-    if pipeline and not (local / hub.EDITOR).is_file():
+    if pipeline and not (local / checkpoints.EDITOR).is_file():
         try:
             return StableDiffusionBackbone.load(described)
         except (CheckpointError, UnknownNameError) as error:

@@ -20,13 +20,13 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from emoedit.comparison import Contestant, compare, nothing
 from emoedit.editors import Editor, list_editors
+from emoedit.evaluation.compare import Contestant, compare, nothing
+from emoedit.io.images import load_picture
 from emoedit.metrics.suite import Suite
+from emoedit.models.stability.editor import KEY
 from emoedit.photo import PhotoEditor
-from emoedit.pictures import load_picture
-from emoedit.remote import KEY
-from emoedit.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, portrait, table
+from emoedit.report.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, portrait, table
 
 
 @dataclass(frozen=True)

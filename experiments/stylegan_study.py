@@ -26,18 +26,18 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from emoedit import hub
-from emoedit.backbones.stylegan2_inversion import InversionError, Losses, tune
-from emoedit.cases import Case, read_cases
 from emoedit.editors import Editor, load_editor
+from emoedit.evaluation.cases import Case, read_cases
 from emoedit.faces.align import Alignment
-from emoedit.faces.regions import LUMA
-from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.faces.masks import LUMA
+from emoedit.io import checkpoints
+from emoedit.io.images import load_picture, write_atomic, write_json
 from emoedit.metrics.perceptual import PerceptualNetwork
 from emoedit.metrics.statistics import bootstrap
 from emoedit.metrics.suite import Suite
+from emoedit.models.stylegan2.inversion import InversionError, Losses, tune
+from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.photo import OpenPhoto, PhotoEditor
-from emoedit.pictures import load_picture, write_atomic, write_json
 from emoedit.training.prepare import split_of
 from emoedit.training.stylegan import inversion_losses
 from emoedit.types import Edit, NoFaceError
@@ -50,7 +50,7 @@ KEPT = ("eye_opening_change", "landmark_drift", "background_change", "identity",
 
 
 def embedded_losses() -> Losses:
-    root = hub.embedded_root()
+    root = checkpoints.embedded_root()
     perceptual = PerceptualNetwork.from_pretrained(root / "perceptual")
     return inversion_losses(perceptual, MeasuringNetwork.from_pretrained(root / "identity"))
 
@@ -248,7 +248,7 @@ def main(config: DictConfig) -> None:
             except NoFaceError:
                 found = []
             write_json(file, {"rows": found})
-        rows += [{**row, "photo": name} for row in hub.read_json(file)["rows"]]
+        rows += [{**row, "photo": name} for row in checkpoints.read_json(file)["rows"]]
     text = page(rows, suite.who, config, editor)
     write_atomic(config.output, lambda file: file.write(text.encode()), overwrite=True)
     print(text)

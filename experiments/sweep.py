@@ -18,7 +18,7 @@ import hydra_plugins.emoedit_together as together
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
-from emoedit.progress import progress
+from emoedit.io.progress import progress
 from emoedit.types import EmoEditError
 
 if find_spec("cloudpickle"):  # submitit's processes do not find what lies beside this script: it is sent to them

@@ -19,15 +19,15 @@ import torch
 from benchmark import control, held_out_people, main_table, paired_table, table
 from omegaconf import DictConfig, OmegaConf
 
-from emoedit.cases import Case, read_cases
-from emoedit.comparison import NOTHING
 from emoedit.editors import Editor, load_editor
-from emoedit.evaluation import Evaluation, evaluate, in_words, interval
+from emoedit.evaluation.cases import Case, read_cases
+from emoedit.evaluation.compare import NOTHING
+from emoedit.evaluation.evaluate import Evaluation, evaluate, in_words, interval
 from emoedit.faces.detect import FaceDetector
+from emoedit.io.images import load_picture
 from emoedit.metrics.calibration import calibrating_temperature, tempered
 from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.metrics.statistics import bootstrap, curve_at
-from emoedit.pictures import load_picture
 from emoedit.report.plots import pareto_grid
 from emoedit.steering.combined import TokenAndShift, TokenShift
 from emoedit.steering.hspace import HSpace

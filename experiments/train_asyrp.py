@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from emoedit import hub
-from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
 from emoedit.editors import Editor, load_editor
+from emoedit.io import checkpoints
 from emoedit.metrics.clip import Clip
 from emoedit.metrics.embedded import EmbeddedNetwork
+from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
 from emoedit.steering.directions import mean_differences
 from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
 from emoedit.training.data import CropSet, MixtureBatches
@@ -127,7 +127,7 @@ def choose_guide(config: DictConfig, how: dict[str, Any], emotions: list[str]) -
     if "words" not in how:
         return coach_guide(load_coach(plain(config.coach.config), config.coach_weights), emotions, how)
     (tokens,) = load_editor(how["words"], device="cpu").steerings
-    return ClipGuide(Clip.from_pretrained(hub.locate(how["words"]) / "clip"), emotions, tokens=tokens)
+    return ClipGuide(Clip.from_pretrained(checkpoints.locate(how["words"]) / "clip"), emotions, tokens=tokens)
 
 
 def fit(
@@ -182,7 +182,7 @@ def words_stage(config: DictConfig) -> None:
     how = {**plain(config.steering), **plain(config.words)}
     means = torch.load(Path(config.work) / "means.pt", weights_only=True)
     found, work, _ = fit(config, how, load_backbone(config), means, folder="words")
-    with hub.new_folder(Path(config.work) / "words") as new:
+    with checkpoints.new_folder(Path(config.work) / "words") as new:
         found.half().float().save_pretrained(new)
     print(f"{', '.join(found.emotions)}: {minutes(work):.1f} minutes")
 

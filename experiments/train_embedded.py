@@ -17,9 +17,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from emoedit import hub
-from emoedit.backbones.vae import VAEBackbone, VAEConfig
 from emoedit.editors import Editor
+from emoedit.io import checkpoints
+from emoedit.models.vae.backbone import VAEBackbone, VAEConfig
 from emoedit.steering.directions import class_statistics, fit_directions
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.loop import train
@@ -61,7 +61,7 @@ def train_stage(config: DictConfig) -> None:
     averaged = train(task, batches, config.work, trainer, preview=preview)
     # Rounded here, once: all that is fitted and measured later sees the weights that are shipped, in a quarter of the
     # space.
-    hub.round_weights(averaged.backbone)
+    checkpoints.round_weights(averaged.backbone)
     averaged.backbone.save_pretrained(Path(config.work) / "backbone")
     print(f"trained in {(time.monotonic() - start) / 60:.0f} min (this run)")
 

@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 
-from emoedit import hub
 from emoedit.faces.layout import POINTS
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.io import checkpoints
 from emoedit.metrics.perceptual import PerceptualNetwork, calibrate
 from emoedit.metrics.quality import ssim
 from emoedit.metrics.statistics import auc
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.training.augment import Augment
 from emoedit.training.data import CropSet
 from emoedit.training.loop import TrainerConfig, train
@@ -121,7 +121,7 @@ def train_stage(config: DictConfig) -> None:
     )
     averaged = train(task.to(memory_format=torch.channels_last), batches, config.work, trainer)
     # Rounded here, once: everything measured later sees the weights that are shipped, in a quarter of the space.
-    hub.round_weights(averaged.network)
+    checkpoints.round_weights(averaged.network)
     torch.save(averaged.network.state_dict(), Path(config.work) / "network.pt")
 
 

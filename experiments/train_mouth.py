@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 from train_metrics import wild_points
 
-from emoedit import hub
 from emoedit.editors import load_editor
-from emoedit.mouths import MouthConfig, MouthNetwork, standardise
+from emoedit.io import checkpoints
+from emoedit.nn.mouth import MouthConfig, MouthNetwork, standardise
 from emoedit.training.data import CropSet
 from emoedit.training.loop import train
 from emoedit.training.mouths import MouthBatches, MouthTask, chosen_crops, find_teeth
@@ -102,7 +102,7 @@ def train_stage(config: DictConfig) -> None:
 
     averaged = train(task, batches, work, trainer, preview=preview)
     # Rounded here, once: what is measured later sees the weights that are shipped, in a quarter of the space.
-    hub.round_weights(averaged.network)
+    checkpoints.round_weights(averaged.network)
     torch.save(averaged.network.state_dict(), work / "network.pt")
 
 

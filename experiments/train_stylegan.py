@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from emoedit import hub
-from emoedit.backbones.stylegan2 import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.editors import Editor
-from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.io import checkpoints
 from emoedit.metrics.perceptual import PerceptualNetwork
+from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
+from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.steering.directions import class_statistics, fit_directions
 from emoedit.steering.wspace import WDirections
 from emoedit.training import wspace
@@ -67,7 +67,7 @@ def rebuilt(model: StyleGAN2Backbone, x: torch.Tensor) -> torch.Tensor:
 
 
 def embedded(kind: type[MeasuringNetwork], name: str) -> MeasuringNetwork:
-    return kind.from_pretrained(hub.embedded_root() / name)
+    return kind.from_pretrained(checkpoints.embedded_root() / name)
 
 
 def prepare_stage(config: DictConfig) -> None:
@@ -146,7 +146,7 @@ def encoder_stage(config: DictConfig) -> None:
     # Rounded here, once: everything fitted and measured later sees the weights that are shipped, in a quarter of the
     # space.
     finished = with_encoder(averaged)
-    hub.round_weights(finished)
+    checkpoints.round_weights(finished)
     finished.save_pretrained(Path(config.work) / "backbone")
 
 

@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from emoedit import hub
-from emoedit.backbones import stable_diffusion_files as files
-from emoedit.backbones.ddpm import DDPMBackbone
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
-from emoedit.backbones.stable_diffusion_config import StableDiffusionConfig
-from emoedit.backbones.stable_diffusion_text import token_ids
 from emoedit.editors import Editor
 from emoedit.emotions import BASIC
+from emoedit.io import checkpoints
 from emoedit.metrics.clip import Clip
 from emoedit.metrics.embedded import EmbeddedNetwork
+from emoedit.models.ddpm.backbone import DDPMBackbone
+from emoedit.models.stable_diffusion import files
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
+from emoedit.models.stable_diffusion.config import StableDiffusionConfig
+from emoedit.models.stable_diffusion.text import token_ids
 from emoedit.steering.tokens import EMBEDDINGS, EmotionTokens
 from emoedit.training.augment import Augment
 from emoedit.training.autoencoder import AutoencoderTask, face_psnr
@@ -98,7 +98,7 @@ def load_backbone(config: DictConfig, *, trained: bool = False) -> StableDiffusi
         parts["text_encoder"] = text_tower(Clip.from_pretrained(work / "clip").model)
     if (work / "vae").is_dir():
         parts["vae"] = files.new_vae(how["vae"])
-        files.fill_weights(parts["vae"], hub.read_weights(work / "vae" / hub.WEIGHTS), work / "vae")
+        files.fill_weights(parts["vae"], checkpoints.read_weights(work / "vae" / checkpoints.WEIGHTS), work / "vae")
         parts["vae"].eval().requires_grad_(False)
     return StableDiffusionBackbone(StableDiffusionConfig(**how), tokenizer, **parts)
 
@@ -112,7 +112,7 @@ def prepare_stage(config: DictConfig) -> None:
 def tokenizer_stage(config: DictConfig) -> None:
     """The vocabulary, from the words that captions are made of."""
     how, folder = plain(config.captions), Path(config.work) / "tokenizer"
-    with hub.new_folder(folder) as new:
+    with checkpoints.new_folder(folder) as new:
         tokenizer = learn_tokenizer(vocabulary_texts(how["kinds"]), new, merges=how["merges"], length=how["length"])
     lengths = [len(tokenizer(text)["input_ids"]) for text in vocabulary_texts(how["kinds"], 1000)]
     report(
@@ -135,7 +135,7 @@ def clip_stage(config: DictConfig) -> None:
         drawn, tokenizer, plain(config.captions.kinds), empty=0.0, how=Augment(**plain(how.augment))
     )
     averaged = rounded(train(ContrastiveTask(clip), batches, work / "clip_run", trainer).clip)
-    with hub.new_folder(work / "clip") as new:
+    with checkpoints.new_folder(work / "clip") as new:
         write_clip(new, averaged, tokenizer)
     reader = Clip.from_pretrained(work / "clip")
     numbers = {
@@ -174,8 +174,10 @@ def autoencoder_stage(config: DictConfig) -> None:
 
     averaged = train(task, batches, work / "vae_run", trainer, preview=preview)
     backbone.vae = rounded(averaged.vae)
-    with hub.new_folder(work / "vae") as new:
-        hub.write_part(new, {"_class_name": "AutoencoderKL", **plain(config.backbone.vae)}, averaged.vae.state_dict())
+    with checkpoints.new_folder(work / "vae") as new:
+        checkpoints.write_part(
+            new, {"_class_name": "AutoencoderKL", **plain(config.backbone.vae)}, averaged.vae.state_dict()
+        )
     numbers = {
         "autoencoder": f"{sum(p.numel() for p in averaged.vae.parameters()) / 1e6:.2f} M parameters; "
         + cost(work / "vae_run", how)
@@ -214,7 +216,7 @@ def unet_stage(config: DictConfig) -> None:
 
     averaged = train(task, batches, work / "unet_run", trainer, preview=preview)
     backbone.unet = rounded(averaged.unet)
-    with hub.new_folder(work / "backbone") as new:
+    with checkpoints.new_folder(work / "backbone") as new:
         backbone.eval().save_pretrained(new)
     unseen = CaptionedBatches(mixture(crops, how, side, seed=1, split=HELD_OUT), backbone.tokenizer, kinds, empty=0.0)
     empty = token_ids(backbone.tokenizer, [""], backbone.tokenizer.model_max_length)
@@ -288,7 +290,7 @@ def finish_stage(config: DictConfig) -> None:
         config.output, card=card, role="emotion editor (learned tokens, Stable Diffusion's layout)", licence=LICENCE
     )
     reader = Clip.from_pretrained(work / "clip")
-    with hub.new_folder(output / "clip") as new:
+    with checkpoints.new_folder(output / "clip") as new:
         write_clip(new, reader.model, reader.tokenizer)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     print(f"{output}: {size / 1e6:.1f} MB", flush=True)

@@ -18,8 +18,8 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from emoedit import hub
 from emoedit.editors import Editor, load_editor
+from emoedit.io import checkpoints
 from emoedit.steering.combined import TokenAndShift
 from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace, Shift
 from emoedit.steering.tokens import EmotionTokens
@@ -52,7 +52,7 @@ def fit(config: DictConfig, emotion: str, how: dict[str, Any], backbone: Diffusi
     state = folder.with_name(f"{emotion}-state")
     done, count = lead(backbone, guide, {emotion: shift}, CropSet(config.data.crops), how, state)
     fitted = HSpace([emotion], [fixed(done.shifts[0])], train_steps=backbone.steps)
-    with hub.new_folder(folder) as new:
+    with checkpoints.new_folder(folder) as new:
         fitted.half().float().save_pretrained(new)
         steps = f"{how['trainer']['steps']} steps of {how['batch_size']} pictures out of {count}"
         (new / "facts.txt").write_text(f"{emotion}: {steps}, {minutes(state):.0f} minutes", encoding="utf-8")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from emoedit.backbones.stylegan2 import StyleGAN2Config
-from emoedit.backbones.stylegan2_network import upsample
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
 from emoedit.metrics.perceptual import PerceptualNetwork
+from emoedit.models.stylegan2.backbone import StyleGAN2Config
+from emoedit.models.stylegan2.network import upsample
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.training.adversarial import AdversarialConfig, GeneratorTask, gradient_penalty, train_adversarial
 from emoedit.training.augment_gan import LIMIT, CriticAugment, adapted, augment_for_critic
 from emoedit.training.critic import Critic
@@ -38,7 +38,7 @@ TRAINER = TrainerConfig(steps=6, betas=(0.0, 0.99), warmup=1, precision="no", sa
 
 def network(kind: type[MeasuringNetwork], **heads: int) -> MeasuringNetwork:
     torch.manual_seed(5)
-    return kind(NetworkConfig(heads, resolution=16, widths=(4, 4, 4, 4))).eval()
+    return kind(NetworkConfig(heads, resolution=16, widths=(8, 8, 8, 8))).eval()
 
 
 def task(**changes) -> GANTask:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emoedit.cases import Case, read_cases
+from emoedit.evaluation.cases import Case, read_cases
 from emoedit.types import DataError
 
 

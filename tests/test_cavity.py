@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from test_lips import LEVEL, SPEC, lips, points_of
 
+from emoedit.compositing.cavity import Between, beside_own_lips, cavity, dark_patch, opens_mouth
+from emoedit.compositing.dentition import SURPRISE
+from emoedit.compositing.lips import around, lip_flow
+from emoedit.compositing.mouth import LARGER
+from emoedit.compositing.paste import paste
+from emoedit.compositing.redraw import find_movement
 from emoedit.faces.align import FFHQ_POINTS, align
-from emoedit.faces.cavity import Between, beside_own_lips, cavity, dark_patch, opens_mouth
-from emoedit.faces.dentition import SURPRISE
-from emoedit.faces.lips import around, lip_flow
-from emoedit.faces.mouth import LARGER
-from emoedit.faces.paste import paste
-from emoedit.faces.redraw import find_movement
-from emoedit.faces.regions import LUMA, regions
+from emoedit.faces.masks import LUMA, regions
 
 CLOSED, OPEN = points_of(48, 72), points_of(48, 72, apart=9)
 

@@ -22,13 +22,14 @@ from PIL import Image
 from skimage.data import astronaut
 from test_editors import TINY
 
-from emoedit import __version__, hub
-from emoedit.backbones.vae import VAEBackbone, VAEConfig
+from emoedit import __version__
 from emoedit.cli import main
-from emoedit.cli.contest import COMPARISON
+from emoedit.cli.compare import COMPARISON
+from emoedit.compositing.paste import MODES
 from emoedit.editors import Editor, list_editors
 from emoedit.emotions import BASIC, list_emotions
-from emoedit.faces.paste import MODES
+from emoedit.io import checkpoints
+from emoedit.models.vae.backbone import VAEBackbone, VAEConfig
 from emoedit.steering.directions import LatentDirections
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -408,7 +409,7 @@ def test_unknown_editor(run, tmp_path, capsys) -> None:
 def test_a_damaged_editor_fails_everything_once(run, editor, tmp_path, capsys) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(editor, copy)
-    (copy / "backbone" / hub.WEIGHTS).write_bytes(b"rubbish")
+    (copy / "backbone" / checkpoints.WEIGHTS).write_bytes(b"rubbish")
     assert run("edit", "me.png", "--emotion", "happy", "sad", "--editor", copy, "--json", "report.json") == 1
     err = error_of(capsys)
     assert err.count("emoedit: error:") == 1 and "is damaged" in err
@@ -476,7 +477,9 @@ def test_warnings_read_like_messages(run, capsys, monkeypatch) -> None:
 # --- compare, evaluate ----------------------------------------------------------------------------------------------
 
 needs_networks = pytest.mark.skipif(
-    not all((hub.embedded_root() / name).is_dir() for name in ("identity", "perceptual", "expression", "landmarks")),
+    not all(
+        (checkpoints.embedded_root() / name).is_dir() for name in ("identity", "perceptual", "expression", "landmarks")
+    ),
     reason="no embedded measuring networks in this checkout",
 )
 JUDGES = ("--identity", "embedded", "--perceptual", "embedded", "--device", "cpu")
@@ -492,7 +495,7 @@ def asked(monkeypatch) -> dict:
         given.update(options, arguments=arguments)
         raise KeyboardInterrupt
 
-    for name, module in {"compare": "emoedit.comparison", "evaluate": "emoedit.evaluation"}.items():
+    for name, module in {"compare": "emoedit.evaluation.compare", "evaluate": "emoedit.evaluation.evaluate"}.items():
         monkeypatch.setattr(importlib.import_module(module), name, instead)
     monkeypatch.setattr(importlib.import_module("emoedit.metrics.suite"), "Suite", lambda **how: how)
     return given
@@ -516,7 +519,7 @@ def test_lists_have_commas(run, editor, asked, command) -> None:
 @pytest.mark.parametrize("editors", [(), ("--editors", "all")])
 def test_all_editors_are_those_that_are_no_references(run, asked, command, strengths, editors) -> None:
     assert run(*command, "--output", "out", *editors) == 130
-    assert asked["editors"] == list(list_editors()) and not set(asked["editors"]) & set(hub.reference_names())
+    assert asked["editors"] == list(list_editors()) and not set(asked["editors"]) & set(checkpoints.reference_names())
     assert asked["arguments"][1] == ["happy", "sad", "angry", "surprised"] and asked["strengths"] == strengths
     assert asked["references"] is True and asked["suite"]["identity"] == "auto"
 
@@ -592,7 +595,7 @@ NONSENSE = [
 ]
 
 
-@pytest.mark.skipif("mean_warp" not in hub.embedded_names(), reason="no embedded references in this checkout")
+@pytest.mark.skipif("mean_warp" not in checkpoints.embedded_names(), reason="no embedded references in this checkout")
 def test_contests_that_make_no_sense_are_refused_before_torch_is_imported(here) -> None:
     """One process for all of them; a file that is in the way is not nonsense, but as cheap to find."""
     (here / "there").mkdir()
@@ -618,7 +621,7 @@ def test_contests_that_make_no_sense_are_refused_before_torch_is_imported(here) 
 
 
 def test_files_of_a_comparison_are_those_it_writes() -> None:
-    module = importlib.import_module("emoedit.comparison")
+    module = importlib.import_module("emoedit.evaluation.compare")
     assert COMPARISON == (module.RESULTS, module.GRID, module.REPORT)
 
 
@@ -631,7 +634,7 @@ def test_compare(run, editor, face, capsys, monkeypatch) -> None:
     assert error_of(capsys) == f"wrote {Path('new/out/report.html')}\n"
     assert files("new/out") == set(COMPARISON)
     rows = [json.loads(line) for line in Path("new/out/results.jsonl").read_text("utf-8").splitlines()]
-    names = ["tiny", *hub.reference_names(), "nothing", "photograph"]
+    names = ["tiny", *checkpoints.reference_names(), "nothing", "photograph"]
     assert [(row["photo"], row["editor"]) for row in rows] == [("me", name) for name in names]
     before = Path("new/out/report.html").read_bytes()
     with monkeypatch.context() as patch:
@@ -707,11 +710,11 @@ def shelf(editor, tmp_path, monkeypatch) -> Path:
     shelf = tmp_path / "shelf"
     for name, info in (("vae", {"role": "small and fast"}), ("other", {}), ("base", {"reference": True})):
         shutil.copytree(editor, shelf / name)
-        description = json.loads((shelf / name / hub.EDITOR).read_text())
-        (shelf / name / hub.EDITOR).write_text(json.dumps({**description, **info}))
+        description = json.loads((shelf / name / checkpoints.EDITOR).read_text())
+        (shelf / name / checkpoints.EDITOR).write_text(json.dumps({**description, **info}))
     for name in ("landmarks", "mouth"):  # by which every small editor's mouths are led
-        shutil.copytree(hub.embedded_root() / name, shelf / name)
-    monkeypatch.setattr(hub, "embedded_root", lambda: shelf)
+        shutil.copytree(checkpoints.embedded_root() / name, shelf / name)
+    monkeypatch.setattr(checkpoints, "embedded_root", lambda: shelf)
     return shelf
 
 
@@ -720,14 +723,14 @@ def test_help_ends_with_the_embedded_editors(run, shelf, command, capsys) -> Non
     assert run(command, "--help") == 0
     out = capsys.readouterr().out
     assert out.endswith("\nembedded editors:\n  other  emotion editor\n  vae    small and fast\n")
-    (shelf / "other" / hub.EDITOR).write_text("{")
+    (shelf / "other" / checkpoints.EDITOR).write_text("{")
     assert run(command, "--help") == 1
     assert "other/editor.json cannot be read as json" in error_of(capsys)
 
 
 def test_a_damaged_embedded_editor_harms_nobody_who_does_not_use_it(run, editor, shelf, capsys) -> None:
     for name in ("other", "base"):
-        (shelf / name / hub.EDITOR).write_text("{")
+        (shelf / name / checkpoints.EDITOR).write_text("{")
     assert run("edit", "me.png", "--editor", editor) == 0
     assert run("edit", "me.png", "--editor", "vae", "--emotion", "sad") == 0
     assert run("emotions") == 0
@@ -790,14 +793,14 @@ def test_models(run, capsys) -> None:
     out, err = capsys.readouterr()
     header, *rows = out.splitlines()
     assert header.split() == ["name", "role", "size", "licence", "here", "source"]
-    assert len(rows) == len(hub.list_models()) and err == ""
+    assert len(rows) == len(checkpoints.list_models()) and err == ""
     assert any(row.startswith("mtcnn ") and "1.99 MB" in row and "yes" in row for row in rows)
     assert run("models", "--json") == 0
     models = json.loads(capsys.readouterr().out)
     roles = {model["name"]: model["role"] for model in models}
-    assert all("reference" in roles[name] for name in hub.reference_names())
+    assert all("reference" in roles[name] for name in checkpoints.reference_names())
     assert not any("reference" in roles[name] for name in list_editors())
-    assert [model["name"] for model in models] == [model.name for model in hub.list_models()]
+    assert [model["name"] for model in models] == [model.name for model in checkpoints.list_models()]
     assert set(models[0]) == {"name", "role", "size", "licence", "source", "here"}
 
 

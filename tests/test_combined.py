@@ -9,9 +9,9 @@ import torch
 from test_stable_diffusion import smooth, tiny
 from test_tokens import steering as tokens
 
-from emoedit.backbones import stable_diffusion
-from emoedit.backbones.ddpm import DDPMBackbone
 from emoedit.editors import Editor
+from emoedit.models.ddpm.backbone import DDPMBackbone
+from emoedit.models.stable_diffusion import backbone as stable_diffusion
 from emoedit.steering.combined import TokenAndShift, TokenShift
 from emoedit.steering.hspace import Directions, HSpace
 from emoedit.steering.tokens import EmotionTokens

@@ -12,8 +12,8 @@ from PIL import Image
 from test_editors import tiny_pixels, tiny_vae
 
 import emoedit
-from emoedit import hub
-from emoedit.comparison import (
+from emoedit.editors import Editor
+from emoedit.evaluation.compare import (
     NOTHING,
     PHOTOGRAPH,
     Comparison,
@@ -23,12 +23,12 @@ from emoedit.comparison import (
     contestants,
     head_of,
 )
-from emoedit.editors import Editor
 from emoedit.faces.detect import Face
+from emoedit.io import checkpoints
+from emoedit.io.images import load_picture
 from emoedit.metrics.embedded import NAMES as NETWORKS
 from emoedit.metrics.suite import MEASURES, Suite
 from emoedit.photo import PhotoEditor
-from emoedit.pictures import load_picture
 from emoedit.steering.directions import LatentDirections
 from emoedit.types import (
     CheckpointError,
@@ -40,9 +40,9 @@ from emoedit.types import (
     UnknownNameError,
 )
 
-REFERENCES = hub.reference_names()
+REFERENCES = checkpoints.reference_names()
 pytestmark = pytest.mark.skipif(
-    not all((hub.embedded_root() / name).is_dir() for name in (*NETWORKS, "mean_warp", "pixel_mean")),
+    not all((checkpoints.embedded_root() / name).is_dir() for name in (*NETWORKS, "mean_warp", "pixel_mean")),
     reason="no embedded measuring networks or references in this checkout",
 )
 
@@ -349,7 +349,7 @@ def test_contestants_are_editors_of_any_form_and_the_references(editors, tmp_pat
     assert by_name["pixel_mean"].knows("shame") and not by_name["pixel_mean"].knows("nonsense")
 
 
-@pytest.mark.skipif("vae" not in hub.embedded_names(), reason="no embedded VAE in this checkout")
+@pytest.mark.skipif("vae" not in checkpoints.embedded_names(), reason="no embedded VAE in this checkout")
 def test_all_are_the_embedded_editors():
     assert tuple(c.name for c in contestants("all", references=False)) == emoedit.list_editors()
     assert isinstance(contestants("all")[0], Contestant)

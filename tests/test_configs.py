@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from emoedit import hub
-from emoedit.sweeps import Job
+from emoedit.evaluation.sweeps import Job
+from emoedit.io import checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
@@ -100,7 +100,9 @@ def test_every_option_of_a_group_composes(group):
         pytest.fail(f"no script takes configs/{group}.yaml: {why}")
 
 
-@pytest.mark.skipif(not {"asyrp", "vae"} <= set(hub.embedded_names()), reason="no embedded editors in this checkout")
+@pytest.mark.skipif(
+    not {"asyrp", "vae"} <= set(checkpoints.embedded_names()), reason="no embedded editors in this checkout"
+)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_job_of_an_experiment_can_be_run(experiment, data, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
@@ -122,7 +124,9 @@ def test_every_job_of_an_experiment_can_be_run(experiment, data, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not {"asyrp", "vae"} <= set(hub.embedded_names()), reason="no embedded editors in this checkout")
+@pytest.mark.skipif(
+    not {"asyrp", "vae"} <= set(checkpoints.embedded_names()), reason="no embedded editors in this checkout"
+)
 def test_hydra_tells_what_an_experiment_would_do(tmp_path):
     command = [sys.executable, str(ROOT / "experiments" / "sweep.py"), "experiment=steps", "--cfg", "job"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

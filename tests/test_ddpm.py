@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from emoedit import hub, sampling
-from emoedit.backbones import ddpm_files
-from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig, down, up
+from emoedit import sampling
+from emoedit.io import checkpoints
+from emoedit.models.ddpm import files as ddpm_files
+from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig, down, up
 from emoedit.steering.hspace import HSpace
 from emoedit.types import CheckpointError, Control, Edit, EditError, ImageError, Inversion
 
@@ -611,13 +612,13 @@ def test_damaged_folders_are_refused(tmp_path, backbone):
     def fresh():
         backbone.save_pretrained(tmp_path)
 
-    for name in ("unet/config.json", "scheduler/scheduler_config.json", f"unet/{hub.WEIGHTS}"):
+    for name in ("unet/config.json", "scheduler/scheduler_config.json", f"unet/{checkpoints.WEIGHTS}"):
         fresh()
         (tmp_path / name).unlink()
         with pytest.raises(CheckpointError, match="missing"):
             DDPMBackbone.from_pretrained(tmp_path)
     fresh()
-    (tmp_path / f"unet/{hub.WEIGHTS}").write_bytes(b"\x80\x04cos\nsystem\n")
+    (tmp_path / f"unet/{checkpoints.WEIGHTS}").write_bytes(b"\x80\x04cos\nsystem\n")
     with pytest.raises(CheckpointError, match="safetensors"):
         DDPMBackbone.from_pretrained(tmp_path)
     for change, match in (
@@ -654,7 +655,7 @@ def test_an_original_file_says_its_own_architecture(original_file):
 
     with torch.device("meta"):
         unet = UNet2DModel(**config)
-    hub.check_state(
+    checkpoints.check_state(
         {name: torch.zeros(()).expand(value.shape) for name, value in unet.state_dict().items()},
         {name: torch.zeros(()).expand(value.shape) for name, value in ddpm_files.convert_original(full).items()},
         "celeba_hq.ckpt",

@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_editors import TINY, from_neutral, tiny_vae
 
-from emoedit import hub
-from emoedit.backbones.vae import VAEBackbone
 from emoedit.editors import Editor, load_editor
+from emoedit.io import checkpoints
+from emoedit.models.vae.backbone import VAEBackbone
 from emoedit.steering.directions import LatentDirections, mean_differences
 from emoedit.types import CheckpointError, DataError, Edit, Inversion
 
@@ -16,8 +16,8 @@ from emoedit.types import CheckpointError, DataError, Edit, Inversion
 def editors_with_directions() -> list[str]:
     """Tiny ones, and those embedded ones whose description names such a steering and no other."""
     found = ["tiny-vae", "tiny-pixels"]
-    for name in hub.embedded_names():
-        steerings = hub.read_json(hub.embedded_root() / name / hub.EDITOR)["steerings"]
+    for name in checkpoints.embedded_names():
+        steerings = checkpoints.read_json(checkpoints.embedded_root() / name / checkpoints.EDITOR)["steerings"]
         found += [name] if [part["kind"] for part in steerings] == ["directions"] else []
     return found
 
@@ -94,7 +94,7 @@ def test_weights_are_safetensors_of_another_width_or_nothing(tmp_path):
     crops = torch.zeros(1, 1, 32, 32)
     with pytest.raises(CheckpointError, match="latent"):
         list(Editor(editor.backbone, [wide]).edit(editor.invert(crops), [Edit("happy")]))
-    (folder / "backbone" / hub.WEIGHTS).write_bytes(b"\x80\x04cos\nsystem\n")
+    (folder / "backbone" / checkpoints.WEIGHTS).write_bytes(b"\x80\x04cos\nsystem\n")
     with pytest.raises(CheckpointError, match="safetensors"):
         VAEBackbone.from_pretrained(folder / "backbone")
 

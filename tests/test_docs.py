@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from emoedit import hub
+from emoedit.io import checkpoints
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,7 +24,7 @@ def examples(page: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("vae" not in hub.embedded_names(), reason="no embedded VAE in this checkout")
+@pytest.mark.skipif("vae" not in checkpoints.embedded_names(), reason="no embedded VAE in this checkout")
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=lambda page: page.stem)
 def test_examples_run(page, tmp_path, astronaut):
     Image.fromarray(astronaut).save(tmp_path / "me.jpg", quality=95)
@@ -34,7 +34,7 @@ def test_examples_run(page, tmp_path, astronaut):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("vae" not in hub.embedded_names(), reason="no embedded VAE in this checkout")
+@pytest.mark.skipif("vae" not in checkpoints.embedded_names(), reason="no embedded VAE in this checkout")
 def test_command_lines_of_the_readme_run(tmp_path, astronaut):
     Image.fromarray(astronaut).save(tmp_path / "me.jpg", quality=95)
     Image.fromarray(astronaut).save(tmp_path / "group.jpg", quality=95)

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from emoedit import hub
-from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
-from emoedit.backbones.pixels import PixelBackbone, PixelsConfig
-from emoedit.backbones.vae import VAEBackbone, VAEConfig
 from emoedit.editors import Editor, as_crops, list_editors, load_editor
 from emoedit.emotions import list_emotions, resolve
+from emoedit.io import checkpoints
+from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
+from emoedit.models.pixels.backbone import PixelBackbone, PixelsConfig
+from emoedit.models.vae.backbone import VAEBackbone, VAEConfig
 from emoedit.steering.directions import LatentDirections
 from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
 from emoedit.types import CheckpointError, Control, Edit, EditError, ImageError, Inversion, UnknownNameError
@@ -103,7 +103,7 @@ def brief(editor: Editor) -> Editor:
     return Editor(editor.backbone.sampled(steps=steps), editor.steerings, name=editor.name)
 
 
-@pytest.fixture(scope="module", params=[*TINY, *list_editors(), *hub.reference_names()])
+@pytest.fixture(scope="module", params=[*TINY, *list_editors(), *checkpoints.reference_names()])
 def editor(request, tmp_path_factory) -> Editor:
     """As it is used: loaded from its folder."""
     name = request.param
@@ -464,7 +464,7 @@ def test_damaged_folders_are_refused(tmp_path, kind):
         with pytest.raises(CheckpointError, match="missing"):
             Editor.from_pretrained(tmp_path / "e")
 
-    description = json.loads((fresh() / hub.EDITOR).read_text())
+    description = json.loads((fresh() / checkpoints.EDITOR).read_text())
     for content, match in (
         ("{", "json"),
         ("[]", "object"),
@@ -472,17 +472,17 @@ def test_damaged_folders_are_refused(tmp_path, kind):
         (json.dumps({**description, "sha256": ["x"]}), "'sha256' must be an object"),
         (json.dumps({**description, "backbone": {"kind": "vea", "folder": "backbone"}}), "vea.*did you mean 'vae'"),
     ):
-        (fresh() / hub.EDITOR).write_text(content)
+        (fresh() / checkpoints.EDITOR).write_text(content)
         with pytest.raises(CheckpointError, match=match):
             Editor.from_pretrained(tmp_path / "e")
 
     folder = fresh()
-    config = json.loads((folder / "backbone" / hub.CONFIG).read_text())
-    (folder / "backbone" / hub.CONFIG).write_text(json.dumps({**config, "colour": 9}))
+    config = json.loads((folder / "backbone" / checkpoints.CONFIG).read_text())
+    (folder / "backbone" / checkpoints.CONFIG).write_text(json.dumps({**config, "colour": 9}))
     with pytest.raises(CheckpointError, match="configuration"):
         Editor.from_pretrained(folder)
     wider = {"latent_dim": 9} if kind == "tiny-vae" else {"patch": 1}
-    (folder / "backbone" / hub.CONFIG).write_text(json.dumps({**config, **wider}))
+    (folder / "backbone" / checkpoints.CONFIG).write_text(json.dumps({**config, **wider}))
     with pytest.raises(CheckpointError, match="expected"):
         Editor.from_pretrained(folder)
 
@@ -524,7 +524,7 @@ def test_two_steerings_of_one_backbone_add(tmp_path):
     same(changes(again, again.invert(inversion.extras["source"]), few)[0], together)
 
 
-@pytest.mark.skipif("vae" not in hub.embedded_names(), reason="no embedded VAE in this checkout")
+@pytest.mark.skipif("vae" not in checkpoints.embedded_names(), reason="no embedded VAE in this checkout")
 def test_unknown_editors_are_refused_with_what_there_is(tmp_path):
     with pytest.raises(UnknownNameError, match="did you mean 'vae'"):
         load_editor("vea")
@@ -560,7 +560,7 @@ def test_an_editor_can_share_another_ones_backbone(tmp_path):
     assert not (tmp_path / "new").exists()
     with pytest.raises(EditError, match="other weights"):
         tiny_vae().save_pretrained(tmp_path / "new", backbone_of=tmp_path / "owner")
-    path = tmp_path / "other" / hub.EDITOR
+    path = tmp_path / "other" / checkpoints.EDITOR
     description = json.loads(path.read_text())
     for part, match in (
         ({"settings": {"colour": 1}}, "colour: no settings"),

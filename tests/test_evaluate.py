@@ -25,22 +25,22 @@ from scipy.stats import pearsonr
 from test_editors import tiny_pixels
 
 import emoedit
-from emoedit import hub
-from emoedit.cases import Case
 from emoedit.cli import main
-from emoedit.comparison import NOTHING, PHOTOGRAPH
-from emoedit.evaluation import AVERAGED, Evaluation, evaluate, in_words, interval
+from emoedit.evaluation.cases import Case
+from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH
+from emoedit.evaluation.evaluate import AVERAGED, Evaluation, evaluate, in_words, interval
+from emoedit.io import checkpoints
+from emoedit.io.results import Results, key_of
 from emoedit.metrics.control import CONFUSABLE
 from emoedit.metrics.embedded import NAMES as NETWORKS
 from emoedit.metrics.statistics import bootstrap
 from emoedit.metrics.suite import MEASURES, Suite
 from emoedit.photo import PhotoEditor
-from emoedit.results import Results, key_of
 from emoedit.types import DataError, MissingExtraError, OutputError, UnknownNameError
 
 pytest.importorskip("matplotlib")
 needs_networks = pytest.mark.skipif(
-    not all((hub.embedded_root() / name).is_dir() for name in (*NETWORKS, "mean_warp", "pixel_mean")),
+    not all((checkpoints.embedded_root() / name).is_dir() for name in (*NETWORKS, "mean_warp", "pixel_mean")),
     reason="no embedded measuring networks or references in this checkout",
 )
 

@@ -7,13 +7,13 @@ import numpy as np
 from test_lips import LEVEL, SPEC, points_of
 from test_mouths import drawn
 
+from emoedit.compositing.eyes import beside_own_eyes, eye_flow
+from emoedit.compositing.paste import paste
+from emoedit.compositing.redraw import find_movement
 from emoedit.faces.align import FFHQ_POINTS, align
-from emoedit.faces.eyes import beside_own_eyes, eye_flow
 from emoedit.faces.layout import BROWS
 from emoedit.faces.layout import EYES as LIDS
-from emoedit.faces.paste import paste
-from emoedit.faces.redraw import find_movement
-from emoedit.faces.regions import LUMA, regions
+from emoedit.faces.masks import LUMA, regions
 
 EYES = ((34.0, 40.0), (62.0, 40.0))  # where they are in the crop
 

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from emoedit.backbones.faceflex import FaceFlexVAE
+from emoedit.models.faceflex.backbone import FaceFlexVAE
 from emoedit.steering import faceflex
 from emoedit.steering.faceflex import directions_from_faceflex, read_attribute_vectors
 from emoedit.types import CheckpointError, Control, Edit, EditError

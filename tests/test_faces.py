@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from emoedit.faces.align import FFHQ_POINTS, Alignment, CropSpec, align
-from emoedit.faces.closing import find_opening, gone, opens
+from emoedit.compositing.closing import find_opening, gone, opens
+from emoedit.compositing.flow import estimate_change, jacobian, sample, unfold
+from emoedit.compositing.mouth import draw_mouth, steepen
+from emoedit.compositing.paste import MODES, _relight, close_mouth, loses_teeth, paste
+from emoedit.compositing.redraw import _hold
+from emoedit.faces.align import FFHQ_POINTS, Alignment, align
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.flow import estimate_change, jacobian, sample, unfold
-from emoedit.faces.mouth import draw_mouth, steepen
-from emoedit.faces.paste import MODES, _relight, close_mouth, loses_teeth, paste
-from emoedit.faces.redraw import _hold
-from emoedit.faces.regions import LUMA, regions
-from emoedit.types import NoFaceError
+from emoedit.faces.masks import LUMA, regions
+from emoedit.types import CropSpec, NoFaceError
 
 SPEC = CropSpec(96, "stable", 0.66, 0.074)
 

@@ -9,10 +9,11 @@ import pytest
 from test_eyes import EYES, face_of
 from test_lips import LEVEL, SPEC
 
-from emoedit.faces.align import FFHQ_POINTS, CropSpec, align
-from emoedit.faces.fading import BLURRED, CREASE, GLEAM, KEPT, beside_eyes, faded, torn
-from emoedit.faces.paste import paste
-from emoedit.faces.regions import LUMA, regions
+from emoedit.compositing.fading import BLURRED, CREASE, GLEAM, KEPT, beside_eyes, faded, torn
+from emoedit.compositing.paste import paste
+from emoedit.faces.align import FFHQ_POINTS, align
+from emoedit.faces.masks import LUMA, regions
+from emoedit.types import CropSpec
 
 CHEEK = (28, 60)  # away from eyes and mouth
 ALL = np.ones((96, 96), np.float32)

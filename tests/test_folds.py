@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from emoedit.faces.flow import FLOW_SIDE, estimate_flow
-from emoedit.faces.folds import FOLD_SIDE, beside_lips, fold_lines, unsmiling
-from emoedit.faces.paste import _relight
+from emoedit.compositing.flow import FLOW_SIDE, estimate_flow
+from emoedit.compositing.folds import FOLD_SIDE, beside_lips, fold_lines, unsmiling
+from emoedit.compositing.paste import _relight
 
 
 def face(width: float, *, eyes: float = 40.0) -> np.ndarray:

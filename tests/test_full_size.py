@@ -11,7 +11,7 @@ from test_faceflex import LATENT, numbers, weights
 from test_stable_diffusion import SMALL_TEXT, write_model
 from test_stylegan2 import tiny as tiny_stylegan
 
-from emoedit import full_size
+from emoedit.models import pretrained as full_size
 from emoedit.steering.hspace import ShiftBlock
 from emoedit.steering.tokens import write_embedding
 from emoedit.types import CheckpointError, Edit, EditError

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emoedit import hub
-from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
 from emoedit.editors import Editor
+from emoedit.io import checkpoints
+from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
 from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace, ShiftBlock
 from emoedit.types import CheckpointError, Edit, EditError, HState, Inversion, UnknownNameError
 
@@ -114,9 +114,9 @@ def test_adapted_directions_start_as_the_directions_and_add_what_the_block_sees(
     again = HSpace.from_pretrained(tmp_path)
     for edit in (Edit("happy", 0.7), Edit("sad - happy")):
         assert torch.equal(shift(again, backbone, at, edit, edit), shift(model, backbone, at, edit, edit))
-    weights = tmp_path / hub.WEIGHTS
-    lacking = {k: v for k, v in hub.read_weights(weights).items() if k != "shifts.0.block.conv1.weight"}
-    hub.write_part(tmp_path, hub.read_json(tmp_path / hub.CONFIG), lacking)
+    weights = tmp_path / checkpoints.WEIGHTS
+    lacking = {k: v for k, v in checkpoints.read_weights(weights).items() if k != "shifts.0.block.conv1.weight"}
+    checkpoints.write_part(tmp_path, checkpoints.read_json(tmp_path / checkpoints.CONFIG), lacking)
     with pytest.raises(CheckpointError, match=r"shifts\.0\.block\.conv1\.weight"):
         HSpace.from_pretrained(tmp_path)
 
@@ -191,12 +191,12 @@ def test_damaged_folders_are_refused(tmp_path):
         ({"against": None}, "a number"),
     ):
         steering().save_pretrained(tmp_path)
-        config = json.loads((tmp_path / hub.CONFIG).read_text())
-        (tmp_path / hub.CONFIG).write_text(json.dumps({**config, **change}))
+        config = json.loads((tmp_path / checkpoints.CONFIG).read_text())
+        (tmp_path / checkpoints.CONFIG).write_text(json.dumps({**config, **change}))
         with pytest.raises(CheckpointError, match=match):
             HSpace.from_pretrained(tmp_path)
     steering().save_pretrained(tmp_path)
-    (tmp_path / hub.WEIGHTS).unlink()
+    (tmp_path / checkpoints.WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match="missing"):
         HSpace.from_pretrained(tmp_path)
 

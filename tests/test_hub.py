@@ -13,9 +13,9 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from test_editors import TINY, tiny_asyrp, tiny_pixels, tiny_vae
 
-from emoedit import hub
-from emoedit.backbones.ddpm import DDPMBackbone
 from emoedit.editors import Editor, choose_device, list_editors, load_editor
+from emoedit.io import checkpoints
+from emoedit.models.ddpm.backbone import DDPMBackbone
 from emoedit.types import CheckpointError, EditError, OutputError, UnknownNameError
 
 
@@ -72,8 +72,8 @@ LEFT = (  # what training and other programs leave in repositories
     "training_args.bin",
     "flax_model.msgpack",
     "checkpoint-500/config.json",
-    f"checkpoint-500/{hub.WEIGHTS}",
-    f"checkpoint-500/unet/{hub.WEIGHTS}",
+    f"checkpoint-500/{checkpoints.WEIGHTS}",
+    f"checkpoint-500/unet/{checkpoints.WEIGHTS}",
     "unet/diffusion_flax_model.msgpack",
     "unet/diffusion_pytorch_model.fp16.safetensors",
     "unet/diffusion_pytorch_model.non_ema.safetensors",
@@ -132,7 +132,7 @@ def test_a_model_of_diffusers_is_downloaded_without_what_is_not_needed(serve, pu
     moved = {"config.json", *(name for name in files if name.startswith("diffusion"))}
     files = {folder * (name in moved) + name: data for name, data in files.items()}
     old = f"{folder}diffusion_pytorch_model.bin"
-    needed = files.keys() - {old} if suffix == ".safetensors" else files.keys() - {f"{folder}{hub.WEIGHTS}"}
+    needed = files.keys() - {old} if suffix == ".safetensors" else files.keys() - {f"{folder}{checkpoints.WEIGHTS}"}
     offered = files if suffix == ".safetensors" else {name: files[name] for name in needed}
     repository = serve({**dict.fromkeys(LEFT, b"left"), "README.md": b"card", **offered})
     for _ in range(2):
@@ -156,13 +156,13 @@ STABLE_DIFFUSION = {
     "tokenizer/tokenizer_config.json",
     "tokenizer/vocab.json",
     "unet/config.json",
-    f"unet/{hub.WEIGHTS}",
+    f"unet/{checkpoints.WEIGHTS}",
     "vae/config.json",
-    f"vae/{hub.WEIGHTS}",
+    f"vae/{checkpoints.WEIGHTS}",
 }
 
 
-@pytest.mark.parametrize("lacking", [set(), {f"unet/{hub.WEIGHTS}"}], ids=["whole", "without safetensors"])
+@pytest.mark.parametrize("lacking", [set(), {f"unet/{checkpoints.WEIGHTS}"}], ids=["whole", "without safetensors"])
 def test_stable_diffusion_is_downloaded_without_what_is_not_needed(serve, lacking):
     others = {
         "safety_checker/config.json",
@@ -179,7 +179,7 @@ def test_stable_diffusion_is_downloaded_without_what_is_not_needed(serve, lackin
     files = dict.fromkeys({*STABLE_DIFFUSION, *others, *LEFT}, b"{}")
     files["unet/config.json"] = b'{"_class_name": "UNet2DConditionModel"}'
     repository = serve({name: data for name, data in files.items() if name not in lacking})
-    assert hub.locate("someone/stable-diffusion") == repository.folder
+    assert checkpoints.locate("someone/stable-diffusion") == repository.folder
     assert repository.here() == STABLE_DIFFUSION - lacking
     assert len(repository.asked) == 1
 
@@ -210,9 +210,9 @@ def test_a_name_that_is_nothing_is_told_with_the_nearest(shelf, tmp_path, monkey
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: pytest.fail("asked the hub"))
     for name in ("onw", "OWN", "own "):
         with pytest.raises(UnknownNameError, match="did you mean 'own'.*no folder of that name"):
-            hub.locate(name)
+            checkpoints.locate(name)
     with pytest.raises(UnknownNameError, match="known: first, own, second"):
-        hub.locate("stylegan")
+        checkpoints.locate("stylegan")
     (tmp_path / "weights.pt").write_bytes(b"")
     for path, match in (
         ("weights.pt", "weights.pt is a file; expected the folder"),
@@ -222,10 +222,10 @@ def test_a_name_that_is_nothing_is_told_with_the_nearest(shelf, tmp_path, monkey
         (tmp_path / "gone", "there is no folder '.*gone'"),
     ):
         with pytest.raises(CheckpointError, match=match):
-            hub.locate(path)
+            checkpoints.locate(path)
     (tmp_path / "own").mkdir(exist_ok=True)
-    assert hub.locate("own") == shelf / "own" and hub.locate("./own") == Path("own")
-    monkeypatch.setattr(hub, "embedded_root", lambda: tmp_path / "nowhere")
+    assert checkpoints.locate("own") == shelf / "own" and checkpoints.locate("./own") == Path("own")
+    monkeypatch.setattr(checkpoints, "embedded_root", lambda: tmp_path / "nowhere")
     with pytest.raises(UnknownNameError, match="unknown model 'vae'; known: none"):
         load_editor("vae")
 
@@ -255,32 +255,32 @@ def test_push_to_hub_uploads_a_folder_that_loads(tmp_path, monkeypatch):
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "model"
-    with pytest.raises(RuntimeError), hub.new_folder(target) as new:
+    with pytest.raises(RuntimeError), checkpoints.new_folder(target) as new:
         (new / "half").write_text("x")
         raise RuntimeError("the process is stopped here")
     assert list(tmp_path.iterdir()) == []
     for content in ("one", "two"):
-        with hub.new_folder(target) as new:
+        with checkpoints.new_folder(target) as new:
             (new / "a").write_text(content)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
     assert (target / "a").read_text() == "two"
-    with pytest.raises(KeyboardInterrupt), hub.new_folder(target) as new:
+    with pytest.raises(KeyboardInterrupt), checkpoints.new_folder(target) as new:
         raise KeyboardInterrupt
     assert (target / "a").read_text() == "two"
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write"), hub.new_folder(tmp_path / "file" / "model"):
+    with pytest.raises(OutputError, match="cannot write"), checkpoints.new_folder(tmp_path / "file" / "model"):
         pass
 
 
 def test_weights_that_were_rounded_take_half_the_space_and_lose_nothing(tmp_path):
     rounded, exact = torch.randn(50).half().float(), torch.randn(50)
-    hub.write_part(tmp_path, {}, {"rounded": rounded, "exact": exact, "count": torch.arange(3)})
-    state = hub.read_weights(tmp_path / hub.WEIGHTS)
+    checkpoints.write_part(tmp_path, {}, {"rounded": rounded, "exact": exact, "count": torch.arange(3)})
+    state = checkpoints.read_weights(tmp_path / checkpoints.WEIGHTS)
     assert state["rounded"].dtype == torch.float16
     assert torch.equal(state["rounded"].float(), rounded)
     assert torch.equal(state["exact"], exact)
     assert state["count"].dtype == torch.int64
-    assert (tmp_path / hub.WEIGHTS).stat().st_mode & 0o044 == 0o044
+    assert (tmp_path / checkpoints.WEIGHTS).stat().st_mode & 0o044 == 0o044
 
 
 def test_weights_rounded_by_the_row_take_a_quarter_of_the_space_and_lose_nothing(tmp_path):
@@ -290,7 +290,7 @@ def test_weights_rounded_by_the_row_take_a_quarter_of_the_space_and_lose_nothing
     module.register_buffer("count", torch.arange(3))
     module.weight.data *= torch.tensor([1e-6, 0.01, 0.3, 20.0, 0.0])[:, None, None, None]
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    hub.round_weights(module)
+    checkpoints.round_weights(module)
     rounded = {name: value.clone() for name, value in module.state_dict().items()}
     # Half a step of the row at most, and the unit itself is off by what bfloat16 loses.
     largest = before["weight"].abs().amax((1, 2, 3))
@@ -299,38 +299,38 @@ def test_weights_rounded_by_the_row_take_a_quarter_of_the_space_and_lose_nothing
     assert rounded["weight"][4].abs().max() == 0 and torch.equal(rounded["count"], before["count"])
     for name in ("bias", "kernel"):
         assert torch.equal(rounded[name], before[name].half().float())
-    hub.round_weights(module)
+    checkpoints.round_weights(module)
     assert all(torch.equal(value, rounded[name]) for name, value in module.state_dict().items())
-    hub.write_part(tmp_path, {}, rounded, eight_bits=True)
-    raw = load_file(tmp_path / hub.WEIGHTS)
+    checkpoints.write_part(tmp_path, {}, rounded, eight_bits=True)
+    raw = load_file(tmp_path / checkpoints.WEIGHTS)
     assert raw["weight"].dtype == torch.int8 and raw["bias"].dtype == raw["kernel"].dtype == torch.float16
-    found = hub.read_weights(tmp_path / hub.WEIGHTS)
+    found = checkpoints.read_weights(tmp_path / checkpoints.WEIGHTS)
     assert found.keys() == rounded.keys()
     assert all(torch.equal(found[name].to(value.dtype), value) for name, value in rounded.items())
-    hub.write_part(tmp_path, {}, rounded)  # a layout that others read
-    assert load_file(tmp_path / hub.WEIGHTS)["weight"].dtype == torch.float32
-    save_file({"weight": raw["weight"], "weight:step": raw["weight:step"][:3].clone()}, tmp_path / hub.WEIGHTS)
+    checkpoints.write_part(tmp_path, {}, rounded)  # a layout that others read
+    assert load_file(tmp_path / checkpoints.WEIGHTS)["weight"].dtype == torch.float32
+    save_file({"weight": raw["weight"], "weight:step": raw["weight:step"][:3].clone()}, tmp_path / checkpoints.WEIGHTS)
     with pytest.raises(CheckpointError, match=r"weight is \(5, 6, 3, 3\), its steps are \(3,\)"):
-        hub.read_weights(tmp_path / hub.WEIGHTS)
+        checkpoints.read_weights(tmp_path / checkpoints.WEIGHTS)
 
 
 def test_check_state_lists_everything_that_does_not_fit():
     expected = {"a": torch.zeros(2), "b": torch.zeros(3), "c": torch.zeros(1)}
     found = {"b": torch.zeros(4), "c": torch.tensor([float("nan")]), "d": torch.zeros(1)}
     with pytest.raises(CheckpointError) as error:
-        hub.check_state(expected, found, "file")
+        checkpoints.check_state(expected, found, "file")
     for part in ("1 missing (a)", "1 unexpected (d)", "b is (4,), expected (3,)", "c holds values that are not finite"):
         assert part in str(error.value)
 
 
 def test_every_embedded_model_is_small_licensed_and_described():
     total = 0
-    for info in hub.list_models():
+    for info in checkpoints.list_models():
         assert info.licence and info.source and info.size > 0
-    for name in hub.embedded_names():
-        folder = hub.embedded_root() / name
+    for name in checkpoints.embedded_names():
+        folder = checkpoints.embedded_root() / name
         assert len((folder / "README.md").read_text()) > 500
-        description = json.loads((folder / hub.EDITOR).read_text())
+        description = json.loads((folder / checkpoints.EDITOR).read_text())
         # clip/, the text encoder's other half, is for fitting and no part of the editor.
         own = {p.relative_to(folder).as_posix() for p in folder.rglob("*.safetensors") if p.parent.name != "clip"}
         assert own == set(description["sha256"])
@@ -350,16 +350,16 @@ def shelf(tmp_path, monkeypatch) -> Path:
         ("second", {"reference": True}),
     ):
         tiny_pixels(name).save_pretrained(tmp_path / name, **info)
-    monkeypatch.setattr(hub, "embedded_root", lambda: tmp_path)
+    monkeypatch.setattr(checkpoints, "embedded_root", lambda: tmp_path)
     return tmp_path
 
 
 def test_references_are_embedded_but_no_editors_to_choose(shelf):
-    assert hub.embedded_names() == ("first", "own", "second")
-    assert hub.reference_names() == ("first", "second")
+    assert checkpoints.embedded_names() == ("first", "own", "second")
+    assert checkpoints.reference_names() == ("first", "second")
     assert list_editors() == ("own",)
     assert load_editor("first").name == "first"  # by name they load like any other
-    roles = {info.name: (info.role, info.here) for info in hub.list_models()}
+    roles = {info.name: (info.role, info.here) for info in checkpoints.list_models()}
     assert roles["first"] == ("reference to compare with", True)
     assert roles["own"] == ("emotion editor", True)
 
@@ -367,34 +367,34 @@ def test_references_are_embedded_but_no_editors_to_choose(shelf):
 def test_a_folder_more_is_an_editor_more(shelf):
     tiny_asyrp(name="asyrp").save_pretrained(shelf / "asyrp", role="emotion editor (diffusion)")
     assert list_editors() == ("asyrp", "own") and load_editor("asyrp").name == "asyrp"
-    assert "emotion editor (diffusion)" in {info.role for info in hub.list_models()}
+    assert "emotion editor (diffusion)" in {info.role for info in checkpoints.list_models()}
     with pytest.raises(UnknownNameError, match="did you mean 'asyrp'"):
         load_editor("asryp")
 
 
 def test_a_damaged_description_is_told_and_not_taken_for_an_editor(shelf):
-    (shelf / "second" / hub.EDITOR).write_text("{")
-    for ask in (hub.reference_names, list_editors, hub.list_models):
+    (shelf / "second" / checkpoints.EDITOR).write_text("{")
+    for ask in (checkpoints.reference_names, list_editors, checkpoints.list_models):
         with pytest.raises(CheckpointError, match="second.*editor.json cannot be read as json"):
             ask()
 
 
 def test_the_references_of_this_package_are_among_its_models():
-    names = hub.reference_names()
-    assert set(names) <= set(hub.embedded_names())
-    assert set(list_editors()) == set(hub.embedded_names()) - set(names)
-    roles = {info.name: info.role for info in hub.list_models()}
+    names = checkpoints.reference_names()
+    assert set(names) <= set(checkpoints.embedded_names())
+    assert set(list_editors()) == set(checkpoints.embedded_names()) - set(names)
+    roles = {info.name: info.role for info in checkpoints.list_models()}
     assert all("reference" in roles[name] for name in names)
     assert not any("reference" in roles[name] for name in list_editors())
 
 
-@pytest.mark.parametrize("cached", [None, hub.WEIGHTS, "diffusion_pytorch_model.bin"])
+@pytest.mark.parametrize("cached", [None, checkpoints.WEIGHTS, "diffusion_pytorch_model.bin"])
 def test_a_full_size_model_is_here_when_the_hubs_cache_has_it(monkeypatch, cached):
     def look(repository, name):
-        return f"/cache/{name}" if (repository, name) == (hub.DDPM, cached) else object()  # known not to exist
+        return f"/cache/{name}" if (repository, name) == (checkpoints.DDPM, cached) else object()  # known not to exist
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", look)
-    (info,) = [info for info in hub.list_models() if info.name == hub.DDPM]
+    (info,) = [info for info in checkpoints.list_models() if info.name == checkpoints.DDPM]
     assert info.here == (cached is not None)
 
 

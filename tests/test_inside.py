@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from test_lips import LEVEL, SPEC, lips, points_of
 
+from emoedit.compositing.cavity import Between, cavity
+from emoedit.compositing.dentition import SMILE, SURPRISE, dentition
+from emoedit.compositing.inside import draw_inside
+from emoedit.compositing.mouth import LARGER, teeth_level
+from emoedit.compositing.optics import black_level, edge_blur, no_darker
+from emoedit.compositing.window import Place
 from emoedit.faces.align import FFHQ_POINTS, align
-from emoedit.faces.cavity import Between, cavity
-from emoedit.faces.dentition import SMILE, SURPRISE, dentition
-from emoedit.faces.inside import draw_inside
-from emoedit.faces.mouth import LARGER, teeth_level
-from emoedit.faces.optics import black_level, edge_blur, no_darker
-from emoedit.faces.place import Place
-from emoedit.faces.regions import regions
+from emoedit.faces.masks import regions
 
 APART = 36.0  # pixels of the crop between the pupils of points_of
 MM = 63 / APART

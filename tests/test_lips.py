@@ -6,17 +6,18 @@ import cv2
 import numpy as np
 import pytest
 
-from emoedit.faces.align import FFHQ_POINTS, CropSpec, align
-from emoedit.faces.cavity import opens_mouth
-from emoedit.faces.closing import Opening
-from emoedit.faces.curves import arc, outline
+from emoedit.compositing.cavity import opens_mouth
+from emoedit.compositing.closing import Opening
+from emoedit.compositing.curves import arc, outline
+from emoedit.compositing.flow import FLOW_SIDE, estimate_flow, sample
+from emoedit.compositing.lips import inside_lips, lip_flow, parting
+from emoedit.compositing.paste import paste
+from emoedit.faces.align import FFHQ_POINTS, align
 from emoedit.faces.detect import FaceDetector
-from emoedit.faces.flow import FLOW_SIDE, estimate_flow, sample
-from emoedit.faces.lips import inside_lips, lip_flow, parting
-from emoedit.faces.paste import paste
-from emoedit.faces.regions import LUMA, regions
-from emoedit.landmarks import DrawingLandmarks
+from emoedit.faces.landmarks import DrawingLandmarks
+from emoedit.faces.masks import LUMA, regions
 from emoedit.metrics.embedded import EmbeddedNetwork
+from emoedit.types import CropSpec
 
 SPEC = CropSpec(96, "stable", 0.66, 0.074)
 LEVEL = 150.0

@@ -10,11 +10,11 @@ import pytest
 from test_editors import tiny_pixels
 from test_sweeps import described, needs_networks, portraits, run
 
-from emoedit.merging import find_parts, merge, states, write_merged
+from emoedit.evaluation.merging import find_parts, merge, states, write_merged
+from emoedit.evaluation.sweeps import Job
+from emoedit.io.results import read_rows
 from emoedit.report.html import Table
 from emoedit.report.tables import markdown
-from emoedit.results import read_rows
-from emoedit.sweeps import Job
 from emoedit.types import DataError
 
 

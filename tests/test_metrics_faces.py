@@ -24,7 +24,6 @@ from emoedit.metrics import landmarks as lm
 from emoedit.metrics.embedded import NAMES, EmbeddedNetwork
 from emoedit.metrics.expression import ExpressionChange, TargetScore, expression_change, target_classes, target_score
 from emoedit.metrics.identity import IdentitySimilarity, identity_similarity
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig, standardise
 from emoedit.metrics.paired import RelativeDistance, expression_distance, relative_distance
 from emoedit.metrics.perceptual import (
     PerceptualDistance,
@@ -34,6 +33,7 @@ from emoedit.metrics.perceptual import (
     perceptual_distance,
 )
 from emoedit.metrics.suite import MEASURES, NEAR, Suite
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig, standardise
 from emoedit.types import CheckpointError, ImageError, UnknownNameError
 
 EYE_WIDTH, EYE_HEIGHT = 0.4, 0.12  # of the synthetic face, in eye distances
@@ -504,7 +504,7 @@ def test_the_state_of_a_metric_does_not_grow():
 # The networks behind them
 
 HEADS = {"person": 6, "emotion": 3, "points": 68}
-SMALL = NetworkConfig(HEADS, resolution=32, widths=(4, 8), emotions=("neutral", "happy", "sad"))
+SMALL = NetworkConfig(HEADS, resolution=32, widths=(8, 8), emotions=("neutral", "happy", "sad"))
 
 
 @pytest.fixture(scope="module")
@@ -599,7 +599,7 @@ def test_crops_of_another_kind_are_refused(saved, wrong):
 def test_a_network_without_the_head_says_so(trunk):
     with pytest.raises(CheckpointError, match="no 'person' head"):
         EmbeddedNetwork(trunk).embed(crops(1))
-    points = MeasuringNetwork(NetworkConfig({"points": 68}, resolution=32, widths=(4, 8)))
+    points = MeasuringNetwork(NetworkConfig({"points": 68}, resolution=32, widths=(8, 8)))
     with pytest.raises(CheckpointError, match="only points"):
         EmbeddedNetwork(points).scores(crops(1))
 

@@ -21,7 +21,7 @@ from torchmetrics.image import (
     MultiScaleStructuralSimilarityIndexMeasure,
 )
 
-from emoedit.faces.flow import jacobian
+from emoedit.compositing.flow import jacobian
 from emoedit.metrics import distribution, quality
 from emoedit.metrics.distribution import (
     FrechetDistance,

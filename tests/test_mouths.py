@@ -11,19 +11,19 @@ import pytest
 import torch
 from test_lips import LEVEL, lips, points_of
 
-from emoedit import hub
-from emoedit.faces.align import FFHQ_POINTS, Alignment, CropSpec, align
-from emoedit.faces.closing import find_opening
+from emoedit.compositing.closing import find_opening
+from emoedit.compositing.mouth import LARGER, teeth_level
+from emoedit.compositing.paste import loses_teeth, paste
+from emoedit.compositing.teeth import DrawnMouth, gaps, new_rows, went
+from emoedit.faces.align import FFHQ_POINTS, Alignment, align
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.mouth import LARGER, teeth_level
-from emoedit.faces.paste import loses_teeth, paste
-from emoedit.faces.regions import LUMA, regions
-from emoedit.faces.teeth import DrawnMouth, gaps, new_rows, went
-from emoedit.mouths import MouthConfig, MouthDrawer, MouthNetwork, standardise
+from emoedit.faces.masks import LUMA, regions
+from emoedit.io import checkpoints
+from emoedit.nn.mouth import MouthConfig, MouthDrawer, MouthNetwork, standardise
 from emoedit.training.guides import Guide, TeethGuide
 from emoedit.training.loop import TrainerConfig, train
 from emoedit.training.mouths import MouthBatches, MouthTask, Unsure, find_teeth
-from emoedit.types import CheckpointError
+from emoedit.types import CheckpointError, CropSpec
 
 SPEC = CropSpec(96, "stable", 0.66, 0.074)
 SMALL = MouthConfig(widths=(8, 8, 16))
@@ -61,7 +61,7 @@ def test_files(tmp_path: Path):
     torch.manual_seed(0)
     network = MouthNetwork(SMALL)
     torch.nn.init.normal_(network.last.weight)
-    hub.round_weights(network)
+    checkpoints.round_weights(network)
     network.save_pretrained(tmp_path / "mouth", card="a card", role="sharp mouths")
     again, x = MouthNetwork.from_pretrained(tmp_path / "mouth"), torch.randn(1, 1, 64, 64)
     assert all(torch.equal(a, b) for a, b in zip(network(x), again(x), strict=True)) and again.config == SMALL

@@ -12,12 +12,12 @@ from PIL import Image
 from test_editors import TINY, from_neutral, tiny_vae
 
 import emoedit
-from emoedit import hub
-from emoedit.backbones.faceflex import FaceFlexVAE
+from emoedit.compositing.closing import find_opening
+from emoedit.compositing.paste import MODES
 from emoedit.editors import Editor, list_editors
-from emoedit.faces.closing import find_opening
-from emoedit.faces.paste import MODES
-from emoedit.faces.regions import regions
+from emoedit.faces.masks import regions
+from emoedit.io import checkpoints
+from emoedit.models.faceflex.backbone import FaceFlexVAE
 from emoedit.photo import PhotoEditor
 from emoedit.steering.directions import LatentDirections
 from emoedit.types import Edit, EditError, ImageError, NoFaceError, OutputError, UnknownNameError
@@ -196,7 +196,7 @@ def test_an_embedded_editor_changes_the_face_and_only_the_face(name, astronaut):
         assert rows.min() > y0 - margin and rows.max() < y1 + margin
 
 
-@pytest.mark.skipif("vae" not in hub.embedded_names(), reason="no embedded VAE in this checkout")
+@pytest.mark.skipif("vae" not in checkpoints.embedded_names(), reason="no embedded VAE in this checkout")
 def test_emotions_are_read_back_from_the_edited_photo(astronaut):
     """The edited photograph, opened again, reads more as the target than the source did (in the editor's own latent: a
     check that the change survives pasting, not a judgement of the picture)."""
@@ -214,7 +214,7 @@ def test_emotions_are_read_back_from_the_edited_photo(astronaut):
 
 
 @pytest.mark.data
-@pytest.mark.skipif("vae" not in hub.embedded_names(), reason="no embedded VAE in this checkout")
+@pytest.mark.skipif("vae" not in checkpoints.embedded_names(), reason="no embedded VAE in this checkout")
 def test_neutral_people_never_seen_are_made_to_smile(data_root):
     """Mouth corners go up and apart, as in the true smile, on people the directions were not fitted on."""
     from emoedit.training.readers import read_pairs

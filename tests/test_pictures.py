@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 
-from emoedit import pictures
-from emoedit.pictures import Picture, load_picture, output_path, save_picture, write_atomic, write_json
+from emoedit.io import images as pictures
+from emoedit.io.images import Picture, load_picture, output_path, save_picture, write_atomic, write_json
 from emoedit.types import ImageError, OutputError
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -230,11 +230,11 @@ def test_reading_does_not_import_torch(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(photo()).save(path)
     code = (
-        "import sys; from emoedit.pictures import load_picture, save_picture\n"
+        "import sys; from emoedit.io.images import load_picture, save_picture\n"
         "save_picture(load_picture(sys.argv[1]).to_pil(), sys.argv[1], overwrite=True)\n"
         "sys.exit('torch' in sys.modules)"
     )
-    root = Path(pictures.__file__).parents[1]
+    root = Path(pictures.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code, str(path)], cwd=root, timeout=120).returncode == 0
 
 

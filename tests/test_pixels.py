@@ -8,16 +8,16 @@ import torch
 from scipy.ndimage import map_coordinates, maximum_filter
 from test_editors import smooth, tiny_pixels, tiny_vae
 
-from emoedit import hub
-from emoedit.backbones.pixels import PixelBackbone, PixelsConfig
+from emoedit.compositing import paste as pasting
+from emoedit.compositing.flow import MAX_FLOW, Change, jacobian
+from emoedit.compositing.paste import paste
 from emoedit.editors import load_editor
-from emoedit.faces import paste as pasting
-from emoedit.faces.align import Alignment, CropSpec
-from emoedit.faces.flow import MAX_FLOW, Change, jacobian
-from emoedit.faces.paste import paste
-from emoedit.faces.regions import LUMA, regions
+from emoedit.faces.align import Alignment
+from emoedit.faces.masks import LUMA, regions
+from emoedit.io import checkpoints
+from emoedit.models.pixels.backbone import PixelBackbone, PixelsConfig
 from emoedit.photo import PhotoEditor
-from emoedit.types import CheckpointError, Control, Edit, EditError
+from emoedit.types import CheckpointError, Control, CropSpec, Edit, EditError
 
 
 def planes_of(side: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,7 +69,7 @@ def test_an_editor_tells_what_an_edit_changes_or_that_it_does_not_know():
     assert other.changes(other.invert(torch.zeros(1, 1, 32, 32)), Edit("sad")) is None
 
 
-@pytest.mark.skipif("pixel_mean" not in hub.embedded_names(), reason="no embedded references in this checkout")
+@pytest.mark.skipif("pixel_mean" not in checkpoints.embedded_names(), reason="no embedded references in this checkout")
 def test_the_mean_smile_folds_nothing_and_the_mean_difference_moves_nothing():
     """The mean smile moves no pixel further than a flow may (and lights what that leaves); the other only lights."""
     crops = smooth(1, 1, side=96, seed=1).clamp(-1, 1)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from emoedit.backbones import precision
-from emoedit.backbones.precision import InPrecision, check_precision, computes_bfloat16
+from emoedit.models import precision
+from emoedit.models.precision import InPrecision, check_precision, computes_bfloat16
 from emoedit.types import EditError
 
 

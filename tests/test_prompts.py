@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emoedit.emotions import parse, resolve
-from emoedit.prompts import LONGEST, parse_prompt, read_emotions, read_prompts
+from emoedit.evaluation.prompts import LONGEST, parse_prompt, read_emotions, read_prompts
 from emoedit.types import DataError, UnknownNameError
 
 STUDIES = Path(__file__).parents[1] / "experiments" / "prompt_studies.csv"

@@ -18,13 +18,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 from test_stable_diffusion import write_model
 
-from emoedit.backbones import stable_diffusion_files as files
-from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
-from emoedit.backbones.stable_diffusion_config import StableDiffusionConfig
 from emoedit.editors import load_editor
 from emoedit.metrics.clip import Clip
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
+from emoedit.models.stable_diffusion import files
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
+from emoedit.models.stable_diffusion.config import StableDiffusionConfig
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.steering.tokens import read_embedding
 from emoedit.training.augment import Augment
 from emoedit.training.captions import learn_tokenizer, vocabulary_texts
@@ -126,7 +126,7 @@ def folder(tmp_path_factory, grey) -> Path:
     np.save(crops / "crops.npy", (grey + rng.normal(0, 12, (32, 16, 16))).clip(0, 255).astype(np.uint8))
     rows = [f"faces,{n},{'happy' if n % 2 else 'neutral'},{'train' if n < 24 else 'valid'}," for n in range(32)]
     (crops / "index.csv").write_text("\n".join(["data,name,emotion,split,person", *rows]))
-    coach = {"heads": {"emotion": 3, "person": 4}, "resolution": 16, "widths": (4, 4, 4, 4)}
+    coach = {"heads": {"emotion": 3, "person": 4}, "resolution": 16, "widths": (8, 8, 8, 8)}
     network = MeasuringNetwork(NetworkConfig(**coach, emotions=("neutral", "happy", "surprised")))
     torch.save(network.state_dict(), tmp_path / "coach.pt")
     source = {
@@ -165,7 +165,7 @@ def folder(tmp_path_factory, grey) -> Path:
         *("~autoencoder", f"+autoencoder={{{tiny}, beta: 1.0e-6, pull: 1.0}}"),
         *("~unet", f"+unet={{{tiny}, empty: 0.1, accumulate: 2}}"),
         "~coach.config",
-        "+coach.config={heads: {emotion: 3, person: 4}, resolution: 16, widths: [4, 4, 4, 4],"
+        "+coach.config={heads: {emotion: 3, person: 4}, resolution: 16, widths: [8, 8, 8, 8],"
         " emotions: [neutral, happy, surprised]}",
         "~tokens",
         "+tokens={data: {others: faces}, templates: {}, spans: {delighted: [0, 999]}, pictures: 4,"

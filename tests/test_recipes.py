@@ -16,16 +16,15 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
-from emoedit.backbones.vae import VAEConfig
 from emoedit.editors import load_editor
-from emoedit.faces.align import CropSpec
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
+from emoedit.models.vae.backbone import VAEConfig
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.training.hspace import ShiftLoss
 from emoedit.training.loop import TrainerConfig
 from emoedit.training.prepare import Filter
 from emoedit.training.readers import READERS
-from emoedit.types import Edit
+from emoedit.types import CropSpec, Edit
 
 ROOT = Path(__file__).parent.parent
 
@@ -134,7 +133,7 @@ def test_asyrps_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
     rows = [f"faces,{n},{'happy' if n % 2 else 'neutral'},{'train' if n < 20 else 'valid'},0.1" for n in range(24)]
     (crops / "index.csv").write_text("\n".join(["data,name,emotion,split,yaw", *rows]))
     heads = {"emotion": 2, "person": 4}
-    coach = {"heads": heads, "resolution": 16, "widths": (4, 4, 4, 4), "emotions": ("neutral", "happy")}
+    coach = {"heads": heads, "resolution": 16, "widths": (8, 8, 8, 8), "emotions": ("neutral", "happy")}
     torch.save(MeasuringNetwork(NetworkConfig(**coach)).state_dict(), tmp_path / "coach.pt")
     unet = "{sample_size: 8, in_channels: 4, out_channels: 4, block_out_channels: [8, 16], layers_per_block: 1,"
     unet += " down_block_types: [DownBlock2D, DownBlock2D], up_block_types: [UpBlock2D, UpBlock2D], norm_num_groups: 4}"
@@ -154,7 +153,7 @@ def test_asyrps_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         "+trainer={steps: 3, batch_size: 6, shares: {faces: 1.0}, balance: 0.5, precision: 'no', save_every: 2,"
         " preview_every: 3}",
         "~coach.config",
-        "+coach.config={heads: {emotion: 2, person: 4}, resolution: 16, widths: [4, 4, 4, 4],"
+        "+coach.config={heads: {emotion: 2, person: 4}, resolution: 16, widths: [8, 8, 8, 8],"
         " emotions: [neutral, happy]}",
         "~steering",
         "+steering={emotions: [happy], neutral: true, trust: {faces: 1.0}, pictures: 8, neutral_pictures: 8,"

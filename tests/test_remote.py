@@ -20,16 +20,17 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from emoedit import hub, remote
 from emoedit.editors import list_editors, load_editor
 from emoedit.emotions import BASIC, get
-from emoedit.faces.align import CropSpec, align
+from emoedit.evaluation.instantiate import instantiate
+from emoedit.faces.align import align
 from emoedit.faces.detect import Face
-from emoedit.faces.regions import regions
+from emoedit.faces.masks import regions
+from emoedit.io import checkpoints
+from emoedit.models.stability import editor as remote
+from emoedit.models.stability.editor import KEY, MAX_SEED, Prompts, RemoteError, StabilityClient, StabilityEditor
 from emoedit.photo import PhotoEditor
-from emoedit.remote import KEY, MAX_SEED, Prompts, RemoteError, StabilityClient, StabilityEditor
-from emoedit.targets import instantiate
-from emoedit.types import Edit, EditError, EmoEditError, ImageError, MissingExtraError, UnknownNameError
+from emoedit.types import CropSpec, Edit, EditError, EmoEditError, ImageError, MissingExtraError, UnknownNameError
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "sk-s3cr3t-0123456789"
@@ -436,11 +437,11 @@ def test_the_name_leads_to_it_without_key_or_network(monkeypatch):
 
 
 def test_it_is_not_listed_among_what_is_embedded():
-    assert "stability" not in list_editors() and "stability" not in hub.embedded_names()
+    assert "stability" not in list_editors() and "stability" not in checkpoints.embedded_names()
     with pytest.raises(UnknownNameError, match="services stability"):
         load_editor("stabilty")
     with pytest.raises(UnknownNameError, match="service.*load_editor"):
-        hub.locate("stability")  # where a folder is needed
+        checkpoints.locate("stability")  # where a folder is needed
 
 
 def test_a_request_for_each_edit_of_each_picture_and_no_more(service):
@@ -633,12 +634,14 @@ def test_the_figure_is_skipped_without_a_key_and_made_with_one(report, models, m
         assert all(Prompts().words(Edit(name, strength))[1] == strength for name in figure.emotions)
 
 
-@pytest.mark.skipif("identity" not in {p.name for p in hub.embedded_root().glob("*")}, reason="no embedded judges here")
+@pytest.mark.skipif(
+    "identity" not in {p.name for p in checkpoints.embedded_root().glob("*")}, reason="no embedded judges here"
+)
 def test_the_figure_is_drawn_and_measured(report, service, astronaut, tmp_path):
     from emoedit.metrics.suite import Suite
 
-    client = {"_target_": "emoedit.remote.StabilityClient", "address": service.address}
-    editor = instantiate({"_target_": "emoedit.remote.StabilityEditor", "client": client})
+    client = {"_target_": "emoedit.models.stability.editor.StabilityClient", "address": service.address}
+    editor = instantiate({"_target_": "emoedit.models.stability.editor.StabilityEditor", "client": client})
     (figure,) = (figure for figure in report.FIGURES if figure.editor == "stability")
     service.replies = [refusal(402)] * 2
     page = report.Page(tmp_path / "page.md", tmp_path / "images", "section")

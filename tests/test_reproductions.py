@@ -22,19 +22,20 @@ from test_metrics_clip import write_clip
 from test_stable_diffusion import tiny as tiny_diffusion
 from test_stable_diffusion import write_model
 
-from emoedit import hub, reproductions
 from emoedit.editors import Editor
+from emoedit.evaluation.instantiate import TargetError
 from emoedit.faces.detect import Face
+from emoedit.io import checkpoints
 from emoedit.metrics.embedded import NAMES
+from emoedit.report import reproductions
+from emoedit.report.reproductions import MissingEditorError, Page, cell, draw_people, open_editor, people, table
 from emoedit.report.sections import read_sections
-from emoedit.reproductions import MissingEditorError, Page, cell, draw_people, open_editor, people, table
 from emoedit.steering.tokens import EmotionTokens
-from emoedit.targets import TargetError
 from emoedit.types import CheckpointError, DataError, EditError
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_networks = pytest.mark.skipif(
-    not all((hub.embedded_root() / name).is_dir() for name in (*NAMES, "mean_warp", "pixel_mean")),
+    not all((checkpoints.embedded_root() / name).is_dir() for name in (*NAMES, "mean_warp", "pixel_mean")),
     reason="no embedded measuring networks or references here",
 )
 PROMPT = "facial-expressions {}: {}; a man; eye-level; Hero; a room; cinematic"
@@ -115,7 +116,11 @@ def test_an_editor_that_is_not_here_is_told_from_one_that_cannot_be(editors):
         open_editor("no-such-editor")
     with pytest.raises(MissingEditorError, match="not here: .*nowhere"):
         open_editor("./nowhere/at-all")
-    target = {"_target_": "emoedit.full_size.face_flex", "backbone": "none.pth", "vectors": {"happy": "none.npz"}}
+    target = {
+        "_target_": "emoedit.models.pretrained.face_flex",
+        "backbone": "none.pth",
+        "vectors": {"happy": "none.npz"},
+    }
     with pytest.raises(MissingEditorError, match="not here: .*none.pth"):
         open_editor(target)
     with pytest.raises(TargetError):
@@ -127,7 +132,7 @@ def test_an_editor_that_is_not_here_is_told_from_one_that_cannot_be(editors):
 def test_an_embedded_editor_that_is_damaged_is_no_editor_that_is_missing(editors, tmp_path, monkeypatch):
     folder = tmp_path / "checkpoints" / "mine"
     Editor.from_pretrained(editors["vae"]).save_pretrained(folder)
-    monkeypatch.setattr(hub, "embedded_root", lambda: tmp_path / "checkpoints")
+    monkeypatch.setattr(checkpoints, "embedded_root", lambda: tmp_path / "checkpoints")
     assert open_editor("mine").emotions
     next(folder.rglob("*.safetensors")).write_bytes(b"\0")
     with pytest.raises(CheckpointError, match="damaged"):
@@ -316,8 +321,8 @@ def test_the_prompt_study_edits(scripts, config, page, tmp_path, astronaut):
 @needs_networks
 def test_the_prompt_study_rates_with_clip(scripts, config, page, tmp_path):
     """With a CLIP and a predictor in the public layouts, against the metrics themselves."""
+    from emoedit.evaluation.prompts import parse_prompt
     from emoedit.metrics.clip import AestheticPredictor, Clip
-    from emoedit.prompts import parse_prompt
 
     (tmp_path / "clip").mkdir()
     clip = str(write_clip(tmp_path / "clip"))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from emoedit.locks import exclusive
-from emoedit.results import Results, Rows, key_of, last_rows, read_rows
+from emoedit.io.locks import exclusive
+from emoedit.io.results import Results, Rows, key_of, last_rows, read_rows
 from emoedit.types import DataError, OutputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +115,7 @@ def test_a_success_that_was_followed_by_a_failure_is_not_believed(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from emoedit.locks import exclusive
+from emoedit.io.locks import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -6,8 +6,8 @@ import tracemalloc
 
 import pytest
 
-from emoedit.cases import Case, read_cases
-from emoedit.shards import Photographs, Shard, open_cases
+from emoedit.evaluation.cases import Case, read_cases
+from emoedit.evaluation.shards import Photographs, Shard, open_cases
 from emoedit.types import DataError
 
 

@@ -9,8 +9,8 @@ import torch
 from test_editors import tiny_asyrp, tiny_vae
 
 from emoedit.editors import Editor
-from emoedit.shifts import adding, agreement, at_random, cosines, linear_part, recorded
 from emoedit.steering.hspace import Directions
+from emoedit.steering.shifts import adding, agreement, at_random, cosines, linear_part, recorded
 from emoedit.types import Edit, EditError
 
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit import hub
-from emoedit.backbones import stylegan2_network as network
-from emoedit.backbones.stylegan2 import StyleGAN2Backbone, StyleGAN2Config, mix
-from emoedit.backbones.stylegan2_inversion import (
+from emoedit.io import checkpoints
+from emoedit.models.stylegan2 import network
+from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config, mix
+from emoedit.models.stylegan2.inversion import (
     Losses,
 )
 from emoedit.types import CheckpointError, Control, EditError, ImageError, Inversion
@@ -418,7 +418,7 @@ def test_save_then_load_is_bit_equal(tmp_path, backbone):
 
 
 def test_damaged_folders_are_refused(tmp_path, backbone):
-    for name in ("config.json", hub.WEIGHTS):
+    for name in ("config.json", checkpoints.WEIGHTS):
         backbone.save_pretrained(tmp_path)
         (tmp_path / name).unlink()
         with pytest.raises(CheckpointError, match="missing"):

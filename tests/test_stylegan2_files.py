@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from emoedit.backbones import stylegan2_files
-from emoedit.backbones.stylegan2 import StyleGAN2Backbone
+from emoedit.models.stylegan2 import files as stylegan2_files
+from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
 from emoedit.types import CheckpointError
 
 SIZES = {4: 12, 8: 12, 16: 8}  # pixels -> channels

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from test_stylegan2 import DIM, SIDE, backbone, faces, seeded, smooth, tiny
 from torch import Tensor, nn
 
-from emoedit import hub
-from emoedit.backbones import stylegan2_inversion
-from emoedit.backbones.stylegan2 import StyleGAN2Backbone
-from emoedit.backbones.stylegan2_inversion import (
+from emoedit.io import checkpoints
+from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
+from emoedit.models.stylegan2.inversion import (
     InversionError,
     Losses,
     Tuning,
@@ -37,7 +36,7 @@ def without_encoder(**settings) -> StyleGAN2Backbone:
 @pytest.fixture
 def anything_goes(monkeypatch):
     """What few steps find is no error."""
-    monkeypatch.setattr(stylegan2_inversion, "UNEXPLAINED", 9.0)
+    monkeypatch.setattr("emoedit.models.stylegan2.inversion.UNEXPLAINED", 9.0)
 
 
 def test_optimisation_finds_what_can_be_drawn():
@@ -214,4 +213,4 @@ def test_tunings_that_do_not_fit_are_refused(tuned, tmp_path):
         Tuning.load(tmp_path / "none.safetensors")
     backbone.save_pretrained(tmp_path / "model")
     with pytest.raises(CheckpointError, match="this is no tuning"):
-        Tuning.load(tmp_path / "model" / hub.WEIGHTS)
+        Tuning.load(tmp_path / "model" / checkpoints.WEIGHTS)

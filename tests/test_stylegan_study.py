@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from emoedit import hub
-from emoedit.backbones import stylegan2_inversion
-from emoedit.backbones.stylegan2 import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.editors import Editor
 from emoedit.faces.align import align
 from emoedit.faces.detect import FaceDetector
+from emoedit.io import checkpoints
 from emoedit.metrics.embedded import NAMES
 from emoedit.metrics.suite import Suite
+from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.steering.wspace import WDirections
 from emoedit.types import Edit
 
@@ -26,7 +25,8 @@ ROOT = Path(__file__).parent.parent
 EMOTIONS = ("neutral", "happy", "sad")
 STEPS = {"w_plus": 2, "tuning": 2}
 needs_networks = pytest.mark.skipif(
-    not all((hub.embedded_root() / name).is_dir() for name in NAMES), reason="no embedded measuring networks here"
+    not all((checkpoints.embedded_root() / name).is_dir() for name in NAMES),
+    reason="no embedded measuring networks here",
 )
 
 
@@ -78,7 +78,7 @@ def test_a_square_is_laid_where_the_crop_was_taken(study, editor, astronaut):
 
 @needs_networks
 def test_every_stage_is_looked_at_in_every_way(study, editor, astronaut, monkeypatch):
-    monkeypatch.setattr(stylegan2_inversion, "UNEXPLAINED", 100.0)
+    monkeypatch.setattr("emoedit.models.stylegan2.inversion.UNEXPLAINED", 100.0)
     weights = {name: value.clone() for name, value in editor.backbone.state_dict().items()}
     edits, suite = [Edit("happy"), Edit("sad")], Suite(identity="embedded", perceptual="embedded")
     rows = study.study(editor, astronaut, suite, study.embedded_losses(), edits, STEPS)
@@ -110,7 +110,7 @@ def test_every_stage_is_looked_at_in_every_way(study, editor, astronaut, monkeyp
 
 @needs_networks
 def test_photographs_that_are_not_found_are_counted(study, editor, astronaut, monkeypatch):
-    monkeypatch.setattr(stylegan2_inversion, "UNEXPLAINED", 0.0)
+    monkeypatch.setattr("emoedit.models.stylegan2.inversion.UNEXPLAINED", 0.0)
     suite = Suite(identity="embedded", perceptual="embedded")
     rows = study.study(editor, astronaut, suite, study.embedded_losses(), [Edit("happy")], STEPS)
     assert {row["stage"] for row in rows if row["way"] == "pasted"} == {"encoder"}

@@ -17,24 +17,24 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 from test_editors import tiny_asyrp, tiny_pixels
 
-from emoedit import hub
-from emoedit.cases import Case
-from emoedit.comparison import NOTHING, PHOTOGRAPH, Contestant
-from emoedit.evaluation import _skip, fill
+from emoedit.evaluation.cases import Case
+from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH, Contestant
+from emoedit.evaluation.evaluate import _skip, fill
+from emoedit.evaluation.instantiate import TargetError
+from emoedit.evaluation.merging import find_parts, merge
+from emoedit.evaluation.sweeps import Job
 from emoedit.faces.detect import FaceDetector
-from emoedit.merging import find_parts, merge
+from emoedit.io import checkpoints
+from emoedit.io.progress import Lines
+from emoedit.io.results import key_of, last_rows, read_rows
 from emoedit.metrics.embedded import NAMES as NETWORKS
 from emoedit.metrics.unmeasured import Unmeasured
 from emoedit.photo import PhotoEditor
-from emoedit.progress import Lines
-from emoedit.results import key_of, last_rows, read_rows
-from emoedit.sweeps import Job
-from emoedit.targets import TargetError
 from emoedit.types import CheckpointError, DataError, Edit, EditError, NoFaceError, OutputError, UnknownNameError
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_networks = pytest.mark.skipif(
-    not all((hub.embedded_root() / name).is_dir() for name in (*NETWORKS, "mean_warp", "pixel_mean")),
+    not all((checkpoints.embedded_root() / name).is_dir() for name in (*NETWORKS, "mean_warp", "pixel_mean")),
     reason="no embedded measuring networks or references in this checkout",
 )
 
@@ -103,8 +103,8 @@ def test_a_job_keeps_its_folder_when_more_is_asked_of_it(config):
     others = {
         key(editor="vae"),
         key(editor="references"),
-        key(editor={"_target_": "emoedit.variants.sampled", "editor": "asyrp", "name": "other", "steps": 3}),
-        key(editor={"_target_": "emoedit.variants.sampled", "editor": "asyrp", "name": "other", "steps": 4}),
+        key(editor={"_target_": "emoedit.evaluation.variants.sampled", "editor": "asyrp", "name": "other", "steps": 3}),
+        key(editor={"_target_": "emoedit.evaluation.variants.sampled", "editor": "asyrp", "name": "other", "steps": 4}),
         key(seed=1),
         key(shard="0/2"),
         key(shard="1/2"),
@@ -134,7 +134,7 @@ def test_one_emotion_and_strength_need_no_list_and_none_is_done_twice(config):
         ({"editor": {"name": "x"}}, DataError, "_target_"),
         ({"editor": {"_target_": "emoedit.types.Edit", "emotion": "sad"}}, TargetError, "makes a Edit, and no editor"),
         ({"editor": {"_target_": "os.system", "command": "touch here"}}, TargetError, "only names of this package"),
-        ({"editor": {"_target_": "emoedit.hub.shutil.rmtree", "path": "x"}}, TargetError, "refused"),
+        ({"editor": {"_target_": "emoedit.io.checkpoints.shutil.rmtree", "path": "x"}}, TargetError, "refused"),
         ({"emotion": "hapy"}, UnknownNameError, "did you mean 'happy'"),
         ({"emotion": ["happy", "happy - 0.4*surprized"]}, UnknownNameError, "did you mean 'surprised'"),
         ({"editor": "references", "emotion": "hapy"}, UnknownNameError, "did you mean 'happy'"),
@@ -274,7 +274,7 @@ def test_a_full_disk_ends_the_job(config, monkeypatch):
         error.__cause__ = OSError(28, "No space left on device")
         raise error
 
-    monkeypatch.setattr("emoedit.evaluation.save_picture", full)
+    monkeypatch.setattr("emoedit.evaluation.evaluate.save_picture", full)
     with pytest.raises(OutputError, match="No space left"):
         run(config, pictures="png")
     monkeypatch.undo()
@@ -310,7 +310,12 @@ def test_the_references_are_a_job_of_their_own(config):
 def test_an_editor_that_no_folder_holds(config, tmp_path):
     tiny_asyrp().save_pretrained(tmp_path / "asyrp")
     few, more = (
-        {"_target_": "emoedit.variants.sampled", "editor": str(tmp_path / "asyrp"), "name": f"in-{n}", "steps": n}
+        {
+            "_target_": "emoedit.evaluation.variants.sampled",
+            "editor": str(tmp_path / "asyrp"),
+            "name": f"in-{n}",
+            "steps": n,
+        }
         for n in (3, 5)
     )
     config |= {"emotion": "happy", "strength": 1.0, "data": {**config["data"], "limit": 1}, "pictures": "png"}
@@ -340,7 +345,7 @@ def test_steps_are_part_of_what_made_a_row(config, tmp_path):
 
 
 def test_another_process_is_locked_out(config):
-    from emoedit.locks import exclusive
+    from emoedit.io.locks import exclusive
 
     folder = Job.from_config(config).folder
     with exclusive(folder / "lock"), pytest.raises(OutputError, match="is being written by process"):
@@ -351,7 +356,7 @@ def test_another_process_is_locked_out(config):
 def test_memory_does_not_grow_with_the_number_of_photographs(config, tmp_path, tiny, monkeypatch):
     """Names, rows and lists of what is done included; editing and measuring are tested in test_evaluate.py."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr("emoedit.evaluation.BLOCK", 50)
+    monkeypatch.setattr("emoedit.evaluation.evaluate.BLOCK", 50)
 
     def nobody(self, *_):
         raise NoFaceError("no face found")

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from emoedit.targets import TargetError, check_targets, find, instantiate
+from emoedit.evaluation.instantiate import TargetError, check_targets, find, instantiate
 from emoedit.types import Edit, EditError, EmoEditError, Inversion
 
 OURS = {
@@ -38,20 +38,20 @@ def test_names_of_this_package_are_found(name):
         "emoedit.types.Edit()",
         "emoedit types",
         # Of others, seen from here.
-        "emoedit.hub.os.system",
-        "emoedit.hub.shutil.rmtree",
-        "emoedit.hub.Path",
-        "emoedit.hub.Path.unlink",
-        "emoedit.hub.json.loads",
-        "emoedit.targets.import_module",
-        "emoedit.targets.isclass",
-        "emoedit.sweeps.dataclass",
+        "emoedit.io.checkpoints.os.system",
+        "emoedit.io.checkpoints.shutil.rmtree",
+        "emoedit.io.checkpoints.Path",
+        "emoedit.io.checkpoints.Path.unlink",
+        "emoedit.io.checkpoints.json.loads",
+        "emoedit.evaluation.instantiate.import_module",
+        "emoedit.evaluation.instantiate.isclass",
+        "emoedit.evaluation.sweeps.dataclass",
         # Objects that only lie here.
         "emoedit.registry.BACKBONES.register",
-        "emoedit.hub.FETCHED",
+        "emoedit.io.checkpoints.FETCHED",
         "emoedit.types.Edit.strength",
         # Private.
-        "emoedit.hub._fetch",
+        "emoedit.io.checkpoints._fetch",
         "emoedit.types.Edit.__init__",
         "emoedit.types.Edit.__init__.__globals__",
         "emoedit.__main__",

@@ -19,7 +19,7 @@ from test_stable_diffusion import smooth, tiny
 from test_tokens import steering as tokens
 
 from emoedit.editors import Editor, load_editor
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.steering.combined import TokenAndShift, TokenShift
 from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace
 from emoedit.training.hspace import ShiftLoss
@@ -58,7 +58,7 @@ def test_shifts_of_another_unet_are_fitted_here_and_joined_with_words(scripts, t
     fitted = [Directions(torch.randn(1, *other.h_shape)) for _ in names]
     moved = HSpace(names, fitted, train_steps=other.steps, gain=torch.tensor([0.5, 1.0, 2.0]))
     Editor(other, [moved], name="asyrp").save_pretrained(tmp_path / "asyrp")
-    coach = {"heads": {"emotion": 3, "person": 4}, "resolution": 16, "widths": (4, 4, 4, 4)}
+    coach = {"heads": {"emotion": 3, "person": 4}, "resolution": 16, "widths": (8, 8, 8, 8)}
     coach["emotions"] = ("neutral", "happy", "sad")
     torch.manual_seed(0)
     torch.save(MeasuringNetwork(NetworkConfig(**coach)).state_dict(), tmp_path / "coach.pt")

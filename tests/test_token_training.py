@@ -12,11 +12,11 @@ from PIL import Image
 from test_stable_diffusion import smooth, tiny, tokenizer, write_model
 from torch import Tensor, nn
 
-from emoedit import hub
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
-from emoedit.backbones.stable_diffusion_text import with_tokens
 from emoedit.editors import Editor
 from emoedit.faces.detect import FaceDetector
+from emoedit.io import checkpoints
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
+from emoedit.models.stable_diffusion.text import with_tokens
 from emoedit.steering.tokens import EmotionTokens, read_embedding
 from emoedit.training import tokens
 from emoedit.training.loop import DivergedError, TrainerConfig
@@ -362,5 +362,5 @@ def test_the_folder_of_another_run_is_refused(tmp_path, backbone):
         with pytest.raises(CheckpointError, match="another run.*give a new one"):
             learn_token(backbone, pictures, config(**changes), tmp_path, QUICK)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert hub.read_json(tmp_path / "token.json")["pictures"][0] == 3
+    assert checkpoints.read_json(tmp_path / "token.json")["pictures"][0] == 3
     assert json.loads((tmp_path / "token.json").read_text())["token"] == "<smirk>"

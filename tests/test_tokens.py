@@ -10,10 +10,10 @@ import torch
 from test_stable_diffusion import smooth, tiny, tokenizer, write_model
 from torch import Tensor, nn
 
-from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
-from emoedit.backbones.stable_diffusion_text import encode, fill, frozen_copy, with_tokens
 from emoedit.editors import Editor
+from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
+from emoedit.models.stable_diffusion.text import encode, fill, frozen_copy, with_tokens
 from emoedit.steering.hspace import Directions, HSpace
 from emoedit.steering.tokens import EmotionTokens, read_embedding, token_of, write_embedding
 from emoedit.types import CheckpointError, Control, Edit, EditError, Inversion, OutputError, UnknownNameError

@@ -8,14 +8,14 @@ import pytest
 import torch
 from test_editors import from_neutral, tiny_vae
 
-from emoedit.backbones.base import Backbone
-from emoedit.faces.align import Alignment, CropSpec, align
-from emoedit.faces.closing import find_opening
-from emoedit.faces.paste import MODES, paste
-from emoedit.faces.regions import LUMA, regions
+from emoedit.compositing.closing import find_opening
+from emoedit.compositing.paste import MODES, paste
+from emoedit.faces.align import Alignment, align
+from emoedit.faces.masks import LUMA, regions
 from emoedit.faces.tone import LEAN, LIGHT, Tone, find_tone, skewness
+from emoedit.models.base import Backbone
 from emoedit.photo import PhotoEditor, see
-from emoedit.types import Edit
+from emoedit.types import CropSpec, Edit
 
 SPEC = CropSpec(96, "stable", 0.66, 0.074)
 FACE = regions(SPEC).face

@@ -18,11 +18,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from emoedit.backbones.stylegan2 import StyleGAN2Backbone, StyleGAN2Config
-from emoedit.backbones.stylegan2_network import layer_count, sides
 from emoedit.editors import load_editor
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
 from emoedit.metrics.perceptual import PerceptualNetwork
+from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
+from emoedit.models.stylegan2.network import layer_count, sides
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.steering.directions import LatentDirections, class_statistics, fit_directions
 from emoedit.training import wspace
 from emoedit.training.adversarial import AdversarialConfig
@@ -56,7 +56,7 @@ def brightness(x: Tensor) -> Tensor:
 def reader(*emotions: str) -> MeasuringNetwork:
     torch.manual_seed(3)
     heads = {"emotion": len(emotions), "person": 4}
-    return MeasuringNetwork(NetworkConfig(heads, resolution=16, widths=(4, 4, 4, 4), emotions=emotions)).eval()
+    return MeasuringNetwork(NetworkConfig(heads, resolution=16, widths=(8, 8, 8, 8), emotions=emotions)).eval()
 
 
 def composed() -> dict:
@@ -92,7 +92,7 @@ def test_the_config_fits_the_code():
     assert set(how["trust"]) <= sources | {"samples"}
     assert how["layers"][1] <= layer_count(backbone.resolution)
     assert set(how["emotions"]) < set(config["coach"]["config"]["emotions"])
-    task = GANTask(backbone, PerceptualNetwork(NetworkConfig({}, widths=(4, 4, 4, 4))))
+    task = GANTask(backbone, PerceptualNetwork(NetworkConfig({}, widths=(8, 8, 8, 8))))
     parts = {
         name: sum(value.numel() for value in getattr(task.backbone, name).state_dict().values())
         for name in ("mapping", "synthesis", "encoder")
@@ -180,7 +180,7 @@ def test_a_direction_that_is_led_on_is_read_better_and_stays_in_its_layers(backb
 
 def test_inversion_is_told_of_looks_and_of_people(backbone):
     torch.manual_seed(4)
-    trunk = PerceptualNetwork(NetworkConfig({}, resolution=16, widths=(4, 4, 4, 4)))
+    trunk = PerceptualNetwork(NetworkConfig({}, resolution=16, widths=(8, 8, 8, 8)))
     people = reader("happy")
     x = torch.rand(2, 1, 16, 16) * 2 - 1
     y = (x + 0.2 * torch.randn_like(x)).requires_grad_()
@@ -229,7 +229,7 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         "+encoder={steps: 3, batch_size: 4, samples: 4, shares: {faces: 1.0}, balance: 0.5, weights: {identity: 0.5},"
         " precision: 'no', save_every: 2, preview_every: 3}",
         "~coach.config",
-        "+coach.config={heads: {emotion: 2, person: 4}, resolution: 16, widths: [4, 4, 4, 4],"
+        "+coach.config={heads: {emotion: 2, person: 4}, resolution: 16, widths: [8, 8, 8, 8],"
         " emotions: [neutral, happy]}",
         "~steering",
         "+steering={emotions: [happy], samples: {count: 60, share: 0.2, truncation: 0.8}, trust: {samples: 1.0,"

@@ -10,15 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from emoedit.backbones.vae import VAEConfig
-from emoedit.faces.align import CropSpec
+from emoedit.models.vae.backbone import VAEConfig
 from emoedit.steering.directions import calm, class_statistics, fit_directions, project_out
 from emoedit.training import readers
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.loop import DivergedError, TrainerConfig, parameter_groups, rate, train
 from emoedit.training.prepare import Filter, prepare, split_of
 from emoedit.training.vae import VAETask, pyramid_loss
-from emoedit.types import DataError
+from emoedit.types import CropSpec, DataError
 
 TINY = VAEConfig(resolution=32, widths=(8, 16), latent_dim=8)
 

@@ -13,9 +13,9 @@ from test_stable_diffusion import tiny as stable_diffusion
 from torch import Tensor
 
 from emoedit import sampling
-from emoedit.backbones.ddpm import DDPMConfig
 from emoedit.metrics.clip import Clip, directional_similarity
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.models.ddpm.backbone import DDPMConfig
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace, ShiftBlock
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.diffusion import DiffusionTask

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.training.data import CropSet
 from emoedit.training.matching import Readings, most_alike, mouth_opening, read_crops
 
@@ -40,7 +40,7 @@ def crops(tmp_path) -> CropSet:
 def test_readings_are_those_of_each_crop_alone(crops):
     torch.manual_seed(0)
     heads = {"emotion": 2, "person": 5}
-    network = MeasuringNetwork(NetworkConfig(heads, 32, widths=(4, 8, 8, 8), emotions=("neutral", "happy"))).eval()
+    network = MeasuringNetwork(NetworkConfig(heads, 32, widths=(8, 8, 8, 8), emotions=("neutral", "happy"))).eval()
     positions = np.array([7, 0, 3, 5])
     found = read_crops(network, crops, positions, batch_size=2)
     for row, position in enumerate(positions):

@@ -23,12 +23,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from emoedit.editors import load_editor
-from emoedit.faces.align import CropSpec
 from emoedit.faces.detect import FaceDetector
 from emoedit.metrics.embedded import NAMES, EmbeddedNetwork
 from emoedit.metrics.landmarks import MIRROR
-from emoedit.metrics.networks import NetworkConfig
-from emoedit.mouths import MouthNetwork
+from emoedit.nn.measuring import NetworkConfig
+from emoedit.nn.mouth import MouthNetwork
 from emoedit.photo import PhotoEditor
 from emoedit.training.augment import Augment, augment
 from emoedit.training.data import CropSet
@@ -36,7 +35,7 @@ from emoedit.training.loop import TrainerConfig, train
 from emoedit.training.measuring import UNKNOWN, LabelledBatches, MeasuringTask, balanced
 from emoedit.training.prepare import Filter, prepare
 from emoedit.training.readers import Sample, read_landmarks68
-from emoedit.types import DataError, Edit
+from emoedit.types import CropSpec, DataError, Edit
 
 ROOT = Path(__file__).parent.parent
 GEOMETRY = Augment(soften=0, noise=0, hide=0, light=0)
@@ -231,7 +230,7 @@ def test_nothing_usable_weighs_nothing():
 # Losses
 
 HEADS = {"person": 6, "emotion": 3, "points": 68}
-SMALL = NetworkConfig(HEADS, resolution=16, widths=(4, 8), emotions=("neutral", "happy", "sad"))
+SMALL = NetworkConfig(HEADS, resolution=16, widths=(8, 8), emotions=("neutral", "happy", "sad"))
 PARTS = {"person": 1.0, "emotion": 0.5, "points": 2.0}
 
 
@@ -596,7 +595,7 @@ def test_every_measuring_network_is_trained_tested_and_written(references, tiny)
         f"work={tiny}/state/${{network.name}}",
         f"output={tiny}/networks/${{network.name}}",
         "network.config.resolution=32",
-        "network.config.widths=[4,8]",
+        "network.config.widths=[8,8]",
         "network.trainer.steps=2",
         "+network.trainer.precision='no'",
         "network.batch_size=4",
@@ -604,7 +603,7 @@ def test_every_measuring_network_is_trained_tested_and_written(references, tiny)
     for name in NAMES:
         folder = tiny / "networks" / name
         shown = EmbeddedNetwork.load(folder)
-        assert shown.network.config.resolution == 32 and shown.network.config.widths == (4, 8)
+        assert shown.network.config.resolution == 32 and shown.network.config.widths == (8, 8)
         state = torch.load(tiny / "state" / name / "network.pt", weights_only=True)
         for key, value in shown.network.state_dict().items():
             if key != "layer_weights":

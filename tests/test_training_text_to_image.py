@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from test_stable_diffusion import TINY_TEXT, TINY_UNET, TINY_VAE, smooth
 from torch import nn
 
-from emoedit.backbones import stable_diffusion_files as files
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
-from emoedit.backbones.stable_diffusion_config import StableDiffusionConfig
-from emoedit.backbones.stable_diffusion_text import token_ids
 from emoedit.emotions import BASIC, list_emotions
 from emoedit.metrics.clip import Clip
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.models.stable_diffusion import files
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
+from emoedit.models.stable_diffusion.config import StableDiffusionConfig
+from emoedit.models.stable_diffusion.text import token_ids
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.steering.tokens import EmotionTokens
 from emoedit.training.augment import Augment
 from emoedit.training.autoencoder import START, AutoencoderTask, face_psnr

@@ -14,8 +14,8 @@ from test_editors import from_neutral, tiny_vae
 from emoedit.cli import main
 from emoedit.editors import Editor
 from emoedit.photo import PhotoEditor
+from emoedit.report.walk import Walk, encode_gif, spread, walk
 from emoedit.types import Edit, EditError, MissingExtraError, OutputError, UnknownNameError
-from emoedit.walk import Walk, encode_gif, spread, walk
 
 
 @pytest.fixture(scope="module")

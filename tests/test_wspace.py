@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from emoedit import hub
-from emoedit.backbones.stylegan2 import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.editors import Editor
+from emoedit.io import checkpoints
+from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.steering.directions import LatentDirections, class_statistics, fit_directions
 from emoedit.steering.wspace import (
     WDirections,
@@ -153,7 +153,7 @@ def test_damaged_folders_are_refused(tmp_path):
         with pytest.raises(CheckpointError, match=match):
             WDirections.from_pretrained(tmp_path)
     steering.save_pretrained(tmp_path)
-    hub.write_part(tmp_path, json.loads((tmp_path / "config.json").read_text()), {"x": torch.zeros(1)})
+    checkpoints.write_part(tmp_path, json.loads((tmp_path / "config.json").read_text()), {"x": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="holds no 'directions', only x"):
         WDirections.from_pretrained(tmp_path)
 

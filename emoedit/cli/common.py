@@ -53,11 +53,13 @@ class CommandParser(argparse.ArgumentParser):
         text = super().format_help()
         if not self._editors:
             return text
-        from emoedit import hub
+        from emoedit.io import checkpoints
 
         roles = {
-            name: str(hub.read_json(hub.embedded_root() / name / hub.EDITOR).get("role", "editor"))
-            for name in hub.editor_names()
+            name: str(
+                checkpoints.read_json(checkpoints.embedded_root() / name / checkpoints.EDITOR).get("role", "editor")
+            )
+            for name in checkpoints.editor_names()
         }
         width = max(map(len, roles), default=0)
         lines = [f"  {name:{width}}  {role}\n" for name, role in roles.items()] or ["  none\n"]
@@ -127,14 +129,14 @@ def describe(editor: str) -> tuple[Path, str, list[str]]:
     Raises:
         UnknownNameError, CheckpointError: no such editor; a folder that is none.
     """
-    from emoedit import hub
+    from emoedit.io import checkpoints
 
-    folder = hub.locate(editor)
-    description = hub.read_json(folder / hub.EDITOR)
+    folder = checkpoints.locate(editor)
+    description = checkpoints.read_json(folder / checkpoints.EDITOR)
     try:
         return folder, str(description["name"]), [str(name) for name in description["emotions"]]
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / hub.EDITOR} lacks or garbles an entry: {error}") from error
+        raise CheckpointError(f"{folder / checkpoints.EDITOR} lacks or garbles an entry: {error}") from error
 
 
 def load(folder: Path, device: str, **options: Any) -> PhotoEditor:
@@ -150,7 +152,7 @@ def load(folder: Path, device: str, **options: Any) -> PhotoEditor:
 
 def check_format(path: Path) -> None:
     """Refuse what is no name of a picture."""
-    from emoedit.pictures import SUFFIXES
+    from emoedit.io.images import SUFFIXES
 
     if path.suffix.lower() not in SUFFIXES:
         endings = ", ".join(SUFFIXES)

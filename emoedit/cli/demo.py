@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from emoedit.pictures import load_picture, save_picture
+    from emoedit.io.images import load_picture, save_picture
     from emoedit.report.grid import labelled_grid
 
     if args.photo is None:

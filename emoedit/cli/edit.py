@@ -88,7 +88,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     )
     parser.add_argument(
         "--mode",
-        # emoedit.faces.paste.MODES, whose import takes OpenCV with it
+        # emoedit.compositing.paste.MODES, whose import takes OpenCV with it
         choices=("warp", "redraw", "mouth", "residual", "replace"),
         help="put the change back by moving the photo's own pixels (warp), as the model's picture with the photo's "
         "fine detail on it (redraw), so in the mouth only, elsewhere with all of the photo's detail (mouth), as light "
@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json == "-":
         write(json.dumps(report, indent=2))  # in ASCII: standard output need not be UTF-8
     elif args.json is not None:
-        from emoedit.pictures import write_json
+        from emoedit.io.images import write_json
 
         write_json(args.json, report, overwrite=args.overwrite)
     return 0 if len(_alive(jobs)) == len(jobs) else 1
@@ -164,7 +164,7 @@ def _plan(args: argparse.Namespace) -> tuple[Path, str, list[_Job]]:
         EmoEditError: what is wrong with the command as a whole.
     """
     from emoedit.emotions import resolve
-    from emoedit.pictures import output_path
+    from emoedit.io.images import output_path
 
     order = "photos come before --emotion and --strength, which take all that follows them"
     photos = list(dict.fromkeys(args.photos))
@@ -208,7 +208,7 @@ def _edit_photos(jobs: Sequence[_Job], folder: Path, args: argparse.Namespace) -
     """Do every edit that has not failed yet: one inversion a photo, one file an edit."""
     from tqdm import tqdm
 
-    from emoedit.pictures import load_picture
+    from emoedit.io.images import load_picture
 
     groups: dict[str, list[_Job]] = {}
     for job in _alive(jobs):

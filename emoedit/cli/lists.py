@@ -21,7 +21,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 
 def _models(args: argparse.Namespace) -> int:
-    from emoedit.hub import list_models
+    from emoedit.io.checkpoints import list_models
 
     models = list_models()
     if args.json:

@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from emoedit.pictures import load_picture
-    from emoedit.walk import walk
+    from emoedit.io.images import load_picture
+    from emoedit.report.walk import walk
 
     picture = load_picture(args.photo)
     photos = load(folder, args.device)
@@ -114,8 +114,8 @@ def _plan(args: argparse.Namespace) -> tuple[Path, list[float], list[str]]:
         EmoEditError: what is wrong with the command.
     """
     from emoedit.emotions import resolve
-    from emoedit.pictures import output_path
-    from emoedit.walk import check_suffix, spread
+    from emoedit.io.images import output_path
+    from emoedit.report.walk import check_suffix, spread
 
     folder, _, known = describe(args.editor)
     resolve(args.emotion, known)

@@ -12,30 +12,14 @@ Two ways, because models differ in what they were trained on:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+
+from emoedit.types import CropSpec
 
 # Mean of the five points in FFHQ's square, as fractions of its side, from the centre (public statistics of FFHQ faces).
 FFHQ_POINTS = np.array([[-0.1230, -0.0313], [0.1230, -0.0313], [0.0012, 0.1133], [-0.1070, 0.2254], [0.1115, 0.2249]])
 STABLE_WEIGHTS = np.array([1.0, 1.0, 0.5, 0.1, 0.1])
-
-
-@dataclass(frozen=True)
-class CropSpec:
-    """What a backbone wants to see.
-
-    Args:
-        resolution: side of the crop in pixels.
-        style: ``"ffhq"`` or ``"stable"`` (module docstring).
-        scale: side of the crop as a fraction of FFHQ's square; 1 is FFHQ itself, smaller is tighter.
-        down: how far the crop's centre lies below FFHQ's, as a fraction of FFHQ's side.
-    """
-
-    resolution: int
-    style: Literal["ffhq", "stable"] = "stable"
-    scale: float = 1.0
-    down: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit import hub
-from emoedit.faces.regions import LUMA
+from emoedit.faces.masks import LUMA
+from emoedit.io import checkpoints
 from emoedit.metrics.base import MeanMetric, check_pictures
 from emoedit.types import CheckpointError, DataError
 
@@ -83,9 +83,9 @@ class Clip(nn.Module):
             )
 
         if folder.is_dir():
-            kind = hub.read_json(folder / hub.CONFIG).get("model_type")
+            kind = checkpoints.read_json(folder / checkpoints.CONFIG).get("model_type")
             if kind != "clip":
-                raise CheckpointError(f"{folder / hub.CONFIG}: model_type is {kind!r}, expected 'clip'")
+                raise CheckpointError(f"{folder / checkpoints.CONFIG}: model_type is {kind!r}, expected 'clip'")
             try:
                 model, report, tokenizer, processor = load(str(folder), True)
             except Exception as error:  # a damaged folder can fail in any way
@@ -266,7 +266,7 @@ class AestheticPredictor(nn.Module):
                 "github.com/christophschuhmann/improved-aesthetic-predictor"
             )
         if path.suffix.lower() == ".safetensors":
-            state = hub.read_weights(path)
+            state = checkpoints.read_weights(path)
         else:
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
@@ -288,7 +288,7 @@ class AestheticPredictor(nn.Module):
             linear = (nn.Linear(*sides) for sides in pairwise((width, 1024, 128, 64, 16, 1)))
             # Named by their places in the original, where dropout stands at 1, 3 and 5.
             layers, prefix = nn.Sequential(OrderedDict(zip("02467", linear, strict=True))), "layers."
-        hub.check_state({prefix + key: value for key, value in layers.state_dict().items()}, state, path)
+        checkpoints.check_state({prefix + key: value for key, value in layers.state_dict().items()}, state, path)
         layers.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
         return cls(layers, width)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from emoedit import hub
+from emoedit.io import checkpoints
 from emoedit.metrics.base import check_pictures
 from emoedit.metrics.published import PublishedFile
 from emoedit.types import CheckpointError, DataError, MissingExtraError
@@ -291,7 +291,7 @@ def inception_features(path: str | Path | None = None) -> InceptionFeatures:
     if path is None and twin.is_file() and not INCEPTION.cached.is_file():
         path = twin
     path, state = INCEPTION.read(path)
-    if path.name in (INCEPTION.cached.name, INCEPTION_TWIN) and hub.sha256(path) != INCEPTION_SHA256:
+    if path.name in (INCEPTION.cached.name, INCEPTION_TWIN) and checkpoints.sha256(path) != INCEPTION_SHA256:
         raise CheckpointError(
             f"{path} is not the published file (its sha256 is not {INCEPTION_SHA256}): delete it and fetch it again"
         )

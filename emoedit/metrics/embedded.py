@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emoedit import hub
 from emoedit.faces.align import align
 from emoedit.faces.detect import Face
-from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.io import checkpoints
 from emoedit.metrics.perceptual import PerceptualNetwork
+from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.types import CheckpointError, ImageError
 
 NAMES = ("identity", "expression", "landmarks", "perceptual")
@@ -25,7 +25,7 @@ class EmbeddedNetwork:
     """A measuring network and the crop it wants of a photograph.
 
     Args:
-        network: see :class:`emoedit.metrics.networks.MeasuringNetwork`.
+        network: see :class:`emoedit.nn.measuring.MeasuringNetwork`.
 
     Attributes:
         name: ``"embedded"``: what results say spoke.
@@ -44,10 +44,12 @@ class EmbeddedNetwork:
             CheckpointError: no such network, or a damaged one.
         """
         text = os.fspath(name_or_folder)
-        folder = hub.embedded_root() / text if text in NAMES else Path(text).expanduser()
-        if not (folder / hub.CONFIG).is_file():
+        folder = checkpoints.embedded_root() / text if text in NAMES else Path(text).expanduser()
+        if not (folder / checkpoints.CONFIG).is_file():
             raise CheckpointError(f"no measuring network {text!r}; there are {', '.join(NAMES)}, or a folder of one")
-        kind = MeasuringNetwork if hub.read_json(folder / hub.CONFIG).get("heads") else PerceptualNetwork
+        kind = (
+            MeasuringNetwork if checkpoints.read_json(folder / checkpoints.CONFIG).get("heads") else PerceptualNetwork
+        )
         return cls(kind.from_pretrained(folder).to(device, memory_format=torch.channels_last))
 
     def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emoedit import hub
 from emoedit.faces.detect import Face
+from emoedit.io import checkpoints
 from emoedit.metrics.published import PublishedFile
 from emoedit.types import CheckpointError, ImageError
 
@@ -66,7 +66,7 @@ class FaceNet(nn.Module):
                 expected |= {name: torch.empty(shape) for name, shape in LOGITS.items()}
         counters = {name: torch.zeros((), dtype=torch.int64) for name in expected if name.endswith(COUNTER)}
         found = counters | found
-        hub.check_state(expected, found, path)
+        checkpoints.check_state(expected, found, path)
         negative = [name for name, value in found.items() if name.endswith("running_var") and bool((value < 0).any())]
         if negative:
             raise CheckpointError(f"{path} does not fit: {negative[0]} holds a negative variance")

@@ -14,8 +14,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from emoedit import hub
 from emoedit.emotions import unknown_name
+from emoedit.io import checkpoints
 from emoedit.metrics.base import MeanMetric, check_pictures
 from emoedit.metrics.published import PublishedFile
 from emoedit.types import ImageError, MissingExtraError
@@ -62,7 +62,7 @@ class LPIPSDistance(nn.Module):
             expected = torchvision.models.get_model(architecture, weights=None).state_dict()
         if not any(name.startswith("classifier.") for name in found):
             expected = {name: value for name, value in expected.items() if not name.startswith("classifier.")}
-        hub.check_state(expected, found, path)
+        checkpoints.check_state(expected, found, path)
         # lpips cuts ``features`` into slices that keep its indices: net.slice2.3.weight is features.3.weight
         state = {f"net.{name}": found[f"features.{name.split('.', 1)[1]}"] for name in network.net.state_dict()}
         linear = torch.load(Path(lpips.__file__).parent / f"weights/v0.1/{net}.pth", "cpu", weights_only=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from emoedit.metrics.base import MeanMetric, check_pictures
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.types import ImageError
 
 

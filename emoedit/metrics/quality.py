@@ -18,8 +18,8 @@ from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
 )
 
-from emoedit.faces.flow import jacobian
-from emoedit.faces.regions import LUMA
+from emoedit.compositing.flow import jacobian
+from emoedit.faces.masks import LUMA
 from emoedit.metrics.base import MeanMetric, check_pictures
 from emoedit.types import ImageError
 

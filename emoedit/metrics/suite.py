@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emoedit.faces.align import CropSpec, align
+from emoedit.faces.align import align
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.regions import regions
+from emoedit.faces.masks import regions
 from emoedit.metrics.control import harmonic
 from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.metrics.expression import expression_change, target_classes, target_score
@@ -30,7 +30,7 @@ from emoedit.metrics.quality import (
     sharpness_kept,
     ssim,
 )
-from emoedit.types import ImageError, UnknownNameError
+from emoedit.types import CropSpec, ImageError, UnknownNameError
 
 LOOK = CropSpec(256, "stable", 0.66, 0.074)  # where picture quality is measured: about what a portrait has to show
 NEAR = 2.6  # side of what is looked at, in sides of the detector's box

@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from PIL import Image, ImageOps
 
-from emoedit.pictures import load_picture, write_atomic
+from emoedit.io.images import load_picture, write_atomic
 from emoedit.types import DataError
 
 _SIDE = 512  # pixels: the longest side of a picture on the page; sixty edits then take about 5 MB
@@ -161,7 +161,7 @@ def write_comparison(
     """Writes :func:`comparison_html` to a file that is either complete or not there.
 
     Raises:
-        OutputError: whatever :func:`emoedit.pictures.write_atomic` meets.
+        OutputError: whatever :func:`emoedit.io.images.write_atomic` meets.
         DataError, ImageError: as :func:`comparison_html`.
     """
     page = comparison_html(sheets, columns, title=title, notes=notes, tables=tables, figures=figures).encode()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from emoedit.pictures import write_atomic
+from emoedit.io.images import write_atomic
 from emoedit.types import DataError
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")

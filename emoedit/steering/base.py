@@ -10,8 +10,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from emoedit.backbones.base import Backbone
 from emoedit.emotions import resolve
+from emoedit.models.base import Backbone
 from emoedit.types import Control, Edit, EditError, Inversion
 
 

@@ -18,9 +18,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from emoedit import hub
-from emoedit.backbones.base import Backbone
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
+from emoedit.io import checkpoints
+from emoedit.models.base import Backbone
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.registry import STEERINGS
 from emoedit.steering.base import Steering
 from emoedit.steering.tokens import EmotionTokens
@@ -81,12 +81,12 @@ class TokenShift(Steering):
         (folder / "tokens").mkdir(parents=True, exist_ok=True)
         self.tokens.save_pretrained(folder / "tokens")
         config = {"gain": self.gain.tolist(), "train_steps": self.train_steps}
-        (folder / hub.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / checkpoints.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        path = folder / hub.CONFIG
-        config = hub.read_json(path)
+        path = folder / checkpoints.CONFIG
+        config = checkpoints.read_json(path)
         try:
             gain = torch.tensor([float(value) for value in config["gain"]])
             train_steps = config["train_steps"]
@@ -149,12 +149,12 @@ class TokenAndShift(Steering):
             (folder / name).mkdir(parents=True, exist_ok=True)
             part.save_pretrained(folder / name)
         config = {"shift": kind, "token_strength": self.token_strength, "h_strength": self.h_strength}
-        (folder / hub.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / checkpoints.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        path = folder / hub.CONFIG
-        config = hub.read_json(path)
+        path = folder / checkpoints.CONFIG
+        config = checkpoints.read_json(path)
         if lacking := sorted({"shift", "token_strength", "h_strength"} - set(config)):
             raise CheckpointError(f"{path} lacks {', '.join(lacking)}")
         shift = STEERINGS.get(config["shift"]).from_pretrained(folder / "shift")

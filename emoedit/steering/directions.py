@@ -16,8 +16,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from emoedit import hub
-from emoedit.backbones.base import Backbone
+from emoedit.io import checkpoints
+from emoedit.models.base import Backbone
 from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, DataError, Edit, Inversion
 
@@ -69,19 +69,23 @@ class LatentDirections(Steering):
             self.register_buffer(name, None if part is None else part.float())
 
     def save_pretrained(self, folder: Path) -> None:
-        hub.write_part(folder, {"emotions": list(self.emotions)}, self.state_dict())
+        checkpoints.write_part(folder, {"emotions": list(self.emotions)}, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        config = hub.read_json(folder / hub.CONFIG)
+        config = checkpoints.read_json(folder / checkpoints.CONFIG)
         emotions = config.get("emotions")
         if not isinstance(emotions, list) or not all(isinstance(name, str) for name in emotions):
-            raise CheckpointError(f"{folder / hub.CONFIG}: 'emotions' must be a list of names, found {emotions!r}")
-        state = hub.read_weights(folder / hub.WEIGHTS)
+            raise CheckpointError(
+                f"{folder / checkpoints.CONFIG}: 'emotions' must be a list of names, found {emotions!r}"
+            )
+        state = checkpoints.read_weights(folder / checkpoints.WEIGHTS)
         if "directions" not in state:
-            raise CheckpointError(f"{folder / hub.WEIGHTS} holds no 'directions', only {', '.join(state) or 'nothing'}")
+            raise CheckpointError(
+                f"{folder / checkpoints.WEIGHTS} holds no 'directions', only {', '.join(state) or 'nothing'}"
+            )
         model = cls(emotions, **{name: tensor for name, tensor in state.items() if name in PARTS})
-        hub.check_state(model.state_dict(), state, folder / hub.WEIGHTS)
+        checkpoints.check_state(model.state_dict(), state, folder / checkpoints.WEIGHTS)
         return model.eval()
 
     def shown(self, latent: Tensor) -> Tensor:

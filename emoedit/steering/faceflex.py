@@ -1,4 +1,4 @@
-"""face-flex's attribute vectors as directions, for :class:`emoedit.backbones.faceflex.FaceFlexVAE`.
+"""face-flex's attribute vectors as directions, for :class:`emoedit.models.faceflex.backbone.FaceFlexVAE`.
 
 A file such as ``Smiling.pkl`` holds the mean latents of K groups of CelebA pictures with the attribute (``pos``) and of
 K groups without it (``neg``); a direction is their difference (Larsen et al. 2016, arXiv 1512.09300).

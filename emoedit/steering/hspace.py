@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit import hub
-from emoedit.backbones.base import Backbone
-from emoedit.backbones.ddpm_files import read_file
+from emoedit.io import checkpoints
+from emoedit.models.base import Backbone
+from emoedit.models.ddpm.files import read_file
 from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, Edit, HState, Inversion
 
@@ -204,12 +204,12 @@ class HSpace(Steering):
             "against": len(self.against),
             "train_steps": self.train_steps,
         }
-        hub.write_part(folder, config, self.state_dict())
+        checkpoints.write_part(folder, config, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        path = folder / hub.CONFIG
-        config = hub.read_json(path)
+        path = folder / checkpoints.CONFIG
+        config = checkpoints.read_json(path)
         emotions, kinds, others = config.get("emotions"), config.get("shifts"), config.get("against", 0)
         known = _names(emotions) and _names(kinds) and set(kinds) <= set(KINDS)
         if not known or not isinstance(others, int):
@@ -217,12 +217,12 @@ class HSpace(Steering):
                 f"{path}: 'emotions' must be a list of names, 'shifts' of {', '.join(KINDS)}, 'against' a number; "
                 f"found {emotions!r}, {kinds!r} and {others!r}"
             )
-        weights = folder / hub.WEIGHTS
-        state = hub.read_weights(weights)
+        weights = folder / checkpoints.WEIGHTS
+        state = checkpoints.read_weights(weights)
         shifts = [_empty(state, f"shifts.{i}.", kind, weights) for i, kind in enumerate(kinds)]
         against = [_empty(state, f"against.{i}.", "directions", weights) for i in range(others)]
         model = cls(emotions, shifts, train_steps=config.get("train_steps"), against=against)
-        hub.check_state(model.state_dict(), state, weights)
+        checkpoints.check_state(model.state_dict(), state, weights)
         model.load_state_dict(state)
         return model.eval()
 
@@ -274,6 +274,6 @@ def _asyrp_block(path: Path) -> ShiftBlock:
         listed = ", ".join(map(str, list(contents)[:4])) if isinstance(contents, Mapping) else type(contents).__name__
         raise CheckpointError(f"{path} holds {listed}; expected one DeltaBlock of Asyrp under '0'")
     block = _empty(state, "", "block", path)
-    hub.check_state(block.state_dict(), state, path)
+    checkpoints.check_state(block.state_dict(), state, path)
     block.load_state_dict(state)
     return block

@@ -17,13 +17,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from emoedit import hub
-from emoedit.backbones.base import Backbone
-from emoedit.backbones.ddpm_files import read_file
-from emoedit.backbones.precision import versions
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
-from emoedit.backbones.stable_diffusion_text import encode, fill, with_tokens
-from emoedit.pictures import write_atomic
+from emoedit.io import checkpoints
+from emoedit.io.images import write_atomic
+from emoedit.models.base import Backbone
+from emoedit.models.ddpm.files import read_file
+from emoedit.models.precision import versions
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
+from emoedit.models.stable_diffusion.text import encode, fill, with_tokens
 from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, Edit, EditError, Inversion
 
@@ -75,7 +75,7 @@ def read_embedding(path: str | os.PathLike[str]) -> tuple[str, Tensor]:
         path = path / (
             EMBEDDINGS if (path / EMBEDDINGS).is_file() or not (path / OLD_EMBEDDINGS).is_file() else OLD_EMBEDDINGS
         )
-    found = hub.read_weights(path) if path.suffix == ".safetensors" else read_file(path)
+    found = checkpoints.read_weights(path) if path.suffix == ".safetensors" else read_file(path)
     if isinstance(found, Mapping) and isinstance(found.get("string_to_param"), Mapping):
         params, name = found["string_to_param"], found.get("name")
         if len(params) != 1:
@@ -235,12 +235,12 @@ class EmotionTokens(Steering):
         }
         for name, token, vectors in zip(names, self.tokens, self.vectors, strict=True):
             write_embedding(folder / name / EMBEDDINGS, token, vectors, overwrite=True)
-        (folder / hub.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / checkpoints.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        path = folder / hub.CONFIG
-        config = hub.read_json(path)
+        path = folder / checkpoints.CONFIG
+        config = checkpoints.read_json(path)
         try:
             entries = config["emotions"]
             files = {entry["emotion"]: folder / entry["folder"] for entry in entries}

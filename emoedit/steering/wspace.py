@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emoedit import hub
-from emoedit.backbones.base import Backbone, Callback
-from emoedit.pictures import write_atomic
+from emoedit.io import checkpoints
+from emoedit.io.images import write_atomic
+from emoedit.models.base import Backbone, Callback
 from emoedit.steering.boundaries import linear_svm, principal_axes
 from emoedit.steering.directions import PARTS, LatentDirections
 from emoedit.types import CheckpointError, Control, DataError, Edit, EditError, Inversion
 
 if TYPE_CHECKING:
-    from emoedit.backbones.stylegan2 import StyleGAN2Backbone
+    from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
 
 Layers = tuple[int, int]  # from the first to before the second
 UNIT = 1e-3  # how far from 1 the length of a boundary's normal may be
@@ -104,21 +104,23 @@ class WDirections(LatentDirections):
 
     def save_pretrained(self, folder: Path) -> None:
         config = {"emotions": list(self.emotions), "latent_shape": list(self.latent_shape)}
-        hub.write_part(folder, config, self.state_dict())
+        checkpoints.write_part(folder, config, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        path = folder / hub.CONFIG
-        config = hub.read_json(path)
+        path = folder / checkpoints.CONFIG
+        config = checkpoints.read_json(path)
         emotions, shape = config.get("emotions"), config.get("latent_shape")
         for name, value, kind in (("emotions", emotions, str), ("latent_shape", shape, int)):
             if not isinstance(value, list) or not all(isinstance(each, kind) for each in value):
                 raise CheckpointError(f"{path}: {name!r} must be a list of {kind.__name__}, found {value!r}")
-        state = hub.read_weights(folder / hub.WEIGHTS)
+        state = checkpoints.read_weights(folder / checkpoints.WEIGHTS)
         if "directions" not in state:
-            raise CheckpointError(f"{folder / hub.WEIGHTS} holds no 'directions', only {', '.join(state) or 'nothing'}")
+            raise CheckpointError(
+                f"{folder / checkpoints.WEIGHTS} holds no 'directions', only {', '.join(state) or 'nothing'}"
+            )
         model = cls(shape, emotions, *(state.get(name) for name in PARTS))
-        hub.check_state(model.state_dict(), state, folder / hub.WEIGHTS)
+        checkpoints.check_state(model.state_dict(), state, folder / checkpoints.WEIGHTS)
         return model.eval()
 
 

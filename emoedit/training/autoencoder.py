@@ -1,7 +1,7 @@
 """The small autoencoder between pictures and latents: half the side, four channels, nothing thrown away.
 
 Its latent is pulled towards the pixels of the normalised crop in another order (pixel unshuffle), so that a U-Net that
-was trained on such squares of pixels (:class:`emoedit.backbones.ddpm.DDPMBackbone` with ``patch``) can go on from its
+was trained on such squares of pixels (``DDPMBackbone`` with ``patch``) can go on from its
 weights.
 """
 
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
-from emoedit.faces.regions import regions
+from emoedit.faces.masks import regions
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.training.data import CropSet
 from emoedit.training.diffusion import LIMIT
 from emoedit.training.loop import Shared

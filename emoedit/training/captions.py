@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emoedit.backbones.stable_diffusion_text import token_ids
 from emoedit.emotions import get, list_emotions
+from emoedit.models.stable_diffusion.text import token_ids
 from emoedit.training.augment import Augment, augment
 from emoedit.training.data import MixtureBatches
 

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit import hub
-from emoedit.backbones import stable_diffusion_files as files
+from emoedit.io import checkpoints
 from emoedit.metrics.clip import Clip
+from emoedit.models.stable_diffusion import files
 from emoedit.training.captions import ADJECTIVES
 from emoedit.training.data import CropSet
 
@@ -99,7 +99,7 @@ def write_clip(folder: Path, clip: CLIPModel, tokenizer: PreTrainedTokenizerBase
 
     config = {**clip.config.to_dict(), "architectures": ["CLIPModel"], "torch_dtype": "float32"}
     config.pop("dtype", None)
-    hub.write_part(folder, config, clip.state_dict(), weights=files.TEXT_WEIGHTS)
+    checkpoints.write_part(folder, config, clip.state_dict(), weights=files.TEXT_WEIGHTS)
     tokenizer.save_pretrained(folder)
     files.write_vocabulary(folder, tokenizer)
     side = clip.config.vision_config.image_size

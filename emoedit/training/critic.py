@@ -1,6 +1,6 @@
 """The judge of adversarial training: picture -> how real it looks. Made for speed on few processors, and never shipped.
 
-As StyleGAN2's discriminator (:class:`emoedit.backbones.stylegan2_network.Discriminator`) it has residual blocks, scaled
+As StyleGAN2's discriminator (:class:`emoedit.models.stylegan2.network.Discriminator`) it has residual blocks, scaled
 weights and the deviation within a group of pictures as one more map. It differs where that one spends its time: squares
 of 2 x 2 pixels are channels from the start, and learned 4 x 4 convolutions halve the maps instead of a fixed filter.
 """
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit.backbones.stylegan2_network import GAIN, SLOPE, EqualLinear
+from emoedit.models.stylegan2.network import GAIN, SLOPE, EqualLinear
 
 PATCH = 2
 GROUP = 4  # pictures whose deviation is looked at

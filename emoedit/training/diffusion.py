@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit.backbones.ddpm import DDPMBackbone, DDPMConfig, down, up
+from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig, down, up
 from emoedit.training.vae import region_weights
 
 LIMIT = 2.5  # what lies further from the mean than this is no face

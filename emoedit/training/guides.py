@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit.backbones.stable_diffusion_text import fill, token_ids, with_tokens
 from emoedit.emotions import get
 from emoedit.metrics.clip import Clip, directional_similarity
 from emoedit.metrics.landmarks import eye_opening, mouth_shape
-from emoedit.metrics.networks import MeasuringNetwork
-from emoedit.mouths import MouthNetwork, standardise
+from emoedit.models.stable_diffusion.text import fill, token_ids, with_tokens
+from emoedit.nn.measuring import MeasuringNetwork
+from emoedit.nn.mouth import MouthNetwork, standardise
 from emoedit.steering.tokens import EmotionTokens
 from emoedit.training.contrastive import text_tower
 from emoedit.types import DataError

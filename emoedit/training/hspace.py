@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from emoedit import sampling
-from emoedit.backbones.ddpm import DDPMBackbone
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
+from emoedit.models.ddpm.backbone import DDPMBackbone
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.steering.boundaries import linear_svm, principal_axes
 from emoedit.steering.hspace import AdaptedDirections, Directions, Shift
 from emoedit.training.data import CropSet

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emoedit.metrics.landmarks import mouth_shape
-from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.training.data import CropSet
 
 

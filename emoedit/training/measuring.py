@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.training.augment import Augment, augment
 from emoedit.training.data import CropSet
 from emoedit.types import DataError

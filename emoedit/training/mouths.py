@@ -1,4 +1,4 @@
-"""What the network of sharp mouths (:mod:`emoedit.mouths`) is trained on and for.
+"""What the network of sharp mouths (:mod:`emoedit.nn.mouth`) is trained on and for.
 
 Pairs: real mouths, and the same as small models draw them: the P_t of a noisy crop, a GAN's reconstruction, a blur, at
 less contrast and with a share of somebody else's mouth, as a model draws what it is unsure of.
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emoedit.faces.layout import INNER, OUTER, PAIRS
-from emoedit.mouths import MouthConfig, MouthNetwork, standardise
+from emoedit.nn.mouth import MouthConfig, MouthNetwork, standardise
 
 FINE = 4  # how much finer outlines are filled
 OPEN = 1.6 / 128  # of the crop's side: lips that are nearer to each other hide all teeth

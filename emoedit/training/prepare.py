@@ -28,10 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from emoedit.faces.align import CropSpec, align
+from emoedit.faces.align import align
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.training.readers import Sample, read
-from emoedit.types import DataError, ImageError
+from emoedit.types import CropSpec, DataError, ImageError
 
 FIELDS = ("data", "name", "emotion", "person", "split", "confidence", "yaw", "coverage", "detail", "matrix")
 
@@ -57,7 +57,7 @@ def _pixels(sample: Sample) -> np.ndarray:
     """uint8 ``[H, W, 3]`` of a sample."""
     if isinstance(sample.picture, np.ndarray):
         return np.repeat(sample.picture[..., None], 3, -1) if sample.picture.ndim == 2 else sample.picture
-    from emoedit.pictures import load_picture
+    from emoedit.io.images import load_picture
 
     return load_picture(sample.picture).rgb
 

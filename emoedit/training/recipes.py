@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emoedit import hub
+from emoedit.io import checkpoints
 from emoedit.metrics.embedded import EmbeddedNetwork
-from emoedit.metrics.networks import MeasuringNetwork, NetworkConfig
-from emoedit.mouths import MouthNetwork
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
+from emoedit.nn.mouth import MouthNetwork
 from emoedit.steering.hspace import Shift
 from emoedit.training.data import CropSet
 from emoedit.training.guides import Guide, OpeningGuide, RecogniserGuide, TeethGuide
@@ -53,7 +53,7 @@ def coach_guide(coach: MeasuringNetwork, emotions: Sequence[str], how: Mapping[s
     guide: Guide = RecogniserGuide(coach, emotions, **how["guide"])
     priced = how["loss"]["guide"]
     if "teeth" in priced:
-        guide = TeethGuide(guide, MouthNetwork.from_pretrained(hub.embedded_root() / "mouth"))
+        guide = TeethGuide(guide, MouthNetwork.from_pretrained(checkpoints.embedded_root() / "mouth"))
     if "opened" in priced or "shut" in priced:
         guide = OpeningGuide(guide, EmbeddedNetwork.load("landmarks").network)
     return guide

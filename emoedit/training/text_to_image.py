@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emoedit import sampling
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
-from emoedit.backbones.stable_diffusion_text import encode, frozen_copy
-from emoedit.backbones.stable_diffusion_unet import down, up
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
+from emoedit.models.stable_diffusion.text import encode, frozen_copy
+from emoedit.models.stable_diffusion.unet import down, up
 from emoedit.training.diffusion import LIMIT, DenoisingTask
 from emoedit.training.loop import Shared
 from emoedit.training.vae import region_weights

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emoedit.backbones.stable_diffusion import StableDiffusionBackbone
-from emoedit.backbones.stable_diffusion_text import fill, frozen_copy, rows_name, token_ids, with_tokens
-from emoedit.backbones.stable_diffusion_unet import down, up
 from emoedit.emotions import get
 from emoedit.faces.align import align
 from emoedit.faces.detect import FaceDetector
-from emoedit.hub import read_json
-from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.io.checkpoints import read_json
+from emoedit.io.images import load_picture, write_json
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
+from emoedit.models.stable_diffusion.text import fill, frozen_copy, rows_name, token_ids, with_tokens
+from emoedit.models.stable_diffusion.unet import down, up
+from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.photo import see
-from emoedit.pictures import load_picture, write_json
 from emoedit.steering.tokens import EMBEDDINGS, EmotionTokens, token_of, write_embedding
 from emoedit.training.data import CropSet
 from emoedit.training.loop import Shared, TrainerConfig, train

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit.backbones.vae import VAEBackbone, VAEConfig
+from emoedit.models.vae.backbone import VAEBackbone, VAEConfig
 
 
 def region_weights(resolution: int) -> Tensor:

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit.backbones.stylegan2 import StyleGAN2Backbone
-from emoedit.metrics.networks import MeasuringNetwork
+from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
+from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.steering.directions import PARTS, LatentDirections
 from emoedit.steering.wspace import Layers, WDirections, checked_layers, score_samples, select
 from emoedit.training.data import CropSet

@@ -17,7 +17,7 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emoedit.sweeps import Job
+from emoedit.evaluation.sweeps import Job
 from emoedit.types import EmoEditError
 
 TOGETHER = ("emotion", "strength")

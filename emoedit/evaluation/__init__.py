@@ -1,0 +1,1 @@
+"""Editors measured on photographs: one photograph, data sets, sweeps."""

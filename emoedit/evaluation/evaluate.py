@@ -1,0 +1,563 @@
+"""Editors on a data set: every photograph, emotion and strength, measured, with intervals over people.
+
+Results are appended as they are made. A run that was killed, at any moment, goes on where it stopped: nothing is lost
+and nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emoedit.editors import Editor
+from emoedit.evaluation.cases import Case, read_cases
+from emoedit.evaluation.compare import (
+    COLUMNS,
+    NOTHING,
+    PHOTOGRAPH,
+    Contestant,
+    canonical_names,
+    check_known,
+    contestants,
+    edited,
+    failed,
+    notes,
+    nothing,
+    photograph,
+    to_pandas,
+)
+from emoedit.io import checkpoints
+from emoedit.io.images import load_picture, output_path, save_picture, write_atomic, write_json
+from emoedit.io.locks import exclusive
+from emoedit.io.results import Key, Results, Rows
+from emoedit.metrics.control import accuracy, cls, confusion, mscr
+from emoedit.metrics.statistics import Interval, bootstrap
+from emoedit.metrics.suite import Suite
+from emoedit.metrics.unmeasured import Unmeasured
+from emoedit.photo import PhotoEditor
+from emoedit.report.html import Figure, Sheet, Table, write_comparison
+from emoedit.report.plots import Curve, pareto_grid
+from emoedit.types import DataError, Edit, EmoEditError, MissingExtraError, OutputError
+
+RESULTS, SETTINGS, LOCK, PICTURES, JOB = "results.jsonl", "settings.json", "lock", "pictures", "job.json"
+SUMMARY, PARETO, REPORT = "summary.csv", "pareto.svg", "report.html"
+BLOCK = 512  # photographs whose rows are looked up together: memory stays flat however many there are
+AVERAGED = (
+    "target_score", "hit", "identity", "hes", "perceptual", "paired_perceptual", "paired_identity", "paired_landmarks",
+    "confidence", "fold_free", "sharpness_kept", "background_change", "landmark_drift", "pose_drift", "seconds",
+)  # fmt: skip
+KEPT = ("photo", "person", "editor", "emotion", "strength", "reference", "top1", *AVERAGED)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found.
+
+    Args:
+        rows: a dict a cell (photograph, editor, emotion, strength), flat and ready for a data frame. Read from the
+            file each time they are gone through, so that a million of them need no memory; ``list(rows)`` to keep them.
+        emotions: what was edited.
+    """
+
+    rows: Collection[dict[str, Any]]
+    emotions: tuple[str, ...]
+
+    def to_pandas(self) -> Any:
+        """The rows as a ``pandas.DataFrame`` (extra ``metrics``)."""
+        return to_pandas(self.rows)
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """Rows of edits that could not be made."""
+        return [row for row in self.rows if row["error"] is not None]
+
+    def groups(self) -> dict[tuple[str, str, float | None], list[dict[str, Any]]]:
+        """Rows without an error by (editor, emotion, strength), in the order they were first met; of each row only what
+        summaries need (:data:`KEPT`)."""
+        groups: dict[tuple[str, str, float | None], list[dict[str, Any]]] = {}
+        for row in self.rows:
+            if row["error"] is None:
+                slim = {key: row[key] for key in KEPT if key in row}
+                groups.setdefault((row["editor"], row["emotion"], row["strength"]), []).append(slim)
+        return groups
+
+    def summary(self) -> list[dict[str, Any]]:
+        """A row for each editor, emotion and strength: means with 95 % intervals over people (``KEY``, ``KEY_low``,
+        ``KEY_high``), and how many pictures of how many people."""
+        table = []
+        for (editor, emotion, strength), rows in self.groups().items():
+            line: dict[str, Any] = {
+                "editor": editor,
+                "reference": rows[0]["reference"],
+                "emotion": emotion,
+                "strength": strength,
+                "pictures": len(rows),
+                "people": len({row["person"] for row in rows}),
+            }
+            for key in AVERAGED:
+                found = interval(rows, key)
+                line |= {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
+            table.append(line)
+        return table
+
+    def control(self) -> list[dict[str, Any]]:
+        """A row an editor, as FFE-Bench defines them (PixelSmile, arXiv 2603.25728): Acc and mSCR at the strength
+        nearest to 1, CLS over strengths; target score and HES beside them."""
+        table = []
+        groups = self.groups()
+        for editor in dict.fromkeys(editor for editor, _, _ in groups):
+            rows = [row for (name, _, _), group in groups.items() if name == editor for row in group]
+            strengths = {row["strength"] for row in rows if row["strength"] is not None}
+            nearest = min(strengths, key=lambda s: abs(s - 1), default=None)
+            fitted = [row for row in rows if row["strength"] == nearest and row.get("hit") is not None]
+            if not fitted:
+                continue
+            met = {row["emotion"] for row in fitted} | {row["top1"] for row in fitted}
+            named = sorted(name for name in met if not name.startswith("other:"))  # a class of no emotion we know
+            names = [*named, *sorted(met.difference(named))]
+            intended = [names.index(row["emotion"]) for row in fitted]
+            read = [names.index(row["top1"]) for row in fitted]
+            sweeps: dict[tuple[str, str], list[tuple[float, float]]] = {}
+            for row in rows:
+                if row["strength"] is not None and row.get("target_score") is not None:
+                    sweep = sweeps.setdefault((row["photo"], row["emotion"]), [])
+                    sweep.append((row["strength"], row["target_score"]))
+            linear = cls({key: tuple(zip(*sweep, strict=True)) for key, sweep in sweeps.items()})
+            table.append(
+                {
+                    "editor": editor,
+                    "reference": rows[0]["reference"],
+                    "emotions": len({row["emotion"] for row in fitted}),
+                    "strength": nearest,
+                    "target_score": float(np.mean([row["target_score"] for row in fitted])),
+                    "hes": float(np.mean([row["hes"] for row in fitted])),
+                    "identity": float(np.mean([row["identity"] for row in fitted])),
+                    "acc": accuracy(intended, read),
+                    "mscr": mscr(confusion(intended, read, len(names))[: len(named), : len(named)], named),
+                    "cls": linear.value,
+                    "cls_undefined": linear.undefined,
+                }
+            )
+        return table
+
+    def curves(self) -> dict[str, list[Curve]]:
+        """Target score against identity, a curve an editor, for each emotion."""
+        summary = self.summary()
+        panels: dict[str, list[Curve]] = {}
+        for emotion in self.emotions:
+            for editor in dict.fromkeys(line["editor"] for line in summary):
+                lines = [line for line in summary if (line["editor"], line["emotion"]) == (editor, emotion)]
+                lines.sort(key=lambda line: line["strength"] or 0.0)
+                if lines:
+                    panels.setdefault(emotion, []).append(_curve(editor, lines))
+        return panels
+
+
+def _curve(editor: str, lines: Sequence[Mapping[str, Any]]) -> Curve:
+    columns = ("identity", "target_score", "identity_low", "identity_high", "target_score_low", "target_score_high")
+    numbers = [[line[key] for line in lines] for key in columns]
+    return Curve(editor, [line["strength"] for line in lines], *numbers, bool(lines[0]["reference"]))
+
+
+def interval(rows: Sequence[Mapping[str, Any]], key: str) -> Interval:
+    """Mean of a column and its 95 % interval over people; NaN where no row has it."""
+    values = [np.nan if row.get(key) is None else float(row[key]) for row in rows]
+    return bootstrap(values, [row["person"] for row in rows])
+
+
+def evaluate(
+    data: str | os.PathLike[str] | Sequence[Case],
+    emotions: Sequence[str] = ("happy", "sad", "angry", "surprised"),
+    *,
+    editors: str | Sequence[str | Editor | PhotoEditor] = "all",
+    strengths: Sequence[float] = (0.5, 1.0, 1.5),
+    output: str | os.PathLike[str],
+    split: str | None = None,
+    limit: int | None = None,
+    references: bool = True,
+    seed: int = 0,
+    suite: Suite | None = None,
+    device: str = "auto",
+    retry: bool = False,
+    progress: bool = True,
+) -> Evaluation:
+    """Edit a data set with several editors and measure every edit.
+
+    Written to ``output``: ``results.jsonl`` (a row a cell, as they are made), ``settings.json``, and at the end
+    ``summary.csv``, ``pareto.svg`` and ``report.html``. Called again with the same folder, only what is missing is
+    done. One process at a time writes a folder (``lock``).
+
+    Args:
+        data: a folder (:func:`emoedit.evaluation.cases.read_cases`), or cases.
+        emotions: names or algebra on names; rows hold the canonical form of a name.
+        editors: ``"all"`` embedded ones, or names, folders, editors.
+        split: only pictures of this split, where the folder says so.
+        limit: only the first so many photographs.
+        references: whether the reference rows stand beside the editors.
+        suite: what measures; default: a new one with its defaults.
+        retry: whether what failed in an earlier run is tried again.
+
+    Raises:
+        DataError: a data set that cannot be read; a folder whose results were made with other editors or networks.
+        UnknownNameError: an emotion that an editor or the recogniser does not know; no such editor.
+        MissingExtraError: matplotlib is not installed; found before any work is done.
+        OutputError: the folder cannot be written, or another process is writing it.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401 - better to fail now than after an hour
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "metrics") from error
+    names = tuple(canonical_names([emotions] if isinstance(emotions, str) else emotions))
+    edits = [Edit(name, float(s)) for name in names for s in dict.fromkeys(strengths)]
+    cases = read_cases(data, split=split) if isinstance(data, str | os.PathLike) else list(data)
+    cases = cases[:limit]
+    if not cases:
+        raise DataError("no photograph to edit")
+    if twice := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
+        raise DataError(f"two photographs are both called {twice[0]!r}; a row would not say which it is about")
+    field = contestants(editors, references=references, device=device)
+    suite = suite or Suite()
+    folder = Path(output).expanduser()
+    fill(folder, cases, edits, field, suite, references=references, seed=seed, retry=retry, progress=progress)
+    asked = _asked(field, edits)
+    wanted = {key for case in cases for key in _cells(case, asked, names, references)}
+    found = Evaluation(Rows(folder / RESULTS, wanted), names)
+    with exclusive(folder / LOCK):
+        write_reports(found, folder)
+    return found
+
+
+def fill(
+    folder: Path,
+    cases: Sequence[Case],
+    edits: Sequence[Edit],
+    field: Sequence[Contestant],
+    suite: Suite | Unmeasured,
+    *,
+    references: bool = True,
+    seed: int = 0,
+    retry: bool = False,
+    pictures: str | None = None,
+    about: Mapping[str, Any] | None = None,
+    progress: bool | Callable[..., Any] = True,
+) -> None:
+    """Do what is missing in a folder of results, and nothing else.
+
+    Memory does not grow with the number of photographs: neither pictures nor inversions nor rows are kept, and cases
+    are asked for one after the other, so that ``cases`` may make them when they are asked for.
+
+    Args:
+        folder: ``results.jsonl`` and ``settings.json`` are written there.
+        cases: names that differ.
+        edits: every one of them, by every contestant; emotions in canonical form.
+        suite: what measures.
+        references: whether doing nothing, and true photographs where there are any, are measured too.
+        retry: whether what failed in an earlier run is tried again.
+        pictures: also save every edited photograph, in ``pictures/``, in the format of this suffix (``".jpg"``); its
+            row then says where (``picture``).
+        about: written to ``job.json`` with what lets others say how far this is: ``cells`` (of this call), ``rows``
+            that were there before, and when it was ``started`` (seconds since 1970).
+        progress: whether to show a bar on standard error where that is a terminal; or what makes the bar, called like
+            ``tqdm.tqdm``.
+
+    Raises:
+        DataError: no photograph; results made with other editors or networks, or of other pictures of the same names.
+        UnknownNameError: an emotion that an editor or the recogniser does not know.
+        OutputError: the folder cannot be written, or another process is writing it.
+    """
+    if not cases:
+        raise DataError("no photograph to edit")
+    names = tuple(dict.fromkeys(edit.emotion for edit in edits))
+    check_known(field, names)
+    suite.check_emotions(names)
+    asked = _asked(field, edits)
+    total = sum(_count(case, asked, names, references) for case in cases)
+    with exclusive(folder / LOCK):
+        # An earlier run's rows would have no pictures, or pictures in another format.
+        networks = {} if isinstance(suite, Unmeasured) else _networks()
+        settings = {"seed": seed, "pictures": pictures, **suite.who, "networks": networks, "editors": {}}
+        _settle(folder, settings, field)
+        with Results(folder / RESULTS) as results, _bar(progress, total) as bar:
+            if about is not None:
+                state = {"cells": total, "rows": results.rows, "started": time.time()}
+                write_json(folder / JOB, {**about, **state}, overwrite=True)
+            for start in range(0, len(cases), BLOCK):
+                block = cases[start : start + BLOCK]
+                done = results.found({case.name for case in block}, retry=retry)
+                for case in block:
+                    content = _content(case)
+                    keys = _cells(case, asked, names, references)
+                    if any(done.get(key, content) != content for key in keys):
+                        raise DataError(
+                            f"{folder} holds results of another picture {case.name!r}, or of another true photograph "
+                            "of that person; choose another folder"
+                        )
+                    missing = {key for key in keys if key not in done}
+                    _skip(bar, len(keys) - len(missing))
+                    if not missing:
+                        continue
+                    facts = {**case.info, "photo": case.name, "person": case.person, "content": content}
+                    for rows in _one(case, missing, suite, field, edits, names, seed, folder, pictures):
+                        results.append([{**facts, **row} for row in rows])
+                        bar.update(len(rows))
+
+
+def _bar(progress: bool | Callable[..., Any], total: int) -> Any:
+    from tqdm import tqdm
+
+    if callable(progress):
+        return progress(total=total, unit="edit")
+    return tqdm(total=total, unit="edit", disable=None if progress else True)
+
+
+def _skip(bar: Any, count: int) -> None:
+    """Move a bar on over what an earlier run did, which says nothing about how fast this one is."""
+    if not bar.disable:
+        bar.n += count
+        bar.initial += count
+        bar.last_print_n += count
+
+
+def _content(case: Case) -> str:
+    """Of a case's files: what has one name need not be one picture."""
+    digest = hashlib.sha256()
+    for path in (case.photo, *(case.truth[name] for name in sorted(case.truth))):
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()[:16]
+
+
+def _asked(field: Sequence[Contestant], edits: Sequence[Edit]) -> list[tuple[str, str, float]]:
+    """What every photograph is edited with; references are asked only for what they know."""
+    known = {(c.name, e.emotion): c.knows(e.emotion) for c in field if c.reference for e in edits}
+    return [(c.name, e.emotion, e.strength) for c in field for e in edits if known.get((c.name, e.emotion), True)]
+
+
+def _cells(case: Case, asked: Sequence[tuple[str, str, float]], names: Sequence[str], references: bool) -> list[Key]:
+    keys: list[Key] = [(case.name, *one) for one in asked]
+    if references:
+        keys += [(case.name, NOTHING, name, None) for name in names]
+        keys += [(case.name, PHOTOGRAPH, name, None) for name in names if name in case.truth]
+    return keys
+
+
+def _count(case: Case, asked: Sequence[Any], names: Sequence[str], references: bool) -> int:
+    """How many cells :func:`_cells` has."""
+    return len(asked) + (len(names) + sum(name in case.truth for name in names) if references else 0)
+
+
+def _one(
+    case: Case,
+    missing: set[Key],
+    suite: Suite,
+    field: Sequence[Contestant],
+    edits: Sequence[Edit],
+    names: Sequence[str],
+    seed: int,
+    folder: Path,
+    pictures: str | None,
+) -> Iterator[list[dict[str, Any]]]:
+    """The missing rows of one photograph, an editor at a time."""
+    jobs = [(c, [e for e in edits if (case.name, c.name, e.emotion, e.strength) in missing]) for c in field]
+    try:
+        picture = load_picture(case.photo)
+        detector = field[0].photo_editor.detector
+        face = detector.choose(picture.rgb)[0]
+        truths = {}
+        for name in names:
+            if name in case.truth:
+                pixels = load_picture(case.truth[name]).rgb
+                truths[name] = pixels, detector.choose(pixels)[0]
+        plain = suite.subject(picture.rgb, face)
+        subjects = {name: suite.subject(picture.rgb, face, truths[name]) if name in truths else plain for name in names}
+    except EmoEditError as error:  # the photograph's fault: a row that says so in every cell, and the next photograph
+        yield [failed(contestant, edit, error, seed=seed) for contestant, own in jobs for edit in own] + [
+            {"editor": editor, "reference": True, "emotion": emotion, "strength": strength, "error": str(error)}
+            for _, editor, emotion, strength in sorted(missing, key=str)
+            if strength is None
+        ]
+        return
+    for contestant, own in jobs:
+        if not own:
+            continue
+        rows: list[dict[str, Any]] = []
+        try:
+            for row, image in edited(suite, contestant, picture, subjects, face, own, seed=seed):
+                if pictures is not None and image is not None:
+                    try:
+                        row["picture"] = _save(image, case, row, folder, pictures)
+                    except OutputError as error:
+                        number = getattr(error.__cause__, "errno", None)
+                        if number not in (None, errno.ENAMETOOLONG, errno.EILSEQ):
+                            raise  # not this picture's fault: no other one can be written either
+                        row = failed(contestant, Edit(row["emotion"], row["strength"]), error, seed=seed)
+                rows.append(row)
+                del image  # not kept while the next edits are made
+        except OutputError:
+            raise
+        except EmoEditError as error:
+            made = {(row["emotion"], row["strength"]) for row in rows}
+            rows += [failed(contestant, e, error, seed=seed) for e in own if (e.emotion, e.strength) not in made]
+        yield rows
+    rows = []
+    for name in names:
+        if (case.name, NOTHING, name, None) in missing:
+            rows.append(nothing(suite, picture, subjects[name], name)[0])
+        if (case.name, PHOTOGRAPH, name, None) in missing:
+            rows.append(photograph(suite, subjects[name], *truths[name], name)[0])
+    if rows:
+        yield rows
+
+
+def _save(image: Any, case: Case, row: Mapping[str, Any], folder: Path, suffix: str) -> str:
+    """Write an edited photograph; where it is, seen from the folder of results.
+
+    Before its row is written: what has a row has a picture, whenever a run is killed.
+    """
+    name = re.sub(r"[%/\\:]", lambda found: f"%{ord(found[0]):02X}", case.name)  # a name, wherever it says it lies
+    output = f"{folder / PICTURES}{os.sep}"
+    path = output_path(name, row["emotion"], strength=row["strength"], output=output, many=True, suffix=suffix)
+    save_picture(image, path, overwrite=True)
+    return path.relative_to(folder).as_posix()
+
+
+def _fingerprint(photo_editor: PhotoEditor) -> str:
+    """Of everything an editor computes with."""
+    editor = photo_editor.editor
+    backbone = editor.backbone
+    emotions = [steering.emotions for steering in editor.steerings]
+    shape = (photo_editor.mode, type(backbone).__name__, backbone.crop, backbone.path_steps, emotions)
+    digest = hashlib.sha256(repr(shape).encode())
+    if hasattr(backbone, "sampled"):  # how many steps it takes, and from where, is not in the weights
+        digest.update(json.dumps(backbone.to_config(), sort_keys=True).encode())
+    for part in (backbone, *editor.steerings):
+        for name, value in sorted(part.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _networks() -> dict[str, str]:
+    """Checksums of the embedded measuring networks: a retrained one is another judge."""
+    from emoedit.metrics.embedded import NAMES
+    from emoedit.nn.measuring import WEIGHTS
+
+    return {name: checkpoints.sha256(checkpoints.embedded_root() / name / WEIGHTS)[:16] for name in NAMES}
+
+
+def _settle(folder: Path, settings: dict[str, Any], field: Sequence[Contestant]) -> None:
+    """Write down what the results are made with, or make sure that it is what earlier ones were made with."""
+    settings["editors"] = {c.name: _fingerprint(c.photo_editor) for c in field}
+    path = folder / SETTINGS
+    if not path.is_file():
+        if (folder / RESULTS).is_file() and (folder / RESULTS).stat().st_size:
+            raise DataError(f"{folder} holds {RESULTS} but no {SETTINGS}: it is not known what made them")
+        write_json(path, settings)
+        return
+    before = checkpoints.read_json(path)
+    editors = before.pop("editors", {})
+    now = dict(settings["editors"])
+    changed = [name for name in now if editors.get(name, now[name]) != now[name]]
+    other = [name for name, value in settings.items() if name != "editors" and before.get(name) != value]
+    if changed or other:
+        raise DataError(
+            f"{folder} holds results made with another {', '.join([*other, *changed])}; choose another folder"
+        )
+    write_json(path, {**settings, "editors": {**editors, **now}}, overwrite=True)
+
+
+def write_reports(
+    found: Evaluation,
+    folder: Path,
+    *,
+    title: str = "Editors compared",
+    tables: Sequence[Table] = (),
+    sheets: Sequence[Sheet] = (),
+) -> None:
+    """``summary.csv``, ``pareto.svg`` and ``report.html`` from the rows.
+
+    Args:
+        title: of the page.
+        tables: more of them, after those that the rows give.
+        sheets: photographs with their edits, to be looked at.
+
+    Raises:
+        OutputError: one of them cannot be written.
+        MissingExtraError: matplotlib is not installed.
+    """
+    summary = found.summary()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(summary[0]) if summary else ["editor"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if _nan(v) else v for k, v in line.items()} for line in summary)
+    data = text.getvalue().encode()
+    write_atomic(folder / SUMMARY, lambda file: file.write(data), overwrite=True)
+    panels = found.curves()
+    figures = []
+    if panels:
+        svg = pareto_grid(panels, title="")
+        write_atomic(folder / PARETO, lambda file: file.write(svg.encode()), overwrite=True)
+        figures.append(Figure("Target score against identity", svg))
+    people = len({row["person"] for row in found.rows})
+    told = [f"{len(found.rows)} cells of {people} people; intervals are 95 %, over people (bootstrap)."]
+    if found.errors:
+        first = found.errors[0]
+        told.append(f"{len(found.errors)} cells failed; the first: {first['photo']}: {first['error']}")
+    write_comparison(
+        folder / REPORT,
+        sheets,
+        [c for c in COLUMNS if any(e.row.get(c.key) is not None for sheet in sheets for e in sheet.entries)],
+        title=title,
+        notes=told + notes(found.rows),
+        tables=[summary_table(summary), control_table(found.control()), *tables],
+        figures=figures,
+        overwrite=True,
+    )
+
+
+def _nan(value: Any) -> bool:
+    return value is None or isinstance(value, float) and np.isnan(value)
+
+
+def in_words(value: float, low: float, high: float, digits: int = 2) -> str:
+    """``.72 [.65, .79]``, or a dash."""
+    if _nan(value):
+        return "–"
+    if _nan(low):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def summary_table(summary: Sequence[Mapping[str, Any]]) -> Table:
+    """For a report: one line an editor, emotion and strength."""
+    shown = ("target_score", "hit", "identity", "hes", "perceptual", "paired_perceptual", "paired_landmarks")
+    titles = ("target", "read as it", "identity", "HES", "perceptual", "to truth", "to truth, points")
+    rows = []
+    for line in summary:
+        numbers = [in_words(line[key], line[f"{key}_low"], line[f"{key}_high"]) for key in shown]
+        strength = "" if line["strength"] is None else f"{line['strength']:g}"
+        rows.append([line["editor"], line["emotion"], strength, str(line["people"]), *numbers])
+    return Table("Means over people", ["editor", "emotion", "strength", "people", *titles], rows)
+
+
+def control_table(control: Sequence[Mapping[str, Any]]) -> Table:
+    """For a report: one line an editor."""
+    keys = ("target_score", "identity", "hes", "acc", "mscr", "cls")
+    rows = [
+        [line["editor"], str(line["emotions"]), *(None if _nan(line[key]) else float(line[key]) for key in keys)]
+        for line in control
+    ]
+    header = ["editor", "emotions", "target", "identity", "HES", "Acc", "mSCR", "CLS"]
+    return Table("Control (FFE-Bench)", header, rows, "Acc and mSCR at the strength nearest to 1; CLS over strengths")

@@ -1,0 +1,314 @@
+"""One job of a sweep: an editor, every emotion at every strength, on a data set or a part of it.
+
+What shares an inversion is one job: emotions and strengths are lists. A job is described by plain values, knows its own
+folder of results from them, and can be looked through for mistakes before any model is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from emoedit.emotions import parse, resolve
+from emoedit.evaluation.cases import Case
+from emoedit.evaluation.instantiate import TARGET, TargetError, check_targets, instantiate
+from emoedit.evaluation.shards import Shard, open_cases
+from emoedit.io import checkpoints
+from emoedit.io.images import SUFFIXES
+from emoedit.types import CheckpointError, DataError, Edit, EditError, UnknownNameError
+
+REFERENCES = "references"  # in place of an editor: what editors are held against, and doing nothing
+JUDGES = ("identity", "perceptual", "expression")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where photographs are.
+
+    Args:
+        path: a folder (:func:`emoedit.evaluation.shards.open_cases`).
+        name: in results; default: the folder's.
+        split: only these, where the folder says so.
+        limit: only the first so many.
+    """
+
+    path: str
+    name: str | None = None
+    split: str | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and (isinstance(self.limit, bool) or not isinstance(self.limit, int)):
+            raise DataError(f"data.limit is a whole number, not {self.limit!r}")
+        if self.limit is not None and self.limit < 1:
+            raise DataError(f"data.limit is at least 1, not {self.limit}")
+
+    @property
+    def key(self) -> str:
+        """The name; where none is given, folders of one name in different places are told apart."""
+        name = self.name or _named(Path(self.path).expanduser().resolve())
+        return name if self.split is None else f"{name}-{self.split}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do, and where the results go.
+
+    Args:
+        editor: a name, a folder, ``owner/name`` on the hub; ``"references"`` (the reference editors, doing nothing, and
+            true photographs where there are any); or a mapping with a ``_target_`` of this package that makes one.
+        emotion: names or algebra on names.
+        strength: 0 the photograph itself, 1 the fitted effect.
+        data: what is edited.
+        shard: which part of it.
+        seed: of editors that draw noise.
+        judges: which networks measure (:class:`emoedit.metrics.suite.Suite`); None: nothing is measured.
+        pictures: format in which every edited photograph is kept (``"jpg"``); None: none is.
+        retry: whether what failed in an earlier run is tried again.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``.
+        output: folder of the sweep; a job's own lies in it.
+    """
+
+    editor: str | Mapping[str, Any]
+    emotion: tuple[str, ...]
+    strength: tuple[float, ...]
+    data: DataSet
+    shard: Shard
+    seed: int
+    judges: Mapping[str, str] | None
+    pictures: str | None
+    retry: bool
+    device: str
+    output: Path
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """A job from plain values; one emotion or strength need not be a list.
+
+        Raises:
+            DataError: what is missing, unknown, or of another kind.
+            EditError: a strength that makes no sense.
+        """
+        known = [field.name for field in fields(cls)]
+        _check_keys("a sweep", config, known, known)
+        data = config["data"]
+        names = [field.name for field in fields(DataSet)]
+        if not isinstance(data, Mapping):
+            raise DataError(f"data is a mapping with {', '.join(names)}, not {data!r}")
+        data = {key: value for key, value in data.items() if key != "root"}  # what paths were made from
+        _check_keys("data", data, names, ["path"])
+        judges = config["judges"]
+        if judges is not None:
+            if not isinstance(judges, Mapping):
+                raise DataError(f"judges is a mapping with {', '.join(JUDGES)}, or null; not {judges!r}")
+            _check_keys("judges", judges, JUDGES, JUDGES)
+        emotions, strengths = (_listed(config[key]) for key in ("emotion", "strength"))
+        if not emotions or not all(isinstance(name, str) for name in emotions):
+            raise DataError(f"emotion is a name or a list of names, not {config['emotion']!r}")
+        if not strengths or not all(isinstance(s, int | float) and not isinstance(s, bool) for s in strengths):
+            raise DataError(f"strength is a number or a list of numbers, not {config['strength']!r}")
+        for strength in strengths:
+            Edit("happy", strength)
+        editor = config["editor"]
+        if not isinstance(editor, str) and not (isinstance(editor, Mapping) and TARGET in editor):
+            raise DataError(f"an editor is a name, or a mapping with a {TARGET}; not {editor!r}")
+        if not isinstance(data["path"], str):
+            raise DataError(f"data.path is a folder, not {data['path']!r}")
+        return cls(
+            editor=editor,
+            emotion=tuple(dict.fromkeys(emotions)),
+            strength=tuple(dict.fromkeys(float(s) + 0.0 for s in strengths)),
+            data=DataSet(**data),
+            shard=Shard.parse(config["shard"]),
+            seed=config["seed"],
+            judges=judges,
+            pictures=config["pictures"],
+            retry=config["retry"],
+            device=config["device"],
+            output=Path(config["output"]).expanduser(),
+        )
+
+    @property
+    def key(self) -> str:
+        """Name of the job's folder: jobs that differ in it share no cell and can run at the same time.
+
+        Emotions, strengths and the number of photographs are left out, so that more of them are added to what is there.
+        """
+        if isinstance(self.editor, str):
+            known = self.editor == REFERENCES or self.editor in checkpoints.embedded_names()
+            local = not known and Path(self.editor).expanduser().is_dir()
+            name = _named(Path(self.editor).expanduser().resolve()) if local else self.editor
+        else:
+            digest = hashlib.sha256(json.dumps(self.editor, sort_keys=True, default=str).encode()).hexdigest()[:6]
+            name = f"{self.editor.get('name', 'editor')}-{digest}"
+        parts = [name, self.data.key]
+        if self.seed:
+            parts.append(f"seed{self.seed}")
+        if self.shard.count > 1:
+            parts.append(f"{self.shard.index}of{self.shard.count}")
+        return re.sub(r"[^\w.+-]+", "_", "-".join(parts))
+
+    @property
+    def folder(self) -> Path:
+        """Where its results go."""
+        return self.output / self.key
+
+    @cached_property
+    def cases(self) -> Sequence[Case]:
+        """Its photographs.
+
+        Raises:
+            DataError: no such folder, or nothing to edit in it.
+        """
+        data = self.data
+        return open_cases(data.path, split=data.split, limit=data.limit, shard=self.shard)
+
+    @property
+    def edits(self) -> list[Edit]:
+        """Every emotion at every strength."""
+        from emoedit.evaluation.compare import canonical_names
+
+        return [Edit(name, strength) for name in canonical_names(self.emotion) for strength in self.strength]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a report needs to know of the job."""
+        edits = self.edits
+        return {
+            "data": self.data.key,
+            "path": str(Path(self.data.path).expanduser().resolve()),
+            "editor": self.editor if isinstance(self.editor, str) else dict(self.editor),
+            "emotions": list(dict.fromkeys(edit.emotion for edit in edits)),
+            "strengths": list(self.strength),
+            "shard": str(self.shard),
+            "seed": self.seed,
+            "photographs": len(self.cases),
+        }
+
+    def check(self) -> None:
+        """Look for mistakes without loading a model.
+
+        Raises:
+            EmoEditError: an editor, emotion, judge, data folder, split or format that does not exist (the message holds
+                the nearest names), a ``_target_`` that is not this package's, a value of the wrong kind.
+        """
+        known = self._emotions()
+        for name in self.emotion:
+            parse(name) if known is None else resolve(name, known)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise DataError(f"seed is a whole number from 0 to 2^63 - 1, not {self.seed!r}")
+        if not isinstance(self.retry, bool):
+            raise DataError(f"retry is true or false, not {self.retry!r}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise EditError(f"device is auto, cpu or cuda, not {self.device!r}")
+        if self.pictures is not None and f".{self.pictures}" not in SUFFIXES:
+            formats = ", ".join(suffix[1:] for suffix in SUFFIXES)
+            raise DataError(f"pictures is one of {formats}, or null; not {self.pictures!r}")
+        len(self.cases)
+        if self.judges is not None:
+            self._check_judges()
+
+    def _emotions(self) -> list[str] | None:
+        """What the editor shows; None where only its weights could tell."""
+        if isinstance(self.editor, Mapping):
+            check_targets(self.editor)
+            return None
+        if self.editor == REFERENCES:
+            return None
+        folder = checkpoints.locate(self.editor)
+        known = checkpoints.read_json(folder / checkpoints.EDITOR).get("emotions")
+        if not isinstance(known, list):
+            raise CheckpointError(f"{folder / checkpoints.EDITOR}: 'emotions' must be a list, found {known!r}")
+        return [str(name) for name in known]
+
+    def _check_judges(self) -> None:
+        from emoedit.metrics.expression import target_classes
+        from emoedit.metrics.suite import IDENTITY, PERCEPTUAL
+
+        for kind, names in (("identity", IDENTITY), ("perceptual", PERCEPTUAL)):
+            if self.judges[kind] not in names:
+                raise UnknownNameError(f"no {kind} judge {self.judges[kind]!r}; there are {', '.join(names)}")
+        if self.judges["expression"] == "embedded":
+            classes = checkpoints.read_json(checkpoints.embedded_root() / "expression" / checkpoints.CONFIG)["emotions"]
+            for edit in self.edits:
+                target_classes(edit.emotion, classes)
+
+    def run(self, *, progress: bool | Callable[..., Any] = True) -> dict[str, int]:
+        """Do what is missing.
+
+        Returns:
+            How many ``cells`` the job has, and how many of them are ``failed``.
+
+        Raises:
+            EmoEditError: whatever :meth:`check` or :func:`emoedit.evaluation.evaluate.fill` meets.
+        """
+        self.check()
+        if not self.cases:  # more shards than photographs
+            return {"cells": 0, "failed": 0}
+        from emoedit.editors import Editor, choose_device, load_editor
+        from emoedit.evaluation.compare import Contestant, contestants
+        from emoedit.evaluation.evaluate import RESULTS, fill
+        from emoedit.faces.detect import FaceDetector
+        from emoedit.io.results import Rows
+        from emoedit.metrics.suite import Suite
+        from emoedit.metrics.unmeasured import Unmeasured
+        from emoedit.photo import PhotoEditor
+
+        references = self.editor == REFERENCES
+        if references:
+            detector = FaceDetector()
+            field = [
+                Contestant(name, PhotoEditor(load_editor(name, device=self.device), detector=detector), True)
+                for name in checkpoints.reference_names()
+            ]
+        else:
+            one = self.editor if isinstance(self.editor, str) else instantiate(self.editor)
+            if not isinstance(one, str):
+                if not isinstance(one, Editor):
+                    raise TargetError(f"{self.editor[TARGET]} makes a {type(one).__name__}, and no editor")
+                one = one.to(choose_device(self.device))
+            field = contestants([one], references=False, device=self.device)
+        suite = Unmeasured() if self.judges is None else Suite(**self.judges, device=choose_device(self.device))
+        fill(
+            self.folder,
+            self.cases,
+            self.edits,
+            field,
+            suite,
+            references=references and self.judges is not None,
+            seed=self.seed,
+            retry=self.retry,
+            pictures=None if self.pictures is None else f".{self.pictures}",
+            progress=progress,
+            about=self.about,
+        )
+        counts = {"cells": 0, "failed": 0}
+        for row in Rows(self.folder / RESULTS):
+            counts["cells"] += 1
+            counts["failed"] += row["error"] is not None
+        return counts
+
+
+def _check_keys(what: str, found: Mapping[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:
+    """Raises:
+    DataError: an entry that is not known, or a needed one that is missing.
+    """
+    if unknown := [str(key) for key in found if key not in known]:
+        raise DataError(f"{what} has no {', '.join(unknown)}; it has {', '.join(known)}")
+    if missing := [key for key in needed if key not in found]:
+        raise DataError(f"{what} needs {', '.join(missing)}")
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _named(path: Path) -> str:
+    """A folder's name, and a few digits that tell it from others of that name."""
+    return f"{path.name or 'root'}-{hashlib.sha256(str(path).encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"

@@ -1,0 +1,363 @@
+"""Where weights come from: embedded in this package, a local folder, or the Hugging Face hub; never by running code.
+
+Weights are read from ``.safetensors`` only here; whoever has to read another format does it with a reader that builds
+tensors and plain containers and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emoedit.emotions import fold_name, unknown_name
+from emoedit.types import CheckpointError, OutputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CONFIG = "config.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"  # the name diffusers gives them
+STEP = ":step"  # ends the name of what an 8-bit tensor's rows are multiplied by
+EDITOR = "editor.json"
+FETCHED = (  # of a repository on the hub: no pickles, no other formats or precisions, nothing that training left there
+    "README.md",
+    "LICENSE*",
+    # An editor.
+    EDITOR,
+    *(f"{part}/*{suffix}" for part in ("backbone", "steering_*") for suffix in (".json", ".txt", ".safetensors")),
+    # A model or pipeline of diffusers.
+    "model_index.json",
+    CONFIG,
+    "scheduler_config.json",
+    "scheduler/scheduler_config.json",
+    WEIGHTS,
+    *(f"{part}/{name}" for part in ("unet", "vae") for name in (CONFIG, WEIGHTS)),
+    f"text_encoder/{CONFIG}",
+    "text_encoder/model.safetensors",
+    "tokenizer/*.json",
+    "tokenizer/merges.txt",
+)
+REMOTE = {
+    "stability": "emoedit.models.stability.editor:StabilityEditor"
+}  # editors that are services: no folder holds them
+DDPM = "google/ddpm-ema-celebahq-256"
+VGGFACE2, ALEX = "20180402-114759-vggface2.pt", "alexnet-owt-7be5be79.pth"  # as their authors publish them
+PUBLISHED = "published by its authors; the error without it names the command that fetches it"
+
+
+def embedded_root() -> Path:
+    """The folder of the embedded models: inside the installed package, or beside it in a source checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "checkpoints"
+    return inside if inside.is_dir() else package.parent / "checkpoints"
+
+
+def embedded_names() -> tuple[str, ...]:
+    """Names of the embedded editors."""
+    return tuple(sorted(path.parent.name for path in embedded_root().glob(f"*/{EDITOR}")))
+
+
+def reference_names() -> tuple[str, ...]:
+    """Names of the embedded editors that others are held against (``"reference": true`` in their ``editor.json``)."""
+    return tuple(name for name in embedded_names() if read_json(embedded_root() / name / EDITOR).get("reference"))
+
+
+def editor_names() -> tuple[str, ...]:
+    """Names of the embedded editors to choose from: without the references."""
+    references = reference_names()
+    return tuple(name for name in embedded_names() if name not in references)
+
+
+def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> Path:
+    """The folder of an editor or of a model in diffusers' layout: an embedded editor's name, a local folder, or
+    ``owner/name`` on the hub (what of it is of use, :data:`FETCHED`, is downloaded and cached).
+
+    Raises:
+        UnknownNameError: a name that is neither embedded nor a folder; the message holds the nearest ones.
+        CheckpointError: there is no such folder, or the hub does not give it.
+    """
+    text = os.fspath(name_or_path)
+    if text in embedded_names():
+        return embedded_root() / text
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{text} is a file; expected the folder of an editor or model")
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        return _fetch(text, revision)
+    if not text or folder.name != text:
+        raise CheckpointError(f"there is no folder {text!r}")
+    if text in REMOTE:
+        raise UnknownNameError(f"{text!r} is a service, not a model: in Python, emoedit.load_editor({text!r}) asks it")
+    error = unknown_name("model", text, {fold_name(name): name for name in embedded_names()})
+    raise UnknownNameError(
+        f"{error} (There is no folder of that name either; models of the hub are owner/name, services "
+        f"{', '.join(REMOTE)})"
+    )
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    """The snapshot of a repository of the hub, in the hub's cache."""
+    from huggingface_hub import snapshot_download
+
+    # HTTPError is the base of what its client for HTTP raises, which is another one in other versions of the hub.
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(FETCHED)))
+        part = folder / "unet" if (folder / "unet").is_dir() else folder
+        old = (part / WEIGHTS).with_suffix(".bin")
+        if (part / CONFIG).is_file() and not (part / WEIGHTS).is_file() and not old.is_file():
+            if read_json(part / CONFIG).get("_class_name") == "UNet2DModel":  # others are read from safetensors only
+                # A snapshot is named after its commit: both parts are of the same one.
+                snapshot_download(name, revision=folder.name, allow_patterns=[old.relative_to(folder).as_posix()])
+    except (HTTPError, HFValidationError, OSError) as error:
+        raise CheckpointError(
+            f"no folder {name!r} is here, and the hub did not give it either ({type(error).__name__}: "
+            f"{str(error).strip().partition(chr(10))[0]}); embedded editors, which need no network: "
+            f"{', '.join(embedded_names()) or 'none in this installation'}"
+        ) from error
+    return folder
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A json object.
+
+    Raises:
+        CheckpointError: missing, not json, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: this is no model folder, or its download stopped half-way") from None
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as json: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, expected an object")
+    return value
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file; what :func:`write_part` stored in 8 bits as the float32 it was.
+
+    Raises:
+        CheckpointError: missing, truncated, or not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: this is no model folder, or its download stopped half-way")
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    for name in [name for name in found if name + STEP in found]:
+        step = found.pop(name + STEP).float()
+        if step.shape != found[name].shape[:1]:
+            raise CheckpointError(f"{path}: {name} is {tuple(found[name].shape)}, its steps are {tuple(step.shape)}")
+        found[name] = found[name].float() * step.view(-1, *[1] * (found[name].ndim - 1))
+    return found
+
+
+def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path | str) -> None:
+    """Compare a state dict with the one a model expects.
+
+    Raises:
+        CheckpointError: keys missing, unexpected, of another shape, or not finite, with the first few of each.
+    """
+    problems = []
+    for title, names in (("missing", expected.keys() - found.keys()), ("unexpected", found.keys() - expected.keys())):
+        if names:
+            problems.append(f"{len(names)} {title} ({', '.join(sorted(names)[:4])}{', …' if len(names) > 4 else ''})")
+    for name in sorted(expected.keys() & found.keys()):
+        if expected[name].shape != found[name].shape:
+            problems.append(f"{name} is {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}")
+        elif found[name].is_floating_point() and not bool(found[name].isfinite().all()):
+            problems.append(f"{name} holds values that are not finite")
+    if problems:
+        rest = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise CheckpointError(f"{path} does not fit: {'; '.join(problems[:6])}{rest}")
+
+
+def write_part(
+    folder: Path,
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    weights: str = WEIGHTS,
+    eight_bits: bool = False,
+) -> None:
+    """``config.json`` and the weights (safetensors, of that file name) in a folder (made if need be).
+
+    Args:
+        eight_bits: what :func:`round_rows` rounded takes a quarter of the space; for files that only
+            :func:`read_weights` is to read.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    compact = {k: part for name, v in state.items() for k, part in _compact(name, v.detach().cpu(), eight_bits).items()}
+    save_file(compact, folder / weights, {"format": "pt"})
+    (folder / weights).chmod(0o644)  # safetensors writes for the owner alone
+
+
+def round_rows(tensor: Tensor) -> Tensor:
+    """Weights rounded to 255 equal steps a row (an output channel), symmetric around 0 (Jacob et al. 2018, arXiv
+    1712.05877, section 2.1): what :func:`write_part` then stores in 8 bits. What is rounded once stays as it is.
+
+    Args:
+        tensor: ``[O, ...]`` floats.
+
+    Returns:
+        float32 of the same shape.
+    """
+    steps, unit = _rows(tensor)
+    return steps * unit
+
+
+def round_weights(module: nn.Module) -> None:
+    """Round a trained model once and for all: matrices and convolutions as :func:`round_rows` does, all else (biases,
+    norms, buffers) to half precision."""
+    weights = {id(value) for value in module.parameters() if value.ndim > 1}
+    for value in (*module.parameters(), *module.buffers()):
+        if value.is_floating_point():
+            value.data = (round_rows(value) if id(value) in weights else value.half()).to(value.dtype)
+
+
+def _rows(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole numbers from -127 to 127, ``[O, ...]``, and their unit a row, ``[O, 1, ...]``; both float32."""
+    weights = tensor.detach().float()
+    # In bfloat16, so that unit times step is exact and the unit of what is rounded already is found again.
+    unit = (weights.flatten(1).abs().amax(1) / 127).bfloat16().float().view(-1, *[1] * (weights.ndim - 1))
+    return (weights / unit.where(unit > 0, 1)).round().clamp(-127, 127), unit
+
+
+def _compact(name: str, tensor: Tensor, eight_bits: bool) -> dict[str, Tensor]:
+    """The tensor as it is stored: in half precision, or in 8 bits with the rows' steps beside it, if that loses
+    nothing: weights that were rounded on purpose take half or a quarter of the space."""
+    if tensor.is_floating_point():
+        half = tensor.half()
+        if bool((half.to(tensor.dtype) == tensor).all()):
+            tensor = half
+        elif eight_bits and tensor.ndim > 1:
+            steps, unit = _rows(tensor)
+            if bool((steps * unit == tensor).all()):
+                return {name: steps.char().contiguous(), name + STEP: unit.flatten().bfloat16()}
+    return {name: tensor.contiguous().clone()}  # two names of one tensor are refused by safetensors
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under its name only when it is whole; an existing one is replaced.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is still there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        old = None
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            os.replace(path, old / "x")
+        os.replace(temporary, path)
+        if old is not None:
+            shutil.rmtree(old)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One line of ``emoedit models``.
+
+    Args:
+        name: what to ask for.  role: what it does.  size: bytes.  licence: SPDX or a short phrase.
+        source: where it comes from.  here: whether it can be used now without a network.
+    """
+
+    name: str
+    role: str
+    size: int
+    licence: str
+    source: str
+    here: bool
+
+
+def list_models() -> list[ModelInfo]:
+    """Every model this version can use, embedded ones first."""
+    from importlib.util import find_spec
+
+    models = []
+    for name in embedded_names():
+        folder = embedded_root() / name
+        info = read_json(folder / EDITOR)
+        size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+        role, licence = info.get("role", "editor"), info.get("licence", "?")
+        models.append(ModelInfo(name, role, size, licence, "embedded, trained by this project", True))
+    for path in sorted(embedded_root().glob(f"*/{CONFIG}")):  # networks that measure; an editor's lie a folder deeper
+        info = read_json(path)
+        size = sum(part.stat().st_size for part in path.parent.glob("*.safetensors"))
+        role, licence = info.get("role", "measuring network"), info.get("licence", "?")
+        models.append(ModelInfo(path.parent.name, role, size, licence, "embedded, trained by this project", True))
+    found = find_spec("facenet_pytorch")
+    models.append(
+        ModelInfo("mtcnn", "face detector", 1_994_000, "MIT", "inside the package facenet-pytorch", found is not None)
+    )
+    models.append(
+        ModelInfo(
+            "face-flex",
+            "VAE 128 px, colour (full-size)",
+            342_800_000,
+            "none given",
+            "weights.pth of github.com/leon-schi/face-flex, by path",
+            False,
+        )
+    )
+    models += [
+        ModelInfo(
+            DDPM, "U-Net 256 px, colour (full-size)", 454_800_000, "Apache-2.0", "the Hugging Face hub", _cached(DDPM)
+        ),
+        ModelInfo("vggface2", "judge of identity (full-size)", 111_900_000, "MIT", PUBLISHED, _fetched(VGGFACE2)),
+        ModelInfo("lpips-alex", "perceptual distance (full-size)", 244_400_000, "BSD", PUBLISHED, _fetched(ALEX)),
+    ]
+    return models
+
+
+def _fetched(name: str) -> bool:
+    """Whether torch.hub's cache holds a file, without importing torch."""
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
+    return (Path(home).expanduser() / "hub" / "checkpoints" / name).is_file()
+
+
+def _cached(repository: str) -> bool:
+    """Whether the hub's cache holds a model in diffusers' layout."""
+    from huggingface_hub import try_to_load_from_cache
+
+    names = (WEIGHTS, WEIGHTS.replace(".safetensors", ".bin"))
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)

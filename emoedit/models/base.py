@@ -1,0 +1,89 @@
+"""What every backbone offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from emoedit.compositing.flow import Change
+from emoedit.io import checkpoints
+from emoedit.types import Control, CropSpec, Inversion
+
+Callback = Callable[[int, int], None]  # (steps done, steps in all)
+
+
+class Backbone(nn.Module, ABC):
+    """A model that takes pictures apart and puts them together again.
+
+    Attributes:
+        crop: the aligned crop it was trained on.
+        channels: 1 for luminance (ITU-R BT.601), 3 for RGB.
+        path_steps: how many pictures pasting may ask for on the way from source to edit. Flow between near pictures is
+            found better; more than 1 is for backbones that decode in milliseconds.
+        paste_mode: how its drawings are best put into a photograph (:mod:`emoedit.compositing.paste`).
+        evens_light: whether it brings every crop to one contrast, so that dark faces have to be lifted for it
+            (:mod:`emoedit.faces.tone`).
+    """
+
+    crop: CropSpec
+    channels: int
+    path_steps: int = 1
+    paste_mode: Literal["warp", "redraw", "mouth", "residual", "replace"] = "warp"
+    evens_light: bool = False
+
+    @abstractmethod
+    def invert(
+        self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
+    ) -> Inversion:
+        """The latent that decodes to ``x``.
+
+        Args:
+            x: ``[N, C, R, R]`` in [-1, 1].
+            generator: for backbones whose inversion draws noise; one that does not ignores it.
+            callback: called with (steps done, steps in all).
+        """
+
+    @abstractmethod
+    def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
+        """``[N, C, R, R]`` in about [-1, 1]: the reconstruction, or the edit that ``control`` asks for."""
+
+    def changes(self, inversion: Inversion, control: Control) -> list[Change] | None:
+        """What ``control`` moves and lights, one a picture, from a backbone that knows; None from one that only draws
+        pictures, between which it has to be found."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def to_config(self) -> dict[str, Any]:
+        """What :meth:`from_config` needs to build the same architecture, as json."""
+        raise TypeError(f"{type(self).__name__} is loaded from its own files and has no folder layout to save to")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The architecture with fresh weights."""
+        raise TypeError(f"{cls.__name__} is loaded from its own files, see its from_file")
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write ``config.json`` and the weights (safetensors)."""
+        checkpoints.write_part(folder, self.to_config(), self.state_dict(), eight_bits=True)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Self:
+        """Read what :meth:`save_pretrained` wrote.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or of another shape.
+        """
+        model = cls.from_config(checkpoints.read_json(folder / checkpoints.CONFIG))
+        state = checkpoints.read_weights(folder / checkpoints.WEIGHTS)
+        checkpoints.check_state(model.state_dict(), state, folder / checkpoints.WEIGHTS)
+        model.load_state_dict(state)
+        return model.eval()

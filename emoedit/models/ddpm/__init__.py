@@ -1,0 +1,1 @@
+"""A DDPM's U-Net: DDIM inversion and Asyrp's asymmetric generation."""

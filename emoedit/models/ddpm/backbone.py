@@ -1,0 +1,505 @@
+"""A DDPM's U-Net (Ho et al. 2020, arXiv 2006.11239) as a backbone: DDIM inversion, and Asyrp's way back (Kwon et al.
+2023, arXiv 2210.10960).
+
+The U-Net is ``diffusers.UNet2DModel``, cut behind its mid block, where h is: what lies before is computed once a step,
+what lies behind once for the plain and the shifted h together. The embedded and the full-size model are this one class;
+folders have diffusers' layout, so ``diffusers.DDIMPipeline`` reads them too.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emoedit import sampling
+from emoedit.io import checkpoints
+from emoedit.models import luminance as light
+from emoedit.models.base import Backbone, Callback
+from emoedit.models.ddpm import files as ddpm_files
+from emoedit.models.ddpm.config import SAMPLING, DDPMConfig, check_unet, read_config
+from emoedit.models.noise import known_noise, read_betas
+from emoedit.models.precision import InPrecision, check_precision, finite_or_float32
+from emoedit.types import CheckpointError, Control, CropSpec, EditError, HState, ImageError, Inversion
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+SCHEDULER = "scheduler_config.json"
+PIPELINE = {
+    "_class_name": "DDIMPipeline",
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "unet": ["diffusers", "UNet2DModel"],
+}
+
+
+def down(unet: UNet2DModel, x: Tensor, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    """``UNet2DModel.forward`` up to its mid block's output.
+
+    Args:
+        x: ``[N, C, R, R]``.  t: ``[N]`` timesteps.
+
+    Returns:
+        h ``[N, Ch, r, r]``; the down path's outputs, which the up path joins; temb ``[N, D]``.
+    """
+    temb = unet.time_embedding(unet.time_proj(t).to(unet.time_embedding.linear_1.weight.dtype))
+    x = x.to(unet.conv_in.weight.dtype, memory_format=torch.channels_last)
+    h = unet.conv_in(2 * x - 1 if unet.config.center_input_sample else x)
+    skips, low = (h,), temb.to(h.dtype)
+    for block in unet.down_blocks:
+        h, outputs = block(h, low)
+        skips += outputs
+    return unet.mid_block(h, low), skips, temb
+
+
+def up(unet: UNet2DModel, h: Tensor, skips: tuple[Tensor, ...], temb: Tensor) -> Tensor:
+    """``UNet2DModel.forward`` from its mid block's output on: the noise, ``[N, C, R, R]`` in the type of temb."""
+    low = temb.to(h.dtype)
+    for block in unet.up_blocks:
+        count = len(block.resnets)
+        h = block(h, skips[-count:], low)
+        skips = skips[:-count]
+    return unet.conv_out(unet.conv_act(unet.conv_norm_out(h))).to(temb.dtype)
+
+
+class DDPMBackbone(light.EvensLight, Backbone):
+    """DDIM inversion and decoding around a U-Net.
+
+    ``latent`` is x_T, ``[N, C, R, R]``. ``extras``: ``mean`` and ``gain`` of each crop; ``seed`` of its noise; and if
+    the inversion is exact ``lost`` ``[N, steps, C, R, R]`` (what every step back loses), ``kept`` (the last x_t before
+    noise is drawn everywhere: else the crop itself), ``made_for`` (what has to be the same when it is decoded), and if
+    noise is drawn where something changes ``foreseen`` (the source's P_t where that begins).
+
+    Args:
+        config: see :class:`DDPMConfig`.
+        unet: of this configuration; default: a new one with fresh weights.
+
+    Raises:
+        CheckpointError: a U-Net or a schedule of noise that this class does not know how to use.
+        EditError: settings of sampling that do not fit the schedule.
+    """
+
+    paste_mode = "mouth"
+
+    def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
+        super().__init__()
+        resolution = check_unet(config.unet, config.patch)
+        self.unet = _new_unet(config.unet) if unet is None else unet
+        self.crop = CropSpec(resolution, config.crop_style, config.crop_scale, config.crop_down)
+        self.channels = config.unet.get("in_channels", 3) // config.patch**2
+        self.alpha_bar = sampling.alpha_bar(read_betas(config.scheduler))
+        self.register_buffer("oval", light.face_oval(resolution), persistent=False)
+        self.unet.to(memory_format=torch.channels_last)
+        self._in_precision: InPrecision[UNet2DModel] = InPrecision(_prepare_bfloat16)
+        self._set(config)
+
+    def _set(self, config: DDPMConfig) -> None:
+        for name in ("steps", "t_edit", "t_boost"):
+            if not isinstance(getattr(config, name), int):
+                raise EditError(f"{name} must be a whole number, not {getattr(config, name)!r}")
+        self.schedule = sampling.make_schedule(self.alpha_bar, config.steps, config.t_last)
+        last = self.schedule.timesteps[-1]
+        for name in ("t_edit", "t_boost"):
+            if not 0 <= getattr(config, name) <= last:
+                raise EditError(f"{name} is {getattr(config, name)}, outside the schedule's timesteps 0 to {last}")
+        check_precision(config.precision)
+        if config.boost not in ("everywhere", "changed"):
+            raise EditError(f"boost must be everywhere or changed, not {config.boost!r}")
+        if config.boost == "changed" and config.t_boost and not config.exact:
+            raise EditError("boost='changed' keeps to the source's path where nothing changes, which needs exact=True")
+        self.config = config
+
+    def sampled(self, **changes: Any) -> Self:
+        """This model with other settings of sampling (:data:`SAMPLING`); the weights are shared.
+
+        Raises:
+            EditError: settings that do not fit the schedule, or are none of sampling.
+        """
+        if unknown := sorted(set(changes) - set(SAMPLING)):
+            raise EditError(f"{', '.join(unknown)}: no settings of sampling; these are {', '.join(SAMPLING)}")
+        other = copy.copy(self)
+        other._set(replace(self.config, **changes))
+        return other
+
+    @property
+    def steps(self) -> int:
+        """Steps of decoding; a fitted shift of h is scaled by them."""
+        return self.config.steps
+
+    @property
+    def h_shape(self) -> tuple[int, int, int]:
+        """``(Ch, r, r)`` of the mid block's output."""
+        widths = self.unet.config.block_out_channels
+        side = self.crop.resolution // self.config.patch // 2 ** (len(widths) - 1)
+        return widths[-1], side, side
+
+    @property
+    def temb_dim(self) -> int:
+        """Length of the timestep embedding."""
+        return self.unet.time_embedding.linear_2.out_features
+
+    def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What noise is put on: here the picture itself, :meth:`normalise`d.
+
+        Raises:
+            ImageError: of another shape.
+        """
+        self._check(x)
+        return self.normalise(x)
+
+    def to_picture(self, z: Tensor, mean: Tensor, gain: Tensor) -> Tensor:
+        """The way back, with mean and gain put back."""
+        return (z if self.config.std is None else z - self.config.mean) * gain + mean
+
+    def _working(self) -> UNet2DModel:
+        return self._in_precision.of(self.unet, self.config.precision)
+
+    def eps_at(
+        self,
+        delta_h: Callable[[HState], Tensor] | None = None,
+        look: Callable[[HState], None] | None = None,
+    ) -> sampling.ShiftedEpsAt:
+        """The function that gives the noise in x_t and the shifted noise (None below ``t_edit``), for the samplers of
+        :mod:`emoedit.sampling`; differentiable.
+
+        Args:
+            delta_h: :class:`emoedit.types.Control`'s.  look: shown what the U-Net sees at every pass.
+        """
+        unet = self._working()
+
+        def eps_at(x: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
+            nonlocal unet
+            found, unet = finite_or_float32(lambda by: self._pass(by, x, t, delta_h, look), unet, self.unet, t)
+            return found
+
+        return eps_at
+
+    def _pass(
+        self,
+        unet: UNet2DModel,
+        x: Tensor,
+        t: int,
+        delta_h: Callable[[HState], Tensor] | None,
+        look: Callable[[HState], None] | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        times = torch.full((len(x),), t, device=x.device)
+        patch = self.config.patch
+        h, skips, temb = down(unet, F.pixel_unshuffle(x, patch), times)
+        state = HState(x, times, h.to(temb.dtype), temb)
+        if look is not None:
+            look(state)
+        if delta_h is None or t < self.config.t_edit:
+            return F.pixel_shuffle(up(unet, h, skips, temb), patch), None
+        shift = delta_h(state)
+        if shift.shape != h.shape:
+            raise CheckpointError(f"the shift of h is {tuple(shift.shape)}, but h is {tuple(h.shape)}")
+        if self.config.symmetric:
+            k = self.schedule.timesteps.index(t)
+            gain = sampling.symmetric_gain(self.schedule.alpha_bar[k], self.schedule.below(k))
+            return F.pixel_shuffle(up(unet, h + (gain * shift).to(h.dtype), skips, temb), patch), None
+        rows = shift.flatten(1).any(1).nonzero()[:, 0]  # the others' noise is the plain one
+        if not len(rows):
+            return F.pixel_shuffle(up(unet, h, skips, temb), patch), None
+        h = torch.cat([h, h[rows] + shift[rows].to(h.dtype)])
+        skips = tuple(torch.cat([skip, skip[rows]]) for skip in skips)
+        eps, other = F.pixel_shuffle(up(unet, h, skips, torch.cat([temb, temb[rows]])), patch).tensor_split([len(x)])
+        return eps, eps.index_copy(0, rows, other)
+
+    @torch.no_grad()
+    def state(self, x_t: Tensor, t: int) -> HState:
+        """What the down path and the mid block make of pictures at timestep ``t``, ``[N, C, R, R]`` as
+        :meth:`normalise` gives them: h, without the noise that follows from it."""
+        times = torch.full((len(x_t),), t, device=x_t.device)
+        h, _, temb = down(self._working(), F.pixel_unshuffle(x_t, self.config.patch), times)
+        return HState(x_t, times, h.to(temb.dtype), temb)
+
+    def split(self, x_t: Tensor, t: int) -> tuple[HState, Callable[[Tensor], Tensor]]:
+        """The state at a timestep, and the noise that follows from any h there; differentiable, for fitting shifts."""
+        unet, patch, times = self._working(), self.config.patch, torch.full((len(x_t),), t, device=x_t.device)
+        h, skips, temb = down(unet, F.pixel_unshuffle(x_t, patch), times)
+        state = HState(x_t, times, h.to(temb.dtype), temb)
+        return state, lambda other: F.pixel_shuffle(up(unet, other.to(h.dtype), skips, temb), patch)
+
+    def lost(self, inversion: Inversion) -> Tensor:
+        """What each step back from x_T loses of the source's path (:func:`emoedit.sampling.exact_inversion`),
+        ``[N, S, C, R, R]``."""
+        return inversion.extras["lost"]
+
+    def _check(self, x: Tensor) -> None:
+        side = self.crop.resolution
+        if x.shape[1:] != (self.channels, side, side):
+            raise ImageError(f"crops are {tuple(x.shape)}, expected [N, {self.channels}, {side}, {side}]")
+
+    @torch.no_grad()
+    def path(self, x: Tensor) -> Iterator[tuple[HState, Tensor]]:
+        """What the U-Net sees of pictures while they are inverted: its state and the noise it finds, at every timestep
+        of the schedule, ascending. For fitting directions.
+
+        Args:
+            x: ``[N, C, R, R]`` in [-1, 1].
+        """
+        self._check(x)
+        seen: list[HState] = []
+        eps_at = self.eps_at(look=seen.append)
+        found = sampling.inversion_path(lambda x_t, t: eps_at(x_t, t)[0], self.normalise(x)[0], self.schedule)
+        for _, eps in found:
+            yield seen[-1], eps
+            seen.clear()
+
+    @torch.no_grad()
+    def distance_curves(
+        self, x: Tensor, distance: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[tuple[int, ...], list[float], list[float]]:
+        """Timesteps, mean distance of P_t from the pictures, mean distance of x_t from them: what
+        :func:`emoedit.sampling.find_t_edit` and :func:`~emoedit.sampling.find_t_boost` need.
+
+        Args:
+            x: ``[N, C, R, R]`` in [-1, 1].
+            distance: per picture, ``[N]`` from two ``[N, C, R, R]``; LPIPS in the paper.
+        """
+        picture = self.normalise(x)[0]
+        predicted, noisy = [], []
+        for (state, eps), a_t in zip(self.path(x), self.schedule.alpha_bar, strict=True):
+            predicted.append(float(distance(picture, sampling.predicted_x0(state.x_t, eps, a_t)).mean()))
+            noisy.append(float(distance(picture, state.x_t).mean()))
+        return self.schedule.timesteps, predicted, noisy
+
+    @torch.no_grad()
+    def invert(
+        self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
+    ) -> Inversion:
+        """x_T by DDIM inversion, one pass of the U-Net a step.
+
+        Args:
+            x: ``[N, C, R, R]`` in [-1, 1].
+            generator: gives the seed of the noise that quality boosting draws, one number for all pictures, so that
+                each has the noise it would have alone; default: seed 0.
+            callback: called with (steps done, steps in all).
+
+        Raises:
+            ImageError: of another shape.
+        """
+        self._check(x)
+        start, mean, gain = self.normalise(x)
+        eps_at = self.eps_at()
+        kept, foreseen = start, start
+        everywhere, drawn = self._noisy_steps("everywhere"), self._noisy_steps("changed")
+
+        def walk() -> Iterator[tuple[Tensor, Tensor]]:
+            nonlocal kept, foreseen
+            found = sampling.inversion_path(lambda x_t, t: eps_at(x_t, t)[0], start, self.schedule)
+            for k, (x_t, eps) in enumerate(found):
+                if k == everywhere - 1:
+                    kept = x_t
+                if k == drawn - 1:
+                    foreseen = sampling.predicted_x0(x_t, eps, self.schedule.alpha_bar[k])
+                if callback is not None:
+                    callback(k + 1, self.steps)
+                yield x_t, eps
+
+        seed = 0
+        if generator is not None:
+            seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+        extras = {"mean": mean, "gain": gain, "seed": torch.full((len(x),), seed, device=x.device)}
+        if not self.config.exact:
+            ((latent, _),) = deque(walk(), maxlen=1)
+            return Inversion(latent, extras)
+        latent, lost = sampling.exact_inversion(walk(), self.schedule)
+        extras |= {"lost": lost, "kept": kept, "made_for": self._made_for(x)}
+        return Inversion(latent, {**extras, "foreseen": foreseen} if drawn else extras)
+
+    def _noisy_steps(self, boost: str) -> int:
+        """How many steps draw noise, if this is the way they do it."""
+        return sum(t < self.config.t_boost for t in self.schedule.timesteps) if boost == self.config.boost else 0
+
+    def _made_for(self, like: Tensor) -> Tensor:
+        drawn = [self._noisy_steps(boost) for boost in ("everywhere", "changed")]
+        made_for = [self.steps, self.schedule.timesteps[-1], *drawn]
+        return torch.tensor([made_for] * len(like), device=like.device)
+
+    @torch.no_grad()
+    def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
+        """The picture that x_T leads to, with ``control.delta_h`` added to h down to ``t_edit``.
+
+        Without a control, an exact inversion leads back to where it came from: nothing but the steps that draw noise is
+        computed then.
+
+        Raises:
+            EditError: a text context, which this backbone has not; an exact inversion by other steps; a strength so
+                large that the picture is not finite.
+            CheckpointError: a ``delta_h`` of another shape than h.
+        """
+        if control.context is not None:
+            raise EditError("this backbone knows no text: a steering that brings a context needs Stable Diffusion")
+        extras = inversion.extras
+        lost = extras.get("lost")
+        if lost is not None and not torch.equal(extras["made_for"], self._made_for(inversion.latent)):
+            raise EditError(
+                "this inversion was made for (steps, last timestep, steps of noise everywhere, steps of noise where "
+                f"something changes) = {extras['made_for'][0].tolist()}, but the backbone now takes "
+                f"{self._made_for(inversion.latent)[0].tolist()}: invert again"
+            )
+        x, schedule = inversion.latent, self.schedule
+        if control.shift is not None:
+            x = x + control.shift
+        elif control.delta_h is None and lost is not None:
+            boosted = self._noisy_steps("everywhere")
+            schedule = sampling.Schedule(schedule.timesteps[:boosted], schedule.alpha_bar[:boosted])
+            x, lost = extras["kept"], lost[:, :boosted]
+            if callback is not None and not boosted:
+                callback(1, 1)
+        x = sampling.decode(
+            self.eps_at(control.delta_h),
+            x,
+            schedule,
+            lost=lost,
+            t_boost=self.config.t_boost,
+            changed=(lambda p: sampling.changed_where(p, extras["foreseen"])) if "foreseen" in extras else None,
+            noise=sampling.picture_noise(extras["seed"], x.shape[1:], x.device),
+            callback=callback,
+        )
+        return self.to_picture(x, extras["mean"], extras["gain"])
+
+    @torch.no_grad()
+    def sample(self, generator: torch.Generator, count: int) -> Tensor:
+        """Pictures from noise, ``[count, C, R, R]``, at the model's mean and contrast: what it knows of faces."""
+        x = torch.randn(count, self.channels, *[self.crop.resolution] * 2, generator=generator, device=generator.device)
+        return sampling.decode(self.eps_at(), x.to(self.device), self.schedule)
+
+    def to_config(self) -> dict[str, Any]:
+        return asdict(self.config)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        return cls(read_config(config))
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write diffusers' layout (``unet/``, ``scheduler/``, ``model_index.json``) and beside it ``config.json``."""
+        config = self.to_config()
+        unet, scheduler = config.pop("unet"), config.pop("scheduler")
+        checkpoints.write_part(folder / "unet", {"_class_name": "UNet2DModel", **unet}, self.unet.state_dict())
+        (folder / "scheduler").mkdir(exist_ok=True)
+        # As in the original implementation pictures are not clipped: our crops are brought to a contrast, not a range.
+        scheduler = {"_class_name": "DDIMScheduler", "clip_sample": False, **scheduler}
+        files = {checkpoints.CONFIG: config, "model_index.json": PIPELINE, f"scheduler/{SCHEDULER}": scheduler}
+        for name, value in files.items():
+            (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], **settings: Any) -> Self:
+        """Read what :meth:`save_pretrained` wrote, or a folder of diffusers with a ``UNet2DModel``: a pipeline's, or
+        one with its files at the top, as ``google/ddpm-ema-celebahq-256`` has them.
+
+        Args:
+            settings: of :class:`DDPMConfig`, instead of those in the folder.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or of another shape; another kind of model.
+        """
+        folder = Path(folder)
+        part = folder / "unet" if (folder / "unet").is_dir() else folder
+        unet = checkpoints.read_json(part / checkpoints.CONFIG)
+        if unet.get("_class_name") != "UNet2DModel":
+            kind = unet.get("_class_name", "a model without a name")
+            raise CheckpointError(
+                f"{part / checkpoints.CONFIG} describes {kind}; expected a UNet2DModel, which makes pictures from "
+                "noise alone"
+            )
+        below = folder / "scheduler" / SCHEDULER
+        config = {
+            **(
+                checkpoints.read_json(folder / checkpoints.CONFIG)
+                if part != folder and (folder / checkpoints.CONFIG).is_file()
+                else {}
+            ),
+            **settings,
+            "unet": {name: value for name, value in unet.items() if not name.startswith("_")},
+            "scheduler": known_noise(
+                checkpoints.read_json(below if below.is_file() else folder / SCHEDULER), folder, ["epsilon"]
+            ),
+        }
+        weights = part / checkpoints.WEIGHTS
+        old = weights.with_suffix(".bin")
+        state = (
+            checkpoints.read_weights(weights)
+            if weights.is_file() or not old.is_file()
+            else ddpm_files.read_tensors(old)
+        )
+        return cls._loaded(config, ddpm_files.rename_old_attention(state), part)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, resolution: int | None = None, **settings: Any) -> Self:
+        """The original DDPM's weight file (``.ckpt`` of SDEdit, DiffusionCLIP, Asyrp), converted while it is read.
+
+        Args:
+            resolution: side of the pictures; default: told from where the model attends.
+            settings: of :class:`DDPMConfig`.
+
+        Raises:
+            CheckpointError: missing, damaged, or not of that naming.
+        """
+        path = Path(path)
+        state = ddpm_files.read_tensors(path)
+        if not ddpm_files.is_original(state):
+            raise CheckpointError(
+                f"{path} has names such as {', '.join(sorted(state)[:3])}; expected the original DDPM's "
+                "(temb.dense.0.weight, mid.block_1.conv1.weight, ...). A model of diffusers is read from its folder"
+            )
+        unet = ddpm_files.original_config(state, path, resolution)
+        return cls._loaded({**settings, "unet": unet}, ddpm_files.convert_original(state), path)
+
+    @classmethod
+    def load(cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, **settings: Any) -> Self:
+        """A full-size model: a folder (:meth:`from_pretrained`), a file (:meth:`from_file`), ``owner/name`` on the hub.
+
+        Raises:
+            CheckpointError: none of these, or not a model this class can use.
+        """
+        path = Path(name_or_path).expanduser()
+        if path.is_file():
+            return cls.from_file(path, **settings)
+        return cls.from_pretrained(
+            path if path.is_dir() else checkpoints.locate(name_or_path, revision=revision), **settings
+        )
+
+    @classmethod
+    def _loaded(cls, config: dict[str, Any], state: dict[str, Tensor], path: Path) -> Self:
+        checked = read_config(config)
+        check_unet(checked.unet, checked.patch)
+        with torch.device("meta"):  # a hundred million random numbers would be drawn for nothing
+            unet = _new_unet(checked.unet)
+        checkpoints.check_state(unet.state_dict(), state, path)
+        # Copied: weights that lie as the file has them are summed in another order than those of a fresh model.
+        unet.load_state_dict({name: value.to(torch.float32, copy=True) for name, value in state.items()}, assign=True)
+        return cls(checked, unet).eval()
+
+
+def _channels_first(norm: nn.GroupNorm, inputs: tuple[Tensor]) -> Tensor:
+    """What a GroupNorm in bfloat16 is given. Below 1,024 positions PyTorch's CPU kernel for channels-last maps reads a
+    group's few channels position by position, several times slower than it normalises a copy with channels first."""
+    (x,) = inputs
+    return x.contiguous() if x.shape[2:].numel() < 1024 else x
+
+
+def _prepare_bfloat16(unet: UNet2DModel) -> None:
+    for part in unet.modules():
+        if isinstance(part, nn.GroupNorm) and part.num_channels // part.num_groups < 16:
+            part.register_forward_pre_hook(_channels_first)
+
+
+def _new_unet(config: dict[str, Any]) -> UNet2DModel:
+    from diffusers import UNet2DModel
+
+    try:
+        return UNet2DModel(**config)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise CheckpointError(f"not the arguments of a UNet2DModel: {error}") from error

@@ -1,0 +1,1 @@
+"""No model: references that move pixels and light."""

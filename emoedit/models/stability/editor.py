@@ -1,0 +1,394 @@
+"""Stability AI's image-to-image service (REST API v2beta) behind the interface of the local editors: what people pay
+for instead, to compare with.
+
+The aligned colour crop of a face is sent with a prompt, and what comes back takes its place. Nothing is inverted, and
+nothing is kept: one request for each edit of each face, every time. Needs ``requests`` (extra ``remote``).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from emoedit.editors import Editor
+from emoedit.emotions import BASIC, get, parse
+from emoedit.io import checkpoints
+from emoedit.io.images import load_picture
+from emoedit.models.base import Backbone, Callback
+from emoedit.steering.base import Steering
+from emoedit.types import Control, CropSpec, Edit, EditError, EmoEditError, ImageError, Inversion, MissingExtraError
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Session
+
+KEY = "STABILITY_API_KEY"  # environment variable
+ADDRESS = "https://api.stability.ai"
+SAFE = re.compile(r"https://[^/]|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/|\Z)")
+CROP = CropSpec(768, "ffhq")
+TEMPLATE = "{prompt}, the same person, hair, head pose, clothes, light and background as in the picture"
+
+Method = Literal["image-to-image", "structure"]
+PATHS: dict[Method, str] = {
+    "image-to-image": "/v2beta/stable-image/generate/sd3",
+    "structure": "/v2beta/stable-image/control/structure",
+}
+MIN_SIDE, MIN_PIXELS, MAX_PIXELS = 64, 4_096, 9_437_184
+MAX_BODY, MAX_REPLY = 10 * 2**20, 64 * 2**20  # bytes
+MAX_PROMPT = 10_000  # characters
+MAX_SEED = 2**32 - 2
+SHOWN = 400  # characters of what the service says
+
+REFUSALS = {
+    400: "it cannot read the request; a newer emoedit may know what it expects now",
+    401: f"it does not accept the key; compare {KEY} with the key in the account, or make a new one there",
+    402: "the account has no credits left; nothing is made before it has",
+    403: "its moderation refuses the picture or the prompt; take another photograph or emotion",
+    413: "the picture is too large for it; take a smaller crop",
+    422: "a value in the request is refused; change what it names",
+    429: "it is asked too often, and was after waiting; ask again later, or less",
+    500: "it failed by itself; ask again later (that is not done here, because every request may be charged)",
+}
+
+
+class RemoteError(EmoEditError):
+    """The service could not be asked, refused, or answered with something else than the picture.
+
+    Args:
+        status: of the HTTP answer; None where there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class StabilityClient:
+    """Asks the service for one picture at a time. Building one needs neither key nor network.
+
+    Args:
+        key: default: what the environment variable ``STABILITY_API_KEY`` holds when something is asked for.
+        method: ``"image-to-image"`` redraws the picture as far as the strength says; ``"structure"`` draws a new one
+            on its contours, the looser the larger the strength.
+        address: of another server with the same interface; ``http`` on this machine only, where nobody reads the key.
+        timeout: seconds to wait for a connection, and for each part of an answer.
+        retries: how often a request is repeated that came too early (429); others never are, because the service knows
+            no two requests for the same and may charge both.
+        wait: seconds before each of these.
+        sleep: what waits.
+
+    Raises:
+        EditError: a setting that makes no sense.
+    """
+
+    def __init__(
+        self,
+        key: str | None = None,
+        *,
+        method: Method = "image-to-image",
+        address: str = ADDRESS,
+        timeout: float = 120.0,
+        retries: int = 3,
+        wait: float = 60.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if method not in PATHS:
+            raise EditError(f"method must be one of {', '.join(PATHS)}, not {method!r}")
+        if not SAFE.match(address):
+            raise EditError(f"{address!r} must be an address with https (http: only of this machine)")
+        if not timeout > 0 or retries < 0 or not wait >= 0:
+            raise EditError(f"no such patience: timeout {timeout!r}, retries {retries!r}, wait {wait!r}")
+        self._key, self._sleep = key, sleep
+        self.method, self.address = method, address.rstrip("/")
+        self.timeout, self.retries, self.wait = timeout, retries, wait
+
+    def redraw(self, picture: Image.Image, prompt: str, *, strength: float, seed: int) -> Image.Image:
+        """What the service makes of a picture; one request.
+
+        Args:
+            picture: sides of at least 64, 4,096 to 9,437,184 pixels; sent as an RGB PNG without metadata.
+            prompt: up to 10,000 characters.
+            strength: 0 the picture, 1 as if there were none. In the method ``"structure"`` sent as 1 minus this, which
+                is how strongly the picture's contours hold.
+            seed: 1 to 4,294,967,294 of noise that is the same every time, 0 of another each time.
+
+        Returns:
+            RGB of the picture's size.
+
+        Raises:
+            ImageError, EditError: the service would not take this; nothing was sent.
+            MissingExtraError: ``requests`` is not installed; nothing was sent.
+            RemoteError: no key (nothing was sent), no answer, a refusal, or no picture of the same proportions.
+        """
+        try:
+            import requests
+        except ImportError as error:
+            raise MissingExtraError("requests", "remote") from error
+        fields, key = self._fields(picture.size, prompt, strength, seed), self._found_key()
+
+        def authorise(request: PreparedRequest) -> PreparedRequest:
+            request.headers["authorization"] = f"Bearer {key}"
+            return request
+
+        request = requests.Request(
+            "POST",
+            self.address + PATHS[self.method],
+            headers={"accept": "image/*"},
+            data=fields,
+            files={"image": ("crop.png", _png(picture), "image/png")},
+            auth=authorise,  # not among the headers: requests would put a password of ~/.netrc in its place
+        )
+        try:
+            with requests.Session() as session:
+                status, headers, body = self._send(session, session.prepare_request(request))
+        except requests.Timeout as error:
+            raise RemoteError(
+                f"{self.address} did not answer for {self.timeout:g} s; it may have made (and charged) the picture all "
+                "the same. Ask again later, or with a longer timeout"
+            ) from error
+        except requests.RequestException as error:
+            said = _plain(str(error), key)
+            raise RemoteError(
+                f"{self.address} cannot be reached, or broke off: is there a network? ({said})"
+            ) from error
+        return _read(self.address, status, headers, body, picture.size, key)
+
+    def _fields(self, size: tuple[int, int], prompt: str, strength: float, seed: int) -> dict[str, str]:
+        """What is sent beside the picture.
+
+        Raises:
+            ImageError, EditError: the service would not take it.
+        """
+        width, height = size
+        if min(size) < MIN_SIDE or not MIN_PIXELS <= width * height <= MAX_PIXELS:
+            raise ImageError(
+                f"the service takes sides of at least {MIN_SIDE} and {MIN_PIXELS:,} to {MAX_PIXELS:,} pixels, not "
+                f"{width} x {height}; take another crop"
+            )
+        if not 1 <= len(prompt) <= MAX_PROMPT:
+            raise EditError(f"the service takes prompts of 1 to {MAX_PROMPT:,} characters, not {len(prompt):,}")
+        if not 0 <= strength <= 1:
+            raise EditError(f"the service takes strengths of 0 to 1, not {strength:g}")
+        if not 0 <= seed <= MAX_SEED:
+            raise EditError(f"the service takes seeds of 0 to {MAX_SEED}, not {seed}")
+        fields = {"prompt": prompt, "seed": str(seed), "output_format": "png"}
+        if self.method == "structure":
+            return fields | {"control_strength": f"{1 - strength:g}"}
+        return fields | {"mode": self.method, "strength": f"{strength:g}"}
+
+    def _send(self, session: Session, request: PreparedRequest) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body of the answer, after waiting where the service asks for that.
+
+        Raises:
+            ImageError: too large; nothing was sent.
+            RemoteError: an answer without end.
+        """
+        if len(request.body) > MAX_BODY:
+            raise ImageError(f"the service takes {MAX_BODY:,} bytes, not {len(request.body):,}; take a smaller crop")
+        # Proxies and certificates of the environment. Nothing is sent on to where a redirection points.
+        how = session.merge_environment_settings(request.url, {}, True, None, None)
+        for left in reversed(range(self.retries + 1)):
+            body = bytearray()
+            with session.send(request, timeout=self.timeout, allow_redirects=False, **how) as response:
+                for part in response.iter_content(2**16):
+                    body += part
+                    if len(body) > MAX_REPLY:
+                        raise RemoteError(f"{self.address} sends more than {MAX_REPLY:,} bytes; check the address")
+            if response.status_code != 429 or not left:
+                break
+            self._sleep(self.wait)
+        return response.status_code, response.headers, bytes(body)
+
+    def _found_key(self) -> str:
+        """The key. What is no key is refused here, because HTTP libraries quote a header that they refuse.
+
+        Raises:
+            RemoteError: there is none, or it holds what no header can.
+        """
+        key = (os.environ.get(KEY, "") if self._key is None else self._key).strip()
+        if not key:
+            raise RemoteError(f"the service needs a key: set the environment variable {KEY}")
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise RemoteError(f"the key holds blanks, line breaks or letters that no key has: set {KEY} again")
+        return key
+
+
+def _png(picture: Image.Image) -> bytes:
+    """The pixels and nothing else."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(picture.convert("RGB"))).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _plain(text: str, key: str) -> str:
+    """What another machine says, fit for an error: one line, not long, without the key."""
+    line = " ".join(text.replace(key, "[key]").split())
+    return "".join(c for c in line if c.isprintable())[:SHOWN]
+
+
+def _read(
+    server: str, status: int, headers: Mapping[str, str], body: bytes, size: tuple[int, int], key: str
+) -> Image.Image:
+    """The picture of an answer, RGB of that size.
+
+    Raises:
+        RemoteError: it holds none, or one of other proportions.
+    """
+    try:
+        told = json.loads(body) if body[:1] == b"{" else {}
+    except (ValueError, RecursionError):  # not what the service sends; its first words are told below
+        told = {}
+    text = _plain(body[: 2**12].decode("utf-8", "replace"), key)
+    if status != 200:
+        errors = told.get("errors")
+        said = [told.get("name"), *(errors if isinstance(errors, list) else [errors]), told.get("id")]
+        words = _plain("; ".join(str(part) for part in said if part), key) or text or "nothing"
+        why = REFUSALS.get(status, "it answers unlike the service this is written for; check the address")
+        raise RemoteError(f"{server} refuses (HTTP {status}): {why}. It says: {words}", status)
+    finish = str(headers.get("finish-reason") or told.get("finish_reason") or "SUCCESS")
+    if finish != "SUCCESS":  # CONTENT_FILTERED, with HTTP 200
+        why = f"{server} keeps the picture back ({_plain(finish, key)}): take another photograph or emotion"
+        raise RemoteError(why, status)
+    try:
+        found = Image.fromarray(load_picture(body, max_pixels=MAX_PIXELS).rgb)
+    except ImageError as error:
+        raise RemoteError(f"{server} answers without a picture ({error}): {text[:40]!r}", status) from error
+    (width, height), (w, h) = size, found.size
+    if w * height != h * width:
+        raise RemoteError(f"{server} answers {width} x {height} pixels with {w} x {h}; check the address", status)
+    return found if found.size == size else found.resize(size, Image.Resampling.LANCZOS)
+
+
+class Crops(Backbone):
+    """Aligned colour crops as they are sent: a crop is its own latent, and its reconstruction.
+
+    ``extras``: ``seed``, ``[N]``, of what is asked for.
+
+    Args:
+        crop: what is sent.
+    """
+
+    channels = 3
+    paste_mode = "replace"
+
+    def __init__(self, crop: CropSpec = CROP) -> None:
+        super().__init__()
+        self.crop = crop
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")  # pictures are sent from there, and nothing is computed
+
+    def invert(
+        self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
+    ) -> Inversion:
+        """The crops themselves.
+
+        Args:
+            generator: gives the seed it was started with; default: 0.
+
+        Raises:
+            EditError: a seed that the service does not take.
+        """
+        seed = 0 if generator is None else generator.initial_seed()
+        if seed > MAX_SEED:
+            raise EditError(f"the service takes seeds of 0 to {MAX_SEED}, not {seed}")
+        return Inversion(x, {"seed": torch.full((len(x),), seed, dtype=torch.int64)})
+
+    def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
+        """The crops again: what becomes of them is not decided here."""
+        return inversion.latent
+
+
+class Prompts(Steering):
+    """Emotions in the vocabulary's words. A name that is no basic one has words of its own, and needs no mixture."""
+
+    emotions = BASIC
+
+    def words(self, edit: Edit) -> tuple[str, float]:
+        """Prompt and strength, 0 to 1, for an edit.
+
+        Raises:
+            UnknownNameError: no such emotion.
+            EditError: more than one emotion; a strength beyond what the service takes.
+        """
+        weights = {name: weight for name, weight in parse(edit.emotion).items() if weight} if edit.strength else {}
+        if not weights:
+            return "", 0.0
+        if len(weights) > 1:
+            raise EditError(
+                f"the service is asked for one emotion at a time, in words, not for {' and '.join(weights)}"
+            )
+        ((name, weight),) = weights.items()
+        strength = edit.strength * weight
+        if not 0 <= strength <= 1:
+            raise EditError(f"strength {strength:g}: the service takes 0, the photograph, to 1, as if there were none")
+        return TEMPLATE.format(prompt=get(name).prompt), strength
+
+    def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
+        """Nothing, once the edits are found to make sense: words travel beside the picture, not in tensors."""
+        if len(edits) != len(inversion):
+            raise EditError(f"{len(edits)} edits for {len(inversion)} pictures; one edit a picture is needed")
+        for edit in edits:
+            self.words(edit)
+        return Control()
+
+    def save_pretrained(self, folder: Path) -> None:
+        checkpoints.write_part(folder, {}, {})  # nothing is fitted
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Self:
+        checkpoints.read_json(folder / checkpoints.CONFIG)
+        return cls()
+
+
+class StabilityEditor(Editor):
+    """The service as an editor (``load_editor("stability")``). Building one needs neither key nor network.
+
+    ``Edit.strength`` is the service's own: above 0, and up to 1, which is as if there were no photograph. The seed of
+    the generator is the service's; in place of 0, which would be another one each time, 4,294,967,294 is sent.
+
+    Args:
+        client: what asks.  crop: what is sent of a photograph.  name: what it is called in results.
+    """
+
+    together = False  # a request that failed is not made again: it may have been charged
+
+    def __init__(
+        self, client: StabilityClient | None = None, *, crop: CropSpec = CROP, name: str = "stability"
+    ) -> None:
+        self.client, self.prompts = client or StabilityClient(), Prompts()
+        super().__init__(Crops(crop), [self.prompts], name=name)
+
+    @torch.no_grad()
+    def decode(self, inversion: Inversion, edits: Sequence[Edit], *, batch_size: int = 8) -> Iterator[Tensor]:
+        """What the service makes of each picture for each edit, ``[N, 3, R, R]`` each, in [-1, 1]; asked for when it is
+        taken from the iterator. A strength of 0 gives the source, and sends nothing.
+
+        Args:
+            batch_size: of no meaning here: a request is about one picture.
+
+        Raises:
+            UnknownNameError, EditError: one of the edits makes no sense; nothing was sent for any.
+            ImageError, MissingExtraError, RemoteError: see :meth:`StabilityClient.redraw`.
+        """
+        for prompt, strength in [self.prompts.words(edit) for edit in edits]:
+            if not strength:
+                yield inversion.extras["reconstruction"]
+                continue
+            rows = []
+            for x, seed in zip(inversion.latent, inversion.extras["seed"].tolist(), strict=True):
+                levels = ((x + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+                made = self.client.redraw(Image.fromarray(levels), prompt, strength=strength, seed=seed or MAX_SEED)
+                rows.append(torch.from_numpy(np.asarray(made, np.float32) / 127.5 - 1).permute(2, 0, 1))
+            yield torch.stack(rows).to(inversion.latent.device)

@@ -1,0 +1,1 @@
+"""StyleGAN2: network, weight files, inversion."""

@@ -1,0 +1,322 @@
+"""StyleGAN2 (Karras et al. 2020, arXiv 1912.04958) as a backbone: a picture becomes w+, one style a layer, and edits
+are walks there.
+
+The embedded model (luminance, with an encoder) and full-size ones (NVIDIA's ``.pkl``, rosinality's ``.pt``) are this
+one class.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from emoedit.io import checkpoints
+from emoedit.models import luminance as light
+from emoedit.models.base import Backbone, Callback
+from emoedit.models.stylegan2 import files as stylegan2_files
+from emoedit.models.stylegan2.inversion import Losses, optimise
+from emoedit.models.stylegan2.network import Encoder, Mapping, Synthesis, layer_count, sides
+from emoedit.types import CheckpointError, Control, CropSpec, EditError, ImageError, Inversion
+
+SETTINGS = ("optimise_steps", "precision")  # what may change without other weights
+FILE_STEPS = 200  # of optimisation, for models of others, which have no encoder
+MEAN_OF = 10_000  # samples whose mean is that of w, where a file does not tell it
+
+
+@dataclass(frozen=True)
+class StyleGAN2Config:
+    """The architecture, the crop, and how pictures are inverted.
+
+    Args:
+        resolution: side of the crop, a power of two from 16 on.  channels: 1 (luminance) or 3 (RGB).
+        widths: channels at 4, 8, ... ``resolution`` pixels (:func:`emoedit.models.stylegan2.network.widths` gives
+            those of the published models).
+        z_dim, w_dim: lengths of z and w.  mapping_layers: between them.  mapping_rate: their relative learning rate.
+        clamp: largest magnitude of a layer's output; published models trained in half precision have 256.
+        encoder_widths: channels at ``resolution / 2`` ... 4 pixels; None for a model without an encoder.
+        encoder_blocks: residual blocks a resolution.  encoder_neck: channels of the maps its linear layers read.
+        crop_style, crop_scale, crop_down: the alignment (:class:`emoedit.types.CropSpec`).
+        mean, std: what mean and contrast inside the face every crop is brought to before it is inverted (undone after
+            decoding), in [-1, 1]; ``std`` None leaves crops as they are.
+        optimise_steps: of w+, from where the encoder starts or, without one, from the mean of w.
+        precision: of the synthesis network's maps.
+    """
+
+    resolution: int = 64
+    channels: int = 1
+    widths: Sequence[int] = (256, 256, 192, 128, 64)
+    z_dim: int = 256
+    w_dim: int = 256
+    mapping_layers: int = 4
+    mapping_rate: float = 0.01
+    clamp: float | None = None
+    encoder_widths: Sequence[int] | None = (64, 128, 192, 256)
+    encoder_blocks: int = 1
+    encoder_neck: int = 32
+    crop_style: Literal["ffhq", "stable"] = "ffhq"
+    crop_scale: float = 1.0
+    crop_down: float = 0.0
+    mean: float = 0.0
+    std: float | None = None
+    optimise_steps: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+def mix(coarse: Tensor, fine: Tensor, layer: int) -> Tensor:
+    """Style mixing: w+ ``[N, L, D]`` of one picture below ``layer``, of the other from there on."""
+    return torch.cat([coarse[:, :layer], fine[:, layer:]], 1)
+
+
+class StyleGAN2Backbone(light.EvensLight, Backbone):
+    """The generator with what leads to it.
+
+    ``latent`` is w+, ``[N, L, w_dim]``. ``extras``: ``mean`` and ``gain`` of each crop, and ``noise`` ``[N, P]`` if it
+    was optimised.
+
+    Args:
+        config: see :class:`StyleGAN2Config`.
+
+    Attributes:
+        paste_mode: mouths are drawn, eyes keep the photograph's lashes.
+        losses: what optimisation minimises; the squared difference alone unless :meth:`inverting` sets more.
+
+    Raises:
+        CheckpointError: a configuration that makes no network.
+        EditError: settings that make no sense.
+    """
+
+    paste_mode = "mouth"
+
+    def __init__(self, config: StyleGAN2Config = StyleGAN2Config()) -> None:  # noqa: B008 - frozen
+        super().__init__()
+        _check(config)
+        size = config.resolution, config.channels, config.w_dim
+        self.mapping = Mapping(config.z_dim, config.w_dim, layers=config.mapping_layers, rate=config.mapping_rate)
+        self.synthesis = Synthesis(*size, config.widths, clamp=config.clamp)
+        self.encoder = None
+        if config.encoder_widths is not None:
+            how = {"blocks": config.encoder_blocks, "neck": config.encoder_neck}
+            self.encoder = Encoder(*size, config.encoder_widths, **how)
+            self.encoder.to(memory_format=torch.channels_last)
+        self.crop = CropSpec(config.resolution, config.crop_style, config.crop_scale, config.crop_down)
+        self.channels = config.channels
+        self.losses = Losses()
+        self.register_buffer("oval", light.face_oval(config.resolution), persistent=False)
+        self._set(config)
+
+    def _set(self, config: StyleGAN2Config) -> None:
+        if not isinstance(config.optimise_steps, int) or config.optimise_steps < 0:
+            raise EditError(f"optimise_steps must be a whole number from 0 on, not {config.optimise_steps!r}")
+        if config.precision not in ("float32", "bfloat16"):
+            raise EditError(f"precision must be float32 or bfloat16, not {config.precision!r}")
+        if self.encoder is None and not config.optimise_steps:
+            raise EditError("a model without an encoder needs optimise_steps: 0 of them would find nothing")
+        self.config = config
+
+    def inverting(self, losses: Losses | None = None, **changes: Any) -> Self:
+        """This model with another way of inverting; the weights are shared.
+
+        Args:
+            losses: what optimisation minimises.  changes: of :data:`SETTINGS`.
+
+        Raises:
+            EditError: changes of other things, or that make no sense.
+        """
+        if unknown := sorted(set(changes) - set(SETTINGS)):
+            raise EditError(f"{', '.join(unknown)}: no settings of inversion; these are {', '.join(SETTINGS)}")
+        other = copy.copy(self)
+        other._set(replace(self.config, **changes))
+        other.losses = self.losses if losses is None else losses
+        return other
+
+    def with_synthesis(self, synthesis: Synthesis) -> Self:
+        """This model with another synthesis network of the same shape; the rest is shared."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "synthesis": synthesis}
+        return other
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """``(L, w_dim)`` of w+."""
+        return layer_count(self.config.resolution), self.config.w_dim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the synthesis network's maps."""
+        return torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
+
+    def checked(self, x: Tensor) -> Tensor:
+        """``x``, if it has this model's shape.
+
+        Raises:
+            ImageError: it has not.
+        """
+        side = self.config.resolution
+        if x.ndim != 4 or x.shape[1:] != (self.channels, side, side):
+            raise ImageError(f"crops are {tuple(x.shape)}, expected [N, {self.channels}, {side}, {side}]")
+        return x
+
+    @torch.no_grad()
+    def invert(
+        self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
+    ) -> Inversion:
+        """w+ by the encoder, then by ``optimise_steps`` of optimisation.
+
+        Args:
+            x: ``[N, C, R, R]`` in [-1, 1].
+            generator: ignored; nothing is random.
+            callback: called with (steps done, steps in all).
+
+        Raises:
+            ImageError: of another shape.
+            InversionError: the optimisation did not converge.
+        """
+        target, mean, gain = self.normalise(self.checked(x))
+        w_plus = self.mapping.w_avg.expand(len(x), *self.latent_shape)
+        if self.encoder is not None:
+            w_plus = w_plus + self.encoder(target)
+        extras, steps = {"mean": mean, "gain": gain}, self.config.optimise_steps
+        if steps:
+            noise = self.synthesis.noise.expand(len(x), -1)
+            found = optimise(
+                lambda latent, noise: self.synthesis(latent, noise, dtype=self.dtype),
+                *(target, w_plus, noise, self.synthesis.sizes, self.losses),
+                steps=steps,
+                callback=callback,
+            )
+            w_plus, extras["noise"] = found
+        elif callback is not None:
+            callback(1, 1)
+        return Inversion(w_plus, extras)
+
+    @torch.no_grad()
+    def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
+        """The picture of w+ + ``control.shift``.
+
+        Args:
+            control: its ``shift`` is ``[N, L, w_dim]``, or ``[N, 1, w_dim]`` for all layers alike.
+
+        Raises:
+            EditError: a text context or a shift of h, which this backbone has not; a strength so large that the picture
+                is not finite.
+            CheckpointError: a shift of another shape.
+        """
+        if control.context is not None or control.delta_h is not None:
+            raise EditError("StyleGAN2 knows neither text nor h: this steering is for a diffusion model")
+        w_plus = inversion.latent
+        if control.shift is not None:
+            shape = tuple(control.shift.shape)
+            if shape not in (tuple(w_plus.shape), (len(w_plus), 1, w_plus.shape[2])):
+                raise CheckpointError(f"the shift is {shape}, but w+ is {tuple(w_plus.shape)}")
+            w_plus = w_plus + control.shift
+        picture = self.synthesis(w_plus, inversion.extras.get("noise"), dtype=self.dtype)
+        if not bool(picture.isfinite().all()):
+            raise EditError("the picture is not finite: the strength is too large, or the weights are damaged")
+        if callback is not None:
+            callback(1, 1)
+        normal = picture if self.config.std is None else picture - self.config.mean
+        return normal * inversion.extras["gain"] + inversion.extras["mean"]
+
+    @torch.no_grad()
+    def latents(
+        self, generator: torch.Generator, count: int, *, truncation: float = 1.0, cutoff: int | None = None
+    ) -> Tensor:
+        """w+ of random people, ``[count, L, w_dim]``, the same w in all layers.
+
+        Args:
+            truncation: 1 for all the model knows, 0 for its mean.  cutoff: layers from this one on are not truncated.
+        """
+        z = torch.randn(count, self.config.z_dim, generator=generator, device=generator.device).to(self.device)
+        w = self.mapping(z)[:, None].repeat(1, self.latent_shape[0], 1)
+        w[:, :cutoff] = self.mapping.w_avg.lerp(w[:, :cutoff], truncation)
+        return w
+
+    @torch.no_grad()
+    def sample(self, generator: torch.Generator, count: int, *, truncation: float = 1.0) -> Tensor:
+        """Pictures of people who do not exist, ``[count, C, R, R]``, at the model's mean and contrast."""
+        return self.synthesis(self.latents(generator, count, truncation=truncation), dtype=self.dtype)
+
+    def to_config(self) -> dict[str, Any]:
+        return asdict(self.config)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        try:
+            return cls(StyleGAN2Config(**config))
+        except (TypeError, EditError) as error:
+            raise CheckpointError(f"not a configuration of this StyleGAN2: {error}") from error
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], **settings: Any) -> Self:
+        """A full-size model: NVIDIA's ``.pkl`` or rosinality's ``.pt``, converted while it is read; code in it is never
+        executed. Where the file lacks the mean of w, that of 10,000 samples is taken; where it lacks noise maps, maps
+        from a fixed seed.
+
+        Args:
+            settings: of :class:`StyleGAN2Config`, instead of the file's and the defaults.
+
+        Raises:
+            CheckpointError: missing, damaged, unsafe; another network; tensors missing or of another shape.
+        """
+        path = Path(path)
+        config, state = stylegan2_files.read_generator(path)
+        model = cls.from_config({"encoder_widths": None, "optimise_steps": FILE_STEPS, **config, **settings})
+        expected = model.state_dict()
+        own = {name: expected[name] for name in ("mapping.w_avg", "synthesis.noise") if name not in state}
+        checkpoints.check_state(expected, {**own, **state}, path)
+        model.load_state_dict({**own, **state})
+        if "mapping.w_avg" in own:
+            z = torch.randn(MEAN_OF, model.config.z_dim, generator=torch.Generator().manual_seed(0))
+            with torch.no_grad():
+                model.mapping.w_avg.copy_(model.mapping(z).mean(0))
+        return model.eval()
+
+    @classmethod
+    def load(cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, **settings: Any) -> Self:
+        """A file (:meth:`from_file`), a folder that :meth:`save_pretrained` wrote, or ``owner/name`` of one on the hub.
+
+        Args:
+            settings: of :class:`StyleGAN2Config` for a file, of :data:`SETTINGS` else.
+
+        Raises:
+            CheckpointError: none of these, or not a model this class can use.
+        """
+        path = Path(name_or_path).expanduser()
+        if path.is_file():
+            return cls.from_file(path, **settings)
+        folder = path if path.is_dir() else checkpoints.locate(name_or_path, revision=revision)
+        return cls.from_pretrained(folder).inverting(**settings)
+
+
+def _check(config: StyleGAN2Config) -> None:
+    """Raises CheckpointError for what makes no network."""
+    side, faults = config.resolution, []
+    if not isinstance(side, int) or side < 16 or side & (side - 1):
+        raise CheckpointError(f"resolution is {side!r}; expected a power of two from 16 on")
+    levels = len(sides(side))
+    for name, count in (("widths", levels), ("encoder_widths", levels - 1)):
+        value = getattr(config, name)
+        if value is None and name == "encoder_widths":
+            continue
+        plain = isinstance(value, list | tuple) and all(isinstance(width, int) and width > 0 for width in value)
+        if not plain or len(value) != count:
+            faults.append(f"{name} {value!r} (expected {count} whole numbers above 0)")
+    if config.channels not in (1, 3):
+        faults.append(f"channels {config.channels!r} (expected 1 or 3)")
+    for name in ("z_dim", "w_dim", "mapping_layers", "encoder_blocks", "encoder_neck"):
+        value = getattr(config, name)
+        if not isinstance(value, int) or value < 1:
+            faults.append(f"{name} {value!r} (expected a whole number above 0)")
+    for name, empty in (("mapping_rate", False), ("clamp", True)):
+        value = getattr(config, name)
+        if not (isinstance(value, int | float) and value > 0) and not (empty and value is None):
+            faults.append(f"{name} {value!r} (expected a number above 0)")
+    if faults:
+        raise CheckpointError(f"not a configuration of this StyleGAN2: {'; '.join(faults)}")

@@ -1,0 +1,1 @@
+"""Small networks that both measuring and editing use."""
