@@ -3,9 +3,8 @@ one. What only one kind of steering or backbone promises is tested beside its ow
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,83 +15,10 @@ from PIL import Image
 from emoedit.editors import Editor, as_crops, list_editors, load_editor
 from emoedit.emotions import list_emotions, resolve
 from emoedit.io import checkpoints
-from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
-from emoedit.models.pixels.backbone import PixelBackbone, PixelsConfig
-from emoedit.models.vae.backbone import VAEBackbone, VAEConfig
 from emoedit.steering.directions import LatentDirections
-from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
+from emoedit.steering.hspace import Directions, HSpace
 from emoedit.types import CheckpointError, Control, Edit, EditError, ImageError, Inversion, UnknownNameError
-
-NAMES = ("neutral", "happy", "sad", "angry", "surprised", "fearful", "disgusted")
-
-
-def tiny_vae() -> Editor:
-    torch.manual_seed(0)
-    backbone = VAEBackbone(VAEConfig(resolution=32, widths=(8, 16), latent_dim=8))
-    for parameter in backbone.parameters():  # zero-initialised layers would make every edit the same picture
-        torch.nn.init.normal_(parameter, std=0.2)
-    directions = torch.randn(7, 8)
-    directions[0] = 0
-    gain, distance, offset = torch.rand(7) + 1, torch.rand(7), torch.randn(7)
-    steering = LatentDirections(
-        NAMES, directions, gain, means=directions.clone(), readout=torch.randn(7, 8), offset=offset, distance=distance
-    )
-    return Editor(backbone, [steering], name="tiny")
-
-
-def smooth(*shape: int, side: int, seed: int) -> torch.Tensor:
-    """Planes ``[*shape, side, side]`` without sharp edges, about -1 to 1."""
-    rough = torch.rand(int(np.prod(shape)), 1, 5, 5, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    return torch.nn.functional.interpolate(rough, (side, side), mode="bicubic").reshape(*shape, side, side)
-
-
-def tiny_pixels(name: str = "tiny-pixels", seed: int = 0) -> Editor:
-    """Moves pixels and adds light, without rhyme or reason."""
-    side = 32
-    planes = smooth(len(NAMES), 4, side=side, seed=seed)
-    planes *= torch.tensor([0, 0.06, 0.06, 0.2])[:, None, None]
-    planes[0] = 0
-    steering = LatentDirections(NAMES, planes.flatten(1), torch.linspace(1, 2, len(NAMES)))
-    return Editor(PixelBackbone(PixelsConfig(resolution=side)), [steering], name=name)
-
-
-def tiny_asyrp(patch: int = 2, *, channels: int = 1, name: str = "tiny-asyrp", **settings: object) -> Editor:
-    """Pictures of 16 x ``patch`` pixels; fitted blocks for some emotions, directions in closed form for others."""
-    torch.manual_seed(0)
-    unet = {
-        "sample_size": 16,
-        "in_channels": channels * patch**2,
-        "out_channels": channels * patch**2,
-        "block_out_channels": [8, 16],
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-        "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-        "attention_head_dim": 8,
-    }
-    # Not up to 999: at noise alone, random weights blow up whatever they are given, rounding included.
-    sampled = {"steps": 6, "t_last": 600, "t_edit": 300, "t_boost": 0, "std": 0.45, **settings}
-    backbone = DDPMBackbone(DDPMConfig(unet=unet, patch=patch, **sampled))
-    shifts = [
-        ShiftBlock(16, 32),
-        Directions(torch.randn(3, 16, 8, 8), (300, 400, 600)),
-        ShiftBlock(16, 32),
-        Directions(torch.randn(1, 16)),
-    ]
-    gain = torch.tensor([0.4, 0.2, 0.4, 0.2])
-    steering = HSpace(NAMES[1:5], shifts, train_steps=6, gain=gain, against=[Directions(torch.randn(1, 16, 8, 8))])
-    return Editor(backbone, [steering], name=name)
-
-
-TINY: dict[str, Callable[[], Editor]] = {
-    "tiny-vae": tiny_vae,
-    "tiny-pixels": tiny_pixels,
-    "tiny-asyrp": lambda: tiny_asyrp(
-        crop_style="stable", crop_scale=0.66, scheduler={"beta_schedule": "squaredcos_cap_v2"}
-    ),
-    "tiny-asyrp-noise": lambda: tiny_asyrp(1, channels=3, t_boost=200),  # colour, and quality boosting draws noise
-    "tiny-asyrp-plain": lambda: tiny_asyrp(1, exact=False, symmetric=True),
-}
+from tests.fixtures.editors import TINY, from_neutral, smooth, tiny_asyrp, tiny_vae
 
 
 def brief(editor: Editor) -> Editor:
@@ -141,19 +67,6 @@ def some(editor: Editor, count: int) -> list[str]:
     """Emotions that the editor has, other than neutral; the same again where it has few."""
     names = [name for name in editor.emotions if name != "neutral"]
     return [names[n % len(names)] for n in range(count)]
-
-
-def from_neutral(editor: Editor) -> Editor:
-    """The editor, taking every source for neutral: what random crops seem to show does not matter then."""
-
-    def blind(steering):
-        if not isinstance(steering, LatentDirections):
-            return steering
-        other = copy.copy(steering)
-        other._buffers = {**steering._buffers, **dict.fromkeys(("means", "readout", "offset", "distance"))}
-        return other
-
-    return Editor(editor.backbone, [blind(steering) for steering in editor.steerings], name=editor.name)
 
 
 def changes(editor: Editor, inversion: Inversion, *edits: Edit) -> list[torch.Tensor]:

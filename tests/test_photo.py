@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_editors import TINY, from_neutral, tiny_vae
 
 import emoedit
 from emoedit.compositing.closing import find_opening
@@ -21,6 +20,7 @@ from emoedit.models.faceflex.backbone import FaceFlexVAE
 from emoedit.photo import PhotoEditor
 from emoedit.steering.directions import LatentDirections
 from emoedit.types import Edit, EditError, ImageError, NoFaceError, OutputError, UnknownNameError
+from tests.fixtures.editors import TINY, from_neutral, tiny_vae
 
 
 @pytest.fixture(scope="module")

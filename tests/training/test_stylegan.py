@@ -1,0 +1,254 @@
+"""The recipe of the embedded StyleGAN2: its configuration fits the code, directions come from samples and from crops,
+and the whole of it runs on a tiny data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
+
+from emoedit.editors import load_editor
+from emoedit.metrics.perceptual import PerceptualNetwork
+from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
+from emoedit.models.stylegan2.network import layer_count, sides
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
+from emoedit.steering.directions import LatentDirections, class_statistics, fit_directions
+from emoedit.training import wspace
+from emoedit.training.adversarial import AdversarialConfig
+from emoedit.training.critic import Critic
+from emoedit.training.guides import RecogniserGuide
+from emoedit.training.hspace import ShiftLoss
+from emoedit.training.loop import TrainerConfig
+from emoedit.training.stylegan import GANTask, Weights, inversion_losses
+from emoedit.types import DataError, Edit, EditError
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ["neutral", "bright"]
+LAYERS, DIM = 6, 8
+
+
+@pytest.fixture(scope="module")
+def backbone() -> StyleGAN2Backbone:
+    torch.manual_seed(0)
+    config = StyleGAN2Config(
+        resolution=16, widths=(12, 12, 8), z_dim=DIM, w_dim=DIM, mapping_layers=2, encoder_widths=(8, 8)
+    )
+    return StyleGAN2Backbone(config).eval().requires_grad_(False)
+
+
+def brightness(x: Tensor) -> Tensor:
+    """A recogniser of two classes: dark is neutral."""
+    bright = torch.sigmoid(4 * x.mean((1, 2, 3)))
+    return torch.stack([1 - bright, bright], 1)
+
+
+def reader(*emotions: str) -> MeasuringNetwork:
+    torch.manual_seed(3)
+    heads = {"emotion": len(emotions), "person": 4}
+    return MeasuringNetwork(NetworkConfig(heads, resolution=16, widths=(8, 8, 8, 8), emotions=emotions)).eval()
+
+
+def composed() -> dict:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return OmegaConf.to_container(compose("train_stylegan", overrides=["data.root=/data"]), resolve=True)
+
+
+def test_the_config_fits_the_code():
+    config = composed()
+    backbone = StyleGAN2Config(**config["backbone"])
+    trainer, encoder, how = config["trainer"], config["encoder"], config["steering"]
+    known = {field.name for field in fields(TrainerConfig)}
+    assert trainer.keys() - known == {
+        *("batch_size", "shown", "real", "rebuilt", "balance", "critic_widths"),
+        *("adversarial", "weights", "mixing", "encoder_rate", "mapping_rate", "growing"),
+    }
+    assert set(trainer["growing"]) < set(sides(backbone.resolution))
+    assert max(trainer["growing"].values()) <= trainer["adversarial"]["start"] < trainer["steps"]
+    assert encoder.keys() - known == {"batch_size", "samples", "shares", "balance", "weights"}
+    lead = how["lead"]
+    assert lead["trainer"].keys() <= known
+    assert set(lead["alone"]) | set(lead["gain"]) <= set(lead["emotions"]) <= set(how["emotions"])
+    for other in lead["alone"].values():
+        assert "sources" not in other and set(other["loss"]["guide"]) <= {"teeth", "opened", "shut"}
+    # The critic sees groups of four: of samples, of rebuilt crops, and of real ones.
+    assert trainer["batch_size"] % 4 == trainer["shown"] % 4 == 0 < trainer["batch_size"] - trainer["shown"]
+    AdversarialConfig(**trainer["adversarial"])
+    ShiftLoss(**lead["loss"])
+    Weights(**trainer["weights"]), Weights(**encoder["weights"])
+    sources = set(config["data"]["sets"])
+    for shares in (trainer["real"], trainer["rebuilt"], encoder["shares"], how["neutral"], lead["sources"]):
+        assert set(shares) <= sources
+    assert set(how["trust"]) <= sources | {"samples"}
+    assert how["layers"][1] <= layer_count(backbone.resolution)
+    assert set(how["emotions"]) < set(config["coach"]["config"]["emotions"])
+    task = GANTask(backbone, PerceptualNetwork(NetworkConfig({}, widths=(8, 8, 8, 8))))
+    parts = {
+        name: sum(value.numel() for value in getattr(task.backbone, name).state_dict().values())
+        for name in ("mapping", "synthesis", "encoder")
+    }
+    assert parts["mapping"] + parts["synthesis"] <= 2.2e6 and parts["encoder"] <= 1.5e6
+    assert 2 * sum(parts.values()) < 7e6 - 1e5  # bytes in half precision; directions come to it
+    critic = Critic(backbone.channels, trainer["critic_widths"])
+    x = torch.zeros(4, 1, backbone.resolution, backbone.resolution)
+    assert critic(x).shape == (4,)
+    assert config["finish"]["steering"] in ("led", "plain")
+
+
+# Directions
+
+
+def test_samples_scored_by_a_recogniser_lead_to_what_it_reads(backbone):
+    generator = torch.Generator().manual_seed(0)
+    latents, labels = wspace.scored_samples(backbone, brightness, NAMES, generator, 400, share=0.1, truncation=1.0)
+    assert latents.shape == (80, LAYERS * DIM) and labels.count("bright") == 40
+    assert torch.equal(latents[:, :DIM], latents[:, -DIM:])  # one w in all layers
+    sets = {"samples": class_statistics(latents, labels)}
+    fitted = fit_directions(sets, ["bright"], trust={"samples": 1.0}, gains={}, min_count=2)
+    steering = wspace.in_layers(fitted, backbone, (0, 4))
+    assert (steering.directions.unflatten(1, (LAYERS, DIM))[:, 4:] == 0).all()
+    with pytest.raises(EditError, match="layers"):
+        wspace.in_layers(fitted, backbone, (0, 9))
+
+    x = backbone.sample(torch.Generator().manual_seed(5), 8, truncation=0.3).clamp(-1, 1)
+    inversion = backbone.invert(x)
+    strengths = [0.0, 0.5, 1.0, 2.0]
+    found = wspace.reached(backbone, steering, inversion, brightness, NAMES, strengths)
+    assert found.keys() == {"bright"} and found["bright"] == sorted(found["bright"])
+    assert found["bright"][0] == pytest.approx(float(brightness(backbone.decode(inversion))[:, 1].mean()))
+    gain = wspace.chosen_gains(found, strengths, found["bright"][2] - 1e-6)["bright"]
+    assert gain == 1.0 and wspace.chosen_gains(found, strengths, 2.0)["bright"] == 2.0
+
+    bare = wspace.in_layers(LatentDirections(NAMES, fitted.directions), backbone, None)
+    stronger = wspace.with_gains(bare, {"bright": 2.0})
+    assert stronger.gain.tolist() == [1.0, 2.0] and bare.gain.tolist() == [1.0, 1.0]
+    shift = [s.control(backbone, inversion, [Edit("bright", k)] * 8).shift for s, k in ((bare, 2.0), (stronger, 1.0))]
+    torch.testing.assert_close(*shift)
+
+
+def test_a_recogniser_is_asked_for_what_it_knows():
+    network = reader("happy", "sad", "angry")
+    scores = wspace.recogniser_scores(network, ["angry", "happy"])
+    x = torch.rand(3, 1, 24, 24) * 2 - 1
+    small = torch.nn.functional.interpolate(x, (16, 16), mode="bilinear", antialias=True)
+    torch.testing.assert_close(scores(x), network(small)["emotion"].softmax(1)[:, [2, 0]])
+    with pytest.raises(DataError, match="calm"):
+        wspace.recogniser_scores(network, ["calm"])
+
+
+def test_a_direction_that_is_led_on_is_read_better_and_stays_in_its_layers(backbone):
+    torch.manual_seed(0)
+    known = ["neutral", "happy", "sad"]
+    fitted = LatentDirections(known, torch.randn(3, LAYERS * DIM) * 0.1, torch.tensor([1.0, 2.0, 3.0]))
+    steering = wspace.in_layers(fitted, backbone, (0, 4))
+    start = wspace.shift_of(steering, "sad")
+    torch.testing.assert_close(start, 3 * steering.directions[2].view(LAYERS, DIM))
+    guide = RecogniserGuide(reader(*known), ["sad"], jitter=0.0, noise=0.0)
+    task = wspace.LeadTask(backbone, guide, start, ShiftLoss(near=0.01), where=(0, 4))
+    latents = backbone.latents(torch.Generator().manual_seed(1), 12)
+    batches = wspace.LatentBatches(latents, batch_size=64, seed=0)
+    batch = batches(0)
+    assert torch.equal(batch["latent"], batches(0)["latent"]) and not torch.equal(batch["latent"], batches(1)["latent"])
+    assert all((row == latents).all(2).all(1).any() for row in batch["latent"]) and set(batch) == {"latent"}
+    adam = torch.optim.Adam(task.parameters(), 0.05)
+    first = None
+    for step in range(20):
+        found = task(batches(step))
+        first = first or float(found["loss"].detach())
+        adam.zero_grad()
+        found["loss"].backward()
+        adam.step()
+    assert float(task(batches(0))["loss"].detach()) < first
+    assert set(task.state_dict()) == {"direction"}
+    after = wspace.led(steering, task.mask * task.direction, "sad")
+    moved = after.directions.unflatten(1, (LAYERS, DIM))
+    assert (moved[:, 4:] == 0).all() and not torch.equal(moved[2], start)
+    assert after.gain.tolist() == [1.0, 2.0, 3.0] and torch.equal(after.directions[:2], steering.directions[:2])
+    # Strength 1 goes where the task went; what the source shows already is left out in lengths of the old direction.
+    torch.testing.assert_close(wspace.shift_of(after, "sad"), (task.mask * task.direction).detach())
+
+
+def test_inversion_is_told_of_looks_and_of_people(backbone):
+    torch.manual_seed(4)
+    trunk = PerceptualNetwork(NetworkConfig({}, resolution=16, widths=(8, 8, 8, 8)))
+    people = reader("happy")
+    x = torch.rand(2, 1, 16, 16) * 2 - 1
+    y = (x + 0.2 * torch.randn_like(x)).requires_grad_()
+    losses = inversion_losses(trunk, people, (0.0, 1.0, 0.5))
+    assert losses(x, x).abs().max() < 1e-5
+    loss = losses(y, x)
+    expected = trunk.distance(y.detach(), x) + 0.5 * (
+        1 - torch.cosine_similarity(people(y.detach())["person"], people(x)["person"])
+    )
+    torch.testing.assert_close(loss.detach(), expected.detach(), atol=1e-5, rtol=1e-4)
+    loss.sum().backward()
+    assert y.grad.abs().sum() > 0
+
+
+# The whole recipe
+
+
+@pytest.mark.slow
+def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
+    rng = np.random.default_rng(0)
+    crops = tmp_path / "crops"
+    crops.mkdir()
+    grey = np.asarray(Image.fromarray(astronaut[0:256, 96:352]).convert("L").resize((16, 16)), float)
+    np.save(crops / "crops.npy", (grey + rng.normal(0, 12, (32, 16, 16))).clip(0, 255).astype(np.uint8))
+    rows = [f"faces,{n},{'happy' if n % 2 else 'neutral'},{'train' if n < 24 else 'valid'}" for n in range(32)]
+    (crops / "index.csv").write_text("\n".join(["data,name,emotion,split", *rows]))
+    torch.save(reader("neutral", "happy").state_dict(), tmp_path / "coach.pt")
+    command = [
+        sys.executable,
+        str(ROOT / "experiments" / "train_stylegan.py"),
+        f"data.root={tmp_path}",
+        f"data.crops={crops}",
+        f"work={tmp_path / 'work'}",
+        f"output={tmp_path / 'editor'}",
+        f"coach_weights={tmp_path / 'coach.pt'}",
+        "stages=[gan,encoder,directions,lead,finish]",
+        "~backbone",
+        "+backbone={resolution: 16, widths: [8, 8, 8], z_dim: 8, w_dim: 8, mapping_layers: 1, encoder_widths: [8, 8],"
+        " encoder_neck: 4, crop_style: stable, std: 0.45}",
+        "~trainer",
+        "+trainer={steps: 3, batch_size: 8, shown: 4, real: {faces: 1.0}, rebuilt: {faces: 1.0}, balance: 0.5,"
+        " critic_widths: [8, 8], adversarial: {gamma: 0.1, start: 1}, weights: {}, mixing: 0.5, encoder_rate: 1.0e-3,"
+        " mapping_rate: 1.0e-3, growing: {8: 1},"
+        " betas: [0.0, 0.99], precision: 'no', save_every: 2, preview_every: 3}",
+        "~encoder",
+        "+encoder={steps: 3, batch_size: 4, samples: 4, shares: {faces: 1.0}, balance: 0.5, weights: {identity: 0.5},"
+        " precision: 'no', save_every: 2, preview_every: 3}",
+        "~coach.config",
+        "+coach.config={heads: {emotion: 2, person: 4}, resolution: 16, widths: [8, 8, 8, 8],"
+        " emotions: [neutral, happy]}",
+        "~steering",
+        "+steering={emotions: [happy], samples: {count: 60, share: 0.2, truncation: 0.8}, trust: {samples: 1.0,"
+        " faces: 9.0}, pictures: 10, min_count: 2, ridge: 1.0, projection: 0.0, shrinkage: 0.1, layers: [0, 4],"
+        " gains: {strengths: [1.0, 2.0], score: 0.6}, neutral: {faces: 4}, lead: {emotions: [happy],"
+        " gain: {happy: 2.0}, alone: {happy: {trainer: {steps: 2}}}, sources: {faces: 8}, batch_size: 4,"
+        " guide: {jitter: 0.0, noise: 0.0}, loss: {guide: {emotion: 1.0, person: 1.0}},"
+        " trainer: {steps: 1, precision: 'no', preview_every: 2}}}",
+        "finish.optimise_steps=0",
+        "finish.steering=led",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    editor = load_editor(tmp_path / "editor")
+    assert editor.emotions == ("neutral", "happy") and editor.backbone.config.precision == "float32"
+    (edited,) = editor.edit(editor.invert(grey.astype(np.uint8)), [Edit("happy", 3.0)])
+    assert edited.shape == (1, 1, 16, 16) and bool(edited.isfinite().all())
+    card = (tmp_path / "editor" / "README.md").read_text()
+    assert "3 steps of 8 pictures" in card and "led on: happy" in card and "{numbers}" not in card
+    described = json.loads((tmp_path / "editor" / "editor.json").read_text())
+    assert described["backbone"]["kind"] == "stylegan2" and described["steerings"][0]["kind"] == "wspace"
