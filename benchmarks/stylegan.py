@@ -18,10 +18,10 @@ from torch import Tensor
 
 from emoedit.editors import load_editor
 from emoedit.io import checkpoints
-from emoedit.metrics.perceptual import PerceptualNetwork
 from emoedit.models.stylegan2.inversion import Losses
 from emoedit.models.stylegan2.network import FIR, ModulatedConv, Synthesis, layer_count, widths
 from emoedit.nn.measuring import MeasuringNetwork
+from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.training.stylegan import inversion_losses
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from emoedit.io.images import load_picture
-from emoedit.metrics.embedded import EmbeddedNetwork
-from emoedit.metrics.identity import identity_similarity
-from emoedit.photo import OpenPhoto, PhotoEditor
+from emoedit.faces.detect import Face
+from emoedit.faces.networks import EmbeddedNetwork, identity_similarity
+from emoedit.io.images import Picture, load_picture
 from emoedit.types import Edit, EditError
 
 STEPS = 4  # strengths that are drawn at once; two rounds find a 1/16 of what was asked for
+
+
+class OpenedPhoto(Protocol):
+    """A photograph and the faces of it that are edited (:class:`emoedit.photo.OpenPhoto`)."""
+
+    @property
+    def picture(self) -> Picture: ...
+    @property
+    def faces(self) -> Sequence[Face]: ...
+
+
+class EditsPhotos(Protocol):
+    """What edits photographs (:class:`emoedit.photo.PhotoEditor`, which imports this module)."""
+
+    @property
+    def editor(self) -> Any: ...
+    def edit(self, photo: Any, edits: Sequence[Edit], *, seed: int = 0) -> Iterable[Any]: ...
 
 
 class IdentityGuard:
     """Finds, for every edit, the largest strength up to the one asked for that keeps the identity of all edited faces
     at a floor.
 
-    Identity is measured on the finished photograph (cosine, :func:`emoedit.metrics.identity.identity_similarity`), and
+    Identity is measured on the finished photograph (cosine, :func:`emoedit.faces.networks.identity_similarity`), and
     taken to fall as the strength grows: of a grid of strengths the last before the first that fails is refined once.
 
     Args:
@@ -35,7 +52,7 @@ class IdentityGuard:
         EditError: a floor outside 0 to 1.
     """
 
-    def __init__(self, photo_editor: PhotoEditor, min_identity: float, *, judge: EmbeddedNetwork | None = None) -> None:
+    def __init__(self, photo_editor: EditsPhotos, min_identity: float, *, judge: EmbeddedNetwork | None = None) -> None:
         if isinstance(min_identity, bool) or not isinstance(min_identity, int | float) or not 0 <= min_identity <= 1:
             raise EditError(f"min_identity must be a number from 0 to 1, not {min_identity!r}; 0.8 is usual")
         self.photo_editor, self.min_identity = photo_editor, float(min_identity)
@@ -47,7 +64,7 @@ class IdentityGuard:
         """Who says how alike two faces are."""
         return EmbeddedNetwork.load("identity", device=str(self.photo_editor.editor.device))
 
-    def identities(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Tensor:
+    def identities(self, photo: OpenedPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Tensor:
         """The lowest identity of the photograph's edited faces, for each edit, ``[E]``."""
         source = self._people(photo, photo.picture.rgb)
         return torch.stack(
@@ -57,10 +74,10 @@ class IdentityGuard:
             ]
         )
 
-    def _people(self, photo: OpenPhoto, rgb: np.ndarray) -> Tensor:
+    def _people(self, photo: OpenedPhoto, rgb: np.ndarray) -> Tensor:
         return torch.cat([self.judge.embed(self.judge.faces(rgb, face)[None]) for face in photo.faces])
 
-    def limit(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> list[Edit]:
+    def limit(self, photo: OpenedPhoto, edits: Sequence[Edit], *, seed: int = 0) -> list[Edit]:
         """The same edits, none stronger than the person bears; 0 if no strength keeps the floor."""
         low, high = [0.0] * len(edits), [1.0 if edit.strength else 0.0 for edit in edits]
         for _ in range(2):

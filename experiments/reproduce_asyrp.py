@@ -32,7 +32,7 @@ from emoedit import sampling
 from emoedit.editors import Editor, list_editors
 from emoedit.emotions import get
 from emoedit.evaluation.compare import Contestant, head_of
-from emoedit.metrics.embedded import EmbeddedNetwork
+from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.metrics.suite import Suite
 from emoedit.models.ddpm.backbone import DDPMBackbone
 from emoedit.photo import OpenPhoto, PhotoEdit, PhotoEditor

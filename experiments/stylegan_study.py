@@ -32,11 +32,12 @@ from emoedit.faces.align import Alignment
 from emoedit.faces.masks import LUMA
 from emoedit.io import checkpoints
 from emoedit.io.images import load_picture, write_atomic, write_json
-from emoedit.metrics.perceptual import PerceptualNetwork
 from emoedit.metrics.statistics import bootstrap
 from emoedit.metrics.suite import Suite
-from emoedit.models.stylegan2.inversion import InversionError, Losses, tune
+from emoedit.models.stylegan2.inversion import InversionError, Losses
+from emoedit.models.stylegan2.tuning import tune
 from emoedit.nn.measuring import MeasuringNetwork
+from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.photo import OpenPhoto, PhotoEditor
 from emoedit.training.prepare import split_of
 from emoedit.training.stylegan import inversion_losses

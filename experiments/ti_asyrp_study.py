@@ -24,9 +24,9 @@ from emoedit.evaluation.cases import Case, read_cases
 from emoedit.evaluation.compare import NOTHING
 from emoedit.evaluation.evaluate import Evaluation, evaluate, in_words, interval
 from emoedit.faces.detect import FaceDetector
+from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io.images import load_picture
 from emoedit.metrics.calibration import calibrating_temperature, tempered
-from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.metrics.statistics import bootstrap, curve_at
 from emoedit.report.plots import pareto_grid
 from emoedit.steering.combined import TokenAndShift, TokenShift

@@ -19,9 +19,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from emoedit.editors import Editor, load_editor
+from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io import checkpoints
 from emoedit.metrics.clip import Clip
-from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
 from emoedit.steering.directions import mean_differences
 from emoedit.steering.hspace import Directions, HSpace, ShiftBlock

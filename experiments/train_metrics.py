@@ -21,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from emoedit.faces.layout import POINTS
 from emoedit.io import checkpoints
-from emoedit.metrics.perceptual import PerceptualNetwork, calibrate
 from emoedit.metrics.quality import ssim
 from emoedit.metrics.statistics import auc
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
+from emoedit.nn.perceptual import PerceptualNetwork, calibrate
 from emoedit.training.augment import Augment
 from emoedit.training.data import CropSet
 from emoedit.training.loop import TrainerConfig, train

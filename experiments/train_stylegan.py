@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from emoedit.editors import Editor
 from emoedit.io import checkpoints
-from emoedit.metrics.perceptual import PerceptualNetwork
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.nn.measuring import MeasuringNetwork
+from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.steering.directions import class_statistics, fit_directions
 from emoedit.steering.wspace import WDirections
 from emoedit.training import wspace

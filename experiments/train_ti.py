@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from emoedit.editors import Editor
 from emoedit.emotions import BASIC
+from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io import checkpoints
 from emoedit.metrics.clip import Clip
-from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.models.ddpm.backbone import DDPMBackbone
 from emoedit.models.stable_diffusion import files
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone

@@ -451,7 +451,7 @@ def _fingerprint(photo_editor: PhotoEditor) -> str:
 
 def _networks() -> dict[str, str]:
     """Checksums of the embedded measuring networks: a retrained one is another judge."""
-    from emoedit.metrics.embedded import NAMES
+    from emoedit.faces.networks import NAMES
     from emoedit.nn.measuring import WEIGHTS
 
     return {name: checkpoints.sha256(checkpoints.embedded_root() / name / WEIGHTS)[:16] for name in NAMES}

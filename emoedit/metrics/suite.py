@@ -14,8 +14,8 @@ from torch import Tensor
 from emoedit.faces.align import align
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.masks import regions
+from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.metrics.control import harmonic
-from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.metrics.expression import expression_change, target_classes, target_score
 from emoedit.metrics.identity import identity_similarity
 from emoedit.metrics.landmarks import describe, face_mask, landmark_drift, pose_drift

@@ -20,9 +20,9 @@ from emoedit.editors import Editor, choose_device, list_editors, load_editor
 from emoedit.evaluation.cases import Case, read_cases
 from emoedit.evaluation.instantiate import instantiate
 from emoedit.faces.detect import FaceDetector
+from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io import checkpoints
 from emoedit.io.images import save_picture, write_atomic
-from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.report.grid import labelled_grid
 from emoedit.report.html import printable
 from emoedit.report.sections import write_section

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io import checkpoints
-from emoedit.metrics.embedded import EmbeddedNetwork
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.nn.mouth import MouthNetwork
 from emoedit.steering.hspace import Shift

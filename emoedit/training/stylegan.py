@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit.metrics.perceptual import PerceptualNetwork, layer_distances
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.models.stylegan2.inversion import Losses
 from emoedit.nn.measuring import MeasuringNetwork
+from emoedit.nn.perceptual import PerceptualNetwork, layer_distances
 from emoedit.training.adversarial import Batch, GeneratorTask
 from emoedit.training.data import MixtureBatches
 from emoedit.training.diffusion import LIMIT

@@ -16,7 +16,7 @@ from emoedit.faces.align import FFHQ_POINTS, align
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.landmarks import DrawingLandmarks
 from emoedit.faces.masks import LUMA, regions
-from emoedit.metrics.embedded import EmbeddedNetwork
+from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.types import CropSpec
 from tests.fixtures.faces import LEVEL, SPEC, lips, points_of
 

@@ -23,9 +23,9 @@ from emoedit.evaluation.compare import (
     head_of,
 )
 from emoedit.faces.detect import Face
+from emoedit.faces.networks import NAMES as NETWORKS
 from emoedit.io import checkpoints
 from emoedit.io.images import load_picture
-from emoedit.metrics.embedded import NAMES as NETWORKS
 from emoedit.metrics.suite import MEASURES, Suite
 from emoedit.photo import PhotoEditor
 from emoedit.steering.directions import LatentDirections

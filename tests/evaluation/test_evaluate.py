@@ -28,10 +28,10 @@ from emoedit.cli import main
 from emoedit.evaluation.cases import Case
 from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH
 from emoedit.evaluation.evaluate import AVERAGED, Evaluation, evaluate, in_words, interval
+from emoedit.faces.networks import NAMES as NETWORKS
 from emoedit.io import checkpoints
 from emoedit.io.results import Results, key_of
 from emoedit.metrics.control import CONFUSABLE
-from emoedit.metrics.embedded import NAMES as NETWORKS
 from emoedit.metrics.statistics import bootstrap
 from emoedit.metrics.suite import MEASURES, Suite
 from emoedit.photo import PhotoEditor

@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from emoedit.editors import Editor
 from emoedit.evaluation.instantiate import TargetError
 from emoedit.faces.detect import Face
+from emoedit.faces.networks import NAMES
 from emoedit.io import checkpoints
-from emoedit.metrics.embedded import NAMES
 from emoedit.report import reproductions
 from emoedit.report.reproductions import MissingEditorError, Page, cell, draw_people, open_editor, people, table
 from emoedit.report.sections import read_sections

@@ -14,8 +14,8 @@ import torch
 from emoedit.editors import Editor
 from emoedit.faces.align import align
 from emoedit.faces.detect import FaceDetector
+from emoedit.faces.networks import NAMES
 from emoedit.io import checkpoints
-from emoedit.metrics.embedded import NAMES
 from emoedit.metrics.suite import Suite
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.steering.wspace import WDirections

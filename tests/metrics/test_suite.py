@@ -20,20 +20,15 @@ from torch import nn
 from emoedit.emotions import BASIC
 from emoedit.faces.align import align
 from emoedit.faces.detect import Face, FaceDetector
+from emoedit.faces.networks import NAMES, EmbeddedNetwork
 from emoedit.metrics import landmarks as lm
-from emoedit.metrics.embedded import NAMES, EmbeddedNetwork
 from emoedit.metrics.expression import ExpressionChange, TargetScore, expression_change, target_classes, target_score
 from emoedit.metrics.identity import IdentitySimilarity, identity_similarity
 from emoedit.metrics.paired import RelativeDistance, expression_distance, relative_distance
-from emoedit.metrics.perceptual import (
-    PerceptualDistance,
-    PerceptualNetwork,
-    calibrate,
-    layer_distances,
-    perceptual_distance,
-)
+from emoedit.metrics.perceptual import PerceptualDistance, perceptual_distance
 from emoedit.metrics.suite import MEASURES, NEAR, Suite
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig, standardise
+from emoedit.nn.perceptual import PerceptualNetwork, calibrate, layer_distances
 from emoedit.types import CheckpointError, ImageError, UnknownNameError
 
 EYE_WIDTH, EYE_HEIGHT = 0.4, 0.12  # of the synthetic face, in eye distances
@@ -549,7 +544,7 @@ def test_outputs_have_the_shapes_that_are_promised(saved):
         "emotion": (2, 3),
         "points": (2, 68, 2),
     }
-    assert [tuple(f.shape[1:]) for f in network.features(torch.rand(2, 1, 32, 32))] == [(4, 16, 16), (8, 8, 8)]
+    assert [tuple(f.shape[1:]) for f in network.features(torch.rand(2, 1, 32, 32))] == [(8, 16, 16), (8, 8, 8)]
     shown = EmbeddedNetwork.load(folder)
     uint8 = crops(5)
     x = torch.from_numpy(uint8)[:, None].float() / 127.5 - 1

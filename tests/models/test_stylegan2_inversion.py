@@ -11,15 +11,8 @@ from torch import Tensor, nn
 
 from emoedit.io import checkpoints
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
-from emoedit.models.stylegan2.inversion import (
-    InversionError,
-    Losses,
-    Tuning,
-    autocorrelation,
-    learning_rate,
-    tune,
-    unexplained,
-)
+from emoedit.models.stylegan2.inversion import InversionError, Losses, autocorrelation, learning_rate, unexplained
+from emoedit.models.stylegan2.tuning import Tuning, tune
 from emoedit.types import CheckpointError, ImageError, Inversion, OutputError
 from tests.fixtures.stylegan2 import DIM, SIDE, faces, seeded, smooth, tiny
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from emoedit.metrics.perceptual import PerceptualNetwork
 from emoedit.models.stylegan2.backbone import StyleGAN2Config
 from emoedit.models.stylegan2.network import upsample
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
+from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.training.adversarial import AdversarialConfig, GeneratorTask, gradient_penalty, train_adversarial
 from emoedit.training.augment_gan import LIMIT, CriticAugment, adapted, augment_for_critic
 from emoedit.training.critic import Critic

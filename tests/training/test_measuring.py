@@ -24,7 +24,7 @@ from PIL import Image
 
 from emoedit.editors import load_editor
 from emoedit.faces.detect import FaceDetector
-from emoedit.metrics.embedded import NAMES, EmbeddedNetwork
+from emoedit.faces.networks import NAMES, EmbeddedNetwork
 from emoedit.metrics.landmarks import MIRROR
 from emoedit.nn.measuring import NetworkConfig
 from emoedit.nn.mouth import MouthNetwork

@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from emoedit.editors import load_editor
-from emoedit.metrics.perceptual import PerceptualNetwork
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.models.stylegan2.network import layer_count, sides
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
+from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.steering.directions import LatentDirections, class_statistics, fit_directions
 from emoedit.training import wspace
 from emoedit.training.adversarial import AdversarialConfig

@@ -1,4 +1,4 @@
-"""The measuring networks this project trained, by name, ready to be shown photographs."""
+"""The measuring networks this project trained, by name, with the crop of a photograph that each takes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from emoedit.faces.align import align
 from emoedit.faces.detect import Face
 from emoedit.io import checkpoints
-from emoedit.metrics.perceptual import PerceptualNetwork
 from emoedit.nn.measuring import MeasuringNetwork
+from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.types import CheckpointError, ImageError
 
 NAMES = ("identity", "expression", "landmarks", "perceptual")
@@ -93,3 +93,25 @@ class EmbeddedNetwork:
     def emotions(self) -> tuple[str, ...]:
         """What :meth:`scores` scores."""
         return self.network.config.emotions
+
+
+def identity_similarity(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine of two embeddings, ``[N]`` in [-1, 1]: 1 the same picture; symmetric.
+
+    What a value means depends on the network: its model card says what two pictures of one person and pictures of two
+    people give.
+
+    Args:
+        first, second: ``[N, D]``, from :meth:`EmbeddedNetwork.embed` or
+            :meth:`emoedit.metrics.facenet.FaceNet.embed`.
+
+    Raises:
+        ImageError: other shapes, or an embedding that is zero or not finite.
+    """
+    if first.ndim != 2 or first.shape != second.shape:
+        raise ImageError(f"embeddings are [N, D] each, found {tuple(first.shape)} and {tuple(second.shape)}")
+    lengths = torch.cat([first, second]).norm(dim=1)
+    if not bool(lengths.isfinite().all()) or not bool((lengths > 0).all()):
+        raise ImageError("an embedding is zero or not finite")
+    cosine = torch.cosine_similarity(first.double(), second.double())
+    return cosine.clamp(-1, 1).float()

@@ -1,0 +1,59 @@
+"""A trunk whose features tell how different two faces look: LPIPS's formula on a network of this project's own.
+
+It is not LPIPS and never called so: the trunk saw faces only, in luminance, and no human judgements weigh its channels.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
+
+
+class PerceptualNetwork(MeasuringNetwork):
+    """A trunk whose stages are weighted so that each has an equal say in the distance between two people. Always in
+    inference mode, whatever ``train()`` asks for: it was taught as part of a network with heads.
+
+    Args:
+        config: without heads.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("layer_weights", torch.ones(len(config.widths)))
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)
+
+    @torch.no_grad()
+    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+        """``[N]``: 0 for equal crops, 1 on average for two people."""
+        return layer_distances(self, first, second) @ self.layer_weights
+
+
+def layer_distances(network: MeasuringNetwork, first: Tensor, second: Tensor) -> Tensor:
+    """Squared differences of channel-normalised features, averaged over places, ``[N, layers]``.
+
+    Zhang et al. 2018 (LPIPS, arXiv 1801.03924), eq. 1 with equal channel weights.
+
+    Args:
+        first, second: crops ``[N, 1, R, R]`` in [-1, 1].
+    """
+    columns = []
+    for a, b in zip(*(network.features(x) for x in (first, second)), strict=True):
+        a, b = (f.float() / f.float().norm(dim=1, keepdim=True).clamp_min(1e-6) for f in (a, b))
+        columns.append((a - b).square().sum(1).mean((1, 2)))
+    return torch.stack(columns, 1)
+
+
+@torch.no_grad()
+def calibrate(network: PerceptualNetwork, first: Tensor, second: Tensor) -> None:
+    """Set the layer weights from crops of people and of other people, ``[N, 1, R, R]`` each: every layer's mean
+    distance becomes 1 / layers."""
+    parts = [layer_distances(network, a, b) for a, b in zip(first.split(128), second.split(128), strict=True)]
+    mean = torch.cat(parts).mean(0)
+    network.layer_weights.copy_(1 / (len(mean) * mean))
