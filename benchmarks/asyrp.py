@@ -141,7 +141,7 @@ def plain_unet(backbone: DDPMBackbone) -> nn.Module:
 
 def sampled(editor: Editor, **settings: object) -> Editor:
     """The editor with other settings of sampling."""
-    return Editor(editor.backbone.sampled(**settings), editor.steerings, name=editor.name)
+    return Editor(editor.backbone.with_sampling(**settings), editor.steerings, name=editor.name)
 
 
 def emotions(editor: Editor) -> list[str]:
@@ -288,7 +288,7 @@ def fidelity(editor: Editor, x: Tensor) -> None:
 def throughput(backbone: DDPMBackbone, repeats: int) -> None:
     """Achieved FLOP/s over the peak of convolutions."""
     for precision in ("float32", "bfloat16"):
-        there = backbone.sampled(precision=precision)
+        there = backbone.with_sampling(precision=precision)
         peak = convolution_peak(getattr(torch, precision))
         print(f"{precision}: convolutions reach {peak / 1e9:.0f} GFLOP/s")
         for batch in (1, 8):
@@ -339,7 +339,7 @@ def full_size(steps: int, repeats: int) -> None:
 
     def edit(count: int, step: float, shifted: float) -> float:
         """Seconds of inversion and decoding."""
-        timesteps = backbone.sampled(steps=count).schedule.timesteps
+        timesteps = backbone.with_sampling(steps=count).schedule.timesteps
         edited = sum(t >= backbone.config.t_edit for t in timesteps)
         return (2 * count - edited) * step + edited * shifted
 

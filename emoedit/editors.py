@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -110,6 +111,19 @@ class Editor:
         for steering in self.steerings:
             steering.to(device)
         return self
+
+    def with_sampling(self, **settings: Any) -> Self:
+        """This editor at other settings of sampling (``steps``, ``guidance``, ...); weights and steerings are shared.
+
+        Args:
+            settings: of the backbone (:attr:`emoedit.models.base.Backbone.settings`).
+
+        Raises:
+            EditError: settings that the backbone does not have, or that make no sense.
+        """
+        other = copy.copy(self)
+        other.backbone = self.backbone.with_sampling(**settings)
+        return other
 
     @torch.no_grad()
     def invert(
@@ -311,7 +325,7 @@ class Editor:
             raise EditError(f"the backbone of {other} has other weights: save this editor with its own")
         before, now = theirs.to_config(), self.backbone.to_config()
         changes = {name: now[name] for name in now if now[name] != before[name]}
-        _resampled(theirs, changes)  # refuses what is no setting of sampling
+        theirs.with_sampling(**changes)  # refuses what is no setting of sampling
         return changes
 
     def push_to_hub(
@@ -385,22 +399,9 @@ def _backbone(folder: Path, part: dict[str, Any]) -> Backbone:
         )
     backbone = BACKBONES.get(part["kind"]).from_pretrained(owner / found["folder"])
     try:
-        return _resampled(backbone, part["settings"])
+        return backbone.with_sampling(**part["settings"])
     except EditError as error:
         raise CheckpointError(f"{folder / checkpoints.EDITOR}: {error}") from error
-
-
-def _resampled(backbone: Backbone, changes: dict[str, Any]) -> Backbone:
-    """The backbone at other settings of sampling.
-
-    Raises:
-        EditError: it has none of these names.
-    """
-    if not changes:
-        return backbone
-    if not hasattr(backbone, "sampled"):
-        raise EditError(f"{', '.join(changes)}: a {type(backbone).__name__} has no settings of sampling")
-    return backbone.sampled(**changes)
 
 
 def _kind(registry: Registry[type], part: Any) -> str:

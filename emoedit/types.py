@@ -151,18 +151,27 @@ class Control:
         spans: ``[N, 2]``: first and last timestep at which each picture's context is used; None: where the backbone
             uses any.
         delta_h: ``HState -> [N, Ch, r, r]``, added to the mid-block output for P_t only.
+        prompt: N instructions in words, one a picture ("make the person smile"), for a backbone that reads text itself,
+            such as a pipeline that edits by instruction or a service.
+        prompt_strength: ``[N]``: how strongly each instruction is followed, 1 as the backbone does by default; None: 1
+            for all.
     """
 
     shift: Tensor | None = None
     context: Tensor | None = None
     delta_h: Callable[[HState], Tensor] | None = None
     spans: Tensor | None = None
+    prompt: tuple[str, ...] | None = None
+    prompt_strength: Tensor | None = None
 
     def __add__(self, other: Control) -> Control:
         if self.context is not None and other.context is not None:
             raise EditError("two controls both bring a text context; only one steering of an editor may do so")
+        if self.prompt is not None and other.prompt is not None:
+            raise EditError("two controls both bring a prompt; only one steering of an editor may do so")
         shift = self.shift if other.shift is None else other.shift if self.shift is None else self.shift + other.shift
         first, second = self.delta_h, other.delta_h
         delta_h = (lambda state: first(state) + second(state)) if first and second else first or second
         text = self if self.context is not None else other
-        return Control(shift, text.context, delta_h, text.spans)
+        said = self if self.prompt is not None else other
+        return Control(shift, text.context, delta_h, text.spans, said.prompt, said.prompt_strength)

@@ -278,7 +278,7 @@ def linearity(faces: Faces, config: Mapping[str, Any], page: Page) -> str:
     """Changes at multiples of the shift, along the change at strength 1; and of two emotions at once."""
     editor, inversion = faces.editor, joined(faces.opened[: config["linear_faces"]])
     backbone = editor.backbone
-    plain = Editor(backbone.sampled(t_boost=0), editor.steerings, name=editor.name)
+    plain = Editor(backbone.with_sampling(t_boost=0), editor.steerings, name=editor.name)
     inversion = plain.invert(inversion.extras["source"])
     reconstruction = inversion.extras["reconstruction"]
     emotions, strengths = config["emotions"], config["strengths"]

@@ -57,7 +57,7 @@ def variant(model: Editor, name: str, how: Mapping[str, Any]) -> Editor:
         shift = HSpace.from_pretrained(Path(how["shift"]))
     strengths = {key: float(how.get(key, getattr(steering, key))) for key in ("token_strength", "h_strength")}
     part = TokenAndShift(tokens, shift, **strengths)
-    return Editor(model.backbone.sampled(**how.get("sampling", {})), [part], name=name)
+    return Editor(model.backbone.with_sampling(**how.get("sampling", {})), [part], name=name)
 
 
 def cube(found: Evaluation, editors: Sequence[str], emotions: Sequence[str]) -> tuple[np.ndarray, list[str]]:

@@ -84,13 +84,13 @@ def load_backbone(config: DictConfig) -> DDPMBackbone:
     backbone = DDPMBackbone.from_pretrained(Path(config.work) / "backbone")
     settings = ("steps", "t_last", "t_edit", "t_boost", "boost")
     sampled = {name: config.backbone[name] for name in settings}
-    return backbone.sampled(**{**sampled, "t_edit": config.steering.t_edit})
+    return backbone.with_sampling(**{**sampled, "t_edit": config.steering.t_edit})
 
 
 def means_stage(config: DictConfig) -> None:
     """Differences of mean h between an emotion and the neutral pictures most like its own, inside every data set."""
     how = config.steering
-    backbone, crops = load_backbone(config).sampled(precision="bfloat16"), CropSet(config.data.crops)
+    backbone, crops = load_backbone(config).with_sampling(precision="bfloat16"), CropSet(config.data.crops)
     coach, landmarks = (
         load_coach(plain(config.coach.config), config.coach_weights),
         EmbeddedNetwork.load("landmarks").network,
@@ -212,7 +212,7 @@ def fit_stage(config: DictConfig) -> None:
         gain=torch.tensor([gain[name] for name in emotions]),
     )
     fitted.half().float()
-    editor = Editor(backbone.sampled(t_edit=config.backbone.t_edit), [fitted], name=config.name)
+    editor = Editor(backbone.with_sampling(t_edit=config.backbone.t_edit), [fitted], name=config.name)
 
     facts = {
         "steps of the U-Net's training": f"{config.trainer.steps:,} of {config.trainer.batch_size} pictures, "

@@ -65,7 +65,7 @@ def sources_stage(config: DictConfig) -> None:
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.threads)
     chosen, teeth = labelled(config, crops, TRAINED_ON)
-    model = load_editor(config.denoised.editor).backbone.sampled(precision="bfloat16")
+    model = load_editor(config.denoised.editor).backbone.with_sampling(precision="bfloat16")
     rebuilding = load_editor(config.rebuilt.editor).backbone
     noise_in, generator = model.eps_at(), torch.Generator().manual_seed(0)
     denoised, rebuilt = [], []

@@ -62,7 +62,7 @@ def fit_stage(config: DictConfig) -> None:
     """A shift for each of the emotions, each by itself."""
     how = OmegaConf.to_container(config.fit, resolve=True)
     alone = how.pop("alone")
-    backbone = load_editor(config.words, device="cpu").backbone.sampled(t_edit=how["t_edit"])
+    backbone = load_editor(config.words, device="cpu").backbone.with_sampling(t_edit=how["t_edit"])
     (shifts,) = load_editor(config.shifts, device="cpu").steerings
     for emotion in how["emotions"]:
         each = OmegaConf.to_container(OmegaConf.merge(how, {"emotions": [emotion]}, alone.get(emotion, {})))
@@ -92,7 +92,7 @@ def join(config: DictConfig) -> Editor:
         gain=tokens.gain * torch.tensor(gains),
         spans=tokens.spans,
     )
-    backbone = words.backbone.sampled(**OmegaConf.to_container(config.sampling))
+    backbone = words.backbone.with_sampling(**OmegaConf.to_container(config.sampling))
     return Editor(backbone, [TokenAndShift(said, chosen)], name=config.name)
 
 

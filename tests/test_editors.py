@@ -23,10 +23,10 @@ from tests.fixtures.editors import TINY, from_neutral, smooth, tiny_asyrp, tiny_
 
 def brief(editor: Editor) -> Editor:
     """The editor, in fewer steps where it takes steps: the contract does not depend on how many."""
-    if not hasattr(editor.backbone, "sampled"):
+    if "steps" not in editor.backbone.settings:
         return editor
     steps = min(editor.backbone.steps, 8)
-    return Editor(editor.backbone.sampled(steps=steps), editor.steerings, name=editor.name)
+    return Editor(editor.backbone.with_sampling(steps=steps), editor.steerings, name=editor.name)
 
 
 @pytest.fixture(scope="module", params=[*TINY, *list_editors(), *checkpoints.reference_names()])
@@ -319,7 +319,7 @@ def test_the_fingerprint_is_of_pixels_settings_weights_and_seed(kind):
     found.append(fingerprint(Editor(other, editor.steerings)))
     if kind == "tiny-asyrp":
         for settings in ({"steps": 5}, {"t_edit": 200}, {"exact": False}, {"precision": "bfloat16"}):
-            found.append(fingerprint(Editor(editor.backbone.sampled(**settings), editor.steerings)))
+            found.append(fingerprint(Editor(editor.backbone.with_sampling(**settings), editor.steerings)))
     weights = list(editor.backbone.parameters())
     for parameter in weights[:1]:
         with torch.no_grad():
@@ -460,7 +460,7 @@ def test_an_editor_can_share_another_ones_backbone(tmp_path):
     owner = tiny_asyrp()
     owner.save_pretrained(tmp_path / "owner")
     x = torch.zeros(1, 1, owner.backbone.crop.resolution, owner.backbone.crop.resolution)
-    other = Editor(owner.backbone.sampled(t_boost=100), owner.steerings, name="other")
+    other = Editor(owner.backbone.with_sampling(t_boost=100), owner.steerings, name="other")
     other.save_pretrained(tmp_path / "other", backbone_of=tmp_path / "owner")
     assert not (tmp_path / "other" / "backbone").exists()
     found = load_editor(tmp_path / "other", device="cpu")

@@ -440,7 +440,7 @@ def _fingerprint(photo_editor: PhotoEditor) -> str:
     emotions = [steering.emotions for steering in editor.steerings]
     shape = (photo_editor.mode, type(backbone).__name__, backbone.crop, backbone.path_steps, emotions)
     digest = hashlib.sha256(repr(shape).encode())
-    if hasattr(backbone, "sampled"):  # how many steps it takes, and from where, is not in the weights
+    if backbone.settings:  # how many steps it takes, and from where, is not in the weights
         digest.update(json.dumps(backbone.to_config(), sort_keys=True).encode())
     for part in (backbone, *editor.steerings):
         for name, value in sorted(part.state_dict().items()):

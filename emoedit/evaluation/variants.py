@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from emoedit.editors import Editor, load_editor
-from emoedit.types import EditError
 
 
 def sampled(editor: str, *, name: str, **settings: Any) -> Editor:
@@ -14,14 +13,12 @@ def sampled(editor: str, *, name: str, **settings: Any) -> Editor:
     Args:
         editor: a name, a folder, or ``owner/name`` on the hub.
         name: what it is called in results.
-        settings: of its backbone's ``sampled`` (``steps``, ``t_edit``, ...).
+        settings: of its backbone's ``with_sampling`` (``steps``, ``t_edit``, ...).
 
     Raises:
-        EditError: a backbone that does not sample, or settings that it does not have.
+        EditError: settings that its backbone does not have.
         UnknownNameError, CheckpointError: no such editor; damaged weights.
     """
-    loaded = load_editor(editor, device="cpu")
-    change = getattr(loaded.backbone, "sampled", None)
-    if change is None:
-        raise EditError(f"{editor!r} takes no steps: {type(loaded.backbone).__name__} has no settings of sampling")
-    return Editor(change(**settings), loaded.steerings, name=name)
+    loaded = load_editor(editor, device="cpu").with_sampling(**settings)
+    loaded.name = name
+    return loaded

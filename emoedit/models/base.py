@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,9 +13,25 @@ from torch import Tensor, nn
 
 from emoedit.compositing.flow import Change
 from emoedit.io import checkpoints
-from emoedit.types import Control, CropSpec, Inversion
+from emoedit.types import Control, CropSpec, EditError, Inversion
 
 Callback = Callable[[int, int], None]  # (steps done, steps in all)
+
+
+def check_settings(backbone: Backbone, given: Iterable[str]) -> None:
+    """Whether a backbone has settings of these names.
+
+    Raises:
+        EditError: it has not; the message holds the nearest names, and all there are.
+    """
+    known = backbone.settings
+    unknown = [name for name in given if name not in known]
+    if not unknown:
+        return
+    near = dict.fromkeys(match for name in unknown for match in get_close_matches(name, known, n=2))
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    has = f"{hint}It has {', '.join(known)}" if known else "it has none"
+    raise EditError(f"{', '.join(unknown)}: no settings of sampling of {type(backbone).__name__}; {has}")
 
 
 class Backbone(nn.Module, ABC):
@@ -26,6 +43,7 @@ class Backbone(nn.Module, ABC):
         path_steps: how many pictures pasting may ask for on the way from source to edit. Flow between near pictures is
             found better; more than 1 is for backbones that decode in milliseconds.
         paste_mode: how its drawings are best put into a photograph (:mod:`emoedit.compositing.paste`).
+        settings: names of what :meth:`with_sampling` may change.
         evens_light: whether it brings every crop to one contrast, so that dark faces have to be lifted for it
             (:mod:`emoedit.faces.tone`).
     """
@@ -35,6 +53,7 @@ class Backbone(nn.Module, ABC):
     path_steps: int = 1
     paste_mode: Literal["warp", "redraw", "mouth", "residual", "replace"] = "warp"
     evens_light: bool = False
+    settings: tuple[str, ...] = ()
 
     @abstractmethod
     def invert(
@@ -56,6 +75,19 @@ class Backbone(nn.Module, ABC):
         """What ``control`` moves and lights, one a picture, from a backbone that knows; None from one that only draws
         pictures, between which it has to be found."""
         return None
+
+    def with_sampling(self, **settings: Any) -> Self:
+        """This model at other settings of sampling; the weights are shared.
+
+        Args:
+            settings: by name, of :attr:`settings`.
+
+        Raises:
+            EditError: a name that this model does not have (the message lists those it has), or a value that makes no
+                sense to it.
+        """
+        check_settings(self, settings)
+        return self
 
     @property
     def device(self) -> torch.device:

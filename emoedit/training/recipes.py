@@ -109,7 +109,7 @@ def lead(
         ]
     )
     number = {name: k for k, name in enumerate(shifts)}
-    sources = invert_crops(backbone.sampled(precision="bfloat16"), crops, chosen, mirrored=how["mirrored"])
+    sources = invert_crops(backbone.with_sampling(precision="bfloat16"), crops, chosen, mirrored=how["mirrored"])
     shown = np.resize([number.get(name, -1) for name in crops.column("emotion")[chosen]], len(sources))
     batches = SourceBatches(sources, len(shifts), shown, batch_size=how["batch_size"], seed=0)
     task = ShiftTask(backbone, guide, list(shifts.values()), ShiftLoss(**how["loss"]), judged=how["judged"])

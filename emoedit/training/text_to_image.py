@@ -156,7 +156,7 @@ def draw(
     and contrast: what it knows of faces and words."""
     config = backbone.config
     last = len(backbone.alpha_bar) - 1 if config.t_last is None else config.t_last
-    how = backbone.sampled(
+    how = backbone.with_sampling(
         steps=steps, t_text_min=0, t_text_max=last, negative="", guidance=guidance, inversion="exact", t_boost=0
     )
     x = torch.randn(len(captions), *backbone.latent_shape, generator=generator, device=generator.device)

@@ -75,7 +75,7 @@ def test_a_step_computes_nothing_twice(backbone):
         edited = backbone.decode(inversion, Control(delta_h=push))
         assert seen == {"down": [3] * 6, "up": [6, 6, 6, 3, 3, 3]}
         seen["up"].clear()
-        symmetric = backbone.sampled(symmetric=True).decode(inversion, Control(delta_h=push))
+        symmetric = backbone.with_sampling(symmetric=True).decode(inversion, Control(delta_h=push))
         assert seen["up"] == [3] * 6
     finally:
         for hook in hooks:
@@ -91,7 +91,7 @@ def test_the_symmetric_form_does_the_same_for_a_small_shift(backbone):
         return model.decode(inversion, Control(delta_h=lambda s: size * torch.sin(s.h))) - reconstruction
 
     # Of the first step only: later ones start from what it changed.
-    one, other = backbone.sampled(t_edit=600), backbone.sampled(t_edit=600, symmetric=True)
+    one, other = backbone.with_sampling(t_edit=600), backbone.with_sampling(t_edit=600, symmetric=True)
     truth = change(one, 1e-3)
     assert float(truth.norm()) > 0
     assert float((change(other, 1e-3) - truth).norm()) < 0.05 * float(truth.norm())
@@ -218,7 +218,7 @@ def test_inversion_and_editing_equal_asyrps_own(original_file, tmp_path, monkeyp
 
     draws = iter([torch.from_numpy(wave((1, 3, 16, 16), k)).float() for k in range(4)])
     monkeypatch.setattr(sampling, "picture_noise", lambda *_: lambda: next(draws))
-    boosting = backbone.sampled(t_boost=150)
+    boosting = backbone.with_sampling(t_boost=150)
     boosted = boosting.decode(inversion, steering.control(boosting, inversion, [Edit("happy", 0.3)]))
     assert samples(boosted) == pytest.approx(BOOSTED, abs=1e-4)
     assert len(list(draws)) == 1  # three timesteps lie below 150
@@ -233,7 +233,7 @@ def test_an_exact_inversion_is_exact_with_and_without_the_network(backbone):
     assert torch.equal(backbone.decode(inversion), x)
     through = backbone.decode(inversion, Control(delta_h=lambda state: torch.zeros_like(state.h)))
     torch.testing.assert_close(through, x, atol=1e-4, rtol=0)
-    plain = backbone.sampled(exact=False)
+    plain = backbone.with_sampling(exact=False)
     lossy = plain.decode(plain.invert(x))
     assert float((lossy - x).abs().mean()) > 1e-3
     assert torch.equal(plain.invert(x).latent, inversion.latent)
@@ -247,14 +247,14 @@ def test_nothing_is_edited_below_t_edit(backbone):
         seen.append(int(state.t[0]))
         return push(state)
 
-    backbone.sampled(t_edit=360).decode(inversion, Control(delta_h=look))
+    backbone.with_sampling(t_edit=360).decode(inversion, Control(delta_h=look))
     assert seen == [600, 480, 360]  # t_edit itself is edited
 
 
 def test_a_batch_equals_a_loop(backbone):
     x, control = smooth(), Control(delta_h=push)
-    boosting = backbone.sampled(t_boost=300)
-    for model in (backbone, boosting, boosting.sampled(exact=False)):
+    boosting = backbone.with_sampling(t_boost=300)
+    for model in (backbone, boosting, boosting.with_sampling(exact=False)):
         together = model.decode(model.invert(x, generator=torch.Generator().manual_seed(7)), control)
         for n in range(len(x)):
             alone = model.invert(x[n : n + 1], generator=torch.Generator().manual_seed(7))
@@ -262,7 +262,7 @@ def test_a_batch_equals_a_loop(backbone):
 
 
 def test_boosting_draws_the_same_noise_for_an_edit_and_its_reconstruction(backbone):
-    x, boosting = smooth(), backbone.sampled(t_boost=300)
+    x, boosting = smooth(), backbone.with_sampling(t_boost=300)
     inversion = boosting.invert(x, generator=torch.Generator().manual_seed(7))
     reconstruction = boosting.decode(inversion)
     assert torch.equal(reconstruction, boosting.decode(inversion))
@@ -378,7 +378,7 @@ def test_a_picture_whose_h_is_not_shifted_costs_no_second_pass(backbone):
 
 def test_bfloat16_draws_nearly_the_same(backbone):
     x, control = smooth(), Control(delta_h=push)
-    low = backbone.sampled(precision="bfloat16")
+    low = backbone.with_sampling(precision="bfloat16")
     inversion = backbone.invert(x)
     change = backbone.decode(inversion, control) - x
     difference = low.decode(inversion, control) - backbone.decode(inversion, control)
@@ -412,7 +412,7 @@ def test_nan_of_bfloat16_steps_up_and_is_logged(caplog):
     truth = backbone.invert(x)
     backbone.unet.conv_act = BreaksInHalf(backbone.unet.conv_act)
     with caplog.at_level(logging.WARNING):
-        stepped = backbone.sampled(precision="bfloat16").invert(x)
+        stepped = backbone.with_sampling(precision="bfloat16").invert(x)
     assert torch.equal(stepped.latent, truth.latent)
     assert [record.message for record in caplog.records if record.name.startswith("emoedit")] == [
         "bfloat16 gave values that are not finite at timestep 0; going on in float32"
@@ -423,7 +423,7 @@ def test_nan_of_bfloat16_steps_up_and_is_logged(caplog):
 
 
 def test_boosting_what_changes_keeps_the_source_and_redraws_the_edit(backbone):
-    x, local = smooth(), backbone.sampled(t_boost=300, boost="changed")
+    x, local = smooth(), backbone.with_sampling(t_boost=300, boost="changed")
     inversion = local.invert(x, generator=torch.Generator().manual_seed(7))
     torch.testing.assert_close(local.decode(inversion), x, atol=1e-5, rtol=0)  # nothing is drawn where nothing changes
     none = Control(delta_h=lambda state: torch.zeros_like(state.h))
@@ -461,19 +461,19 @@ def test_settings_outside_the_schedule_are_refused(backbone):
         with pytest.raises(EditError, match=match):
             tiny(**settings)
         with pytest.raises(EditError, match=match):
-            backbone.sampled(**settings)
+            backbone.with_sampling(**settings)
     with pytest.raises(EditError, match="unet: no settings of sampling"):
-        backbone.sampled(unet={})
+        backbone.with_sampling(unet={})
 
 
 def test_inversions_of_other_settings_are_refused(backbone):
     inversion = backbone.invert(smooth(1))
     for settings in ({"steps": 5}, {"t_boost": 300}, {"t_last": 500}):
         with pytest.raises(EditError, match="invert again"):
-            backbone.sampled(**settings).decode(inversion, Control(delta_h=push))
-    backbone.sampled(t_edit=200).decode(inversion, Control(delta_h=push))  # what does not matter may change
-    plain = backbone.sampled(exact=False).invert(smooth(1))
-    assert backbone.sampled(steps=9).decode(plain).shape == (1, 1, 16, 16)
+            backbone.with_sampling(**settings).decode(inversion, Control(delta_h=push))
+    backbone.with_sampling(t_edit=200).decode(inversion, Control(delta_h=push))  # what does not matter may change
+    plain = backbone.with_sampling(exact=False).invert(smooth(1))
+    assert backbone.with_sampling(steps=9).decode(plain).shape == (1, 1, 16, 16)
 
 
 def test_pictures_and_controls_that_do_not_fit_are_refused(backbone):

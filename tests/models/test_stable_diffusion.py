@@ -104,7 +104,7 @@ def test_guidance_acts_on_the_context_and_a_shift_of_h_is_added(prediction):
         ),
         ({"t_edit": 301}, n + 3 * (c - n), None),
     ):
-        eps, eps_shifted = backbone.sampled(**changes).eps_at(other, lambda state: shift)(x, 300)
+        eps, eps_shifted = backbone.with_sampling(**changes).eps_at(other, lambda state: shift)(x, 300)
         torch.testing.assert_close(eps, expected, atol=1e-5, rtol=1e-5)
         if moved is None:
             assert eps_shifted is None
@@ -170,7 +170,7 @@ def test_sampling_equals_diffusers_own_pipeline(prediction, tmp_path, latents):
 def test_noise_maps_lead_diffusers_own_ddpm_steps_along_the_path(backbone):
     from diffusers import DDIMScheduler
 
-    backbone = backbone.sampled(inversion="edit_friendly", steps=10, t_last=900)
+    backbone = backbone.with_sampling(inversion="edit_friendly", steps=10, t_last=900)
     inversion = backbone.invert(smooth(2), generator=generator())
     path, eps, z = (inversion.extras[name] for name in ("path", "eps", "kept"))
     maps = noise_maps(lost_steps(path, z, eps, backbone.schedule, stochastic=True), backbone.schedule)
@@ -204,7 +204,7 @@ def test_exact_inversions_are_exact_with_and_without_the_network(settings, predi
 
 def test_plain_ddim_loses_what_exact_inversion_keeps(backbone):
     x = smooth()
-    plain = backbone.sampled(inversion="ddim", masked=False)
+    plain = backbone.with_sampling(inversion="ddim", masked=False)
     inversion = plain.invert(x)
     assert torch.equal(inversion.latent, backbone.invert(x).latent)
     vae = backbone.to_picture(*backbone.to_latent(x))
@@ -225,7 +225,7 @@ def test_null_text_finds_embeddings_under_which_less_is_lost():
 
 
 def test_image_to_image_draws_the_picture_anew(backbone, latents):
-    anew = backbone.sampled(inversion="image_to_image", t_last=400)
+    anew = backbone.with_sampling(inversion="image_to_image", t_last=400)
     x, context = smooth(), backbone.context("a happy face")
     inversion = anew.invert(x, generator=generator())
     z, a = inversion.extras["kept"], float(backbone.alpha_bar[400])
@@ -248,7 +248,7 @@ def test_outside_the_face_nothing_changes(backbone, latents):
             change = (model.decode(inversion, control) - inversion.extras["kept"]).abs().mean((0, 1))
             assert float(change[outside[0, 0]].max()) < 1e-4
             assert float(change[inside[0, 0]].mean()) > 1e-2
-            change = model.sampled(masked=False).decode(inversion, control) - inversion.extras["kept"]
+            change = model.with_sampling(masked=False).decode(inversion, control) - inversion.extras["kept"]
             assert float(change.abs().mean((0, 1))[outside[0, 0]].mean()) > 1e-2
 
 
@@ -276,7 +276,7 @@ def test_a_step_computes_nothing_twice_and_the_context_has_its_limits(backbone):
         ({"negative": ""}, 10),
         ({"inversion": "image_to_image"}, 0),
     ):
-        model = backbone.sampled(**settings)
+        model = backbone.with_sampling(**settings)
         seen = contexts_seen(model, lambda m=model, s=str(settings): inversions.update({s: m.invert(x)}))
         assert len(seen) == passes
     inversion = inversions["{}"]
@@ -286,7 +286,7 @@ def test_a_step_computes_nothing_twice_and_the_context_has_its_limits(backbone):
     assert [len(c) for c in seen] == [6] * 4  # the step at 600 is the source's own
     assert all(torch.equal(c[:3], happy.expand(3, -1, -1)) for c in seen)
     assert all(torch.equal(c[3:], neutral.expand(3, -1, -1)) for c in seen)
-    late = backbone.sampled(t_text_min=100, t_text_max=200, guidance=1.0)
+    late = backbone.with_sampling(t_text_min=100, t_text_max=200, guidance=1.0)
     seen = contexts_seen(late, lambda: late.decode(inversion, Control(context=happy)))
     assert [torch.equal(c, happy.expand(3, -1, -1)) for c in seen] == [True, False]
     seen = contexts_seen(
@@ -294,9 +294,9 @@ def test_a_step_computes_nothing_twice_and_the_context_has_its_limits(backbone):
     )
     assert [len(c) for c in seen] == [3, 6, 6, 6, 6]
     with pytest.raises(EditError, match="t_text_min and t_text_max leave none of the timesteps 0 to 600"):
-        backbone.sampled(t_text_min=10, t_text_max=20).decode(inversion, Control(context=happy))
+        backbone.with_sampling(t_text_min=10, t_text_max=20).decode(inversion, Control(context=happy))
     with pytest.raises(EditError, match="t_edit leave"):
-        backbone.sampled(t_edit=700).decode(inversion, Control(delta_h=push))
+        backbone.with_sampling(t_edit=700).decode(inversion, Control(delta_h=push))
 
 
 def test_each_picture_reads_its_text_between_its_own_timesteps(backbone):
@@ -306,7 +306,7 @@ def test_each_picture_reads_its_text_between_its_own_timesteps(backbone):
     alike = Control(context=happy, spans=torch.tensor([[low, high]] * 3))
     truth = backbone.decode(inversion, Control(context=happy))
     assert torch.equal(backbone.decode(inversion, alike), truth)
-    other = backbone.sampled(t_text_min=150, t_text_max=300)
+    other = backbone.with_sampling(t_text_min=150, t_text_max=300)
     late = other.decode(inversion, Control(context=happy))
     spans = torch.tensor([[low, high], [150, 300], [9000, 9999]])
     mixed = backbone.decode(inversion, Control(context=happy.expand(3, -1, -1), spans=spans))
@@ -344,7 +344,7 @@ def test_nan_of_bfloat16_steps_up_and_is_logged(caplog):
     truth = backbone.invert(x)
     backbone.unet.conv_act = Breaks()
     with caplog.at_level(logging.WARNING):
-        stepped = backbone.sampled(precision="bfloat16").invert(x)
+        stepped = backbone.with_sampling(precision="bfloat16").invert(x)
     assert torch.equal(stepped.latent, truth.latent)
     assert {record.message.split(" at ")[0] for record in caplog.records if record.name.startswith("emoedit")} == {
         "bfloat16 gave values that are not finite"
@@ -360,7 +360,7 @@ def test_either_part_of_an_edit_at_strength_0_leaves_the_other_to_the_bit(settin
     by_text, by_shift = backbone.decode(inversion, text), backbone.decode(inversion, shift)
     assert torch.equal(backbone.decode(inversion, Control(context=neutral.expand(3, -1, -1)) + shift), by_shift)
     # A shift that is 0 has to walk the steps above the text's own, and rounding with them: there the path is the same.
-    everywhere = backbone.sampled(t_text_max=600)
+    everywhere = backbone.with_sampling(t_text_max=600)
     assert torch.equal(
         everywhere.decode(inversion, text + Control(delta_h=nothing)), everywhere.decode(inversion, text)
     )
@@ -413,11 +413,12 @@ def test_local_boosting_draws_noise_where_an_edit_changes_something_and_nowhere_
     boosting, x = tiny(t_boost=300, boost="changed", std=0.45, masked=False), smooth()
     inversion = boosting.invert(x, generator=generator())
     reconstruction = boosting.decode(inversion)
-    assert torch.equal(reconstruction, boosting.sampled(t_boost=0).decode(inversion))
+    assert torch.equal(reconstruction, boosting.with_sampling(t_boost=0).decode(inversion))
     torch.testing.assert_close(boosting.decode(inversion, Control(delta_h=nothing)), reconstruction, atol=2e-3, rtol=0)
     happy = Control(context=boosting.context("a happy face"))
     plain, everywhere = (
-        boosting.sampled(**settings).decode(inversion, happy) for settings in ({"t_boost": 0}, {"boost": "everywhere"})
+        boosting.with_sampling(**settings).decode(inversion, happy)
+        for settings in ({"t_boost": 0}, {"boost": "everywhere"})
     )
     for where, expected in ((0.0, plain), (1.0, everywhere)):
         monkeypatch.setattr(
@@ -440,7 +441,7 @@ def test_light_is_taken_out_and_put_back():
 def test_progress_is_reported(backbone):
     for settings, walks in (({}, 1), (PATHS[1], 3), (PATHS[2], 1), ({"negative": ""}, 2)):
         done: list[tuple[int, int]] = []
-        model = backbone.sampled(**settings)
+        model = backbone.with_sampling(**settings)
         inversion = model.invert(smooth(1), callback=lambda *step, done=done: done.append(step))
         assert done == [(k, 5 * walks) for k in range(1, 5 * walks + 1)]
         done.clear()
@@ -496,7 +497,7 @@ def test_shifts_of_h_are_fitted_and_used_as_on_other_backbones(backbone):
 
 def test_bfloat16_draws_nearly_the_same(backbone, latents):
     x, control = smooth(), Control(context=backbone.context("a happy face"))
-    low = backbone.sampled(precision="bfloat16")
+    low = backbone.with_sampling(precision="bfloat16")
     inversion = backbone.invert(x)
     truth = backbone.decode(inversion, control)
     difference = low.decode(inversion, control) - truth
@@ -546,9 +547,9 @@ def test_settings_that_make_no_sense_are_refused(backbone):
         with pytest.raises(EditError, match=match):
             tiny(**settings)
         with pytest.raises(EditError, match=match):
-            backbone.sampled(**settings)
+            backbone.with_sampling(**settings)
     with pytest.raises(EditError, match="unet: no settings of sampling"):
-        backbone.sampled(unet={})
+        backbone.with_sampling(unet={})
 
 
 def test_inversions_of_other_settings_are_refused(backbone):
@@ -562,9 +563,9 @@ def test_inversions_of_other_settings_are_refused(backbone):
         ({"prompt": "a face"}, "another prompt"),
     ):
         with pytest.raises(EditError, match=match + ".*invert again"):
-            backbone.sampled(**settings).decode(inversion, control)
+            backbone.with_sampling(**settings).decode(inversion, control)
     for settings in ({"guidance": 1.0}, {"t_text_max": 600}, {"masked": False}, {"t_boost": 200}):
-        backbone.sampled(**settings).decode(inversion, control)  # what does not matter may change
+        backbone.with_sampling(**settings).decode(inversion, control)  # what does not matter may change
 
 
 def test_pictures_and_controls_that_do_not_fit_are_refused(backbone):

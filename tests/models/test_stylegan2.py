@@ -356,7 +356,7 @@ def test_other_settings_share_the_weights(backbone):
     assert other.synthesis is backbone.synthesis and other.config.optimise_steps == 3
     assert (backbone.config.optimise_steps, backbone.losses.weights) == (0, (1.0, 1.0, 0.5))
     assert other.inverting(precision="bfloat16").losses is other.losses
-    with pytest.raises(EditError, match="widths: no settings of inversion"):
+    with pytest.raises(EditError, match="widths: no settings of sampling"):
         backbone.inverting(widths=(1, 2, 3))
     with pytest.raises(EditError, match="whole number"):
         backbone.inverting(optimise_steps=1.5)

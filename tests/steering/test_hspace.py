@@ -147,7 +147,7 @@ def test_fewer_steps_need_larger_shifts(backbone):
     at = state(1)
     fitted, half = (shift(steering(train_steps=n), backbone, at, Edit("happy")) for n in (6, 3))
     torch.testing.assert_close(half, 0.5 * fitted)
-    twice = shift(steering(train_steps=6), backbone.sampled(steps=3), at, Edit("happy"))
+    twice = shift(steering(train_steps=6), backbone.with_sampling(steps=3), at, Edit("happy"))
     torch.testing.assert_close(twice, 2 * fitted)
 
 

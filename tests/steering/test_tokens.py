@@ -167,7 +167,7 @@ def test_tokens_and_shifts_of_h_add_and_either_at_strength_0_is_the_other(backbo
 
     by_tokens, by_h = (backbone.decode(inversion, control(part, 1.0)) for part in (tokens, hspace))
     assert torch.equal(backbone.decode(inversion, control(tokens, 0.0) + control(hspace, 1.0)), by_h)
-    everywhere = backbone.sampled(t_text_max=600)  # no step that only a shift would need
+    everywhere = backbone.with_sampling(t_text_max=600)  # no step that only a shift would need
     alone = everywhere.decode(inversion, control(tokens, 1.0))
     assert torch.equal(everywhere.decode(inversion, control(tokens, 1.0) + control(hspace, 0.0)), alone)
     both = backbone.decode(inversion, control(tokens, 1.0) + control(hspace, 1.0))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from emoedit import sampling
 from emoedit.io import checkpoints
 from emoedit.models import luminance as light
-from emoedit.models.base import Backbone, Callback
+from emoedit.models.base import Backbone, Callback, check_settings
 from emoedit.models.ddpm import files as ddpm_files
 from emoedit.models.ddpm.config import SAMPLING, DDPMConfig, check_unet, read_config
 from emoedit.models.noise import known_noise, read_betas
@@ -89,6 +89,7 @@ class DDPMBackbone(light.EvensLight, Backbone):
     """
 
     paste_mode = "mouth"
+    settings = SAMPLING
 
     def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
         super().__init__()
@@ -118,16 +119,11 @@ class DDPMBackbone(light.EvensLight, Backbone):
             raise EditError("boost='changed' keeps to the source's path where nothing changes, which needs exact=True")
         self.config = config
 
-    def sampled(self, **changes: Any) -> Self:
-        """This model with other settings of sampling (:data:`SAMPLING`); the weights are shared.
-
-        Raises:
-            EditError: settings that do not fit the schedule, or are none of sampling.
-        """
-        if unknown := sorted(set(changes) - set(SAMPLING)):
-            raise EditError(f"{', '.join(unknown)}: no settings of sampling; these are {', '.join(SAMPLING)}")
+    def with_sampling(self, **settings: Any) -> Self:
+        """See :meth:`Backbone.with_sampling`."""
+        check_settings(self, settings)
         other = copy.copy(self)
-        other._set(replace(self.config, **changes))
+        other._set(replace(self.config, **settings))
         return other
 
     @property

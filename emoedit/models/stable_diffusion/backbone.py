@@ -24,7 +24,7 @@ from emoedit import sampling
 from emoedit.faces.masks import regions
 from emoedit.io import checkpoints
 from emoedit.models import luminance as light
-from emoedit.models.base import Backbone, Callback
+from emoedit.models.base import Backbone, Callback, check_settings
 from emoedit.models.precision import InPrecision, finite_or_float32
 from emoedit.models.stable_diffusion import files
 from emoedit.models.stable_diffusion.config import (
@@ -64,6 +64,7 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
     """
 
     paste_mode = "mouth"
+    settings = SAMPLING
 
     def __init__(
         self,
@@ -101,16 +102,11 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
         self.schedule = sampling.make_schedule(self.alpha_bar, config.steps, config.t_last)
         self.config = config
 
-    def sampled(self, **changes: Any) -> Self:
-        """This model with other settings of sampling (:data:`SAMPLING`); the weights are shared.
-
-        Raises:
-            EditError: settings that do not fit the schedule or each other, or are none of sampling.
-        """
-        if unknown := sorted(set(changes) - set(SAMPLING)):
-            raise EditError(f"{', '.join(unknown)}: no settings of sampling; these are {', '.join(SAMPLING)}")
+    def with_sampling(self, **settings: Any) -> Self:
+        """See :meth:`Backbone.with_sampling`."""
+        check_settings(self, settings)
         other = copy.copy(self)
-        other._set(replace(self.config, **changes))
+        other._set(replace(self.config, **settings))
         return other
 
     @property

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from emoedit.io import checkpoints
 from emoedit.models import luminance as light
-from emoedit.models.base import Backbone, Callback
+from emoedit.models.base import Backbone, Callback, check_settings
 from emoedit.models.stylegan2 import files as stylegan2_files
 from emoedit.models.stylegan2.inversion import Losses, optimise
 from emoedit.models.stylegan2.network import Encoder, Mapping, Synthesis, layer_count, sides
@@ -93,6 +93,7 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
     """
 
     paste_mode = "mouth"
+    settings = SETTINGS
 
     def __init__(self, config: StyleGAN2Config = StyleGAN2Config()) -> None:  # noqa: B008 - frozen
         super().__init__()
@@ -124,16 +125,21 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
         """This model with another way of inverting; the weights are shared.
 
         Args:
-            losses: what optimisation minimises.  changes: of :data:`SETTINGS`.
+            losses: what optimisation minimises.
+            changes: settings of :meth:`with_sampling`.
 
         Raises:
             EditError: changes of other things, or that make no sense.
         """
-        if unknown := sorted(set(changes) - set(SETTINGS)):
-            raise EditError(f"{', '.join(unknown)}: no settings of inversion; these are {', '.join(SETTINGS)}")
-        other = copy.copy(self)
-        other._set(replace(self.config, **changes))
+        other = self.with_sampling(**changes)
         other.losses = self.losses if losses is None else losses
+        return other
+
+    def with_sampling(self, **settings: Any) -> Self:
+        """See :meth:`Backbone.with_sampling`; its settings are those of inversion and the precision."""
+        check_settings(self, settings)
+        other = copy.copy(self)
+        other._set(replace(self.config, **settings))
         return other
 
     def with_synthesis(self, synthesis: Synthesis) -> Self:
