@@ -8,9 +8,8 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -20,9 +19,12 @@ from torch import Tensor
 from emoedit.compositing.flow import Change
 from emoedit.io import checkpoints
 from emoedit.models.base import Backbone, Callback
-from emoedit.registry import BACKBONES, DEFAULT_EDITOR, STEERINGS, Registry
+from emoedit.registry import BACKBONES, DEFAULT_EDITOR, EDITORS, STEERINGS, Registry
 from emoedit.steering.base import Steering
-from emoedit.types import CheckpointError, Control, Edit, EditError, EmoEditError, ImageError, Inversion
+from emoedit.types import CheckpointError, Control, CropSpec, Edit, EditError, EmoEditError, ImageError, Inversion
+
+if TYPE_CHECKING:
+    from emoedit.models.stability.client import StabilityClient
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,7 @@ class Editor:
         backbone: frozen; never changed by an edit.
         steerings: their controls add.
         name: what it is called in results.
-
-    Attributes:
-        together: whether it draws edits in common batches, so that one that fails takes others with it.
     """
-
-    together = True
 
     def __init__(self, backbone: Backbone, steerings: Sequence[Steering], *, name: str = "custom") -> None:
         if not steerings:
@@ -99,6 +96,11 @@ class Editor:
         """Names that need no mixture: every steering has them."""
         first, *rest = self.steerings
         return tuple(name for name in first.emotions if all(name in other.emotions for other in rest))
+
+    @property
+    def batches_edits(self) -> bool:
+        """Whether edits are drawn in common batches, so that one that fails takes others with it."""
+        return self.backbone.batches_edits
 
     @property
     def device(self) -> torch.device:
@@ -175,6 +177,12 @@ class Editor:
         with the source. A strength of 0 gives the reconstruction itself.
         """
         count = len(inversion)
+        if not self.backbone.batches_edits:
+            controls = [self.control(inversion, [edit] * count) if edit.strength else None for edit in edits]
+            for control in controls:  # what makes no sense was refused before anything is drawn
+                drawn = None if control is None else self.backbone.decode(inversion, control)
+                yield inversion.extras["reconstruction"] if drawn is None else drawn
+            return
         jobs = [(e, n) for e, edit in enumerate(edits) if edit.strength for n in range(count)]
         reconstruction = inversion.extras["reconstruction"]
         done: dict[int, list[Tensor]] = {e: [] for e in range(len(edits))}
@@ -347,8 +355,8 @@ def load_editor(name_or_path: str | os.PathLike[str] = DEFAULT_EDITOR, *, device
     """An editor, loaded once and used for many photographs.
 
     Args:
-        name_or_path: an embedded name (:func:`list_editors`), a folder, ``owner/name`` on the hub, or the name of a
-            remote service (``"stability"``, ``editor``), which is asked when something is edited.
+        name_or_path: an embedded name (:func:`list_editors`), a folder, ``owner/name`` on the hub, or a registered
+            editor (:data:`emoedit.registry.EDITORS`: a service, or one of an installed plugin).
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``.
 
     Raises:
@@ -356,10 +364,25 @@ def load_editor(name_or_path: str | os.PathLike[str] = DEFAULT_EDITOR, *, device
         EditError: a device that is not there.
     """
     device = choose_device(device)
-    if (service := checkpoints.REMOTE.get(os.fspath(name_or_path))) is not None:
-        module, _, attribute = service.partition(":")
-        return getattr(import_module(module), attribute)().to(device)
+    if (name := os.fspath(name_or_path)) in EDITORS.names():
+        return EDITORS.get(name)().to(device)
     return Editor.from_pretrained(name_or_path).to(device)
+
+
+def stability_editor(
+    client: StabilityClient | None = None, *, crop: CropSpec | None = None, name: str = "stability"
+) -> Editor:
+    """Stability AI's service as an editor (``load_editor("stability")``). Building one needs neither key nor network.
+
+    Args:
+        client: what asks; default: one with its defaults.
+        crop: what is sent of a photograph; default: 768 px, as FFHQ's.
+        name: what it is called in results.
+    """
+    from emoedit.models.stability.backbone import CROP, StabilityBackbone
+    from emoedit.steering.prompts import Prompts
+
+    return Editor(StabilityBackbone(client, crop=crop or CROP), [Prompts()], name=name)
 
 
 def _checked(folder: Path) -> dict[str, Any]:

@@ -258,7 +258,7 @@ class PhotoEditor:
         What an editor does not draw together is tried once."""
         done = 0
         try:
-            for result in self.edit(photo, edits if self.editor.together else [], seed=seed):
+            for result in self.edit(photo, edits if self.editor.batches_edits else [], seed=seed):
                 done += 1
                 yield result
         except EmoEditError:

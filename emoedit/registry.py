@@ -1,4 +1,4 @@
-"""Parts by name: backbones, steerings and metrics, of this package or of an installed plugin.
+"""Parts by name: editors, backbones, steerings, metrics and data readers, of this package or of an installed plugin.
 
 Nothing is imported before it is asked for, so that ``import emoedit`` loads no deep-learning framework.
 """
@@ -8,10 +8,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from emoedit.emotions import fold_name, unknown_name
 from emoedit.types import EmoEditError
+
+if TYPE_CHECKING:
+    from emoedit.editors import Editor
+    from emoedit.metrics.measure import Measure
 
 T = TypeVar("T")
 
@@ -83,10 +87,14 @@ class Registry(Generic[T]):
             value = self._values[found] = self._load(value)
         return value
 
-    def names(self) -> tuple[str, ...]:
-        """All names in alphabetical order, those of plugins included and aliases not; imports nothing."""
+    def names(self, *, alphabetical: bool = True) -> tuple[str, ...]:
+        """All names, those of plugins included and aliases not; imports nothing.
+
+        Args:
+            alphabetical: whether they are sorted; else they stand in the order of registration, plugins last.
+        """
         self._discover()
-        return tuple(sorted(self._values))
+        return tuple(sorted(self._values)) if alphabetical else tuple(self._values)
 
     def _add(self, name: str, value: T | EntryPoint, aliases: Collection[str] = ()) -> None:
         keys = {fold_name(alias): alias for alias in (*aliases, name)}
@@ -124,10 +132,12 @@ def _describe(entry: EntryPoint) -> str:
 
 DEFAULT_EDITOR = "stylegan"  # what edits where none is named
 
+EDITORS: Registry[Callable[[], Editor]] = Registry("editor", "emoedit.editors")  # those that no folder describes
 BACKBONES: Registry[type] = Registry("backbone", "emoedit.backbones")
 STEERINGS: Registry[type] = Registry("steering", "emoedit.steerings")
-METRICS: Registry[type] = Registry("metric", "emoedit.metrics")  # modules: mean of a value over pictures, or of sets
+METRICS: Registry[Measure] = Registry("metric", "emoedit.metrics")  # columns of every row, in this order
 
+EDITORS.register("stability", "emoedit.editors:stability_editor")
 BACKBONES.register("vae", "emoedit.models.vae.backbone:VAEBackbone")
 BACKBONES.register("ddpm", "emoedit.models.ddpm.backbone:DDPMBackbone")
 BACKBONES.register("stylegan2", "emoedit.models.stylegan2.backbone:StyleGAN2Backbone")
@@ -140,25 +150,29 @@ STEERINGS.register("tokens", "emoedit.steering.tokens:EmotionTokens")
 STEERINGS.register("token_shift", "emoedit.steering.combined:TokenShift")
 STEERINGS.register("token_and_shift", "emoedit.steering.combined:TokenAndShift")
 STEERINGS.register("wspace", "emoedit.steering.wspace:WDirections")
-METRICS.register("identity", "emoedit.metrics.identity:IdentitySimilarity")
-METRICS.register("perceptual", "emoedit.metrics.perceptual:PerceptualDistance")
-METRICS.register("lpips", "emoedit.metrics.lpips:LPIPS")
-METRICS.register("target_score", "emoedit.metrics.expression:TargetScore")
-METRICS.register("expression_change", "emoedit.metrics.expression:ExpressionChange")
-METRICS.register("landmark_drift", "emoedit.metrics.landmarks:LandmarkDrift")
-METRICS.register("pose_drift", "emoedit.metrics.landmarks:PoseDrift")
-METRICS.register("paired", "emoedit.metrics.paired:RelativeDistance")
+STEERINGS.register("prompts", "emoedit.steering.prompts:Prompts")
+METRICS.register("target_score", "emoedit.metrics.expression:TARGET_SCORE")
+METRICS.register("identity", "emoedit.metrics.identity:IDENTITY")
+METRICS.register("hes", "emoedit.metrics.expression:HES")
+METRICS.register("perceptual", "emoedit.metrics.perceptual:PERCEPTUAL")
+METRICS.register("expression_change", "emoedit.metrics.expression:EXPRESSION_CHANGE")
+METRICS.register("paired_perceptual", "emoedit.metrics.paired:PAIRED_PERCEPTUAL")
+METRICS.register("paired_identity", "emoedit.metrics.paired:PAIRED_IDENTITY")
+METRICS.register("paired_landmarks", "emoedit.metrics.paired:PAIRED_LANDMARKS")
+METRICS.register("confidence", "emoedit.metrics.confidence:CONFIDENCE")
+METRICS.register("fold_free", "emoedit.metrics.quality:FOLD_FREE")
+METRICS.register("sharpness_kept", "emoedit.metrics.quality:SHARPNESS_KEPT")
 METRICS.register("ssim", "emoedit.metrics.quality:SSIM")
-METRICS.register("ms_ssim", "emoedit.metrics.quality:MSSSIM")
+METRICS.register("ms_ssim", "emoedit.metrics.quality:MS_SSIM")
 METRICS.register("psnr", "emoedit.metrics.quality:PSNR")
-METRICS.register("background_change", "emoedit.metrics.quality:BackgroundChange")
-METRICS.register("sharpness_kept", "emoedit.metrics.quality:SharpnessKept")
-METRICS.register("grey_entropy", "emoedit.metrics.quality:GreyEntropy")
-METRICS.register("noise_sigma", "emoedit.metrics.quality:NoiseSigma")
-METRICS.register("fold_free", "emoedit.metrics.quality:FoldFree")
-METRICS.register("frechet_distance", "emoedit.metrics.distribution:FrechetDistance")
-METRICS.register("kernel_distance", "emoedit.metrics.distribution:KernelDistance")
-METRICS.register("control", "emoedit.metrics.control:ControlMetrics")
-METRICS.register("clip_direction", "emoedit.metrics.clip:DirectionalSimilarity")
-METRICS.register("prompt_score", "emoedit.metrics.clip:PromptScore")
-METRICS.register("aesthetic", "emoedit.metrics.clip:AestheticScore")
+METRICS.register("background_change", "emoedit.metrics.quality:BACKGROUND_CHANGE")
+METRICS.register("landmark_drift", "emoedit.metrics.landmarks:LANDMARK_DRIFT")
+METRICS.register("pose_drift", "emoedit.metrics.landmarks:POSE_DRIFT")
+METRICS.register("eye_opening_change", "emoedit.metrics.landmarks:EYE_OPENING_CHANGE")
+METRICS.register("mouth_opening_change", "emoedit.metrics.landmarks:MOUTH_OPENING_CHANGE")
+METRICS.register("mouth_width_change", "emoedit.metrics.landmarks:MOUTH_WIDTH_CHANGE")
+METRICS.register("mouth_corners_change", "emoedit.metrics.landmarks:MOUTH_CORNERS_CHANGE")
+METRICS.register("inner_brow_change", "emoedit.metrics.landmarks:INNER_BROW_CHANGE")
+METRICS.register("outer_brow_change", "emoedit.metrics.landmarks:OUTER_BROW_CHANGE")
+METRICS.register("entropy", "emoedit.metrics.quality:ENTROPY")
+METRICS.register("noise", "emoedit.metrics.quality:NOISE")

@@ -24,7 +24,7 @@ from emoedit.editors import Editor, list_editors
 from emoedit.evaluation.compare import Contestant, compare, nothing
 from emoedit.io.images import load_picture
 from emoedit.metrics.suite import Suite
-from emoedit.models.stability.editor import KEY
+from emoedit.models.stability.client import KEY
 from emoedit.photo import PhotoEditor
 from emoedit.report.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, portrait, table
 

@@ -147,14 +147,9 @@ def test_everything_in_the_package_can_be_loaded(parts):
 @pytest.mark.parametrize("name", METRICS.names())
 def test_every_metric_says_what_it_is(name):
     pytest.importorskip("torch")
-    from torchmetrics import Metric
-
-    from emoedit.metrics.base import MeanMetric
+    from emoedit.metrics.measure import Measure
 
     metric = METRICS.get(name)
-    assert issubclass(metric, Metric) and metric.name == name
-    assert metric.higher_is_better in (True, False, None)
-    assert len(metric.source) > 10 and metric.__doc__
-    if issubclass(metric, MeanMetric):
-        low, high = metric.range
-        assert low < high and metric.units
+    assert isinstance(metric, Measure) and metric.key == name
+    assert metric.higher_is_better in (True, False, None) and metric.digits in (1, 2, 3)
+    assert metric.title and metric.units and len(metric.help) > 10

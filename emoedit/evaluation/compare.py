@@ -18,7 +18,8 @@ from emoedit.emotions import canonical, resolve
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.io import checkpoints
 from emoedit.io.images import Picture, load_picture, save_picture, write_atomic
-from emoedit.metrics.suite import MEASURES, Subject, Suite
+from emoedit.metrics.measure import measures
+from emoedit.metrics.suite import Subject, Suite
 from emoedit.photo import PhotoEdit, PhotoEditor
 from emoedit.report.grid import labelled_grid
 from emoedit.report.html import Column, Entry, Sheet, write_comparison
@@ -28,7 +29,6 @@ NOTHING, PHOTOGRAPH = "nothing", "photograph"  # reference rows that no editor m
 BATCH = 8  # edits that are measured at once: memory stays flat however many there are
 HEAD = 1.6  # side of a picture in a report, in sides of the detector's box
 RESULTS, GRID, REPORT = "results.jsonl", "grid.png", "report.html"
-COLUMNS = [Column(m.key, m.title, m.digits, m.higher_is_better, m.help) for m in MEASURES]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,16 @@ class Contestant:
         except EmoEditError:
             return False
         return True
+
+
+def columns(rows: Iterable[Mapping[str, Any]]) -> list[Column]:
+    """What a report shows of rows: every registered metric that some row has a number for."""
+    found = list(rows)
+    return [
+        Column(m.key, m.title, m.digits, m.higher_is_better, m.help)
+        for m in measures()
+        if any(row.get(m.key) is not None for row in found)
+    ]
 
 
 def contestants(
@@ -196,7 +206,7 @@ class Comparison:
 
     Args:
         photo: the photograph's name.
-        rows: a dict an edit (:data:`emoedit.metrics.suite.MEASURES` and more), flat and ready for a data frame.
+        rows: a dict an edit (:func:`emoedit.metrics.measure.measures` and more), flat and ready for a data frame.
         images: one a row, cut to the head; None where a row has an error.
         source: the unedited head.
     """
@@ -244,11 +254,10 @@ class Comparison:
         data = lines.encode("utf-8", "backslashreplace")
         write_atomic(folder / RESULTS, lambda file: file.write(data), overwrite=overwrite)
         save_picture(self.grid(), folder / GRID, overwrite=overwrite)
-        known = [column for column in COLUMNS if any(row.get(column.key) is not None for row in self.rows)]
         write_comparison(
             folder / REPORT,
             [self.sheet()],
-            known,
+            columns(self.rows),
             title=f"Emotion edits of {self.photo}",
             notes=notes(self.rows),
             overwrite=overwrite,

@@ -25,12 +25,12 @@ import numpy as np
 from emoedit.editors import Editor
 from emoedit.evaluation.cases import Case, read_cases
 from emoedit.evaluation.compare import (
-    COLUMNS,
     NOTHING,
     PHOTOGRAPH,
     Contestant,
     canonical_names,
     check_known,
+    columns,
     contestants,
     edited,
     failed,
@@ -44,6 +44,7 @@ from emoedit.io.images import load_picture, output_path, save_picture, write_ato
 from emoedit.io.locks import exclusive
 from emoedit.io.results import Key, Results, Rows
 from emoedit.metrics.control import accuracy, cls, confusion, mscr
+from emoedit.metrics.measure import measures
 from emoedit.metrics.statistics import Interval, bootstrap
 from emoedit.metrics.suite import Suite
 from emoedit.metrics.unmeasured import Unmeasured
@@ -55,11 +56,18 @@ from emoedit.types import DataError, Edit, EmoEditError, MissingExtraError, Outp
 RESULTS, SETTINGS, LOCK, PICTURES, JOB = "results.jsonl", "settings.json", "lock", "pictures", "job.json"
 SUMMARY, PARETO, REPORT = "summary.csv", "pareto.svg", "report.html"
 BLOCK = 512  # photographs whose rows are looked up together: memory stays flat however many there are
-AVERAGED = (
-    "target_score", "hit", "identity", "hes", "perceptual", "paired_perceptual", "paired_identity", "paired_landmarks",
-    "confidence", "fold_free", "sharpness_kept", "background_change", "landmark_drift", "pose_drift", "seconds",
-)  # fmt: skip
-KEPT = ("photo", "person", "editor", "emotion", "strength", "reference", "top1", *AVERAGED)
+
+
+def averaged() -> list[str]:
+    """Columns of rows whose means are in ``summary.csv``: of registered metrics, ``hit`` and ``seconds``."""
+    keys = [measure.key for measure in measures() if measure.shown_in != "rows"]
+    place = keys.index("target_score") + 1 if "target_score" in keys else 0
+    return [*keys[:place], "hit", *keys[place:], "seconds"]
+
+
+def kept() -> tuple[str, ...]:
+    """Columns of rows that summaries are made from."""
+    return ("photo", "person", "editor", "emotion", "strength", "reference", "top1", *averaged())
 
 
 @dataclass(frozen=True)
@@ -86,11 +94,12 @@ class Evaluation:
 
     def groups(self) -> dict[tuple[str, str, float | None], list[dict[str, Any]]]:
         """Rows without an error by (editor, emotion, strength), in the order they were first met; of each row only what
-        summaries need (:data:`KEPT`)."""
+        summaries need (:func:`kept`)."""
         groups: dict[tuple[str, str, float | None], list[dict[str, Any]]] = {}
+        keys = kept()
         for row in self.rows:
             if row["error"] is None:
-                slim = {key: row[key] for key in KEPT if key in row}
+                slim = {key: row[key] for key in keys if key in row}
                 groups.setdefault((row["editor"], row["emotion"], row["strength"]), []).append(slim)
         return groups
 
@@ -98,6 +107,7 @@ class Evaluation:
         """A row for each editor, emotion and strength: means with 95 % intervals over people (``KEY``, ``KEY_low``,
         ``KEY_high``), and how many pictures of how many people."""
         table = []
+        keys = averaged()
         for (editor, emotion, strength), rows in self.groups().items():
             line: dict[str, Any] = {
                 "editor": editor,
@@ -107,7 +117,7 @@ class Evaluation:
                 "pictures": len(rows),
                 "people": len({row["person"] for row in rows}),
             }
-            for key in AVERAGED:
+            for key in keys:
                 found = interval(rows, key)
                 line |= {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
             table.append(line)
@@ -518,7 +528,7 @@ def write_reports(
     write_comparison(
         folder / REPORT,
         sheets,
-        [c for c in COLUMNS if any(e.row.get(c.key) is not None for sheet in sheets for e in sheet.entries)],
+        columns(entry.row for sheet in sheets for entry in sheet.entries),
         title=title,
         notes=told + notes(found.rows),
         tables=[summary_table(summary), control_table(found.control()), *tables],
@@ -542,13 +552,15 @@ def in_words(value: float, low: float, high: float, digits: int = 2) -> str:
 
 def summary_table(summary: Sequence[Mapping[str, Any]]) -> Table:
     """For a report: one line an editor, emotion and strength."""
-    shown = ("target_score", "hit", "identity", "hes", "perceptual", "paired_perceptual", "paired_landmarks")
-    titles = ("target", "read as it", "identity", "HES", "perceptual", "to truth", "to truth, points")
+    shown = [(m.key, m.title, m.digits) for m in measures() if m.shown_in == "table"]
+    place = 1 + next((n for n, (key, _, _) in enumerate(shown) if key == "target_score"), -1)
+    shown.insert(place, ("hit", "read as it", 2))
     rows = []
     for line in summary:
-        numbers = [in_words(line[key], line[f"{key}_low"], line[f"{key}_high"]) for key in shown]
+        numbers = [in_words(line[key], line[f"{key}_low"], line[f"{key}_high"], digits) for key, _, digits in shown]
         strength = "" if line["strength"] is None else f"{line['strength']:g}"
         rows.append([line["editor"], line["emotion"], strength, str(line["people"]), *numbers])
+    titles = [title for _, title, _ in shown]
     return Table("Means over people", ["editor", "emotion", "strength", "people", *titles], rows)
 
 

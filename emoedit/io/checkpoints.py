@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emoedit.emotions import fold_name, unknown_name
+from emoedit.registry import EDITORS
 from emoedit.types import CheckpointError, OutputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -45,9 +46,6 @@ FETCHED = (  # of a repository on the hub: no pickles, no other formats or preci
     "tokenizer/*.json",
     "tokenizer/merges.txt",
 )
-REMOTE = {
-    "stability": "emoedit.models.stability.editor:StabilityEditor"
-}  # editors that are services: no folder holds them
 DDPM = "google/ddpm-ema-celebahq-256"
 VGGFACE2, ALEX = "20180402-114759-vggface2.pt", "alexnet-owt-7be5be79.pth"  # as their authors publish them
 PUBLISHED = "published by its authors; the error without it names the command that fetches it"
@@ -96,12 +94,12 @@ def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None)
         return _fetch(text, revision)
     if not text or folder.name != text:
         raise CheckpointError(f"there is no folder {text!r}")
-    if text in REMOTE:
-        raise UnknownNameError(f"{text!r} is a service, not a model: in Python, emoedit.load_editor({text!r}) asks it")
+    if text in EDITORS.names():
+        raise UnknownNameError(f"the editor {text!r} has no folder; emoedit.load_editor({text!r}) gives it")
     error = unknown_name("model", text, {fold_name(name): name for name in embedded_names()})
     raise UnknownNameError(
-        f"{error} (There is no folder of that name either; models of the hub are owner/name, services "
-        f"{', '.join(REMOTE)})"
+        f"{error} (There is no folder of that name either; models of the hub are owner/name; registered editors "
+        f"are {', '.join(EDITORS.names())})"
     )
 
 

@@ -6,13 +6,12 @@ recogniser, never instead of one.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from emoedit.faces.masks import LUMA
 from emoedit.io import checkpoints
-from emoedit.metrics.base import MeanMetric, check_pictures
+from emoedit.metrics.base import check_pictures
 from emoedit.types import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -307,70 +306,6 @@ class AestheticPredictor(nn.Module):
         return self.layers(F.normalize(embeddings.float(), dim=1))[:, 0]
 
 
-class DirectionalSimilarity(MeanMetric):
-    """Mean of :func:`directional_similarity`; called with pictures before and after, and a text for each of both."""
-
-    name: ClassVar[str] = "clip_direction"
-    higher_is_better: ClassVar[bool | None] = True
-    range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    source: ClassVar[str] = "StyleGAN-NADA, Gal et al. 2022 (arXiv 2108.00946), the raw cosine"
-
-    def __init__(self, clip: Clip) -> None:
-        super().__init__()
-        self.clip = clip
-
-    def values(self, before: Tensor, after: Tensor, text_before: Sequence[str], text_after: Sequence[str]) -> Tensor:
-        check_pictures(before, after)
-        _check_texts(before, text_before, text_after)
-        images = self.clip.image_embeddings(torch.cat([before, after])).chunk(2)
-        texts = self.clip.text_embeddings([*text_before, *text_after]).chunk(2)
-        return directional_similarity(*images, *texts)
-
-
-class PromptScore(MeanMetric):
-    """Mean of :func:`prompt_score`; called with pictures and a text for each."""
-
-    name: ClassVar[str] = "prompt_score"
-    higher_is_better: ClassVar[bool | None] = True
-    range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    source: ClassVar[str] = "CLIPScore, Hessel et al. 2021 (arXiv 2104.08718), the raw cosine"
-
-    def __init__(self, clip: Clip) -> None:
-        super().__init__()
-        self.clip = clip
-
-    def values(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
-        check_pictures(pictures)
-        _check_texts(pictures, texts)
-        return prompt_score(self.clip.image_embeddings(pictures), self.clip.text_embeddings(texts))
-
-
-class AestheticScore(MeanMetric):
-    """Mean rating of :class:`AestheticPredictor`; called with pictures.
-
-    Raises:
-        CheckpointError: the predictor was made for another CLIP.
-    """
-
-    name: ClassVar[str] = "aesthetic"
-    higher_is_better: ClassVar[bool | None] = True
-    range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # LAION's own worst and best have -.1 and 11.3
-    units: ClassVar[str] = "rating, 0 to 10"
-    source: ClassVar[str] = "LAION-Aesthetics, Schuhmann et al. 2022 (arXiv 2210.08402)"
-
-    def __init__(self, clip: Clip, predictor: AestheticPredictor) -> None:
-        super().__init__()
-        if clip.width != predictor.width:
-            raise CheckpointError(
-                f"this predictor rates embeddings of {predictor.width} numbers, this CLIP gives {clip.width}; "
-                f"{_which_clip(predictor.width)}"
-            )
-        self.clip, self.predictor = clip, predictor
-
-    def values(self, pictures: Tensor) -> Tensor:
-        return self.predictor(self.clip.image_embeddings(pictures))
-
-
 def _which_clip(width: int) -> str:
     return f"it needs {VIT_L_14}" if width == 768 else "it needs the CLIP that it was trained on"
 
@@ -379,13 +314,6 @@ def _check_embeddings(*embeddings: Tensor) -> None:
     shapes = [tuple(each.shape) for each in embeddings]
     if len(shapes[0]) != 2 or len(set(shapes)) != 1:
         raise DataError(f"embeddings are [N, D] all alike, found {', '.join(map(str, shapes))}")
-
-
-def _check_texts(pictures: Tensor, *texts: Sequence[str]) -> None:
-    for each in texts:
-        if isinstance(each, str) or len(each) != len(pictures):
-            found = "one string" if isinstance(each, str) else f"{len(each)} texts"
-            raise DataError(f"{len(pictures)} pictures and {found}; expected a list with one text a picture")
 
 
 def _first_line(error: Exception) -> str:

@@ -7,11 +7,10 @@ What they don't see is whether the person is still there; print identity beside 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from emoedit.emotions import canonical
 from emoedit.types import DataError
@@ -159,91 +158,6 @@ def harmonic(target_score: Any, identity: Any) -> Tensor:
     score, identity = score.clamp_max(1), identity.clamp(0, 1)
     total = score + identity
     return torch.where(total == 0, torch.zeros_like(total), 2 * score * identity / total).float()
-
-
-class ControlMetrics(Metric):
-    """Confusion, mSCR, Acc and CLS of many edits. Keeps counts and sums, so memory stays flat over any number of them.
-
-    ``compute()`` returns ``confusion`` (``[E, E]``, see :func:`confusion`), ``mscr``, ``accuracy``, ``target_score``
-    (the mean probability of the intended emotion), and ``cls``, ``cls_sweeps`` and ``cls_undefined`` (see
-    :class:`ControlLinearity`). What has no picture is NaN.
-
-    Args:
-        names: the recogniser's E classes in its order.
-        strength: confusion, Acc and target score are those of the edits at this strength; CLS is over all strengths.
-    """
-
-    name: ClassVar[str] = "control"
-    higher_is_better: ClassVar[bool | None] = None
-    source: ClassVar[str] = "FFE-Bench: PixelSmile, arXiv 2603.25728"
-    is_differentiable = False
-    full_state_update = False
-
-    def __init__(self, names: Sequence[str], strength: float = 1.0) -> None:
-        super().__init__()
-        self.names = tuple(map(canonical, names))
-        self.strength = float(strength)
-        if not self.names or len(set(self.names)) != len(self.names):
-            raise DataError(f"the classes of a recogniser are different emotions, found {', '.join(names) or 'none'}")
-        integer, real = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.float64)
-        self.add_state("counts", integer.new_zeros(len(self.names), len(self.names)), dist_reduce_fx="sum")
-        self.add_state("target_total", real.clone(), dist_reduce_fx="sum")
-        self.add_state("linearity_total", real.clone(), dist_reduce_fx="sum")
-        self.add_state("sweeps", integer.clone(), dist_reduce_fx="sum")
-        self.add_state("undefined", integer.clone(), dist_reduce_fx="sum")
-
-    @torch.no_grad()
-    def update(self, scores: Tensor, intended: Tensor, strengths: Tensor, pictures: Tensor) -> None:
-        """Add a batch of edits.
-
-        All strengths of one picture and emotion belong in one batch: parts of a sweep in two batches are two sweeps.
-
-        Args:
-            scores: ``[N, E]`` the recogniser's probabilities.
-            intended: ``[N]`` indices into the names.
-            strengths: ``[N]``.
-            pictures: ``[N]`` integers that tell source pictures of this batch apart.
-
-        Raises:
-            DataError: shapes that do not fit, an index that is no class, or a score or strength that is not finite.
-        """
-        scores, strengths = _numbers(scores, "scores"), _numbers(strengths, "strengths")
-        intended, pictures = _indices(intended), _indices(pictures)
-        if scores.ndim != 2 or scores.shape[1] != len(self.names):
-            raise DataError(f"scores {tuple(scores.shape)} for {len(self.names)} classes; expected [N, E]")
-        if not strengths.shape == intended.shape == pictures.shape == (len(scores),):
-            found = ", ".join(str(tuple(each.shape)) for each in (intended, strengths, pictures))
-            raise DataError(f"{len(scores)} edits with intended emotions, strengths and pictures {found}; expected [N]")
-        if not bool(scores.isfinite().all() and strengths.isfinite().all()):
-            raise DataError("a score or strength is not finite; leave out edits that the recogniser cannot read")
-        counts = _counts(intended, scores.argmax(1), len(self.names))  # checks the indices
-
-        target = scores.gather(1, intended[:, None])[:, 0]
-        judged = (strengths - self.strength).abs() < 1e-6
-        if not bool(judged.all()):
-            counts = _counts(intended[judged], scores[judged].argmax(1), len(self.names))
-        self.counts += counts
-        self.target_total += target[judged].sum()
-
-        sweep = torch.stack([pictures, intended], 1).unique(dim=0, return_inverse=True)[1]
-        found = cls({n: (strengths[sweep == n], target[sweep == n]) for n in sweep.unique().tolist()})
-        self.sweeps += found.sweeps
-        self.undefined += found.undefined
-        if found.sweeps > found.undefined:
-            self.linearity_total += found.value * (found.sweeps - found.undefined)
-
-    def compute(self) -> dict[str, Tensor]:
-        """All measures of the edits so far."""
-        table, total = _shares(self.counts), self.counts.sum()
-        return {
-            "confusion": table,
-            "mscr": table.new_tensor(mscr(table, self.names)),
-            "accuracy": (self.counts.trace() / total).float(),
-            "target_score": (self.target_total / total).float(),
-            "cls": (self.linearity_total / (self.sweeps - self.undefined)).float(),
-            "cls_sweeps": self.sweeps.clone(),
-            "cls_undefined": self.undefined.clone(),
-        }
 
 
 def _counts(intended: Any, read: Any, classes: int) -> Tensor:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from emoedit.emotions import resolve
-from emoedit.metrics.base import MeanMetric
+from emoedit.metrics.control import harmonic
+from emoedit.metrics.identity import identity
+from emoedit.metrics.measure import EditViews, Measure
 from emoedit.types import ImageError, UnknownNameError
 
 
@@ -72,35 +74,28 @@ def expression_change(before: Tensor, after: Tensor) -> Tensor:
     return 0.5 * (after - before).abs().sum(1)
 
 
-class TargetScore(MeanMetric):
-    """Module of :func:`target_score`.
-
-    Args:
-        names: the recogniser's classes.
-    """
-
-    name = "target_score"
-    higher_is_better = True
-    range = (0.0, 1.0)
-    units = "probability"
-    source = "FFE-Bench, PixelSmile (arXiv 2603.25728): the score of the intended emotion"
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__()
-        self.names = tuple(names)
-
-    def values(self, scores: Tensor, emotions: Sequence[str]) -> Tensor:
-        return target_score(scores, emotions, self.names)
+def target(views: EditViews) -> Tensor:
+    """:func:`target_score` of the edits, ``[N]``."""
+    return views.shared("target", lambda v: target_score(v.scores, v.emotions, v.classes))
 
 
-class ExpressionChange(MeanMetric):
-    """Module of :func:`expression_change`."""
-
-    name = "expression_change"
-    higher_is_better = None
-    range = (0.0, 1.0)
-    units = "probability"
-    source = "total variation distance of two probability rows"
-
-    def values(self, before: Tensor, after: Tensor) -> Tensor:
-        return expression_change(before, after)
+TARGET_SCORE = Measure("target_score", "target", 2, True, "1", "probability of the intended emotion, 0 to 1", target)
+HES = Measure(
+    "hes",
+    "HES",
+    2,
+    True,
+    "1",
+    "harmonic mean of target and identity, 0 to 1 (PixelSmile, arXiv 2603.25728)",
+    lambda views: harmonic(target(views), identity(views)),
+)
+EXPRESSION_CHANGE = Measure(
+    "expression_change",
+    "change",
+    2,
+    None,
+    "1",
+    "how much else is read than before, 0 to 1 (total variation)",
+    lambda views: expression_change(views.repeated(views.source.scores), views.scores),
+    shown_in="rows",
+)

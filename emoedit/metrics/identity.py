@@ -5,17 +5,20 @@ from __future__ import annotations
 from torch import Tensor
 
 from emoedit.faces.networks import identity_similarity
-from emoedit.metrics.base import MeanMetric
+from emoedit.metrics.measure import EditViews, Measure
 
 
-class IdentitySimilarity(MeanMetric):
-    """Module of :func:`identity_similarity`; called with embeddings of source and edit."""
+def identity(views: EditViews) -> Tensor:
+    """Cosine of source and edit, ``[N]`` in [-1, 1] (FaceNet, Schroff et al. 2015, arXiv 1503.03832)."""
+    return views.shared("identity", lambda v: identity_similarity(v.repeated(v.source.identity), v.identity))
 
-    name = "identity"
-    higher_is_better = True
-    range = (-1.0, 1.0)
-    units = "cosine"
-    source = "FaceNet, Schroff et al. 2015 (arXiv 1503.03832): the cosine of unit embeddings"
 
-    def values(self, first: Tensor, second: Tensor) -> Tensor:
-        return identity_similarity(first, second)
+IDENTITY = Measure(
+    "identity",
+    "identity",
+    2,
+    True,
+    "cosine",
+    "cosine to the source, -1 to 1; 1 the same picture",
+    identity,
+)

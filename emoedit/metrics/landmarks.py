@@ -5,6 +5,7 @@ Which is where: :mod:`emoedit.faces.layout`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from emoedit.faces.layout import EYES, POINTS
-from emoedit.metrics.base import MeanMetric
+from emoedit.metrics.measure import EditViews, Measure
 from emoedit.types import ImageError
 
 # Where each landmark's counterpart lies in a mirrored face.
@@ -164,40 +165,6 @@ def face_mask(points: np.ndarray, height: int, width: int, *, margin: float = 0.
     return mask.astype(bool)
 
 
-class LandmarkDrift(MeanMetric):
-    """Module of :func:`landmark_drift`; called with landmarks of source and edit, ``[N, 68, 2]`` each."""
-
-    name = "landmark_drift"
-    higher_is_better = False
-    range = (0.0, float("inf"))
-    units = "eye distances"
-    source = "Sagonas et al. 2013 (normalised mean error), over the points that no expression moves"
-
-    def values(self, source: Tensor, edited: Tensor) -> Tensor:
-        return landmark_drift(source, edited)
-
-
-class PoseDrift(MeanMetric):
-    """Module of :func:`pose_drift`.
-
-    Args:
-        side: of the crop, in the units of the points.
-    """
-
-    name = "pose_drift"
-    higher_is_better = False
-    range = (0.0, 180.0)
-    units = "degrees"
-    source = "SQPnP, Terzakis and Lourakis 2020, on a rigid mean face"
-
-    def __init__(self, side: float = 1.0) -> None:
-        super().__init__()
-        self.side = side
-
-    def values(self, source: Tensor, edited: Tensor) -> Tensor:
-        return pose_drift(source, edited, self.side)
-
-
 def pose_drift(source: Tensor, edited: Tensor, side: float = 1.0) -> Tensor:
     """Largest absolute change of yaw, pitch and roll, ``[N]`` in degrees.
 
@@ -220,3 +187,47 @@ def describe(points: Tensor) -> dict[str, Any]:
         "inner_brow": brows[:, 0],
         "outer_brow": brows[:, 1],
     }
+
+
+def _change(shape: str) -> Callable[[EditViews], Tensor]:
+    """What computes how much a shape of :func:`describe` changed."""
+
+    def change(views: EditViews) -> Tensor:
+        after = views.shared("shapes", lambda v: describe(v.points))
+        before = views.shared("shapes_before", lambda v: describe(v.points_before))
+        return after[shape] - before[shape]
+
+    return change
+
+
+def _shape(shape: str, title: str, help: str, units: str = "eye distances") -> Measure:
+    return Measure(f"{shape}_change", title, 3, None, units, help, _change(shape), shown_in="rows")
+
+
+LANDMARK_DRIFT = Measure(
+    "landmark_drift",
+    "drift",
+    3,
+    False,
+    "eye distances",
+    "of eye corners and nose, in eye distances",
+    lambda views: landmark_drift(views.points_before, views.points),
+    same_place=True,
+    shown_in="summary",
+)
+POSE_DRIFT = Measure(
+    "pose_drift",
+    "pose",
+    1,
+    False,
+    "degrees",
+    "largest change of yaw, pitch, roll, degrees",
+    lambda views: pose_drift(views.points_before, views.points, side=views.crop.resolution),
+    shown_in="summary",
+)
+EYE_OPENING_CHANGE = _shape("eye_opening", "eyes", "change of eye height over width", "1")
+MOUTH_OPENING_CHANGE = _shape("mouth_opening", "mouth open", "change of the gap between the lips, in eye distances")
+MOUTH_WIDTH_CHANGE = _shape("mouth_width", "mouth wide", "change of the mouth's width, in eye distances")
+MOUTH_CORNERS_CHANGE = _shape("mouth_corners", "corners", "how far the mouth's corners rose, in eye distances")
+INNER_BROW_CHANGE = _shape("inner_brow", "inner brow", "how far the inner brows rose, in eye distances")
+OUTER_BROW_CHANGE = _shape("outer_brow", "outer brow", "how far the outer brows rose, in eye distances")

@@ -6,7 +6,6 @@ files that its authors publish. Nothing here downloads them.
 
 from __future__ import annotations
 
-import math
 import warnings
 from pathlib import Path
 from typing import Self
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from emoedit.emotions import unknown_name
 from emoedit.io import checkpoints
-from emoedit.metrics.base import MeanMetric, check_pictures
+from emoedit.metrics.base import check_pictures
 from emoedit.metrics.published import PublishedFile
 from emoedit.types import ImageError, MissingExtraError
 
@@ -116,23 +115,3 @@ def lpips_distance(a: Tensor, b: Tensor, model: LPIPSDistance) -> Tensor:
         ImageError: shapes or values that are none of these.
     """
     return model(a, b)
-
-
-class LPIPS(MeanMetric):
-    """Mean LPIPS over pairs of pictures; see :func:`lpips_distance`.
-
-    Args:
-        model: the networks; values of different nets do not compare.
-    """
-
-    name = "lpips"
-    higher_is_better = False
-    range = (0.0, math.inf)
-    source = "Zhang et al. 2018, arXiv 1801.03924, equation 1, version 0.1"
-
-    def __init__(self, model: LPIPSDistance) -> None:
-        super().__init__()
-        self.model = model
-
-    def values(self, a: Tensor, b: Tensor) -> Tensor:
-        return lpips_distance(a, b, self.model)

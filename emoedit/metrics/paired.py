@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from emoedit.metrics.base import MeanMetric
+from emoedit.faces.networks import identity_similarity
 from emoedit.metrics.landmarks import check_points, upright
+from emoedit.metrics.measure import EditViews, Measure
 from emoedit.types import ImageError
 
 EXPRESSIVE = (*range(17, 27), *range(36, 68))  # brows, eyes, lips
@@ -47,14 +48,54 @@ def expression_distance(first: Tensor, second: Tensor) -> Tensor:
     return (a - b).norm(dim=2).mean(1)
 
 
-class RelativeDistance(MeanMetric):
-    """Module of :func:`relative_distance`."""
+def _paired_perceptual(views: EditViews) -> Tensor | None:
+    if views.truth is None:
+        return None
+    far = views.distance([views.source], [views.truth]).expand(len(views))
+    return relative_distance(views.distance([views.truth] * len(views), views.edits), far)
 
-    name = "paired"
-    higher_is_better = False
-    range = (0.0, float("inf"))
-    units = "distance of the source"
-    source = "distance to the true photograph of the same person, that of the unedited source being 1"
 
-    def values(self, edit_to_truth: Tensor, source_to_truth: Tensor) -> Tensor:
-        return relative_distance(edit_to_truth, source_to_truth)
+def _paired_identity(views: EditViews) -> Tensor | None:
+    if views.truth is None:
+        return None
+    truth = views.truth.identity
+    far = 1 - identity_similarity(views.source.identity[None], truth[None]).expand(len(views))
+    return relative_distance(1 - identity_similarity(views.repeated(truth), views.identity), far)
+
+
+def _paired_landmarks(views: EditViews) -> Tensor | None:
+    if views.truth is None:
+        return None
+    truth = views.truth.points
+    far = expression_distance(views.source.points[None], truth[None]).expand(len(views))
+    return relative_distance(expression_distance(views.repeated(truth), views.points), far)
+
+
+PAIRED_PERCEPTUAL = Measure(
+    "paired_perceptual",
+    "to truth",
+    2,
+    False,
+    "1",
+    "perceptual distance to the true photograph; the source's is 1",
+    _paired_perceptual,
+)
+PAIRED_IDENTITY = Measure(
+    "paired_identity",
+    "to truth, id",
+    2,
+    False,
+    "1",
+    "identity distance to the true photograph; the source's is 1",
+    _paired_identity,
+    shown_in="summary",
+)
+PAIRED_LANDMARKS = Measure(
+    "paired_landmarks",
+    "to truth, points",
+    2,
+    False,
+    "1",
+    "brows, eyes and lips; the source's distance is 1",
+    _paired_landmarks,
+)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from emoedit.metrics.base import MeanMetric, check_pictures
+from emoedit.metrics.base import check_pictures
+from emoedit.metrics.measure import Measure
 from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.types import ImageError
 
@@ -28,22 +29,12 @@ def perceptual_distance(first: Tensor, second: Tensor, network: PerceptualNetwor
     return network.distance(first, second)
 
 
-class PerceptualDistance(MeanMetric):
-    """Module of :func:`perceptual_distance`.
-
-    Args:
-        network: ``EmbeddedNetwork.load("perceptual").network``.
-    """
-
-    name = "perceptual"
-    higher_is_better = False
-    range = (0.0, float("inf"))
-    units = "mean distance of two people"
-    source = "the formula of LPIPS, Zhang et al. 2018, eq. 1, on this project's own face trunk"
-
-    def __init__(self, network: PerceptualNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def values(self, first: Tensor, second: Tensor) -> Tensor:
-        return perceptual_distance(first, second, self.network)
+PERCEPTUAL = Measure(
+    "perceptual",
+    "perceptual",
+    3,
+    False,
+    "1",
+    "distance to the source, 0 the same picture",
+    lambda views: views.distance([views.source] * len(views), views.edits),
+)

@@ -19,8 +19,11 @@ from torchmetrics.functional.image import (
 )
 
 from emoedit.compositing.flow import jacobian
+from emoedit.faces.align import align
 from emoedit.faces.masks import LUMA
-from emoedit.metrics.base import MeanMetric, check_pictures
+from emoedit.metrics.base import check_pictures
+from emoedit.metrics.landmarks import face_mask
+from emoedit.metrics.measure import EditViews, Measure
 from emoedit.types import ImageError
 
 WINDOW = 11  # taps of SSIM's Gaussian window, sigma 1.5
@@ -303,101 +306,100 @@ def fold_free(before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
     return torch.tensor(np.array(shares), dtype=torch.float32, device=before.device)
 
 
-class SSIM(MeanMetric):
-    """Mean of :func:`ssim`."""
-
-    name = "ssim"
-    higher_is_better = True
-    range = (-1.0, 1.0)
-    source = "Wang et al. 2004, Image quality assessment, equation 13"
-
-    def values(self, source: Tensor, edited: Tensor) -> Tensor:
-        return ssim(source, edited)
-
-
-class MSSSIM(MeanMetric):
-    """Mean of :func:`ms_ssim`."""
-
-    name = "ms_ssim"
-    higher_is_better = True
-    range = (0.0, 1.0)
-    source = "Wang et al. 2003, Multiscale structural similarity, equation 7"
-
-    def values(self, source: Tensor, edited: Tensor) -> Tensor:
-        return ms_ssim(source, edited)
+def background_of_photographs(views: EditViews) -> list[float] | None:
+    """Root mean square change of whole photographs where no face is, in grey levels; None where the face fills them."""
+    alignment = align(views.face.landmarks, views.crop)
+    placed = alignment.to_photo(views.source.points.double().numpy())
+    outside = ~face_mask(placed, *views.photo.shape[:2])
+    if views.photos is None or not outside.any():
+        return None
+    differences = (picture.astype(np.float32) - views.photo for picture in views.photos)
+    return [float(np.sqrt(np.square(difference).mean(-1)[outside].mean())) for difference in differences]
 
 
-class PSNR(MeanMetric):
-    """Mean of :func:`psnr`, of which no picture has more than 100 dB."""
-
-    name = "psnr"
-    higher_is_better = True
-    range = (0.0, MAX_PSNR)
-    units = "dB"
-    source = "10 log10(peak^2 / mean squared difference)"
-
-    def values(self, source: Tensor, edited: Tensor) -> Tensor:
-        return psnr(source, edited)
-
-
-class BackgroundChange(MeanMetric):
-    """Mean of :func:`background_change`."""
-
-    name = "background_change"
-    higher_is_better = False
-    range = (0.0, 255.0)
-    units = "grey levels"
-    source = "root mean square difference where the face mask is 0"
-
-    def values(self, source: Tensor, edited: Tensor, mask: Tensor) -> Tensor:
-        return background_change(source, edited, mask)
-
-
-class SharpnessKept(MeanMetric):
-    """Mean of :func:`sharpness_kept`: 1 is as sharp as the source."""
-
-    name = "sharpness_kept"
-    higher_is_better = None
-    range = (0.0, math.inf)
-    source = "Pech-Pacheco et al. 2000, variance of the Laplacian; LAPV in Pertuz et al. 2013"
-
-    def values(self, source: Tensor, edited: Tensor, mask: Tensor | None = None) -> Tensor:
-        return sharpness_kept(source, edited, mask)
-
-
-class GreyEntropy(MeanMetric):
-    """Mean of :func:`grey_entropy`."""
-
-    name = "grey_entropy"
-    higher_is_better = None
-    range = (0.0, 8.0)
-    units = "bits"
-    source = "Shannon 1948, entropy of the histogram of 256 grey levels"
-
-    def values(self, x: Tensor) -> Tensor:
-        return grey_entropy(x)
-
-
-class NoiseSigma(MeanMetric):
-    """Mean of :func:`noise_sigma`."""
-
-    name = "noise_sigma"
-    higher_is_better = None
-    range = (0.0, 255 * 8 / 6 * math.sqrt(math.pi / 2))
-    units = "grey levels"
-    source = "Immerkaer 1996, Fast noise variance estimation"
-
-    def values(self, x: Tensor) -> Tensor:
-        return noise_sigma(x)
-
-
-class FoldFree(MeanMetric):
-    """Mean of :func:`fold_free`."""
-
-    name = "fold_free"
-    higher_is_better = True
-    range = (0.0, 1.0)
-    source = "share of pixels where the Jacobian of dense inverse search flow (arXiv 1603.03590) is above 0"
-
-    def values(self, before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
-        return fold_free(before, after, mask)
+SSIM = Measure(
+    "ssim",
+    "SSIM",
+    3,
+    True,
+    "1",
+    "to the source, in the face crop (Wang et al. 2004)",
+    lambda views: ssim(views.look_before, views.look),
+    same_place=True,
+    shown_in="rows",
+)
+MS_SSIM = Measure(
+    "ms_ssim",
+    "MS-SSIM",
+    3,
+    True,
+    "1",
+    "to the source, in the face crop (Wang et al. 2003)",
+    lambda views: ms_ssim(views.look_before, views.look),
+    same_place=True,
+    shown_in="rows",
+)
+PSNR = Measure(
+    "psnr",
+    "PSNR",
+    1,
+    True,
+    "dB",
+    "dB to the source, in the face crop, at most 100",
+    lambda views: psnr(views.look_before, views.look),
+    same_place=True,
+    shown_in="rows",
+)
+BACKGROUND_CHANGE = Measure(
+    "background_change",
+    "background",
+    2,
+    False,
+    "grey levels",
+    "root mean square change outside the face, grey levels",
+    background_of_photographs,
+    same_place=True,
+    shown_in="summary",
+)
+SHARPNESS_KEPT = Measure(
+    "sharpness_kept",
+    "sharpness",
+    2,
+    None,
+    "1",
+    "variance of the Laplacian, the source's is 1",
+    lambda views: sharpness_kept(views.look_before, views.look, views.inside),
+    same_place=True,
+    shown_in="summary",
+)
+FOLD_FREE = Measure(
+    "fold_free",
+    "no folds",
+    3,
+    True,
+    "1",
+    "share of the face whose implied flow does not fold, 0 to 1",
+    lambda views: fold_free(views.look_before, views.look, views.inside),
+    same_place=True,
+    shown_in="summary",
+)
+ENTROPY = Measure(
+    "entropy",
+    "entropy",
+    2,
+    None,
+    "bits",
+    "of the grey levels in the face crop, bits, 0 to 8",
+    lambda views: grey_entropy(views.look),
+    shown_in="rows",
+)
+NOISE = Measure(
+    "noise",
+    "noise",
+    2,
+    None,
+    "grey levels",
+    "noise estimate in the face crop, grey levels (Immerkaer 1996)",
+    lambda views: noise_sigma(views.look),
+    shown_in="rows",
+)

@@ -15,72 +15,14 @@ from emoedit.faces.align import align
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.masks import regions
 from emoedit.faces.networks import EmbeddedNetwork
-from emoedit.metrics.control import harmonic
-from emoedit.metrics.expression import expression_change, target_classes, target_score
-from emoedit.metrics.identity import identity_similarity
-from emoedit.metrics.landmarks import describe, face_mask, landmark_drift, pose_drift
-from emoedit.metrics.paired import expression_distance, relative_distance
+from emoedit.metrics.expression import target_classes
+from emoedit.metrics.measure import EditViews, View, measures
 from emoedit.metrics.perceptual import perceptual_distance
-from emoedit.metrics.quality import (
-    fold_free,
-    grey_entropy,
-    ms_ssim,
-    noise_sigma,
-    psnr,
-    sharpness_kept,
-    ssim,
-)
 from emoedit.types import CropSpec, ImageError, UnknownNameError
 
 LOOK = CropSpec(256, "stable", 0.66, 0.074)  # where picture quality is measured: about what a portrait has to show
 NEAR = 2.6  # side of what is looked at, in sides of the detector's box
 CONFIDENCE_SIDE = 224  # pixels of that square for the detector: small, as it sees one face close by
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number of a row.
-
-    Args:
-        key: in rows.  title: in tables.  digits: worth printing.
-        higher_is_better: None where neither end is good in itself.
-        help: units, range, source.
-    """
-
-    key: str
-    title: str
-    digits: int
-    higher_is_better: bool | None
-    help: str
-
-
-MEASURES = (
-    Measure("target_score", "target", 2, True, "probability of the intended emotion, 0 to 1"),
-    Measure("identity", "identity", 2, True, "cosine to the source, -1 to 1; 1 the same picture"),
-    Measure("hes", "HES", 2, True, "harmonic mean of target and identity, 0 to 1 (PixelSmile, arXiv 2603.25728)"),
-    Measure("perceptual", "perceptual", 3, False, "distance to the source, 0 the same picture"),
-    Measure("expression_change", "change", 2, None, "how much else is read than before, 0 to 1 (total variation)"),
-    Measure("paired_perceptual", "to truth", 2, False, "perceptual distance to the true photograph; the source's is 1"),
-    Measure("paired_identity", "to truth, id", 2, False, "identity distance to the true photograph; the source's is 1"),
-    Measure("paired_landmarks", "to truth, points", 2, False, "brows, eyes and lips; the source's distance is 1"),
-    Measure("confidence", "face sure", 2, True, "the detector's probability that this is a face, 0 to 1"),
-    Measure("fold_free", "no folds", 3, True, "share of the face whose implied flow does not fold, 0 to 1"),
-    Measure("sharpness_kept", "sharpness", 2, None, "variance of the Laplacian, the source's is 1"),
-    Measure("ssim", "SSIM", 3, True, "to the source, in the face crop (Wang et al. 2004)"),
-    Measure("ms_ssim", "MS-SSIM", 3, True, "to the source, in the face crop (Wang et al. 2003)"),
-    Measure("psnr", "PSNR", 1, True, "dB to the source, in the face crop, at most 100"),
-    Measure("background_change", "background", 2, False, "root mean square change outside the face, grey levels"),
-    Measure("landmark_drift", "drift", 3, False, "of eye corners and nose, in eye distances"),
-    Measure("pose_drift", "pose", 1, False, "largest change of yaw, pitch, roll, degrees"),
-    Measure("eye_opening_change", "eyes", 3, None, "change of eye height over width"),
-    Measure("mouth_opening_change", "mouth open", 3, None, "change of the gap between the lips, in eye distances"),
-    Measure("mouth_width_change", "mouth wide", 3, None, "change of the mouth's width, in eye distances"),
-    Measure("mouth_corners_change", "corners", 3, None, "how far the mouth's corners rose, in eye distances"),
-    Measure("inner_brow_change", "inner brow", 3, None, "how far the inner brows rose, in eye distances"),
-    Measure("outer_brow_change", "outer brow", 3, None, "how far the outer brows rose, in eye distances"),
-    Measure("entropy", "entropy", 2, None, "of the grey levels in the face crop, bits, 0 to 8"),
-    Measure("noise", "noise", 2, None, "noise estimate in the face crop, grey levels (Immerkaer 1996)"),
-)
 
 
 class Recogniser(Protocol):
@@ -91,19 +33,6 @@ class Recogniser(Protocol):
 
     def faces(self, photo: np.ndarray, face: Face) -> np.ndarray: ...
     def scores(self, faces: np.ndarray) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class View:
-    """One photograph of a face as every network sees it."""
-
-    near: np.ndarray  # uint8 [h, w, 3]
-    identity: Tensor  # [D]
-    scores: Tensor  # [E]
-    points: Tensor  # [68, 2], pixels of the landmark network's crop
-    perceptual: Any  # what the perceptual network compares
-    look: Tensor  # [1, 256, 256] luminance in [-1, 1]
-    confidence: float
 
 
 @dataclass(frozen=True)
@@ -209,9 +138,9 @@ class Suite:
             emotions: what each was meant to show.
 
         Returns:
-            For each the keys of :data:`MEASURES` (None where a number does not apply), ``score_NAME`` for each class of
-            the recogniser, ``top1``, ``hit`` (1 where the intended emotion is read, None where the recogniser has no
-            class of that name) and :attr:`who`.
+            For each edit the value of every registered metric (:func:`emoedit.metrics.measure.measures`; None where it
+            does not apply), ``score_NAME`` for each class of the recogniser, ``top1``, ``hit`` (1 where the intended
+            emotion is read, None where the recogniser has no class of that name) and :attr:`who`.
 
         Raises:
             ImageError: a photograph of another size; not one emotion a photograph.
@@ -227,69 +156,37 @@ class Suite:
                 )
         if not edited:
             return []
-        views = self.views(edited, subject.face)
-        rows = self._compare(subject.view, views, emotions, subject.truth)
-        for row, picture in zip(rows, edited, strict=True):
-            row["background_change"] = self._background(subject, picture)
-        return rows
+        return self._rows(subject, self.views(edited, subject.face), emotions, photos=edited)
 
     def measure_other(self, subject: Subject, photo: np.ndarray, face: Face, emotion: str) -> dict[str, Any]:
-        """A row for another photograph of the same person, taken from another place: what depends on the place of
-        pixels (SSIM, PSNR, folds, sharpness, background) is None."""
-        view = self.views([photo], face)[0]
-        row = self._compare(subject.view, [view], [emotion], subject.truth)[0]
-        apart = ("ssim", "ms_ssim", "psnr", "fold_free", "sharpness_kept", "landmark_drift", "background_change")
-        return {**row, **dict.fromkeys(apart)}
+        """A row for another photograph of the same person, taken from another place: metrics that compare pixels place
+        by place (``same_place``) are None."""
+        return self._rows(subject, self.views([photo], face), [emotion], photos=None)[0]
 
-    def _compare(
-        self, source: View, views: Sequence[View], emotions: Sequence[str], truth: View | None
+    def _rows(
+        self, subject: Subject, edits: Sequence[View], emotions: Sequence[str], photos: Sequence[np.ndarray] | None
     ) -> list[dict[str, Any]]:
-        n = len(views)
-
-        def again(x: Tensor) -> Tensor:
-            return x[None].expand(n, *x.shape)
-
-        identity = identity_similarity(again(source.identity), torch.stack([v.identity for v in views]))
-        perceptual = self._distance([source] * n, views)
-        scores = torch.stack([v.scores for v in views])
-        target = target_score(scores, emotions, self.emotions)
-        look, before = torch.stack([v.look for v in views]), again(source.look)
-        points, points_before = torch.stack([v.points for v in views]), again(source.points)
-        after_shape, before_shape = describe(points), describe(points_before)
-        columns: dict[str, Tensor] = {
-            "target_score": target,
-            "identity": identity,
-            "hes": harmonic(target, identity),
-            "perceptual": perceptual,
-            "expression_change": expression_change(again(source.scores), scores),
-            "confidence": torch.tensor([v.confidence for v in views]),
-            "fold_free": fold_free(before, look, self._inside),
-            "sharpness_kept": sharpness_kept(before, look, self._inside),
-            "ssim": ssim(before, look),
-            "ms_ssim": ms_ssim(before, look),
-            "psnr": psnr(before, look),
-            "landmark_drift": landmark_drift(points_before, points),
-            "pose_drift": pose_drift(points_before, points, side=self.landmarks.network.config.resolution),
-            "entropy": grey_entropy(look),
-            "noise": noise_sigma(look),
-        }
-        columns |= {f"{name}_change": value - before_shape[name] for name, value in after_shape.items()}
-        if truth is not None:
-            far = self._distance([source], [truth]).expand(n)
-            columns["paired_perceptual"] = relative_distance(self._distance([truth] * n, views), far)
-            far = 1 - identity_similarity(source.identity[None], truth.identity[None]).expand(n)
-            near = 1 - identity_similarity(again(truth.identity), torch.stack([v.identity for v in views]))
-            columns["paired_identity"] = relative_distance(near, far)
-            far = expression_distance(source.points[None], truth.points[None]).expand(n)
-            columns["paired_landmarks"] = relative_distance(expression_distance(again(truth.points), points), far)
+        views = EditViews(
+            source=subject.view,
+            edits=edits,
+            emotions=emotions,
+            classes=self.emotions,
+            distance=self._distance,
+            inside=self._inside,
+            crop=self.landmarks.network.crop,
+            truth=subject.truth,
+            photo=subject.photo,
+            face=subject.face,
+            photos=photos,
+        )
+        columns = {measure.key: measure(views) for measure in measures()}
         rows = []
         for i, emotion in enumerate(emotions):
-            row: dict[str, Any] = {m.key: None for m in MEASURES}
-            row |= {name: _number(values[i]) for name, values in columns.items()}
-            row |= {f"score_{name}": _number(scores[i, k]) for k, name in enumerate(self.emotions)}
-            top = self.emotions[int(scores[i].argmax())]
-            row["top1"] = top
-            row["hit"] = int(top == emotion) if emotion in self.emotions else None
+            scores = views.scores[i]
+            top = self.emotions[int(scores.argmax())]
+            row: dict[str, Any] = {key: values[i] for key, values in columns.items()}
+            row |= {f"score_{name}": round(float(scores[k]), 6) for k, name in enumerate(self.emotions)}
+            row |= {"top1": top, "hit": int(top == emotion) if emotion in self.emotions else None}
             rows.append(row | self.who)
         return rows
 
@@ -297,29 +194,12 @@ class Suite:
         a, b = (np.stack([v.perceptual for v in views]) for views in (first, second))
         return self.perceptual.distance(a, b)
 
-    def _background(self, subject: Subject, picture: np.ndarray) -> float | None:
-        """Root mean square change where no face is, in grey levels; None where the face fills the photograph."""
-        alignment = align(subject.face.landmarks, self.landmarks.network.crop)
-        placed = alignment.to_photo(subject.view.points.double().numpy())
-        height, width = picture.shape[:2]
-        outside = ~face_mask(placed, height, width)
-        if not outside.any():
-            return None
-        difference = picture.astype(np.float32) - subject.photo
-        return round(float(np.sqrt(np.square(difference).mean(-1)[outside].mean())), 6)
-
     def check_emotions(self, emotions: Sequence[str]) -> None:
         """Raises:
         UnknownNameError: an emotion that the recogniser has no class for.
         """
         for emotion in emotions:
             target_classes(emotion, self.emotions)
-
-
-def _number(value: Tensor) -> float | None:
-    """A float with six digits after the point, None for what is not a number: json has no NaN."""
-    number = float(value)
-    return round(number, 6) if np.isfinite(number) else None
 
 
 def _near(photos: Sequence[np.ndarray], face: Face) -> tuple[list[np.ndarray], Face]:

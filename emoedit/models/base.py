@@ -43,6 +43,7 @@ class Backbone(nn.Module, ABC):
         path_steps: how many pictures pasting may ask for on the way from source to edit. Flow between near pictures is
             found better; more than 1 is for backbones that decode in milliseconds.
         paste_mode: how its drawings are best put into a photograph (:mod:`emoedit.compositing.paste`).
+        batches_edits: whether different edits are drawn in one batch, so that one that fails takes others with it.
         settings: names of what :meth:`with_sampling` may change.
         evens_light: whether it brings every crop to one contrast, so that dark faces have to be lifted for it
             (:mod:`emoedit.faces.tone`).
@@ -53,6 +54,7 @@ class Backbone(nn.Module, ABC):
     path_steps: int = 1
     paste_mode: Literal["warp", "redraw", "mouth", "residual", "replace"] = "warp"
     evens_light: bool = False
+    batches_edits: bool = True
     settings: tuple[str, ...] = ()
 
     @abstractmethod

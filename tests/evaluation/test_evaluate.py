@@ -27,13 +27,14 @@ import emoedit
 from emoedit.cli import main
 from emoedit.evaluation.cases import Case
 from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH
-from emoedit.evaluation.evaluate import AVERAGED, Evaluation, evaluate, in_words, interval
+from emoedit.evaluation.evaluate import Evaluation, averaged, evaluate, in_words, interval
 from emoedit.faces.networks import NAMES as NETWORKS
 from emoedit.io import checkpoints
 from emoedit.io.results import Results, key_of
 from emoedit.metrics.control import CONFUSABLE
+from emoedit.metrics.measure import measures
 from emoedit.metrics.statistics import bootstrap
-from emoedit.metrics.suite import MEASURES, Suite
+from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
 from emoedit.types import DataError, MissingExtraError, OutputError, UnknownNameError
 from tests.fixtures.editors import tiny_pixels
@@ -137,7 +138,16 @@ class TestRun:
         assert {path.name for path in folder.iterdir()} == FILES
 
     def test_rows_say_who_and_what_else_is_known(self, whole):
-        wanted = {m.key for m in MEASURES} | {"photo", "person", "age", "split", "editor", "reference", "error", "hit"}
+        wanted = {m.key for m in measures()} | {
+            "photo",
+            "person",
+            "age",
+            "split",
+            "editor",
+            "reference",
+            "error",
+            "hit",
+        }
         assert len(whole[1].rows) == 39
         for row in whole[1].rows:
             assert wanted <= row.keys()
@@ -167,7 +177,7 @@ class TestRun:
             cell = line["editor"], line["emotion"], line["strength"]
             own = [row for row in found.rows if (row["editor"], row["emotion"], row["strength"]) == cell]
             assert (line["pictures"], line["people"]) == (3, 3)
-            for key in AVERAGED:
+            for key in averaged():
                 values = [row[key] for row in own if row.get(key) is not None]
                 if not values:
                     assert np.isnan(line[key])
@@ -531,7 +541,7 @@ def made_up(seed: int = 0, others: bool = False) -> list[dict]:
                     top = emotion if draw.random() < score else str(draw.choice(classes))
                     identity = 1 - 0.3 * draw.random() * (strength or 0)
                     rows.append(
-                        dict.fromkeys(AVERAGED)
+                        dict.fromkeys(averaged())
                         | {
                             "photo": f"{photo}.png",
                             "person": f"person {photo % 4}",

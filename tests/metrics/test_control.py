@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import product
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from scipy import stats
 from emoedit.emotions import BASIC
 from emoedit.metrics.control import (
     ControlLinearity,
-    ControlMetrics,
     accuracy,
     binary_confusion_rate,
     cls,
@@ -168,83 +166,6 @@ def test_harmonic_passes_nan_on_and_refuses_what_is_out_of_range():
     for bad in (([1.2], [0.5]), ([-0.1], [0.5]), ([0.5], [1.5]), ([0.5], [-1.5]), ([0.5, 0.5], [0.5])):
         with pytest.raises(DataError):
             harmonic(*bad)
-
-
-# The module
-
-
-def sweeps(pictures, strengths=(0, 0.5, 1.0, 2.0), seed=0):
-    """Scores of every picture, emotion and strength; the third emotion never moves."""
-    rows = list(product(range(pictures), range(4), strengths))
-    scores = torch.tensor(random(seed).dirichlet(np.ones(4), len(rows)))
-    picture, intended, strength = (torch.tensor(column) for column in zip(*rows, strict=True))
-    scores[intended == 2] = torch.tensor([0.3, 0.3, 0.3, 0.1], dtype=scores.dtype)
-    return scores, intended, strength, picture
-
-
-def test_the_module_agrees_with_the_functions():
-    scores, intended, strengths, pictures = sweeps(6)
-    metric = ControlMetrics(FOUR)
-    for part in (pictures < 2, pictures == 2, pictures > 2):
-        metric.update(scores[part].float(), intended[part], strengths[part], pictures[part])
-    found = metric.compute()
-
-    at_one = strengths == 1
-    C = confusion(intended[at_one], scores.argmax(1)[at_one], 4)
-    assert torch.equal(found["confusion"], C)
-    assert found["mscr"] == pytest.approx(mscr(C, FOUR))
-    assert found["accuracy"] == pytest.approx(accuracy(intended[at_one], scores.argmax(1)[at_one]))
-    target = scores[torch.arange(len(scores)), intended]
-    assert found["target_score"] == pytest.approx(target[at_one].mean().item())
-    groups = {}
-    for picture, emotion in product(range(6), range(4)):
-        rows = (pictures == picture) & (intended == emotion)
-        groups[picture, emotion] = (strengths[rows], target[rows])
-    expected = cls(groups)
-    assert found["cls"] == pytest.approx(expected.value, abs=1e-5)
-    assert (found["cls_sweeps"], found["cls_undefined"]) == (24, 6) == expected[1:]
-
-
-def test_the_module_keeps_its_size_and_starts_again():
-    metric = ControlMetrics(FOUR)
-    for seed in range(5):
-        metric.update(*sweeps(2, seed=seed))
-    assert sum(state.numel() for state in metric.metric_state.values()) == 16 + 4
-    metric.reset()
-    metric.update(*sweeps(1))
-    assert metric.compute()["cls_sweeps"] == 4
-
-
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_what_has_no_picture_is_nan():
-    metric = ControlMetrics(FOUR, strength=3)
-    empty = metric.compute()
-    metric.update(*sweeps(2))  # nothing at strength 3
-    for found in (empty, metric.compute()):
-        assert found["confusion"].isnan().all()
-        assert all(found[name].isnan() for name in ("mscr", "accuracy", "target_score"))
-    assert empty["cls"].isnan() and metric.compute()["cls"].isfinite()
-
-
-def test_the_module_refuses_what_does_not_fit():
-    scores, intended, strengths, pictures = sweeps(1)
-    unread = scores.clone()
-    unread[3, 0] = math.nan
-    metric = ControlMetrics(FOUR)
-    for bad in (
-        (scores[:, :3], intended, strengths, pictures),
-        (scores, intended[1:], strengths, pictures),
-        (scores, intended + 4, strengths, pictures),
-        (scores, intended, strengths * math.inf, pictures),
-        (unread, intended, strengths, pictures),
-        (scores, intended.float(), strengths, pictures),
-    ):
-        with pytest.raises(DataError):
-            metric.update(*bad)
-    assert metric.counts.sum() == 0 and metric.sweeps == 0  # nothing was half added
-    for names in ((), ("happy", "happiness")):
-        with pytest.raises(DataError):
-            ControlMetrics(names)
 
 
 # Bootstrap

@@ -20,7 +20,7 @@ from emoedit.faces.detect import Face
 from emoedit.metrics import facenet, lpips
 from emoedit.metrics.classifier import TransformersExpression
 from emoedit.metrics.facenet import MARGIN, SIDE, FaceNet
-from emoedit.metrics.lpips import LPIPS, LPIPSDistance, lpips_distance
+from emoedit.metrics.lpips import LPIPSDistance, lpips_distance
 from emoedit.types import CheckpointError, ImageError, MissingExtraError, UnknownNameError
 
 
@@ -299,16 +299,6 @@ def test_lpips_is_symmetric_grows_with_noise_and_reads_luminance_as_grey(squeeze
     grey, other = pictures(channels=1), pictures(channels=1, seed=1)
     expected = lpips_distance(grey.repeat(1, 3, 1, 1), other.repeat(1, 3, 1, 1), squeeze)
     torch.testing.assert_close(lpips_distance(grey, other, squeeze), expected)
-
-
-def test_the_metric_is_the_mean_over_pairs_whatever_the_batches(squeeze):
-    a, b = pictures(5), pictures(5, seed=1)
-    metric = LPIPS(squeeze)
-    metric.train()
-    for part in (slice(0, 2), slice(2, 5)):
-        metric.update(a[part], b[part])
-    torch.testing.assert_close(metric.compute(), lpips_distance(a, b, squeeze).mean())
-    assert int(metric.count) == 5 and metric.higher_is_better is False and metric.name == "lpips"
 
 
 def test_gradients_reach_the_pictures_but_not_the_networks(squeeze):

@@ -20,13 +20,13 @@ from torch import nn
 from emoedit.emotions import BASIC
 from emoedit.faces.align import align
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.networks import NAMES, EmbeddedNetwork
+from emoedit.faces.networks import NAMES, EmbeddedNetwork, identity_similarity
 from emoedit.metrics import landmarks as lm
-from emoedit.metrics.expression import ExpressionChange, TargetScore, expression_change, target_classes, target_score
-from emoedit.metrics.identity import IdentitySimilarity, identity_similarity
-from emoedit.metrics.paired import RelativeDistance, expression_distance, relative_distance
-from emoedit.metrics.perceptual import PerceptualDistance, perceptual_distance
-from emoedit.metrics.suite import MEASURES, NEAR, Suite
+from emoedit.metrics.expression import expression_change, target_classes, target_score
+from emoedit.metrics.measure import measures
+from emoedit.metrics.paired import expression_distance, relative_distance
+from emoedit.metrics.perceptual import perceptual_distance
+from emoedit.metrics.suite import NEAR, Suite
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig, standardise
 from emoedit.nn.perceptual import PerceptualNetwork, calibrate, layer_distances
 from emoedit.types import CheckpointError, ImageError, UnknownNameError
@@ -156,9 +156,7 @@ def test_drifts_are_zero_for_itself_and_grow():
     assert drifts == pytest.approx([5 / 40, 10 / 40, 20 / 40])
     grin = placed(synthetic(opening=0.4, width=1.1, lift=0.2, inner=0.6), 40, 10, (50, 50))
     assert lm.landmark_drift(face, grin).item() == pytest.approx(0, abs=1e-9)  # an expression is no drift
-    for module, expected in ((lm.LandmarkDrift(), drifts[0]), (lm.PoseDrift(side=100.0), 0)):
-        module.update(face, face + torch.tensor([3.0, 4.0]))
-        assert module.compute().item() == pytest.approx(expected, abs=2)
+    assert lm.pose_drift(face, face + torch.tensor([3.0, 4.0]), side=100.0).item() == pytest.approx(0, abs=2)
 
 
 def test_landmark_error_by_hand():
@@ -386,7 +384,7 @@ def test_calibration_makes_two_people_1_apart_and_every_layer_as_loud(trunk, peo
     assert perceptual_distance(first, second, network).mean().item() == pytest.approx(1, abs=1e-5)
     shares = layer_distances(network, first, second).mean(0) * network.layer_weights
     assert shares.tolist() == pytest.approx([1 / 3] * 3, abs=1e-5)
-    assert PerceptualDistance(network)(first, second).item() == pytest.approx(1, abs=1e-5)
+    assert network.distance(first, second).mean().item() == pytest.approx(1, abs=1e-5)
 
 
 def test_perceptual_distance_is_0_for_itself_symmetric_and_blind_to_light(trunk, people):
@@ -415,15 +413,6 @@ def test_perceptual_distance_refuses_other_pictures(trunk, people):
         perceptual_distance(people[:1, :, :30], people[:1, :, :30], trunk)
 
 
-def test_a_metric_that_is_set_to_training_measures_the_same(trunk, people):
-    metric = PerceptualDistance(trunk).train()
-    assert metric(people[:4], people[4:8]).item() == perceptual_distance(people[:4], people[4:8], trunk).mean().item()
-    assert not any(module.training for module in trunk.modules())
-
-
-# Modules
-
-
 def scores(count: int, seed: int) -> torch.Tensor:
     return torch.randn(count, 7, generator=torch.Generator().manual_seed(seed)).softmax(1)
 
@@ -438,62 +427,25 @@ EVERY = ["identity", "target_score", "expression_change", "paired", "perceptual"
 
 @pytest.fixture(params=EVERY)
 def metric(request, trunk, people):
-    """A module, its function, and what both are called with, for nine pictures."""
+    """A function and what it is called with, for nine pictures."""
     emotions = np.array([*BASIC, "shame", "joyful"])
-    module, function, arguments = {
-        "identity": (IdentitySimilarity(), identity_similarity, (embeddings(9, 0), embeddings(9, 1))),
-        "target_score": (TargetScore(BASIC), lambda s, e: target_score(s, e, BASIC), (scores(9, 0), emotions)),
-        "expression_change": (ExpressionChange(), expression_change, (scores(9, 0), scores(9, 1))),
-        "paired": (RelativeDistance(), relative_distance, (torch.arange(9.0), torch.arange(9.0) + 2)),
-        "perceptual": (
-            PerceptualDistance(trunk),
-            lambda a, b: perceptual_distance(a, b, trunk),
-            (people[:9], people[9:18]),
-        ),
-        "landmark_drift": (lm.LandmarkDrift(), lm.landmark_drift, (faces(9, 0), faces(9, 1))),
-        "pose_drift": (lm.PoseDrift(), lm.pose_drift, (faces(9, 0), faces(9, 1))),
+    return {
+        "identity": (identity_similarity, (embeddings(9, 0), embeddings(9, 1))),
+        "target_score": (lambda s, e: target_score(s, e, BASIC), (scores(9, 0), emotions)),
+        "expression_change": (expression_change, (scores(9, 0), scores(9, 1))),
+        "paired": (relative_distance, (torch.arange(9.0), torch.arange(9.0) + 2)),
+        "perceptual": (lambda a, b: perceptual_distance(a, b, trunk), (people[:9], people[9:18])),
+        "landmark_drift": (lm.landmark_drift, (faces(9, 0), faces(9, 1))),
+        "pose_drift": (lm.pose_drift, (faces(9, 0), faces(9, 1))),
     }[request.param]
-    assert module.name == request.param
-    return module, function, arguments
-
-
-def test_modules_accumulate_the_mean_of_their_function(metric):
-    module, function, arguments = metric
-    values = function(*arguments)
-    assert values.shape == (9,) and values.dtype == torch.float32
-    low, high = module.range
-    assert low <= float(values.min()) and float(values.max()) <= high
-    assert module.units and module.source and module.higher_is_better in (True, False, None)
-    with pytest.warns(UserWarning, match="before the"):
-        assert math.isnan(module.compute())  # of no picture
-    for part in (slice(0, 4), slice(4, 5), slice(5, 9)):
-        module.update(*(a[part] for a in arguments))
-    assert module.compute().item() == pytest.approx(values.double().mean().item(), abs=1e-6)
-    module.reset()
-    assert module(*(a[:2] for a in arguments)).item() == pytest.approx(values[:2].double().mean().item(), abs=1e-6)
 
 
 def test_a_batch_is_a_loop(metric):
-    _, function, arguments = metric
+    function, arguments = metric
+    values = function(*arguments)
+    assert values.shape == (9,) and values.dtype == torch.float32
     one_by_one = torch.cat([function(*(a[n : n + 1] for a in arguments)) for n in range(9)])
-    torch.testing.assert_close(function(*arguments), one_by_one, atol=1e-5, rtol=1e-5)
-
-
-def test_the_state_of_a_metric_does_not_grow():
-    metric = ExpressionChange()
-    before, after = scores(2, 0), scores(2, 1)
-
-    def size() -> int:
-        return sum(getattr(metric, name).numel() for name in metric._defaults)
-
-    sizes = set()
-    for n in range(10_000):
-        metric.update(before, after)
-        if n % 1000 == 0:
-            sizes.add((size(), len(vars(metric))))
-    assert sizes == {(2, len(vars(metric)))}
-    assert int(metric.count) == 20_000
-    assert metric.compute().item() == pytest.approx(expression_change(before, after).mean().item(), abs=1e-6)
+    torch.testing.assert_close(values, one_by_one, atol=1e-5, rtol=1e-5)
 
 
 # The networks behind them
@@ -715,7 +667,7 @@ def test_a_photograph_against_itself(suite, subject):
     (row,) = suite.measure(subject, [subject.photo.copy()], ["happy"])
     for key, expected in {"identity": 1, "ssim": 1, "ms_ssim": 1, "sharpness_kept": 1, "fold_free": 1}.items():
         assert row[key] == pytest.approx(expected, abs=1e-5), key
-    changes = [m.key for m in MEASURES if m.key.endswith("_change")] + ["perceptual", "landmark_drift", "pose_drift"]
+    changes = [m.key for m in measures() if m.key.endswith("_change")] + ["perceptual", "landmark_drift", "pose_drift"]
     for key in changes:
         assert row[key] == pytest.approx(0, abs=1e-4), key
     assert row["psnr"] == 100 and row["background_change"] == 0
@@ -728,7 +680,7 @@ def test_a_row_has_every_measure_says_who_spoke_and_is_json(suite, subject):
     rows = suite.measure(subject, [subject.photo] * 3, emotions)
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     for row, emotion in zip(rows, emotions, strict=True):
-        assert {m.key for m in MEASURES} <= row.keys()
+        assert {m.key for m in measures()} <= row.keys()
         assert row["identity_by"] == row["perceptual_by"] == row["expression_by"] == "embedded"
         read = {name: row[f"score_{name}"] for name in suite.emotions}
         assert sum(read.values()) == pytest.approx(1, abs=1e-4)

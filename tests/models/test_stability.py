@@ -20,16 +20,18 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from emoedit.editors import list_editors, load_editor
+from emoedit.editors import Editor, list_editors, load_editor, stability_editor
 from emoedit.emotions import BASIC, get
 from emoedit.evaluation.instantiate import instantiate
 from emoedit.faces.align import align
 from emoedit.faces.detect import Face
 from emoedit.faces.masks import regions
 from emoedit.io import checkpoints
-from emoedit.models.stability import editor as remote
-from emoedit.models.stability.editor import KEY, MAX_SEED, Prompts, RemoteError, StabilityClient, StabilityEditor
+from emoedit.models.stability import client as remote
+from emoedit.models.stability.backbone import StabilityBackbone
+from emoedit.models.stability.client import KEY, MAX_SEED, RemoteError, StabilityClient
 from emoedit.photo import PhotoEditor
+from emoedit.steering.prompts import Prompts
 from emoedit.types import CropSpec, Edit, EditError, EmoEditError, ImageError, MissingExtraError, UnknownNameError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,8 +105,8 @@ class Service:
     def client(self, **settings: object) -> StabilityClient:
         return StabilityClient(**{"address": self.address, "sleep": pytest.fail, **settings})
 
-    def editor(self, crop: CropSpec = SMALL, **settings: object) -> StabilityEditor:
-        return StabilityEditor(self.client(**settings), crop=crop)
+    def editor(self, crop: CropSpec = SMALL, **settings: object) -> Editor:
+        return stability_editor(self.client(**settings), crop=crop)
 
 
 @pytest.fixture
@@ -412,7 +414,7 @@ def test_the_key_is_in_no_error(service, picture, reply):
 
 def test_the_key_is_in_no_repr(service):
     client = service.client(key=SECRET)
-    editor = StabilityEditor(client)
+    editor = stability_editor(client)
     shown = [repr(part) for part in (client, editor, editor.backbone, *editor.steerings, PhotoEditor(editor))]
     assert SECRET not in "".join(shown)
 
@@ -427,8 +429,8 @@ def crops(count: int) -> torch.Tensor:
 def test_the_name_leads_to_it_without_key_or_network(monkeypatch):
     monkeypatch.delenv(KEY, raising=False)
     editor = load_editor("stability", device="cpu")
-    assert isinstance(editor, StabilityEditor) and editor.name == "stability"
-    assert editor.client.address == "https://api.stability.ai"
+    assert isinstance(editor.backbone, StabilityBackbone) and editor.name == "stability"
+    assert editor.backbone.client.address == "https://api.stability.ai"
     assert editor.emotions == BASIC and str(editor.device) == "cpu"
     assert editor.backbone.crop == CropSpec(768, "ffhq") and editor.backbone.paste_mode == "replace"
     inversion = editor.invert(torch.zeros(1, 3, 768, 768))
@@ -438,9 +440,9 @@ def test_the_name_leads_to_it_without_key_or_network(monkeypatch):
 
 def test_it_is_not_listed_among_what_is_embedded():
     assert "stability" not in list_editors() and "stability" not in checkpoints.embedded_names()
-    with pytest.raises(UnknownNameError, match="services stability"):
+    with pytest.raises(UnknownNameError, match="registered editors are .*stability"):
         load_editor("stabilty")
-    with pytest.raises(UnknownNameError, match="service.*load_editor"):
+    with pytest.raises(UnknownNameError, match="no folder.*load_editor"):
         checkpoints.locate("stability")  # where a folder is needed
 
 
@@ -629,7 +631,7 @@ def test_the_figure_is_skipped_without_a_key_and_made_with_one(report, models, m
     monkeypatch.setenv(KEY, SECRET)
     assert report.skipped(figure) is None
     for described in models.values():
-        assert isinstance(report.open_editor(described["stability"]), StabilityEditor)
+        assert isinstance(report.open_editor(described["stability"]).backbone, StabilityBackbone)
     for strength in figure.strengths:
         assert all(Prompts().words(Edit(name, strength))[1] == strength for name in figure.emotions)
 
@@ -640,8 +642,8 @@ def test_the_figure_is_skipped_without_a_key_and_made_with_one(report, models, m
 def test_the_figure_is_drawn_and_measured(report, service, astronaut, tmp_path):
     from emoedit.metrics.suite import Suite
 
-    client = {"_target_": "emoedit.models.stability.editor.StabilityClient", "address": service.address}
-    editor = instantiate({"_target_": "emoedit.models.stability.editor.StabilityEditor", "client": client})
+    client = {"_target_": "emoedit.models.stability.client.StabilityClient", "address": service.address}
+    editor = instantiate({"_target_": "emoedit.editors.stability_editor", "client": client})
     (figure,) = (figure for figure in report.FIGURES if figure.editor == "stability")
     service.replies = [refusal(402)] * 2
     page = report.Page(tmp_path / "page.md", tmp_path / "images", "section")

@@ -1,9 +1,4 @@
-"""Stability AI's image-to-image service (REST API v2beta) behind the interface of the local editors: what people pay
-for instead, to compare with.
-
-The aligned colour crop of a face is sent with a prompt, and what comes back takes its place. Nothing is inverted, and
-nothing is kept: one request for each edit of each face, every time. Needs ``requests`` (extra ``remote``).
-"""
+"""A client of Stability AI's image-to-image service (REST API v2beta). Needs ``requests`` (extra ``remote``)."""
 
 from __future__ import annotations
 
@@ -12,22 +7,14 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from emoedit.editors import Editor
-from emoedit.emotions import BASIC, get, parse
-from emoedit.io import checkpoints
 from emoedit.io.images import load_picture
-from emoedit.models.base import Backbone, Callback
-from emoedit.steering.base import Steering
-from emoedit.types import Control, CropSpec, Edit, EditError, EmoEditError, ImageError, Inversion, MissingExtraError
+from emoedit.types import EditError, EmoEditError, ImageError, MissingExtraError
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Session
@@ -35,8 +22,6 @@ if TYPE_CHECKING:
 KEY = "STABILITY_API_KEY"  # environment variable
 ADDRESS = "https://api.stability.ai"
 SAFE = re.compile(r"https://[^/]|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/|\Z)")
-CROP = CropSpec(768, "ffhq")
-TEMPLATE = "{prompt}, the same person, hair, head pose, clothes, light and background as in the picture"
 
 Method = Literal["image-to-image", "structure"]
 PATHS: dict[Method, str] = {
@@ -267,128 +252,3 @@ def _read(
     if w * height != h * width:
         raise RemoteError(f"{server} answers {width} x {height} pixels with {w} x {h}; check the address", status)
     return found if found.size == size else found.resize(size, Image.Resampling.LANCZOS)
-
-
-class Crops(Backbone):
-    """Aligned colour crops as they are sent: a crop is its own latent, and its reconstruction.
-
-    ``extras``: ``seed``, ``[N]``, of what is asked for.
-
-    Args:
-        crop: what is sent.
-    """
-
-    channels = 3
-    paste_mode = "replace"
-
-    def __init__(self, crop: CropSpec = CROP) -> None:
-        super().__init__()
-        self.crop = crop
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")  # pictures are sent from there, and nothing is computed
-
-    def invert(
-        self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
-    ) -> Inversion:
-        """The crops themselves.
-
-        Args:
-            generator: gives the seed it was started with; default: 0.
-
-        Raises:
-            EditError: a seed that the service does not take.
-        """
-        seed = 0 if generator is None else generator.initial_seed()
-        if seed > MAX_SEED:
-            raise EditError(f"the service takes seeds of 0 to {MAX_SEED}, not {seed}")
-        return Inversion(x, {"seed": torch.full((len(x),), seed, dtype=torch.int64)})
-
-    def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
-        """The crops again: what becomes of them is not decided here."""
-        return inversion.latent
-
-
-class Prompts(Steering):
-    """Emotions in the vocabulary's words. A name that is no basic one has words of its own, and needs no mixture."""
-
-    emotions = BASIC
-
-    def words(self, edit: Edit) -> tuple[str, float]:
-        """Prompt and strength, 0 to 1, for an edit.
-
-        Raises:
-            UnknownNameError: no such emotion.
-            EditError: more than one emotion; a strength beyond what the service takes.
-        """
-        weights = {name: weight for name, weight in parse(edit.emotion).items() if weight} if edit.strength else {}
-        if not weights:
-            return "", 0.0
-        if len(weights) > 1:
-            raise EditError(
-                f"the service is asked for one emotion at a time, in words, not for {' and '.join(weights)}"
-            )
-        ((name, weight),) = weights.items()
-        strength = edit.strength * weight
-        if not 0 <= strength <= 1:
-            raise EditError(f"strength {strength:g}: the service takes 0, the photograph, to 1, as if there were none")
-        return TEMPLATE.format(prompt=get(name).prompt), strength
-
-    def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
-        """Nothing, once the edits are found to make sense: words travel beside the picture, not in tensors."""
-        if len(edits) != len(inversion):
-            raise EditError(f"{len(edits)} edits for {len(inversion)} pictures; one edit a picture is needed")
-        for edit in edits:
-            self.words(edit)
-        return Control()
-
-    def save_pretrained(self, folder: Path) -> None:
-        checkpoints.write_part(folder, {}, {})  # nothing is fitted
-
-    @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
-        checkpoints.read_json(folder / checkpoints.CONFIG)
-        return cls()
-
-
-class StabilityEditor(Editor):
-    """The service as an editor (``load_editor("stability")``). Building one needs neither key nor network.
-
-    ``Edit.strength`` is the service's own: above 0, and up to 1, which is as if there were no photograph. The seed of
-    the generator is the service's; in place of 0, which would be another one each time, 4,294,967,294 is sent.
-
-    Args:
-        client: what asks.  crop: what is sent of a photograph.  name: what it is called in results.
-    """
-
-    together = False  # a request that failed is not made again: it may have been charged
-
-    def __init__(
-        self, client: StabilityClient | None = None, *, crop: CropSpec = CROP, name: str = "stability"
-    ) -> None:
-        self.client, self.prompts = client or StabilityClient(), Prompts()
-        super().__init__(Crops(crop), [self.prompts], name=name)
-
-    @torch.no_grad()
-    def decode(self, inversion: Inversion, edits: Sequence[Edit], *, batch_size: int = 8) -> Iterator[Tensor]:
-        """What the service makes of each picture for each edit, ``[N, 3, R, R]`` each, in [-1, 1]; asked for when it is
-        taken from the iterator. A strength of 0 gives the source, and sends nothing.
-
-        Args:
-            batch_size: of no meaning here: a request is about one picture.
-
-        Raises:
-            UnknownNameError, EditError: one of the edits makes no sense; nothing was sent for any.
-            ImageError, MissingExtraError, RemoteError: see :meth:`StabilityClient.redraw`.
-        """
-        for prompt, strength in [self.prompts.words(edit) for edit in edits]:
-            if not strength:
-                yield inversion.extras["reconstruction"]
-                continue
-            rows = []
-            for x, seed in zip(inversion.latent, inversion.extras["seed"].tolist(), strict=True):
-                levels = ((x + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-                made = self.client.redraw(Image.fromarray(levels), prompt, strength=strength, seed=seed or MAX_SEED)
-                rows.append(torch.from_numpy(np.asarray(made, np.float32) / 127.5 - 1).permute(2, 0, 1))
-            yield torch.stack(rows).to(inversion.latent.device)
