@@ -6,8 +6,9 @@ Nothing is imported before it is asked for, so that ``import emoedit`` loads no 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from emoedit.emotions import fold_name, unknown_name
@@ -16,6 +17,7 @@ from emoedit.types import EmoEditError
 if TYPE_CHECKING:
     from emoedit.editors import Editor
     from emoedit.metrics.measure import Measure
+    from emoedit.training.readers import Sample
 
 T = TypeVar("T")
 
@@ -76,16 +78,23 @@ class Registry(Generic[T]):
             UnknownNameError: there is none; the message holds the nearest names.
             RegistryError: it is known, but importing it fails.
         """
-        key = fold_name(name)
-        if key not in self._names:
-            self._discover()
-        if key not in self._names:
-            raise unknown_name(self._kind, name, self._names)
-        found = self._names[key]
+        self.check(name)
+        found = self._names[fold_name(name)]
         value = self._values[found]
         if isinstance(value, EntryPoint):
             value = self._values[found] = self._load(value)
         return value
+
+    def check(self, name: str) -> None:
+        """Whether there is such a name; imports nothing.
+
+        Raises:
+            UnknownNameError: there is none; the message holds the nearest names.
+        """
+        if fold_name(name) not in self._names:
+            self._discover()
+        if fold_name(name) not in self._names:
+            raise unknown_name(self._kind, name, self._names)
 
     def names(self, *, alphabetical: bool = True) -> tuple[str, ...]:
         """All names, those of plugins included and aliases not; imports nothing.
@@ -135,6 +144,7 @@ DEFAULT_EDITOR = "stylegan"  # what edits where none is named
 EDITORS: Registry[Callable[[], Editor]] = Registry("editor", "emoedit.editors")  # those that no folder describes
 BACKBONES: Registry[type] = Registry("backbone", "emoedit.backbones")
 STEERINGS: Registry[type] = Registry("steering", "emoedit.steerings")
+READERS: Registry[Callable[[Path], Sequence[Sample]]] = Registry("data reader", "emoedit.readers")
 METRICS: Registry[Measure] = Registry("metric", "emoedit.metrics")  # columns of every row, in this order
 
 EDITORS.register("stability", "emoedit.editors:stability_editor")
@@ -151,6 +161,11 @@ STEERINGS.register("token_shift", "emoedit.steering.combined:TokenShift")
 STEERINGS.register("token_and_shift", "emoedit.steering.combined:TokenAndShift")
 STEERINGS.register("wspace", "emoedit.steering.wspace:WDirections")
 STEERINGS.register("prompts", "emoedit.steering.prompts:Prompts")
+READERS.register("labels_csv", "emoedit.training.readers:read_labels_csv")
+READERS.register("class_folders", "emoedit.training.readers:read_class_folders")
+READERS.register("fer_csv", "emoedit.training.readers:read_fer_csv")
+READERS.register("celeba", "emoedit.training.readers:read_celeba")
+READERS.register("pairs", "emoedit.training.readers:read_pairs")
 METRICS.register("target_score", "emoedit.metrics.expression:TARGET_SCORE")
 METRICS.register("identity", "emoedit.metrics.identity:IDENTITY")
 METRICS.register("hes", "emoedit.metrics.expression:HES")

@@ -63,7 +63,10 @@ class CommandParser(argparse.ArgumentParser):
         }
         width = max(map(len, roles), default=0)
         lines = [f"  {name:{width}}  {role}\n" for name, role in roles.items()] or ["  none\n"]
-        return f"{text}\nembedded editors:\n{''.join(lines)}"
+        from emoedit.registry import EDITORS
+
+        registered = "".join(f"  {name}\n" for name in EDITORS.names())
+        return f"{text}\nembedded editors:\n{''.join(lines)}\nregistered editors:\n{registered}"
 
 
 def add_editing(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +83,7 @@ def add_editing(parser: argparse.ArgumentParser) -> None:
         "--editor",
         default=DEFAULT_EDITOR,
         metavar="NAME",
-        help="an embedded editor (listed below), a folder, or OWNER/NAME on the hub; default: %(default)s",
+        help="an embedded or registered editor (see below), a folder, or OWNER/NAME on the hub; default: %(default)s",
     )
     add_device(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -123,13 +126,19 @@ def strengths_of(args: argparse.Namespace) -> list[float]:
 # --- editors --------------------------------------------------------------------------------------------------------
 
 
-def describe(editor: str) -> tuple[Path, str, list[str]]:
-    """Folder, name and emotions of an editor, without its weights.
+def describe(editor: str) -> tuple[Path | str, str, list[str]]:
+    """Where an editor is loaded from (a folder, or a registered name), its name and its emotions, without its weights.
 
     Raises:
-        UnknownNameError, CheckpointError: no such editor; a folder that is none.
+        UnknownNameError: no such editor.
+        CheckpointError: a folder that is none.
     """
     from emoedit.io import checkpoints
+    from emoedit.registry import EDITORS
+
+    if editor in EDITORS.names():
+        loaded = EDITORS.get(editor)()  # no folder describes it
+        return editor, loaded.name, list(loaded.emotions)
 
     folder = checkpoints.locate(editor)
     description = checkpoints.read_json(folder / checkpoints.EDITOR)
@@ -139,12 +148,12 @@ def describe(editor: str) -> tuple[Path, str, list[str]]:
         raise CheckpointError(f"{folder / checkpoints.EDITOR} lacks or garbles an entry: {error}") from error
 
 
-def load(folder: Path, device: str, **options: Any) -> PhotoEditor:
-    """The photo editor of a folder; options are its own."""
+def load(editor: Path | str, device: str, **options: Any) -> PhotoEditor:
+    """The photo editor of a folder or of a registered name; options are its own."""
     from emoedit.editors import load_editor
     from emoedit.photo import PhotoEditor
 
-    return PhotoEditor(load_editor(folder, device=device), **options)
+    return PhotoEditor(load_editor(editor, device=device), **options)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     evaluate.add_argument("--split", metavar="NAME", help="only rows of this split, where a csv says so")
     evaluate.add_argument("--retry", action="store_true", help="try again what failed in an earlier run")
     evaluate.add_argument("--limit", type=_count, metavar="N", help="only the first N photographs")
+    evaluate.add_argument("--reader", metavar="NAME", help="a registered data reader that reads --data")
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -202,6 +203,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         output=args.output,
         split=args.split,
         limit=args.limit,
+        reader=args.reader,
         references=args.references,
         seed=args.seed,
         retry=args.retry,

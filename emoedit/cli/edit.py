@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if len(_alive(jobs)) == len(jobs) else 1
 
 
-def _plan(args: argparse.Namespace) -> tuple[Path, str, list[_Job]]:
+def _plan(args: argparse.Namespace) -> tuple[Path | str, str, list[_Job]]:
     """The editor's folder and name, and every edit with its file, from names alone.
 
     Raises:
@@ -204,7 +204,7 @@ def _plan(args: argparse.Namespace) -> tuple[Path, str, list[_Job]]:
     return folder, editor, jobs
 
 
-def _edit_photos(jobs: Sequence[_Job], folder: Path, args: argparse.Namespace) -> None:
+def _edit_photos(jobs: Sequence[_Job], folder: Path | str, args: argparse.Namespace) -> None:
     """Do every edit that has not failed yet: one inversion a photo, one file an edit."""
     from tqdm import tqdm
 

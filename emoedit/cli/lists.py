@@ -1,4 +1,4 @@
-"""``emoedit models`` and ``emoedit emotions``: what there is."""
+"""``emoedit models``, ``emoedit emotions`` and ``emoedit metrics``: what there is."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     emotions = commands.add_parser("emotions", help="the names of emotions, and what each is mixed from")
     emotions.set_defaults(run=_emotions)
 
+    metrics = commands.add_parser("metrics", help="what is measured of an edit: units, direction, meaning")
+    metrics.set_defaults(run=_metrics)
+
 
 def _models(args: argparse.Namespace) -> int:
     from emoedit.io.checkpoints import list_models
@@ -37,6 +40,15 @@ def _emotions(args: argparse.Namespace) -> int:
 
     rows = [(name, _sum(get(name).mixture), ", ".join(get(name).aliases)) for name in list_emotions()]
     write(_table(("name", "mixture", "also called"), rows))
+    return 0
+
+
+def _metrics(args: argparse.Namespace) -> int:
+    from emoedit.metrics.measure import measures
+
+    better = {True: "higher", False: "lower", None: ""}
+    rows = [(m.key, m.units, better[m.higher_is_better], m.help) for m in measures()]
+    write(_table(("metric", "units", "better", "meaning"), rows))
     return 0
 
 

@@ -65,7 +65,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "--editor",
         default=DEFAULT_EDITOR,
         metavar="NAME",
-        help="an embedded editor (listed below), a folder, or OWNER/NAME on the hub; default: %(default)s",
+        help="an embedded or registered editor (see below), a folder, or OWNER/NAME on the hub; default: %(default)s",
     )
     parser.add_argument(
         "--face", type=face_type("largest", "all"), default="largest", metavar="largest|all|N", help="default: largest"
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(args: argparse.Namespace) -> tuple[Path, list[float], list[str]]:
+def _plan(args: argparse.Namespace) -> tuple[Path | str, list[float], list[str]]:
     """The editor's folder, the strengths and the files, from names and numbers alone.
 
     Raises:

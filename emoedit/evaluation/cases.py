@@ -10,6 +10,7 @@ from pathlib import Path
 
 from emoedit.emotions import canonical
 from emoedit.io.images import SUFFIXES
+from emoedit.registry import READERS
 from emoedit.types import DataError, UnknownNameError
 
 
@@ -48,7 +49,9 @@ def _rows(path: Path, *required: str) -> list[dict[str, str]]:
         raise DataError(f"{path} cannot be read as a csv in UTF-8: {error}") from error
 
 
-def read_cases(folder: str | os.PathLike[str], *, split: str | None = None, source: str = "neutral") -> list[Case]:
+def read_cases(
+    folder: str | os.PathLike[str], *, split: str | None = None, source: str = "neutral", reader: str | None = None
+) -> list[Case]:
     """The photographs of a folder.
 
     Three layouts:
@@ -62,12 +65,17 @@ def read_cases(folder: str | os.PathLike[str], *, split: str | None = None, sour
     Args:
         split: only rows whose ``split`` is this, where a csv says so.
         source: emotion of the photographs to edit, in the first two layouts.
+        reader: name of a registered data reader (:data:`emoedit.registry.READERS`), which reads ``folder`` in place of
+            these layouts.
 
     Raises:
+        UnknownNameError: no such reader.
         DataError: no such folder, nothing to edit in it, a csv without its columns, no csv to choose a split by, or two
             folders of one emotion.
     """
     folder = Path(folder).expanduser()
+    if reader is not None:
+        return _sampled(folder, reader, split, canonical(source))
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     if (folder / "labels.csv").is_file():
@@ -90,6 +98,25 @@ def read_cases(folder: str | os.PathLike[str], *, split: str | None = None, sour
             cases = [Case(path, path.name, path.name) for path in _pictures(folder)]
     if not cases:
         raise DataError(f"{folder}: no picture to edit there (layouts: neutral/ and smiling/, labels.csv, or pictures)")
+    return cases
+
+
+def _sampled(path: Path, reader: str, split: str | None, source: str) -> list[Case]:
+    """Cases from a data reader; other emotions of the same person are the truth."""
+    samples = [s for s in READERS.get(reader)(path) if split is None or s.split == split]
+    if any(not isinstance(s.picture, Path) for s in samples):
+        raise DataError(f"the data reader {reader!r} gives pixels; photographs to edit are files")
+    truths: dict[str, dict[str, Path]] = {}
+    for sample in samples:
+        if sample.person is not None and sample.emotion != source:
+            truths.setdefault(sample.person, {}).setdefault(sample.emotion, sample.picture)
+    cases = [
+        Case(s.picture, s.name, s.person or s.name, truths.get(s.person or "", {}), {"split": s.split or ""})
+        for s in samples
+        if s.emotion == source
+    ]
+    if not cases:
+        raise DataError(f"{path}: the data reader {reader!r} finds no {source} picture to edit there")
     return cases
 
 

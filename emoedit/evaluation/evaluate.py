@@ -197,6 +197,7 @@ def evaluate(
     output: str | os.PathLike[str],
     split: str | None = None,
     limit: int | None = None,
+    reader: str | None = None,
     references: bool = True,
     seed: int = 0,
     suite: Suite | None = None,
@@ -216,6 +217,7 @@ def evaluate(
         editors: ``"all"`` embedded ones, or names, folders, editors.
         split: only pictures of this split, where the folder says so.
         limit: only the first so many photographs.
+        reader: name of a registered data reader; default: the layouts of folders.
         references: whether the reference rows stand beside the editors.
         suite: what measures; default: a new one with its defaults.
         retry: whether what failed in an earlier run is tried again.
@@ -232,7 +234,7 @@ def evaluate(
         raise MissingExtraError("matplotlib", "metrics") from error
     names = tuple(canonical_names([emotions] if isinstance(emotions, str) else emotions))
     edits = [Edit(name, float(s)) for name in names for s in dict.fromkeys(strengths)]
-    cases = read_cases(data, split=split) if isinstance(data, str | os.PathLike) else list(data)
+    cases = read_cases(data, split=split, reader=reader) if isinstance(data, str | os.PathLike) else list(data)
     cases = cases[:limit]
     if not cases:
         raise DataError("no photograph to edit")

@@ -77,7 +77,12 @@ class Photographs(Sequence[Case]):
 
 
 def open_cases(
-    folder: str | os.PathLike[str], *, split: str | None = None, limit: int | None = None, shard: Shard | None = None
+    folder: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    shard: Shard | None = None,
+    reader: str | None = None,
 ) -> Sequence[Case]:
     """The photographs of a folder, as :func:`emoedit.evaluation.cases.read_cases` finds them, in its order.
 
@@ -85,11 +90,14 @@ def open_cases(
         split: only pictures of this split, where the folder says so.
         limit: only the first so many, of the whole folder.
         shard: which part of those; all where None. A shard may be empty where there are few.
+        reader: name of a registered data reader; default: the layouts of folders.
 
     Raises:
         DataError: no such folder (the message holds the nearest names), or whatever ``read_cases`` meets.
     """
     folder = Path(folder).expanduser()
+    if reader is not None:
+        return (shard or Shard()).of(read_cases(folder, split=split, reader=reader)[:limit])
     if not folder.is_dir():
         beside = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
         near = get_close_matches(folder.name, beside, n=3, cutoff=0.5)

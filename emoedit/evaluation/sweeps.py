@@ -13,15 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from emoedit.emotions import parse, resolve
 from emoedit.evaluation.cases import Case
-from emoedit.evaluation.instantiate import TARGET, TargetError, check_targets, instantiate
 from emoedit.evaluation.shards import Shard, open_cases
 from emoedit.io import checkpoints
 from emoedit.io.images import SUFFIXES
+from emoedit.registry import EDITORS, READERS
 from emoedit.types import CheckpointError, DataError, Edit, EditError, UnknownNameError
+
+if TYPE_CHECKING:
+    from emoedit.editors import Editor
 
 REFERENCES = "references"  # in place of an editor: what editors are held against, and doing nothing
 JUDGES = ("identity", "perceptual", "expression")
@@ -32,22 +35,26 @@ class DataSet:
     """Where photographs are.
 
     Args:
-        path: a folder (:func:`emoedit.evaluation.shards.open_cases`).
+        path: a folder (:func:`emoedit.evaluation.shards.open_cases`), or whatever the reader reads.
         name: in results; default: the folder's.
         split: only these, where the folder says so.
         limit: only the first so many.
+        reader: name of a registered data reader; default: the layouts of folders.
     """
 
     path: str
     name: str | None = None
     split: str | None = None
     limit: int | None = None
+    reader: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and (isinstance(self.limit, bool) or not isinstance(self.limit, int)):
             raise DataError(f"data.limit is a whole number, not {self.limit!r}")
         if self.limit is not None and self.limit < 1:
             raise DataError(f"data.limit is at least 1, not {self.limit}")
+        if self.reader is not None:
+            READERS.check(self.reader)
 
     @property
     def key(self) -> str:
@@ -62,7 +69,8 @@ class Job:
 
     Args:
         editor: a name, a folder, ``owner/name`` on the hub; ``"references"`` (the reference editors, doing nothing, and
-            true photographs where there are any); or a mapping with a ``_target_`` of this package that makes one.
+            true photographs where there are any), a registered editor; or a mapping ``{editor: NAME, name: CALLED,
+            SETTING: VALUE}``: an editor at other settings of sampling, and what it is called in results.
         emotion: names or algebra on names.
         strength: 0 the photograph itself, 1 the fitted effect.
         data: what is edited.
@@ -116,8 +124,10 @@ class Job:
         for strength in strengths:
             Edit("happy", strength)
         editor = config["editor"]
-        if not isinstance(editor, str) and not (isinstance(editor, Mapping) and TARGET in editor):
-            raise DataError(f"an editor is a name, or a mapping with a {TARGET}; not {editor!r}")
+        if not isinstance(editor, str) and not (
+            isinstance(editor, Mapping) and all(isinstance(editor.get(key), str) for key in ("editor", "name"))
+        ):
+            raise DataError(f"an editor is a name, or a mapping with editor, name and settings; not {editor!r}")
         if not isinstance(data["path"], str):
             raise DataError(f"data.path is a folder, not {data['path']!r}")
         return cls(
@@ -167,7 +177,7 @@ class Job:
             DataError: no such folder, or nothing to edit in it.
         """
         data = self.data
-        return open_cases(data.path, split=data.split, limit=data.limit, shard=self.shard)
+        return open_cases(data.path, split=data.split, limit=data.limit, shard=self.shard, reader=data.reader)
 
     @property
     def edits(self) -> list[Edit]:
@@ -216,12 +226,10 @@ class Job:
 
     def _emotions(self) -> list[str] | None:
         """What the editor shows; None where only its weights could tell."""
-        if isinstance(self.editor, Mapping):
-            check_targets(self.editor)
+        editor = self.editor if isinstance(self.editor, str) else self.editor["editor"]
+        if editor == REFERENCES or editor in EDITORS.names():
             return None
-        if self.editor == REFERENCES:
-            return None
-        folder = checkpoints.locate(self.editor)
+        folder = checkpoints.locate(editor)
         known = checkpoints.read_json(folder / checkpoints.EDITOR).get("emotions")
         if not isinstance(known, list):
             raise CheckpointError(f"{folder / checkpoints.EDITOR}: 'emotions' must be a list, found {known!r}")
@@ -251,7 +259,7 @@ class Job:
         self.check()
         if not self.cases:  # more shards than photographs
             return {"cells": 0, "failed": 0}
-        from emoedit.editors import Editor, choose_device, load_editor
+        from emoedit.editors import choose_device, load_editor
         from emoedit.evaluation.compare import Contestant, contestants
         from emoedit.evaluation.evaluate import RESULTS, fill
         from emoedit.faces.detect import FaceDetector
@@ -268,12 +276,7 @@ class Job:
                 for name in checkpoints.reference_names()
             ]
         else:
-            one = self.editor if isinstance(self.editor, str) else instantiate(self.editor)
-            if not isinstance(one, str):
-                if not isinstance(one, Editor):
-                    raise TargetError(f"{self.editor[TARGET]} makes a {type(one).__name__}, and no editor")
-                one = one.to(choose_device(self.device))
-            field = contestants([one], references=False, device=self.device)
+            field = contestants([self._editor()], references=False, device=self.device)
         suite = Unmeasured() if self.judges is None else Suite(**self.judges, device=choose_device(self.device))
         fill(
             self.folder,
@@ -293,6 +296,23 @@ class Job:
             counts["cells"] += 1
             counts["failed"] += row["error"] is not None
         return counts
+
+    def _editor(self) -> str | Editor:
+        """The editor's name, or the editor at other settings of sampling.
+
+        Raises:
+            EditError: settings that its backbone does not have.
+        """
+        if isinstance(self.editor, str):
+            return self.editor
+        from emoedit.editors import load_editor
+
+        settings = dict(self.editor)
+        editor = load_editor(settings.pop("editor"), device=self.device)
+        name = settings.pop("name")
+        editor = editor.with_sampling(**settings)
+        editor.name = name
+        return editor
 
 
 def _check_keys(what: str, found: Mapping[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:

@@ -93,8 +93,8 @@ class Backbone(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
+        """Where the weights are; the CPU for a model without any."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     def to_config(self) -> dict[str, Any]:
         """What :meth:`from_config` needs to build the same architecture, as json."""

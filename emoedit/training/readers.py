@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from emoedit.emotions import canonical
+from emoedit.registry import READERS
 from emoedit.types import DataError, UnknownNameError
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -170,24 +171,18 @@ def read_pairs(root: str | Path) -> list[Sample]:
     return samples
 
 
-READERS = {
-    "labels_csv": read_labels_csv,
-    "class_folders": read_class_folders,
-    "fer_csv": read_fer_csv,
-    "celeba": read_celeba,
-    "pairs": read_pairs,
-}
-
-
 def read(reader: str, path: str | Path) -> list[Sample]:
     """Samples by the reader's name.
 
+    Args:
+        reader: a name of :data:`emoedit.registry.READERS`.
+        path: what it reads.
+
     Raises:
-        DataError: no such reader.
+        UnknownNameError: no such reader.
+        DataError: whatever the reader meets.
     """
-    if reader not in READERS:
-        raise DataError(f"no reader {reader!r}; there are {', '.join(READERS)}")
-    return READERS[reader](path)
+    return list(READERS.get(reader)(Path(path)))
 
 
 def read_landmarks68(path: str | Path) -> dict[str, np.ndarray]:

@@ -19,7 +19,6 @@ from PIL import Image
 from emoedit.evaluation.cases import Case
 from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH, Contestant
 from emoedit.evaluation.evaluate import _skip, fill
-from emoedit.evaluation.instantiate import TargetError
 from emoedit.evaluation.merging import find_parts, merge
 from emoedit.evaluation.sweeps import Job
 from emoedit.faces.detect import FaceDetector
@@ -67,8 +66,8 @@ def test_a_job_keeps_its_folder_when_more_is_asked_of_it(config):
     others = {
         key(editor="vae"),
         key(editor="references"),
-        key(editor={"_target_": "emoedit.evaluation.variants.sampled", "editor": "asyrp", "name": "other", "steps": 3}),
-        key(editor={"_target_": "emoedit.evaluation.variants.sampled", "editor": "asyrp", "name": "other", "steps": 4}),
+        key(editor={"editor": "asyrp", "name": "other", "steps": 3}),
+        key(editor={"editor": "asyrp", "name": "other", "steps": 4}),
         key(seed=1),
         key(shard="0/2"),
         key(shard="1/2"),
@@ -95,10 +94,10 @@ def test_one_emotion_and_strength_need_no_list_and_none_is_done_twice(config):
         ({"editor": "/gone/editor"}, CheckpointError, "no folder"),
         ({"editor": 3}, DataError, "an editor is a name"),
         ({"editor": None}, DataError, "an editor is a name"),
-        ({"editor": {"name": "x"}}, DataError, "_target_"),
-        ({"editor": {"_target_": "emoedit.types.Edit", "emotion": "sad"}}, TargetError, "makes a Edit, and no editor"),
-        ({"editor": {"_target_": "os.system", "command": "touch here"}}, TargetError, "only names of this package"),
-        ({"editor": {"_target_": "emoedit.io.checkpoints.shutil.rmtree", "path": "x"}}, TargetError, "refused"),
+        ({"editor": {"name": "x"}}, DataError, "mapping with editor, name and settings"),
+        ({"editor": {"_target_": "os.system", "command": "touch here"}}, DataError, "mapping with editor, name"),
+        ({"editor": {"editor": "vea", "name": "x"}}, UnknownNameError, "did you mean 'vae'"),
+        ({"data": {"path": "x", "reader": "tea_leaves"}}, UnknownNameError, "unknown data reader"),
         ({"emotion": "hapy"}, UnknownNameError, "did you mean 'happy'"),
         ({"emotion": ["happy", "happy - 0.4*surprized"]}, UnknownNameError, "did you mean 'surprised'"),
         ({"editor": "references", "emotion": "hapy"}, UnknownNameError, "did you mean 'happy'"),
@@ -275,7 +274,6 @@ def test_an_editor_that_no_folder_holds(config, tmp_path):
     tiny_asyrp().save_pretrained(tmp_path / "asyrp")
     few, more = (
         {
-            "_target_": "emoedit.evaluation.variants.sampled",
             "editor": str(tmp_path / "asyrp"),
             "name": f"in-{n}",
             "steps": n,
@@ -514,7 +512,7 @@ def test_mistakes_end_a_sweep_before_its_first_job(photos, tiny, tmp_path, envir
         ("editor=vae,vea", "did you mean 'vae'"),
         ("emotion=happy,hapy", "unknown emotion 'hapy'; did you mean 'happy'"),
         ("data.path=/gone", "/gone: no such folder"),
-        ("editor=vae,{_target_:os.system,command:'touch here'}", "only names of this package"),
+        ("editor=vae,{_target_:os.system,command:'touch here'}", "mapping with editor, name and settings"),
         ("shard=all/0", "INDEX/COUNT"),
         ("launchr=joblib", "launchr"),
         ("data=lodon", "london"),

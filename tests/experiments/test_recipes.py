@@ -17,10 +17,10 @@ from emoedit.editors import load_editor
 from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
 from emoedit.models.vae.backbone import VAEConfig
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
+from emoedit.registry import READERS
 from emoedit.training.hspace import ShiftLoss
 from emoedit.training.loop import TrainerConfig
 from emoedit.training.prepare import Filter
-from emoedit.training.readers import READERS
 from emoedit.types import CropSpec, Edit
 from tests.fixtures.configs import ROOT, composed
 
@@ -32,7 +32,7 @@ def test_every_training_config_fits_the_code():
     assert config["trainer"].keys() - known == {"batch_size", "beta", "shares"}
     assert set(config["trainer"]["shares"]) <= set(config["data"]["sets"])
     assert Filter(**config["data"]["filter"]) == Filter()
-    assert all(how["reader"] in READERS for how in config["data"]["sets"].values())
+    assert all(how["reader"] in READERS.names() for how in config["data"]["sets"].values())
     assert set(config["steering"]["trust"]) == set(config["data"]["sets"])
     assert set(config["steering"]["gains"]) == set(config["steering"]["emotions"])
 

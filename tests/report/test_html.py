@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -490,24 +489,6 @@ def test_what_makes_no_plot(monkeypatch) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- in a real browser
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    """Runs headless Chromium with the given arguments; returns its standard output."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    profile = tmp_path_factory.mktemp("chromium")
-
-    def run(*arguments: str) -> str:
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
-        command = [program, *options, f"--user-data-dir={profile}", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
 
 
 @pytest.fixture

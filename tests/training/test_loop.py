@@ -17,7 +17,7 @@ from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.loop import DivergedError, TrainerConfig, parameter_groups, rate, train
 from emoedit.training.prepare import Filter, prepare, split_of
 from emoedit.training.vae import VAETask, pyramid_loss
-from emoedit.types import CropSpec, DataError
+from emoedit.types import CropSpec, DataError, UnknownNameError
 
 TINY = VAEConfig(resolution=32, widths=(8, 16), latent_dim=8)
 
@@ -150,10 +150,11 @@ def test_readers_refuse_what_they_cannot_read(tmp_path):
         ("class_folders", "gone", "no such folder"),
         ("celeba", "", "list_attr_celeba"),
         ("pairs", "", "info.csv"),
-        ("tea_leaves", "", "no reader"),
     ):
         with pytest.raises(DataError, match=match):
             readers.read(reader, tmp_path / path)
+    with pytest.raises(UnknownNameError, match="unknown data reader 'tea_leaves'"):
+        readers.read("tea_leaves", tmp_path)
 
 
 def test_batches_are_a_function_of_the_step(crops):

@@ -37,11 +37,6 @@ class StabilityBackbone(Backbone):
         super().__init__()
         self.client, self.crop = client or StabilityClient(), crop
 
-    @property
-    def device(self) -> torch.device:
-        """The CPU: pictures are sent from there, and nothing is computed."""
-        return torch.device("cpu")
-
     def invert(
         self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
     ) -> Inversion:
