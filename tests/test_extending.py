@@ -85,7 +85,7 @@ def used(work, environment) -> subprocess.CompletedProcess[str]:
 
 
 def test_each_plugin_is_short():
-    assert len(PLUGINS) == 4
+    assert len(PLUGINS) == 5
     for name, text in PLUGINS.items():
         assert len(text.splitlines()) <= 40, name
 

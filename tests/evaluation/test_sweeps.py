@@ -287,7 +287,7 @@ def test_an_editor_that_no_folder_holds(config, tmp_path):
     assert rows == ["in-3", "in-5"]
     made = [np.asarray(Image.open(path), float) for path in Path(config["output"]).glob("*/pictures/*.png")]
     assert len(made) == 3 and all(np.abs(made[i] - made[i - 1]).max() > 0 for i in range(3))
-    with pytest.raises(EditError, match="takes no steps"):
+    with pytest.raises(EditError, match="no settings of sampling"):
         run(config, editor={**few, "editor": config["editor"]})
     with pytest.raises(EditError, match="stepps"):
         run(config, editor={**few, "stepps": 3})
