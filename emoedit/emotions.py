@@ -38,8 +38,8 @@ class Emotion:
             "face" to "smiling face").
         mixture: weights of basic emotions, empty for a basic one and never of neutral, which is where every weight
             starts from. 1 is the full basic expression: below 1 is milder, above 1 more intense. A negative weight of
-            surprise lowers lids and brows. They say how the emotion looks and are judgements that start from
-            R. Plutchik's intensities and dyads ("Emotion: a psychoevolutionary synthesis", 1980) and from the compound
+            surprise lowers lids and brows. They say how the emotion looks and are judgements that start from R.
+            Plutchik's intensities and dyads ("Emotion: a psychoevolutionary synthesis", 1980) and from the compound
             expressions of S. Du, Y. Tao and A. Martinez (PNAS 111, 2014).
     """
 
@@ -244,7 +244,7 @@ def parse(expression: str, extra: Collection[str] = ()) -> dict[str, float]:
     """Read algebra on names: ``"happy - 0.4*surprised"``, ``"0.5 happy + sad"``, ``"-sad"``.
 
     A term is ``name``, ``weight name``, ``weight*name`` or ``name*weight``; terms are joined by + and -. The longest
-    known name wins, so a hyphen is a minus unless it is part of a name. Names are not expanded (see :func:`resolve`).
+    known name wins, so a hyphen is a minus unless it is part of a name. Names are not expanded (see ``resolve``).
 
     Args:
         expression: the text.
@@ -300,7 +300,7 @@ def resolve(expression: str, available: Collection[str]) -> dict[str, float]:
     do "happy"); any other is expanded through its mixture.
 
     Args:
-        expression: see :func:`parse`.
+        expression: see ``parse``.
         available: the names the editor has learned, of the vocabulary or its own.
 
     Returns:
@@ -331,10 +331,13 @@ def takes_smile(expression: str, strength: float, available: Collection[str]) ->
     What the vocabulary does not know, an editor's own words, says nothing about smiles: then it is False.
 
     Args:
-        expression, available: as :func:`resolve` has them.  strength: of the edit.
+        expression: as ``resolve`` has them.
+        strength: of the edit.
+        available: as ``expression``.
 
     Raises:
-        UnknownNameError, EditError: as :func:`parse` does.
+        UnknownNameError: as ``parse`` does.
+        EditError: as ``parse`` does.
     """
     basic: dict[str, float] = {}
     for name, weight in parse(expression, extra=available).items():

@@ -20,7 +20,7 @@ STEPS = 4  # strengths that are drawn at once; two rounds find a 1/16 of what wa
 
 
 class OpenedPhoto(Protocol):
-    """A photograph and the faces of it that are edited (:class:`emoedit.photo.OpenPhoto`)."""
+    """A photograph and the faces of it that are edited (``emoedit.photo.OpenPhoto``)."""
 
     @property
     def picture(self) -> Picture: ...
@@ -29,7 +29,7 @@ class OpenedPhoto(Protocol):
 
 
 class EditsPhotos(Protocol):
-    """What edits photographs (:class:`emoedit.photo.PhotoEditor`, which imports this module)."""
+    """What edits photographs (``emoedit.photo.PhotoEditor``, which imports this module)."""
 
     @property
     def editor(self) -> Any: ...
@@ -37,10 +37,11 @@ class EditsPhotos(Protocol):
 
 
 class IdentityGuard:
-    """Finds, for every edit, the largest strength up to the one asked for that keeps the identity of all edited faces
-    at a floor.
+    """Finds the largest strength of each edit that keeps the identity of all edited faces at a floor.
 
-    Identity is measured on the finished photograph (cosine, :func:`emoedit.faces.networks.identity_similarity`), and
+    No strength is larger than the one asked for.
+
+    Identity is measured on the finished photograph (cosine, ``emoedit.faces.networks.identity_similarity``), and
     taken to fall as the strength grows: of a grid of strengths the last before the first that fails is refined once.
 
     Args:

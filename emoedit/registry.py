@@ -48,8 +48,8 @@ class Registry(Generic[T]):
         """Add an object, or where to import it from; without a target, a decorator that adds what it decorates.
 
         Args:
-            name: what :meth:`names` lists.
-            target: the object, or ``"module:attribute"``, which is imported by the first :meth:`get`.
+            name: what ``names`` lists.
+            target: the object, or ``"module:attribute"``, which is imported by the first ``get``.
             aliases: other names that lead to it.
 
         Returns:

@@ -1,6 +1,6 @@
 """The values that travel between a photograph and its edit, and the errors a caller can expect.
 
-Nothing here knows a model. Every error derives from :class:`EmoEditError`, says what was found, and says what to do.
+Nothing here knows a model. Every error derives from ``EmoEditError``, says what was found, and says what to do.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class CropSpec:
 
     Args:
         resolution: side of the crop in pixels.
-        style: ``"ffhq"`` or ``"stable"`` (:mod:`emoedit.faces.align`).
+        style: ``"ffhq"`` or ``"stable"`` (``emoedit.faces.align``).
         scale: side of the crop as a fraction of FFHQ's square; 1 is FFHQ itself, smaller is tighter.
         down: how far the crop's centre lies below FFHQ's, as a fraction of FFHQ's side.
     """
@@ -129,9 +129,12 @@ class HState:
     """What a ``delta_h`` may look at, at one denoising step.
 
     Args:
-        x_t: ``[N, C, R, R]`` noisy picture.  t: ``[N]`` timesteps.  h: ``[N, Ch, r, r]`` mid-block output.
-        temb: ``[N, D]`` timestep embedding.  h_under: mid-block output at the same x_t under another text context,
-            ``[N or 1, T, D]``, or (None) the neutral one.
+        x_t: ``[N, C, R, R]`` noisy picture.
+        t: ``[N]`` timesteps.
+        h: ``[N, Ch, r, r]`` mid-block output.
+        temb: ``[N, D]`` timestep embedding.
+        h_under: mid-block output at the same x_t under another text context, ``[N or 1, T, D]``, or (None) the neutral
+            one.
     """
 
     x_t: Tensor

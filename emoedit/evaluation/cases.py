@@ -19,7 +19,8 @@ class Case:
     """One photograph to edit.
 
     Args:
-        photo: its path.  name: unique in the set.
+        photo: its path.
+        name: unique in the set.
         person: who it shows; intervals are over people.
         truth: emotion -> a photograph of the same person really showing it.
         info: what else is known, by column name (age, gender, ...).
@@ -63,9 +64,10 @@ def read_cases(
     - *plain*: pictures, each of another person.
 
     Args:
+        folder: where it is.
         split: only rows whose ``split`` is this, where a csv says so.
         source: emotion of the photographs to edit, in the first two layouts.
-        reader: name of a registered data reader (:data:`emoedit.registry.READERS`), which reads ``folder`` in place of
+        reader: name of a registered data reader (``emoedit.registry.READERS``), which reads ``folder`` in place of
             these layouts.
 
     Raises:

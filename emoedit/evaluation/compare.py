@@ -36,7 +36,9 @@ class Contestant:
     """An editor in a comparison.
 
     Args:
-        name: in rows.  photo_editor: what edits.  reference: whether it is what others are held against.
+        name: in rows.
+        photo_editor: what edits.
+        reference: whether it is what others are held against.
     """
 
     name: str
@@ -70,10 +72,13 @@ def contestants(
 
     Args:
         editors: ``"all"`` for every embedded one, or names, folders, editors.
+        references: whether the reference editors of this package stand after them.
+        device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
 
     Raises:
         EditError: none, or two of one name.
-        UnknownNameError, CheckpointError: no such editor; damaged weights.
+        UnknownNameError: no such editor.
+        CheckpointError: damaged weights.
     """
     wanted = list_editors() if editors == "all" else [editors] if isinstance(editors, str) else editors
     detector = FaceDetector()
@@ -108,12 +113,19 @@ def edited(
     *,
     seed: int = 0,
 ) -> Iterator[tuple[dict[str, Any], Image.Image | None]]:
-    """One editor's edits of one photograph with their numbers, in their order; inverted once. An edit that fails is a
-    row with its error and no picture.
+    """One editor's edits of one photograph with their numbers, in their order; inverted once.
+
+    An edit that fails is a row with its error and no picture.
 
     Args:
-        subjects: emotion -> the source as :meth:`emoedit.metrics.suite.Suite.subject` saw it (with the truth of that
+        suite: what measures.
+        contestant: what edits.
+        picture: the photograph.
+        subjects: emotion -> the source as ``emoedit.metrics.suite.Suite.subject`` saw it (with the truth of that
             emotion, where there is one).
+        face: which face of the photograph.
+        edits: emotions and strengths.
+        seed: of the noise that an editor draws.
 
     Raises:
         EmoEditError: whatever the editor meets when it opens the photograph.
@@ -202,11 +214,11 @@ def to_pandas(rows: Iterable[Mapping[str, Any]]) -> Any:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What :func:`compare` found.
+    """What ``compare`` found.
 
     Args:
         photo: the photograph's name.
-        rows: a dict an edit (:func:`emoedit.metrics.measure.measures` and more), flat and ready for a data frame.
+        rows: a dict an edit (``emoedit.metrics.measure.measures`` and more), flat and ready for a data frame.
         images: one a row, cut to the head; None where a row has an error.
         source: the unedited head.
     """
@@ -266,8 +278,10 @@ class Comparison:
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
-    """Raises:
-    OutputError: a result is there already.
+    """Refuse a folder that holds results.
+
+    Raises:
+        OutputError: a result is there already.
     """
     taken = [name for name in (RESULTS, GRID, REPORT) if (folder / name).exists()]
     if taken and not overwrite:
@@ -315,17 +329,21 @@ def compare(
         photo: a path, bytes, PIL picture, array or tensor.
         emotions: names or algebra on names; rows hold the canonical form of a name.
         editors: ``"all"`` embedded ones, or names, folders, editors.
+        strengths: 0 is the source, 1 the fitted effect.
         truth: emotion -> a photograph of the same person really showing it, where there is one.
         references: whether the reference rows stand beside the editors.
         face: ``"largest"`` or an index by size.
+        seed: of the noise that an editor draws.
         suite: what measures; default: a new one with its defaults.
+        device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
         progress: whether to show a bar on standard error.
 
     Returns:
         Rows and pictures. An edit that fails is a row with its ``error``; other edits go on.
 
     Raises:
-        ImageError, NoFaceError: of the photograph or a truth.
+        ImageError: of the photograph or a truth.
+        NoFaceError: of the photograph or a truth.
         UnknownNameError: an emotion that an editor, or the recogniser, does not know; an editor that does not exist.
         EditError: a strength or a choice of editors that makes no sense; a truth of an emotion that is not edited.
         CheckpointError: damaged weights.
@@ -391,8 +409,12 @@ def canonical_names(emotions: Iterable[str]) -> list[str]:
 
 
 def check_known(field: Sequence[Contestant], emotions: Sequence[str]) -> None:
-    """Raises:
-    UnknownNameError: an emotion that an editor in the comparison cannot show (references need not know it).
+    """Refuse emotions that an editor in the comparison cannot show.
+
+    References need not know them.
+
+    Raises:
+        UnknownNameError: an emotion that an editor in the comparison cannot show (references need not know it).
     """
     for contestant in field:
         if not contestant.reference:

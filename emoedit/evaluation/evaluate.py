@@ -72,11 +72,11 @@ def kept() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found.
+    """What ``evaluate`` found.
 
     Args:
-        rows: a dict a cell (photograph, editor, emotion, strength), flat and ready for a data frame. Read from the
-            file each time they are gone through, so that a million of them need no memory; ``list(rows)`` to keep them.
+        rows: a dict a cell (photograph, editor, emotion, strength), flat and ready for a data frame. Read from the file
+            each time they are gone through, so that a million of them need no memory; ``list(rows)`` to keep them.
         emotions: what was edited.
     """
 
@@ -93,8 +93,10 @@ class Evaluation:
         return [row for row in self.rows if row["error"] is not None]
 
     def groups(self) -> dict[tuple[str, str, float | None], list[dict[str, Any]]]:
-        """Rows without an error by (editor, emotion, strength), in the order they were first met; of each row only what
-        summaries need (:func:`kept`)."""
+        """Rows without an error by (editor, emotion, strength), in the order they were first met.
+
+        Each row keeps only what summaries need (``kept``).
+        """
         groups: dict[tuple[str, str, float | None], list[dict[str, Any]]] = {}
         keys = kept()
         for row in self.rows:
@@ -104,8 +106,10 @@ class Evaluation:
         return groups
 
     def summary(self) -> list[dict[str, Any]]:
-        """A row for each editor, emotion and strength: means with 95 % intervals over people (``KEY``, ``KEY_low``,
-        ``KEY_high``), and how many pictures of how many people."""
+        """Means with 95 % intervals over people, a row for each editor, emotion and strength.
+
+        Columns are ``KEY``, ``KEY_low`` and ``KEY_high``, and how many pictures of how many people there are.
+        """
         table = []
         keys = averaged()
         for (editor, emotion, strength), rows in self.groups().items():
@@ -124,8 +128,10 @@ class Evaluation:
         return table
 
     def control(self) -> list[dict[str, Any]]:
-        """A row an editor, as FFE-Bench defines them (PixelSmile, arXiv 2603.25728): Acc and mSCR at the strength
-        nearest to 1, CLS over strengths; target score and HES beside them."""
+        """Control measures as FFE-Bench defines them (PixelSmile, arXiv 2603.25728), a row an editor.
+
+        Acc and mSCR are taken at the strength nearest to 1, CLS over strengths; target score and HES stand beside them.
+        """
         table = []
         groups = self.groups()
         for editor in dict.fromkeys(editor for editor, _, _ in groups):
@@ -212,15 +218,20 @@ def evaluate(
     done. One process at a time writes a folder (``lock``).
 
     Args:
-        data: a folder (:func:`emoedit.evaluation.cases.read_cases`), or cases.
+        data: a folder (``emoedit.evaluation.cases.read_cases``), or cases.
         emotions: names or algebra on names; rows hold the canonical form of a name.
         editors: ``"all"`` embedded ones, or names, folders, editors.
+        strengths: 0 is the source, 1 the fitted effect.
+        output: folder of the results.
         split: only pictures of this split, where the folder says so.
         limit: only the first so many photographs.
         reader: name of a registered data reader; default: the layouts of folders.
         references: whether the reference rows stand beside the editors.
+        seed: of the noise that an editor draws.
         suite: what measures; default: a new one with its defaults.
+        device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
         retry: whether what failed in an earlier run is tried again.
+        progress: whether to show a bar on standard error.
 
     Raises:
         DataError: a data set that cannot be read; a folder whose results were made with other editors or networks.
@@ -275,8 +286,10 @@ def fill(
         folder: ``results.jsonl`` and ``settings.json`` are written there.
         cases: names that differ.
         edits: every one of them, by every contestant; emotions in canonical form.
+        field: the editors.
         suite: what measures.
         references: whether doing nothing, and true photographs where there are any, are measured too.
+        seed: of the noise that an editor draws.
         retry: whether what failed in an earlier run is tried again.
         pictures: also save every edited photograph, in ``pictures/``, in the format of this suffix (``".jpg"``); its
             row then says where (``picture``).
@@ -366,7 +379,7 @@ def _cells(case: Case, asked: Sequence[tuple[str, str, float]], names: Sequence[
 
 
 def _count(case: Case, asked: Sequence[Any], names: Sequence[str], references: bool) -> int:
-    """How many cells :func:`_cells` has."""
+    """How many cells ``_cells`` has."""
     return len(asked) + (len(names) + sum(name in case.truth for name in names) if references else 0)
 
 
@@ -501,6 +514,8 @@ def write_reports(
     """``summary.csv``, ``pareto.svg`` and ``report.html`` from the rows.
 
     Args:
+        found: rows to report.
+        folder: where they are written.
         title: of the page.
         tables: more of them, after those that the rows give.
         sheets: photographs with their edits, to be looked at.

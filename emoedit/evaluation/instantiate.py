@@ -30,7 +30,7 @@ def instantiate(config: Any) -> Any:
         config: of plain values, lists and mappings.
 
     Raises:
-        TargetError: see there. What a target itself raises on purpose (:class:`emoedit.types.EmoEditError`) goes on.
+        TargetError: see there. What a target itself raises on purpose (``emoedit.types.EmoEditError``) goes on.
     """
     check_targets(config)
     return _make(config)

@@ -29,7 +29,9 @@ class Part:
     """One job's folder of results.
 
     Args:
-        folder: where they are.  about: its ``job.json``.  settings: its ``settings.json``.
+        folder: where they are.
+        about: its ``job.json``.
+        settings: its ``settings.json``.
     """
 
     folder: Path
@@ -116,8 +118,11 @@ def merge(parts: Sequence[Part]) -> dict[str, Evaluation]:
 
 
 def states(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """How far each job is: ``job``, ``cells`` it has, ``done`` of them, ``failed``, ``rate`` (cells a second since it
-    was last started; None before anything was done) and ``left`` (seconds, by that rate)."""
+    """How far each job is.
+
+    Each entry has ``job``, ``cells`` it has, ``done`` of them, ``failed``, ``rate`` (cells a second since it was last
+    started; None before anything was done) and ``left`` (seconds, by that rate).
+    """
     table = []
     for part in parts:
         emotions, strengths = set(part.about["emotions"]), {*part.about["strengths"], None}
@@ -161,6 +166,7 @@ def sheets(parts: Sequence[Part], count: int) -> list[Sheet]:
     """The first photographs whose edits were kept, beside them; those whose source is no longer there are left out.
 
     Args:
+        parts: folders of results.
         count: at most so many photographs.
     """
     entries: dict[str, list[Entry]] = {}
@@ -182,18 +188,20 @@ def _small(path: Path) -> Image.Image:
 
 
 def write_merged(folder: Path, output: Path, *, photographs: int = 6) -> list[Path]:
-    """For each data set a folder with ``results.jsonl`` (all rows), ``summary.csv``, ``tables.md``, ``pareto.svg`` and
-    ``report.html``.
+    """Write a folder with tables and reports for each data set.
+
+    Each holds ``results.jsonl`` (all rows), ``summary.csv``, ``tables.md``, ``pareto.svg`` and ``report.html``.
 
     Args:
-        folder: of a sweep.  output: where the folders go.
+        folder: of a sweep.
+        output: where the folders go.
         photographs: of how many the page shows the edits, where they were kept.
 
     Returns:
         The folders.
 
     Raises:
-        DataError: whatever :func:`find_parts` and :func:`merge` meet.
+        DataError: whatever ``find_parts`` and ``merge`` meet.
         ImageError: a kept picture that cannot be read.
         OutputError: they cannot be written.
         MissingExtraError: matplotlib is not installed.

@@ -32,8 +32,12 @@ class Prompt:
         text: as it was written.
         expression: what the face is to show ("Shame").
         nuances: how ("Desolate", "lonely", "regretful"); none where the field is empty.
-        subject, camera, type, scene, style: the other fields; empty where they are.
-        about: what else is known of it, by column name (of :func:`read_prompts`).
+        subject: the other fields; empty where they are.
+        camera: as ``subject``.
+        type: as ``subject``.
+        scene: as ``subject``.
+        style: as ``subject``.
+        about: what else is known of it, by column name (of ``read_prompts``).
     """
 
     text: str
@@ -68,7 +72,7 @@ class Reading:
 
 
 def parse_prompt(text: str) -> Prompt:
-    """Read one prompt (:data:`FORM`). Fields may be empty, and are stripped; the expression may not be.
+    """Read one prompt (``FORM``). Fields may be empty, and are stripped; the expression may not be.
 
     Raises:
         DataError: not a string, too long, or not of this form; says what was found.
@@ -92,8 +96,10 @@ def parse_prompt(text: str) -> Prompt:
 
 
 def read_emotions(prompt: Prompt) -> Reading:
-    """The emotions that a prompt's expression and nuances name: a whole nuance, else the longest names inside it
-    ("a sense of regret" is regret; nothing is read after "no" or "not").
+    """The emotions that a prompt's expression and nuances name.
+
+    A whole nuance is read first, else the longest names inside it ("a sense of regret" is regret; nothing is read after
+    "no" or "not").
 
     Raises:
         UnknownNameError: not one name was found; with the names that are nearest to the expression.

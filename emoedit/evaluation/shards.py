@@ -56,7 +56,8 @@ class Photographs(Sequence[Case]):
     """The pictures of a folder as cases that are made when they are asked for: what is kept is their names.
 
     Args:
-        folder: where they lie.  names: of files.
+        folder: where they lie.
+        names: of files.
     """
 
     def __init__(self, folder: Path, names: list[str]) -> None:
@@ -84,9 +85,10 @@ def open_cases(
     shard: Shard | None = None,
     reader: str | None = None,
 ) -> Sequence[Case]:
-    """The photographs of a folder, as :func:`emoedit.evaluation.cases.read_cases` finds them, in its order.
+    """The photographs of a folder, as ``emoedit.evaluation.cases.read_cases`` finds them, in its order.
 
     Args:
+        folder: where it is.
         split: only pictures of this split, where the folder says so.
         limit: only the first so many, of the whole folder.
         shard: which part of those; all where None. A shard may be empty where there are few.

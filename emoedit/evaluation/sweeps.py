@@ -35,7 +35,7 @@ class DataSet:
     """Where photographs are.
 
     Args:
-        path: a folder (:func:`emoedit.evaluation.shards.open_cases`), or whatever the reader reads.
+        path: a folder (``emoedit.evaluation.shards.open_cases``), or whatever the reader reads.
         name: in results; default: the folder's.
         split: only these, where the folder says so.
         limit: only the first so many.
@@ -76,7 +76,7 @@ class Job:
         data: what is edited.
         shard: which part of it.
         seed: of editors that draw noise.
-        judges: which networks measure (:class:`emoedit.metrics.suite.Suite`); None: nothing is measured.
+        judges: which networks measure (``emoedit.metrics.suite.Suite``); None: nothing is measured.
         pictures: format in which every edited photograph is kept (``"jpg"``); None: none is.
         retry: whether what failed in an earlier run is tried again.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``.
@@ -254,7 +254,7 @@ class Job:
             How many ``cells`` the job has, and how many of them are ``failed``.
 
         Raises:
-            EmoEditError: whatever :meth:`check` or :func:`emoedit.evaluation.evaluate.fill` meets.
+            EmoEditError: whatever ``check`` or ``emoedit.evaluation.evaluate.fill`` meets.
         """
         self.check()
         if not self.cases:  # more shards than photographs
@@ -316,8 +316,10 @@ class Job:
 
 
 def _check_keys(what: str, found: Mapping[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:
-    """Raises:
-    DataError: an entry that is not known, or a needed one that is missing.
+    """Refuse entries that are not known, and needed ones that are missing.
+
+    Raises:
+        DataError: an entry that is not known, or a needed one that is missing.
     """
     if unknown := [str(key) for key in found if key not in known]:
         raise DataError(f"{what} has no {', '.join(unknown)}; it has {', '.join(known)}")

@@ -27,7 +27,9 @@ class Alignment:
     """A similarity between photograph and crop pixels (pixel centres at whole numbers).
 
     Args:
-        matrix: ``[2, 3]``: photograph -> crop.  inverse: ``[2, 3]``: crop -> photograph.  resolution: side of the crop.
+        matrix: ``[2, 3]``: photograph -> crop.
+        inverse: ``[2, 3]``: crop -> photograph.
+        resolution: side of the crop.
     """
 
     matrix: np.ndarray
@@ -103,7 +105,8 @@ def align(landmarks: np.ndarray, spec: CropSpec) -> Alignment:
     """The alignment of a face.
 
     Args:
-        landmarks: ``[5, 2]`` in photograph pixels (:class:`emoedit.faces.detect.Face`).
+        landmarks: ``[5, 2]`` in photograph pixels (``emoedit.faces.detect.Face``).
+        spec: the crop that is wanted.
     """
     landmarks = np.asarray(landmarks, np.float64)
     square = _ffhq_square(landmarks) if spec.style == "ffhq" else _similarity(landmarks, FFHQ_POINTS, STABLE_WEIGHTS)

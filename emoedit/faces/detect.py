@@ -37,8 +37,10 @@ class Face:
 
     @property
     def yaw(self) -> float:
-        """How far the nose tip lies from the middle of the eyes and mouth, in interocular distances: 0 frontal, about
-        0.35 at 30 degrees, above 0.6 near profile. Signed, rotation-invariant."""
+        """How far the nose tip lies from the middle of the eyes and mouth, in interocular distances.
+
+        0 is frontal, about 0.35 is 30 degrees, above 0.6 is near profile. Signed, rotation-invariant.
+        """
         eye, mouth = self.landmarks[:2].mean(0), self.landmarks[3:].mean(0)
         across = self.landmarks[1] - self.landmarks[0]
         distance = float(np.hypot(*across)) or 1.0
@@ -108,6 +110,7 @@ class FaceDetector:
         """The faces to edit.
 
         Args:
+            rgb: uint8 ``[H, W, 3]``.
             which: ``"largest"``, ``"all"``, or an index into the faces ordered by size (0 the largest).
 
         Raises:

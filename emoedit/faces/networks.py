@@ -25,7 +25,7 @@ class EmbeddedNetwork:
     """A measuring network and the crop it wants of a photograph.
 
     Args:
-        network: see :class:`emoedit.nn.measuring.MeasuringNetwork`.
+        network: see ``emoedit.nn.measuring.MeasuringNetwork``.
 
     Attributes:
         name: ``"embedded"``: what results say spoke.
@@ -82,7 +82,7 @@ class EmbeddedNetwork:
         return F.normalize(self._head(faces, "person"))
 
     def scores(self, faces: np.ndarray) -> Tensor:
-        """Probabilities of :attr:`emotions`, ``[N, E]``."""
+        """Probabilities of ``emotions``, ``[N, E]``."""
         return self._head(faces, "emotion").softmax(1)
 
     def points(self, faces: np.ndarray) -> Tensor:
@@ -91,7 +91,7 @@ class EmbeddedNetwork:
 
     @property
     def emotions(self) -> tuple[str, ...]:
-        """What :meth:`scores` scores."""
+        """What ``scores`` scores."""
         return self.network.config.emotions
 
 
@@ -102,8 +102,8 @@ def identity_similarity(first: Tensor, second: Tensor) -> Tensor:
     people give.
 
     Args:
-        first, second: ``[N, D]``, from :meth:`EmbeddedNetwork.embed` or
-            :meth:`emoedit.metrics.facenet.FaceNet.embed`.
+        first: ``[N, D]``, from ``EmbeddedNetwork.embed`` or ``emoedit.metrics.facenet.FaceNet.embed``.
+        second: as ``first``.
 
     Raises:
         ImageError: other shapes, or an embedding that is zero or not finite.

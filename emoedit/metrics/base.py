@@ -11,7 +11,8 @@ def check_pictures(*pictures: Tensor, channels: tuple[int, ...] = (1, 3)) -> Non
     """Refuse what is no batch of pictures, or batches that do not match.
 
     Args:
-        pictures: ``[N, C, H, W]`` float in [-1, 1] each, all of one shape.
+        channels: numbers of channels that are allowed.
+        *pictures: ``[N, C, H, W]`` float in [-1, 1] each, all of one shape.
 
     Raises:
         ImageError: says what was found.

@@ -13,8 +13,9 @@ LEAST = 1e-12  # a probability that was rounded to 0
 
 
 def tempered(scores: Any, temperature: float) -> np.ndarray:
-    """Scores at another temperature: softmax(z / T) for scores softmax(z) (Guo et al. 2017, arXiv 1706.04599,
-    equation 9). The order of classes stays.
+    """Scores at another temperature: softmax(z / T) for scores softmax(z).
+
+    Guo et al. 2017 (arXiv 1706.04599), equation 9. The order of classes stays.
 
     Args:
         scores: ``[..., E]``, probabilities over the last axis.
@@ -35,7 +36,8 @@ def calibrating_temperature(scores: Any, labels: Any) -> float:
     """The temperature at which scores explain labels best: the least negative log likelihood (Guo et al., section 4.2).
 
     Args:
-        scores: ``[N, E]`` probabilities.  labels: ``[N]`` numbers of the true classes.
+        scores: ``[N, E]`` probabilities.
+        labels: ``[N]`` numbers of the true classes.
 
     Raises:
         DataError: no labels, or shapes that do not fit.

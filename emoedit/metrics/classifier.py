@@ -32,7 +32,7 @@ class TransformersExpression(nn.Module):
             ``owner/name`` on the hub (downloaded and cached).
 
     Attributes:
-        emotions: what the columns of :meth:`scores` are, in the model's order: names of the vocabulary, and
+        emotions: what the columns of ``scores`` are, in the model's order: names of the vocabulary, and
             ``other:<label>`` for labels that it does not have. Labels of one meaning ("joy", "happy") share a column.
 
     Raises:

@@ -32,12 +32,13 @@ NO_CHANGE = 1e-5  # of unit vectors: of nothing, float32 and another batch size 
 class Clip(nn.Module):
     """A frozen CLIP: pictures and texts as unit vectors of one space.
 
-    Made once by :meth:`from_pretrained` and shared by the metrics below.
+    Made once by ``from_pretrained`` and shared by the metrics below.
 
     Args:
         model: transformers' CLIPModel.
         tokenizer: its tokenizer.
-        mean, std: ``[3]`` of its training pictures, in [0, 1], red first; ``[1]`` of a CLIP that sees luminance.
+        mean: ``[3]`` of its training pictures, in [0, 1], red first; ``[1]`` of a CLIP that sees luminance.
+        std: as ``mean``.
 
     Attributes:
         width: D of the embeddings.
@@ -127,8 +128,10 @@ class Clip(nn.Module):
         return cls(model, tokenizer, mean, std)
 
     def pixels(self, pictures: Tensor) -> Tensor:
-        """Pictures as the model sees them: the shorter side resized to ``size`` (bicubic, antialiased), the middle of
-        the longer one, luminance repeated (or taken, for a CLIP that sees no more), mean and deviation of the training
+        """Pictures as the model sees them.
+
+        The shorter side is resized to ``size`` (bicubic, antialiased) and the middle of the longer one is taken;
+        luminance is repeated (or taken, for a CLIP that sees no more); mean and deviation are those of the training
         pictures.
 
         transformers' CLIPImageProcessor rounds to 8 bits after each step of resizing and this does not: the two differ
@@ -191,15 +194,19 @@ class Clip(nn.Module):
 def directional_similarity(
     image_before: Tensor, image_after: Tensor, text_before: Tensor, text_after: Tensor
 ) -> Tensor:
-    """Cosine of what changed in the pictures and what changed in the texts (StyleGAN-NADA, Gal et al. 2022, the
-    directional loss without its ``1 -``). Higher is better.
+    """Cosine of the change of the pictures and the change of the texts.
+
+    StyleGAN-NADA (Gal et al. 2022): the directional loss without its ``1 -``. Higher is better.
 
     This is the raw cosine, and it stays far from 1: Asyrp's table says .921, and an independent reproduction found that
     such numbers are 1 minus a cosine, .045 in its own case. Don't compare with a published S_dir before you know which
     of the two it is.
 
     Args:
-        image_before, image_after, text_before, text_after: ``[N, D]`` embeddings.
+        image_before: ``[N, D]`` embeddings.
+        image_after: as ``image_before``.
+        text_before: as ``image_before``.
+        text_after: as ``image_before``.
 
     Returns:
         ``[N]`` float32 in [-1, 1]. Where the picture or the text did not change (a difference shorter than
@@ -220,7 +227,8 @@ def prompt_score(image: Tensor, text: Tensor) -> Tensor:
     Pictures that fit their text well have .20 to .31; the numbers of different CLIPs cannot be compared.
 
     Args:
-        image, text: ``[N, D]`` embeddings.
+        image: ``[N, D]`` embeddings.
+        text: as ``image``.
 
     Returns:
         ``[N]`` float32 in [-1, 1].

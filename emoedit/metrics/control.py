@@ -37,7 +37,8 @@ def confusion(intended: Any, read: Any, classes: int) -> Tensor:
     """C(i->j), the share of the pictures meant as i that are read as j.
 
     Args:
-        intended, read: ``[N]`` class indices, 0 to ``classes`` - 1 (tensor, array or list).
+        intended: ``[N]`` class indices, 0 to ``classes`` - 1 (tensor, array or list).
+        read: as ``intended``.
         classes: how many there are, E.
 
     Returns:
@@ -59,7 +60,7 @@ def mscr(C: Tensor, names: Sequence[str], pairs: Sequence[tuple[str, str]] = CON
     """mSCR, the mean binary confusion rate of the pairs that are easily taken for each other. Lower is better.
 
     Args:
-        C: ``[E, E]`` of :func:`confusion`.
+        C: ``[E, E]`` of ``confusion``.
         names: the E classes in its order; aliases are understood.
         pairs: a pair counts if pictures were meant as both of its emotions.
 
@@ -95,7 +96,8 @@ def linearity(strengths: Any, scores: Any) -> float:
     """Pearson's r between strength and score over one sweep: one picture, one emotion, several strengths.
 
     Args:
-        strengths, scores: ``[S]``; the score is what the recogniser reads of the intended emotion.
+        strengths: ``[S]``; the score is what the recogniser reads of the intended emotion.
+        scores: as ``strengths``.
 
     Returns:
         -1 to 1, higher is better. NaN where r is not defined: fewer than two strengths, or scores that never move (an
@@ -116,7 +118,7 @@ def linearity(strengths: Any, scores: Any) -> float:
 
 
 def cls(table: Mapping[Hashable, tuple[Any, Any]]) -> ControlLinearity:
-    """CLS, the mean of :func:`linearity` over sweeps.
+    """CLS, the mean of ``linearity`` over sweeps.
 
     The count of sweeps without an r belongs beside the value: an editor that leaves most pictures alone and moves one
     in a straight line has a CLS of 1.
@@ -125,7 +127,7 @@ def cls(table: Mapping[Hashable, tuple[Any, Any]]) -> ControlLinearity:
         table: a sweep's key, such as (picture, emotion), -> its strengths ``[S]`` and scores ``[S]``.
 
     Raises:
-        DataError: see :func:`linearity`.
+        DataError: see ``linearity``.
     """
     values = [linearity(strengths, scores) for strengths, scores in table.values()]
     defined = [value for value in values if value == value]

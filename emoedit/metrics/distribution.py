@@ -1,6 +1,6 @@
 """How far a set of edited pictures is from a set of real ones, in the feature space of any network.
 
-Both distances belong to the features they are taken in: only with :func:`inception_features` are they FID and KID, and
+Both distances belong to the features they are taken in: only with ``inception_features`` are they FID and KID, and
 only then do they compare with published numbers. Both need sets, not pairs, and say nothing about one picture.
 """
 
@@ -41,7 +41,10 @@ def frechet_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tenso
     help.
 
     Args:
-        mean_1, mean_2: ``[D]``.  cov_1, cov_2: ``[D, D]``, symmetric and not negative.
+        mean_1: ``[D]``.
+        cov_1: ``[D, D]``, symmetric and not negative.
+        mean_2: as ``mean_1``.
+        cov_2: as ``cov_1``.
 
     Returns:
         float64 scalar, 0 or above.
@@ -61,7 +64,8 @@ def kernel_distance(real: Tensor, edited: Tensor) -> Tensor:
     Binkowski et al. 2018 (arXiv 1801.01401), section 4; the estimate is Gretton et al. 2012, equation 3.
 
     Args:
-        real: ``[N, D]``.  edited: ``[M, D]``. At least 2 rows each; N x M numbers are held.
+        real: ``[N, D]``.
+        edited: ``[M, D]``. At least 2 rows each; N x M numbers are held.
 
     Returns:
         float64 scalar; unbiased, hence a little below 0 now and then where the sets are alike.
@@ -112,7 +116,7 @@ class _SetMetric(Metric):
             self.add_state(f"{side}_count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def forward(self, pictures: Tensor, *, real: bool) -> None:
-        """The same as :meth:`update`: a batch of one set has no distance."""
+        """The same as ``update``: a batch of one set has no distance."""
         self.update(pictures, real=real)
 
     @torch.no_grad()
@@ -160,7 +164,7 @@ class _SetMetric(Metric):
 
 
 class FrechetDistance(_SetMetric):
-    """:func:`frechet_distance` of two sets of pictures.
+    """``frechet_distance`` of two sets of pictures.
 
     Keeps sums and sums of outer products in float64, so memory stays flat over any number of pictures. Its bias falls
     only slowly with their number (published FIDs use 10,000 to 50,000): compare sets of one size.
@@ -199,9 +203,9 @@ class FrechetDistance(_SetMetric):
 
 
 class KernelDistance(_SetMetric):
-    """Mean of :func:`kernel_distance` over random subsets of two sets of pictures: unbiased, so few pictures will do.
+    """Mean of ``kernel_distance`` over random subsets of two sets of pictures: unbiased, so few pictures will do.
 
-    100 subsets of 1,000 of each set; a set that has no more is taken whole. Of each set at most :data:`RESERVOIR`
+    100 subsets of 1,000 of each set; a set that has no more is taken whole. Of each set at most ``RESERVOIR``
     pictures are kept, every picture with the same chance (the lowest of random keys that depend on a picture's number
     alone), so memory is bounded and the result does not depend on the batch size.
 
@@ -253,7 +257,7 @@ class InceptionFeatures(nn.Module):
     """The 2048 features of FID's Inception: ``[N, C, H, W]`` in [-1, 1] -> ``[N, 2048]`` float32.
 
     Pictures are rounded to 8 bits, as the network's own resizing expects; luminance is given to all three channels.
-    Made by :func:`inception_features`. Always in inference mode, whatever ``train()`` asks for.
+    Made by ``inception_features``. Always in inference mode, whatever ``train()`` asks for.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -15,8 +15,10 @@ from emoedit.types import ImageError, UnknownNameError
 
 
 def check_scores(scores: Tensor, classes: int) -> None:
-    """Raises:
-    ImageError: not ``[N, classes]`` probabilities.
+    """Refuse what are no probabilities.
+
+    Raises:
+        ImageError: not ``[N, classes]`` probabilities.
     """
     if scores.ndim != 2 or scores.shape[1] != classes:
         raise ImageError(f"scores are [N, {classes}], found {tuple(scores.shape)}")
@@ -25,8 +27,9 @@ def check_scores(scores: Tensor, classes: int) -> None:
 
 
 def target_classes(emotion: str, names: Sequence[str]) -> list[int]:
-    """Which of a recogniser's classes an edit aims at: the emotion's own, or those it is mixed from with a positive
-    weight (shame is part sadness, part fear).
+    """Which of a recogniser's classes an edit aims at.
+
+    These are the emotion's own, or those it is mixed from with a positive weight (shame is part sadness, part fear).
 
     Raises:
         UnknownNameError: the recogniser has no class for it.
@@ -41,10 +44,12 @@ def target_classes(emotion: str, names: Sequence[str]) -> list[int]:
 
 
 def target_score(scores: Tensor, emotions: Sequence[str], names: Sequence[str]) -> Tensor:
-    """Probability of what each edit aims at (:func:`target_classes`, summed), ``[N]`` in [0, 1].
+    """Probability of what each edit aims at (``target_classes``, summed), ``[N]`` in [0, 1].
 
     Args:
-        scores: ``[N, E]`` probabilities.  emotions: N targets.  names: the recogniser's E classes.
+        scores: ``[N, E]`` probabilities.
+        emotions: N targets.
+        names: the recogniser's E classes.
 
     Raises:
         ImageError: other shapes.
@@ -61,7 +66,8 @@ def expression_change(before: Tensor, after: Tensor) -> Tensor:
     """Total variation distance of what is read before and after, ``[N]``: 0 nothing changed, 1 everything.
 
     Args:
-        before, after: ``[N, E]`` probabilities.
+        before: ``[N, E]`` probabilities.
+        after: as ``before``.
 
     Raises:
         ImageError: other shapes, or no probabilities.
@@ -75,7 +81,7 @@ def expression_change(before: Tensor, after: Tensor) -> Tensor:
 
 
 def target(views: EditViews) -> Tensor:
-    """:func:`target_score` of the edits, ``[N]``."""
+    """``target_score`` of the edits, ``[N]``."""
     return views.shared("target", lambda v: target_score(v.scores, v.emotions, v.classes))
 
 

@@ -35,7 +35,7 @@ class FaceNet(nn.Module):
     """Crops faces as the network expects them and embeds them. Always in inference mode, whatever ``train()`` asks for.
 
     Args:
-        network: ``[N, 3, 160, 160]`` -> unit-length embeddings ``[N, 512]``; see :meth:`from_file`.
+        network: ``[N, 3, 160, 160]`` -> unit-length embeddings ``[N, 512]``; see ``from_file``.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -83,11 +83,14 @@ class FaceNet(nn.Module):
 
     @staticmethod
     def faces(photo: np.ndarray, face: Face) -> np.ndarray:
-        """The crop of one face: its box, widened by the margin and cut at the photograph's edges, stretched to a square
-        with bilinear filtering (facenet_pytorch's ``extract_face`` of a PIL picture).
+        """The crop of one face, stretched to a square with bilinear filtering.
+
+        It is the face's box, widened by the margin and cut at the photograph's edges (facenet_pytorch's
+        ``extract_face`` of a PIL picture).
 
         Args:
             photo: uint8 ``[H, W, 3]``, RGB.
+            face: which face of the photograph.
 
         Returns:
             uint8 ``[160, 160, 3]``.

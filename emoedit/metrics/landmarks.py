@@ -1,6 +1,6 @@
 """68 landmarks of an aligned crop, and what they say of a face: eye opening, mouth, brows, head pose, masks.
 
-Which is where: :mod:`emoedit.faces.layout`.
+Which is where: ``emoedit.faces.layout``.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ FOCAL = 4.0  # of the crop's side: a portrait lens; the pose of a small face har
 
 
 def check_points(*batches: Tensor) -> None:
-    """Raises:
-    ImageError: not ``[N, 68, 2]``, not finite floats, or batches of two sizes.
+    """Refuse what are no landmarks.
+
+    Raises:
+        ImageError: not ``[N, 68, 2]``, not finite floats, or batches of two sizes.
     """
     for points in batches:
         if points.ndim != 3 or points.shape[1:] != (POINTS, 2) or not points.is_floating_point():
@@ -71,8 +73,10 @@ def upright(points: Tensor) -> Tensor:
 
 
 def eye_opening(points: Tensor) -> Tensor:
-    """Height over width of the eyes, mean of both, ``[N]``: about .3 open, below .2 closed (eye aspect ratio, Soukupová
-    and Čech 2016, eq. 1)."""
+    """Height over width of the eyes, mean of both, ``[N]``: about .3 open, below .2 closed.
+
+    The eye aspect ratio of Soukupová and Čech 2016, eq. 1.
+    """
     check_points(points)
 
     def ratio(i: int) -> Tensor:
@@ -83,8 +87,10 @@ def eye_opening(points: Tensor) -> Tensor:
 
 
 def mouth_shape(points: Tensor) -> Tensor:
-    """Opening between the lips, width, and lift of the corners above the middle of the lips, ``[N, 3]``, in eye
-    distances."""
+    """Opening, width and lift of the corners of the mouth, ``[N, 3]``, in eye distances.
+
+    The opening is the gap between the lips; the lift is that of the corners above the middle of the lips.
+    """
     face = upright(points)
     opening = (face[:, 65:68, 1] - face[:, [63, 62, 61], 1]).mean(1)
     middle = (face[:, [51, 62, 66, 57], 1]).mean(1)
@@ -93,8 +99,10 @@ def mouth_shape(points: Tensor) -> Tensor:
 
 
 def brow_height(points: Tensor) -> Tensor:
-    """Of the inner and the outer half of the brows above the eyes' centres, mean of both sides, ``[N, 2]``, in eye
-    distances."""
+    """Height of the inner and the outer half of the brows above the eyes' centres, ``[N, 2]``.
+
+    In eye distances, mean of both sides.
+    """
     face = upright(points)
     inner = -face[:, [20, 21, 22, 23], 1].mean(1)
     outer = -face[:, [17, 18, 25, 26], 1].mean(1)
@@ -102,14 +110,16 @@ def brow_height(points: Tensor) -> Tensor:
 
 
 def head_pose(points: Tensor, side: float = 1.0) -> Tensor:
-    """Yaw, pitch and roll in degrees, ``[N, 3]``: 0 facing the camera; positive towards the right of the picture, up,
-    and clockwise.
+    """Yaw, pitch and roll in degrees, ``[N, 3]``: 0 facing the camera.
+
+    Positive is towards the right of the picture, up, and clockwise.
 
     Perspective-n-point (SQPnP, Terzakis and Lourakis 2020; OpenCV) of a rigid mean face: differences between two
     pictures of a face are trustworthy, absolute values to about ten degrees.
 
     Args:
-        points: ``[N, 68, 2]``.  side: of the crop, in the units of the points.
+        points: ``[N, 68, 2]``.
+        side: of the crop, in the units of the points.
 
     Raises:
         ImageError: other shapes, or points so close together that they have no pose.
@@ -129,26 +139,35 @@ def head_pose(points: Tensor, side: float = 1.0) -> Tensor:
 
 
 def landmark_drift(source: Tensor, edited: Tensor) -> Tensor:
-    """Mean distance between landmarks that no expression moves (eye corners and nose), ``[N]``, in eye distances of the
-    source: 0 for the same face in the same place."""
+    """Mean distance between landmarks that no expression moves, ``[N]``, in eye distances of the source.
+
+    These are eye corners and nose: 0 is the same face in the same place.
+    """
     check_points(source, edited)
     moved = (source[:, list(RIGID)] - edited[:, list(RIGID)]).norm(dim=2).mean(1)
     return moved / eye_distance(source).clamp_min(1e-6)
 
 
 def landmark_error(truth: Tensor, found: Tensor) -> Tensor:
-    """Mean distance between two sets of landmarks, ``[N]``, in eye distances of the first (normalised mean error,
-    Sagonas et al. 2013)."""
+    """Mean distance between two sets of landmarks, ``[N]``, in eye distances of the first.
+
+    The normalised mean error of Sagonas et al. 2013.
+    """
     check_points(truth, found)
     return (truth - found).norm(dim=2).mean(1) / eye_distance(truth).clamp_min(1e-6)
 
 
 def face_mask(points: np.ndarray, height: int, width: int, *, margin: float = 0.35) -> np.ndarray:
-    """The face in a picture, bool ``[height, width]``: the hull of the landmarks and what lies within ``margin`` eye
-    distances of it, which takes in the forehead's lower half.
+    """The face in a picture, bool ``[height, width]``.
+
+    The hull of the landmarks and what lies within ``margin`` eye distances of it, which takes in the forehead's lower
+    half.
 
     Args:
         points: ``[68, 2]`` in pixels, or ``[M, 68, 2]`` for the union of several faces or of one before and after.
+        height: in pixels.
+        width: in pixels.
+        margin: in eye distances.
 
     Raises:
         ImageError: other shapes, or a point that is not finite.
@@ -169,7 +188,9 @@ def pose_drift(source: Tensor, edited: Tensor, side: float = 1.0) -> Tensor:
     """Largest absolute change of yaw, pitch and roll, ``[N]`` in degrees.
 
     Args:
-        source, edited: ``[N, 68, 2]``.  side: of the crop, in the units of the points.
+        source: ``[N, 68, 2]``.
+        edited: as ``source``.
+        side: of the crop, in the units of the points.
     """
     check_points(source, edited)
     change = head_pose(edited, side) - head_pose(source, side)
@@ -190,7 +211,7 @@ def describe(points: Tensor) -> dict[str, Any]:
 
 
 def _change(shape: str) -> Callable[[EditViews], Tensor]:
-    """What computes how much a shape of :func:`describe` changed."""
+    """What computes how much a shape of ``describe`` changed."""
 
     def change(views: EditViews) -> Tensor:
         after = views.shared("shapes", lambda v: describe(v.points))

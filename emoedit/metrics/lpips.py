@@ -85,7 +85,7 @@ class LPIPSDistance(nn.Module):
         return super().train(False)  # the linear layers have a dropout
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distances ``[N]``, 0 for equal pictures; see :func:`lpips_distance`."""
+        """Distances ``[N]``, 0 for equal pictures; see ``lpips_distance``."""
         check_pictures(a.detach(), b.detach())
         if min(a.shape[2:]) < SMALLEST:
             raise ImageError(f"LPIPS needs pictures of at least {SMALLEST} pixels a side, found {tuple(a.shape)}")
@@ -101,11 +101,14 @@ def _trunk(net: str) -> tuple[str, PublishedFile]:
 
 @torch.no_grad()
 def lpips_distance(a: Tensor, b: Tensor, model: LPIPSDistance) -> Tensor:
-    """LPIPS of pairs of pictures (Zhang et al. 2018, equation 1): squared differences of unit-normalised features,
-    weighted by channel, averaged over places and summed over layers. Luminance is read as a grey RGB picture.
+    """LPIPS of pairs of pictures (Zhang et al. 2018, equation 1).
+
+    Squared differences of unit-normalised features, weighted by channel, averaged over places and summed over layers.
+    Luminance is read as a grey RGB picture.
 
     Args:
-        a, b: ``[N, 1 or 3, H, W]`` in [-1, 1], at least 32 pixels a side.
+        a: ``[N, 1 or 3, H, W]`` in [-1, 1], at least 32 pixels a side.
+        b: as ``a``.
         model: the networks.
 
     Returns:

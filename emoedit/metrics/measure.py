@@ -1,6 +1,6 @@
 """What a metric says of itself, and what it is computed from.
 
-A metric is one registered :class:`Measure`. Rows, summaries, tables and reports read :func:`measures` and nothing else,
+A metric is one registered ``Measure``. Rows, summaries, tables and reports read ``measures`` and nothing else,
 so that a metric which is registered appears in all of them.
 """
 

@@ -19,7 +19,8 @@ def relative_distance(edit_to_truth: Tensor, source_to_truth: Tensor) -> Tensor:
     0 is the true photograph, 1 no better than doing nothing, above 1 worse. NaN where the source is the truth already.
 
     Args:
-        edit_to_truth, source_to_truth: ``[N]``, in any one distance.
+        edit_to_truth: ``[N]``, in any one distance.
+        source_to_truth: as ``edit_to_truth``.
 
     Raises:
         ImageError: other shapes, or a distance below 0.
@@ -41,7 +42,8 @@ def expression_distance(first: Tensor, second: Tensor) -> Tensor:
     be taken from the same place.
 
     Args:
-        first, second: ``[N, 68, 2]`` each.
+        first: ``[N, 68, 2]`` each.
+        second: as ``first``.
     """
     check_points(first, second)
     a, b = (upright(points)[:, list(EXPRESSIVE)] for points in (first, second))

@@ -17,7 +17,9 @@ def perceptual_distance(first: Tensor, second: Tensor, network: PerceptualNetwor
     """How different two faces look, ``[N]``: 0 equal, 1 as two people do on average; symmetric.
 
     Args:
-        first, second: aligned luminance crops ``[N, 1, R, R]`` in [-1, 1], R being the network's resolution.
+        first: aligned luminance crops ``[N, 1, R, R]`` in [-1, 1], R being the network's resolution.
+        second: as ``first``.
+        network: a trunk with weights for its layers.
 
     Raises:
         ImageError: another shape or range.

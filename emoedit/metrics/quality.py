@@ -90,7 +90,8 @@ def ssim(source: Tensor, edited: Tensor) -> Tensor:
     over the channels.
 
     Args:
-        source, edited: ``[N, C, H, W]`` in [-1, 1], sides of at least 11.
+        source: ``[N, C, H, W]`` in [-1, 1], sides of at least 11.
+        edited: as ``source``.
 
     Returns:
         ``[N]`` float32.
@@ -112,13 +113,14 @@ def ssim(source: Tensor, edited: Tensor) -> Tensor:
 def ms_ssim(source: Tensor, edited: Tensor) -> Tensor:
     """Structural similarity over five scales, 0 to 1, 1 for equal pictures (Wang et al. 2003, equation 7).
 
-    Windows and constants are :func:`ssim`'s. As torchmetrics has it: a scale at which the structures are opposed counts
+    Windows and constants are ``ssim``'s. As torchmetrics has it: a scale at which the structures are opposed counts
     0, as a negative number has no such power; the mean at the coarsest scale takes in its mirrored border; and float32
     takes up to .003 from pictures that are flat and bright, equal ones too.
 
     Args:
-        source, edited: ``[N, C, H, W]`` in [-1, 1], sides of at least :data:`MS_SSIM_SIDE` (176): smaller ones cannot
-            be halved four times and still hold the window, and fewer scales would be another measure.
+        source: ``[N, C, H, W]`` in [-1, 1], sides of at least ``MS_SSIM_SIDE`` (176): smaller ones cannot be halved
+            four times and still hold the window, and fewer scales would be another measure.
+        edited: as ``source``.
 
     Returns:
         ``[N]`` float32.
@@ -137,10 +139,11 @@ def psnr(source: Tensor, edited: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB: ``10 log10(peak^2 / mean squared difference)``, over all pixels and channels.
 
     Equal pictures have infinitely many dB, which would swallow any mean they enter: no picture gets more than
-    :data:`MAX_PSNR` (100).
+    ``MAX_PSNR`` (100).
 
     Args:
-        source, edited: ``[N, C, H, W]`` in [-1, 1]; the peak is 2.
+        source: ``[N, C, H, W]`` in [-1, 1]; the peak is 2.
+        edited: as ``source``.
 
     Returns:
         ``[N]`` float32, 0 to 100.
@@ -159,7 +162,8 @@ def background_change(source: Tensor, edited: Tensor, mask: Tensor) -> Tensor:
     """Root mean square difference outside the face, over pixels and channels.
 
     Args:
-        source, edited: ``[N, C, H, W]`` in [-1, 1].
+        source: ``[N, C, H, W]`` in [-1, 1].
+        edited: as ``source``.
         mask: ``[H, W]`` or ``[N, 1, H, W]`` in [0, 1]; only where it is exactly 0 counts as background.
 
     Returns:
@@ -180,7 +184,7 @@ def background_change(source: Tensor, edited: Tensor, mask: Tensor) -> Tensor:
 def sharpness(x: Tensor, mask: Tensor | None = None) -> Tensor:
     """Variance of the Laplacian of the luminance (Pech-Pacheco et al. 2000; LAPV in Pertuz et al. 2013).
 
-    High for fine detail, and for noise too: read it beside :func:`noise_sigma`. It depends on the subject and on the
+    High for fine detail, and for noise too: read it beside ``noise_sigma``. It depends on the subject and on the
     resolution, so only pictures of one subject at one size compare.
 
     Args:
@@ -208,10 +212,12 @@ def sharpness_kept(source: Tensor, edited: Tensor, mask: Tensor | None = None) -
     """Sharpness of the edited picture, that of the source being 1.
 
     Below 1 is blur; above 1 is new detail, sharpening, or noise. What rounding to 8 bits alone gives
-    (:data:`ROUNDING`, 1.7 squared grey levels) is added to both, so that two flat pictures are as sharp as each other.
+    (``ROUNDING``, 1.7 squared grey levels) is added to both, so that two flat pictures are as sharp as each other.
 
     Args:
-        source, edited, mask: see :func:`sharpness`.
+        source: see ``sharpness``.
+        edited: as ``source``.
+        mask: as ``source``.
 
     Returns:
         ``[N]`` float32, above 0.
@@ -271,14 +277,15 @@ def fold_free(before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
 
     Each pixel of ``after`` has a place in ``before`` that it came from. Where that map turns over (Jacobian at or below
     0), a part of the face appears mirrored or twice: it was torn. The flow is dense inverse search (Kroeger et al.
-    2016, arXiv 1603.03590) at :data:`FOLD_SIDE`, as found: without the variational refinement, which would smooth folds
+    2016, arXiv 1603.03590) at ``FOLD_SIDE``, as found: without the variational refinement, which would smooth folds
     away, and after a 5-pixel median, which drops single mismatches. On 120 random warps of a portrait, .87 to 1 of
     which did not fold, it was .01 off on average and .05 at most; noise, blur and a change of light cost next to
     nothing. A part with no likeness in ``before`` (teeth that were not seen) is matched with something and can count as
     a fold; one that looks like ``before`` all the same (a mirrored mouth) does not.
 
     Args:
-        before, after: ``[N, C, H, W]`` in [-1, 1], aligned crops.
+        before: ``[N, C, H, W]`` in [-1, 1], aligned crops.
+        after: as ``before``.
         mask: ``[H, W]`` or ``[N, 1, H, W]`` in [0, 1]: the face, the weight of each pixel.
 
     Returns:

@@ -18,7 +18,8 @@ class Interval:
 
     Args:
         value: over all rows.
-        low, high: ends of the interval; NaN where there is none (one person, or no value at all).
+        low: ends of the interval; NaN where there is none (one person, or no value at all).
+        high: as ``low``.
         people: how many stand behind it.
         ignored: rows left out because they hold NaN.
     """
@@ -119,9 +120,10 @@ def curve_at(identity: Any, target: Any, at: Any) -> np.ndarray:
     Editors can be compared at one strength only if strength means the same to them; at one identity they always can.
 
     Args:
-        identity, target: ``[S]`` each, in order of strength: the points of the curve, joined by straight lines.
-            Identity usually falls from point to point. Where it does not, the curve passes an identity more than once,
-            and the highest target counts (the upper envelope): one would choose that strength.
+        identity: ``[S]`` each, in order of strength: the points of the curve, joined by straight lines. Identity
+            usually falls from point to point. Where it does not, the curve passes an identity more than once, and the
+            highest target counts (the upper envelope): one would choose that strength.
+        target: as ``identity``.
         at: identities, of any shape.
 
     Returns:
@@ -175,7 +177,8 @@ def confusion_table(truth: Sequence[str], read: Sequence[str], names: Sequence[s
     """How many of each truth were read as what.
 
     Args:
-        truth, read: N names each.
+        truth: N names each.
+        read: as ``truth``.
         names: the E classes, in the order of rows (truth) and columns (read).
 
     Returns:

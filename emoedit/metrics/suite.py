@@ -40,8 +40,10 @@ class Subject:
     """A source photograph, looked at once; compared with any number of its edits.
 
     Args:
-        photo: uint8 ``[H, W, 3]``.  face: which face of it was edited.
-        view: what the networks saw.  truth: the same person really showing the emotion, where there is a photograph.
+        photo: uint8 ``[H, W, 3]``.
+        face: which face of it was edited.
+        view: what the networks saw.
+        truth: the same person really showing the emotion, where there is a photograph.
     """
 
     photo: np.ndarray
@@ -64,8 +66,9 @@ class Suite:
         device: where the networks run.
 
     Raises:
-        UnknownNameError, CheckpointError, MissingExtraError: no such network, weights that are not there, a package
-            that is not installed.
+        UnknownNameError: no such network, weights that are not there, a package that is not installed.
+        CheckpointError: no such network, weights that are not there, a package that is not installed.
+        MissingExtraError: no such network, weights that are not there, a package that is not installed.
     """
 
     def __init__(
@@ -123,7 +126,8 @@ class Suite:
         """Look at a source.
 
         Args:
-            photo: uint8 ``[H, W, 3]``.  face: the face that will be edited.
+            photo: uint8 ``[H, W, 3]``.
+            face: the face that will be edited.
             truth: a photograph of the same person really showing the emotion, and the face in it.
         """
         view = self.views([photo], face)[0]
@@ -134,13 +138,14 @@ class Suite:
         """A row of numbers for each edit.
 
         Args:
+            subject: the source.
             edited: photographs of the source's size, uint8 ``[H, W, 3]``.
             emotions: what each was meant to show.
 
         Returns:
-            For each edit the value of every registered metric (:func:`emoedit.metrics.measure.measures`; None where it
+            For each edit the value of every registered metric (``emoedit.metrics.measure.measures``; None where it
             does not apply), ``score_NAME`` for each class of the recogniser, ``top1``, ``hit`` (1 where the intended
-            emotion is read, None where the recogniser has no class of that name) and :attr:`who`.
+            emotion is read, None where the recogniser has no class of that name) and ``who``.
 
         Raises:
             ImageError: a photograph of another size; not one emotion a photograph.
@@ -159,8 +164,10 @@ class Suite:
         return self._rows(subject, self.views(edited, subject.face), emotions, photos=edited)
 
     def measure_other(self, subject: Subject, photo: np.ndarray, face: Face, emotion: str) -> dict[str, Any]:
-        """A row for another photograph of the same person, taken from another place: metrics that compare pixels place
-        by place (``same_place``) are None."""
+        """A row for another photograph of the same person, taken from another place.
+
+        Metrics that compare pixels place by place (``same_place``) are None.
+        """
         return self._rows(subject, self.views([photo], face), [emotion], photos=None)[0]
 
     def _rows(
@@ -195,8 +202,10 @@ class Suite:
         return self.perceptual.distance(a, b)
 
     def check_emotions(self, emotions: Sequence[str]) -> None:
-        """Raises:
-        UnknownNameError: an emotion that the recogniser has no class for.
+        """Refuse emotions that the recogniser has no class for.
+
+        Raises:
+            UnknownNameError: an emotion that the recogniser has no class for.
         """
         for emotion in emotions:
             target_classes(emotion, self.emotions)
@@ -236,7 +245,7 @@ class _EmbeddedPerceptual:
 
 
 class _LPIPSPerceptual:
-    """LPIPS over colour crops of :data:`LOOK`."""
+    """LPIPS over colour crops of ``LOOK``."""
 
     def __init__(self, net: str, device: str) -> None:
         from emoedit.metrics.lpips import LPIPSDistance

@@ -7,8 +7,10 @@ from typing import Any
 
 
 class Unmeasured:
-    """Takes the place of a :class:`emoedit.metrics.suite.Suite` and measures nothing: rows say what was made, how long
-    it took, and what went wrong."""
+    """Takes the place of a suite and measures nothing.
+
+    Rows say what was made, how long it took, and what went wrong.
+    """
 
     who = {"identity_by": None, "perceptual_by": None, "expression_by": None}
 

@@ -30,7 +30,7 @@ class Column:
     """One number of a row.
 
     Args:
-        key: in :attr:`Entry.row`.
+        key: in ``Entry.row``.
         title: what the page calls it.
         digits: after the point.
         higher_is_better: None where neither end is good in itself; then no value is marked as the best.
@@ -112,7 +112,8 @@ def comparison_html(
         columns: which numbers of the rows to show, in this order. ``seconds`` comes last unless it is among them.
         title: of the page.
         notes: sentences under the title: how the numbers were made.
-        tables, figures: of a summary, between the notes and the photographs.
+        tables: of a summary, between the notes and the photographs.
+        figures: as ``tables``.
 
     Returns:
         The text of an HTML file, to be written as UTF-8. The same arguments give the same text.
@@ -158,19 +159,22 @@ def write_comparison(
     figures: Sequence[Figure] = (),
     overwrite: bool = False,
 ) -> None:
-    """Writes :func:`comparison_html` to a file that is either complete or not there.
+    """Writes ``comparison_html`` to a file that is either complete or not there.
 
     Raises:
-        OutputError: whatever :func:`emoedit.io.images.write_atomic` meets.
-        DataError, ImageError: as :func:`comparison_html`.
+        OutputError: whatever ``emoedit.io.images.write_atomic`` meets.
+        DataError: as ``comparison_html``.
+        ImageError: as ``comparison_html``.
     """
     page = comparison_html(sheets, columns, title=title, notes=notes, tables=tables, figures=figures).encode()
     write_atomic(path, lambda file: file.write(page), overwrite=overwrite)
 
 
 def printable(text: str) -> str:
-    r"""The text with what neither UTF-8 nor XML can hold (control characters, bytes of a file name that are no text)
-    written out, as in ``\x00`` or ``\udcff``."""
+    r"""The text with what neither UTF-8 nor XML can hold written out, as in ``\x00`` or ``\udcff``.
+
+    Such are control characters, and bytes of a file name that are no text.
+    """
     return re.sub(
         "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]",
         lambda found: found[0].encode("unicode_escape").decode(),

@@ -35,8 +35,12 @@ class Curve:
     Args:
         name: of the editor.
         strengths: written beside the points; the line goes through them in this order. None for a point without one.
-        x, y: means over pictures. A point that is NaN in either is left out.
-        x_low, x_high, y_low, y_high: ends of their intervals (bootstrap, say); NaN for none.
+        x: means over pictures. A point that is NaN in either is left out.
+        y: as ``x``.
+        x_low: ends of their intervals (bootstrap, say); NaN for none.
+        x_high: as ``x_low``.
+        y_low: as ``x_low``.
+        y_high: as ``x_low``.
         reference: what editors are held against; drawn grey and dashed.
     """
 
@@ -59,7 +63,8 @@ def pareto_plot(
     Args:
         curves: at least one; a colour and a marker each, alike wherever the same names come in the same order.
         title: over the panel; empty for none.
-        x_label, y_label: of the axes.
+        x_label: of the axes.
+        y_label: as ``x_label``.
 
     Returns:
         An SVG element (text is text; no date, no links), the same bytes for the same arguments.
@@ -81,11 +86,17 @@ def pareto_grid(
     """One panel an emotion, on the same axes, with one legend: a curve of the same name looks alike in all of them.
 
     Args:
-        panels: the curves of each emotion.
-        title: over all panels; empty for none.
-        x_label, y_label: of the axes.
+        panels: title of a panel -> its curves.
+        title: above all panels.
+        x_label: of every panel.
+        y_label: of every panel.
 
-    Returns, raises: as :func:`pareto_plot`.
+    Returns:
+        The text of an SVG file, as ``pareto_plot`` gives it.
+
+    Raises:
+        DataError: as ``pareto_plot``.
+        MissingExtraError: matplotlib is not installed.
     """
     return _draw(panels, title, x_label, y_label)
 

@@ -1,5 +1,7 @@
-"""What scripts that reproduce published figures and tables share: people that may be shown, editors that may not be
-here yet, and the page that each script writes its own section of."""
+"""What scripts that reproduce published figures and tables share.
+
+People that may be shown, editors that may not be here yet, and the page that each script writes its own section of.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,7 @@ def draw_people(
 ) -> list[np.ndarray]:
     """People who do not exist, as neutral as a model draws them.
 
-    Drawn from noise that is a little smaller than the model's own (:data:`QUIET`), which gives more ordinary faces, and
+    Drawn from noise that is a little smaller than the model's own (``QUIET``), which gives more ordinary faces, and
     without the grid that a U-Net of squares of pixels leaves. Of ``candidates`` times as many samples those are kept in
     which the detector is sure of a frontal face, and of these the ones that the embedded recogniser takes for neutral
     most.
@@ -126,8 +128,11 @@ def draw_people(
 
 
 def without_grid(x: Tensor, side: int) -> Tensor:
-    """Pictures ``[N, C, H, W]`` without what repeats every ``side`` pixels: two box filters of that width, the second
-    from the other side, so that nothing moves. For a side of 1 the pictures themselves."""
+    """Pictures ``[N, C, H, W]`` without what repeats every ``side`` pixels.
+
+    Two box filters of that width, the second from the other side, so that nothing moves. For a side of 1 the pictures
+    themselves.
+    """
     for _ in range(2 if side > 1 else 0):
         x = F.avg_pool2d(F.pad(x, [0, side - 1] * 2, "replicate"), side, 1).flip(-1, -2)
     return x
@@ -137,10 +142,12 @@ def people(where: str, count: int, work: Path, *, backbone: DDPMBackbone | None 
     """Photographs to edit.
 
     Args:
-        where: ``"drawn"``: :func:`draw_people`, drawn once and kept in ``work``; else a folder
-            (``read_cases``), of which pictures marked ``test`` are taken where it marks any.
+        where: ``"drawn"``: ``draw_people``, drawn once and kept in ``work``; else a folder (``read_cases``), of which
+            pictures marked ``test`` are taken where it marks any.
         count: the first so many.
+        work: folder for intermediate files.
         backbone: what draws; needed for ``"drawn"`` when they are not in ``work`` yet.
+        seed: of the noise that an editor draws.
 
     Raises:
         DataError: no such folder; drawn people without anything that draws them.
@@ -169,7 +176,9 @@ class Page:
     """A page of sections and the folder of its pictures.
 
     Args:
-        path: of the page.  images: folder.  section: the name of the one that is written.
+        path: of the page.
+        images: folder.
+        section: the name of the one that is written.
     """
 
     path: Path
@@ -177,7 +186,7 @@ class Page:
     section: str
 
     def write(self, text: str) -> None:
-        """Replace the section (:func:`emoedit.report.sections.write_section`)."""
+        """Replace the section (``emoedit.report.sections.write_section``)."""
         write_section(self.path, self.section, text, head=HEAD, order=ORDER)
         print(f"wrote section {self.section} of {self.path}")
 
@@ -206,7 +215,7 @@ def table(header: Sequence[str], rows: Collection[Sequence[Any]]) -> str:
 
 
 def cell(value: Any, digits: int = 2) -> str:
-    """One cell of :func:`table`."""
+    """One cell of ``table``."""
     if value is None or isinstance(value, float) and np.isnan(value):
         return "–"
     if isinstance(value, float | np.floating):

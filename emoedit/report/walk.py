@@ -35,7 +35,8 @@ class Walk:
     """The frames of a walk.
 
     Args:
-        frames: RGB in sRGB, all of one size.  edits: what each shows.
+        frames: RGB in sRGB, all of one size.
+        edits: what each shows.
     """
 
     frames: tuple[Image.Image, ...]
@@ -47,7 +48,10 @@ class Walk:
         """Write an animation (``.gif``, ``.mp4``), or all frames side by side (the suffixes of pictures).
 
         Args:
-            seconds: from the first frame to the last.  back: whether an animation returns the way it came.
+            path: of the file.
+            seconds: from the first frame to the last.
+            back: whether an animation returns the way it came.
+            overwrite: whether a file that exists is replaced.
 
         Raises:
             OutputError: another suffix; it exists and ``overwrite`` is not set; it cannot be written.
@@ -90,7 +94,7 @@ def spread(first: float, last: float, count: int) -> list[float]:
     """``count`` strengths from ``first`` to ``last``, evenly.
 
     Raises:
-        EditError: fewer than two or more than :data:`MOST_FRAMES`, or from a strength to itself.
+        EditError: fewer than two or more than ``MOST_FRAMES``, or from a strength to itself.
     """
     if not 2 <= count <= MOST_FRAMES:
         raise EditError(f"a walk has 2 to {MOST_FRAMES} frames, not {count}")
@@ -114,14 +118,17 @@ def walk(
 
     Args:
         photos: the editor with all around it.
-        photo: what :meth:`PhotoEditor.open` gave, or what it takes.
+        photo: what ``PhotoEditor.open`` gave, or what it takes.
         emotion: a name or algebra on names.
+        strengths: of the frames, in their order.
         longest: longest side of the frames in pixels, where the photograph is larger; None for the photograph's own.
         seed: for editors that draw noise.
         callback: called with (frames done, frames in all).
 
     Raises:
-        ImageError, NoFaceError, UnknownNameError
+        ImageError: the picture cannot be read or has another shape.
+        NoFaceError: there is no such face.
+        UnknownNameError: a name that does not exist.
         EditError: no strength, or one that makes no sense.
     """
     from emoedit.photo import OpenPhoto
@@ -163,7 +170,8 @@ def encode_gif(frames: Sequence[Image.Image], pause: float) -> bytes:
     All frames share one palette, and what does not change keeps its dots: else a still background would flicker.
 
     Args:
-        frames: RGB, of one size.  pause: seconds between two.
+        frames: RGB, of one size.
+        pause: seconds between two.
     """
     picked = [frames[k] for k in sorted({0, len(frames) // 2, len(frames) - 1})]
     sample = np.concatenate([np.asarray(frame) for frame in picked])
@@ -186,7 +194,8 @@ def encode_mp4(frames: Sequence[Image.Image], pause: float) -> bytes:
     """H.264 in MP4, as browsers play it; sides are made even by repeating a border.
 
     Args:
-        frames: RGB, of one size.  pause: seconds between two.
+        frames: RGB, of one size.
+        pause: seconds between two.
 
     Raises:
         MissingExtraError: PyAV is not installed.
