@@ -46,22 +46,24 @@ class IdentityGuard:
 
     Args:
         photo_editor: what edits.
-        min_identity: the floor, 0 to 1; what two pictures of one person give is on the judge's card.
-        judge: a network with a head ``person``; default: the embedded one, on the editor's device.
+        min_identity: the floor, 0 to 1; what two pictures of one person give is on the network's card.
+        network: a network with a head ``person``; default: the embedded one, on the editor's device.
 
     Raises:
         EditError: a floor outside 0 to 1.
     """
 
-    def __init__(self, photo_editor: EditsPhotos, min_identity: float, *, judge: EmbeddedNetwork | None = None) -> None:
+    def __init__(
+        self, photo_editor: EditsPhotos, min_identity: float, *, network: EmbeddedNetwork | None = None
+    ) -> None:
         if isinstance(min_identity, bool) or not isinstance(min_identity, int | float) or not 0 <= min_identity <= 1:
             raise EditError(f"min_identity must be a number from 0 to 1, not {min_identity!r}; 0.8 is usual")
         self.photo_editor, self.min_identity = photo_editor, float(min_identity)
-        if judge is not None:
-            self.judge = judge
+        if network is not None:
+            self.network = network
 
     @cached_property
-    def judge(self) -> EmbeddedNetwork:
+    def network(self) -> EmbeddedNetwork:
         """Who says how alike two faces are."""
         return EmbeddedNetwork.load("identity", device=str(self.photo_editor.editor.device))
 
@@ -76,7 +78,7 @@ class IdentityGuard:
         )
 
     def _people(self, photo: OpenedPhoto, rgb: np.ndarray) -> Tensor:
-        return torch.cat([self.judge.embed(self.judge.faces(rgb, face)[None]) for face in photo.faces])
+        return torch.cat([self.network.embed(self.network.faces(rgb, face)[None]) for face in photo.faces])
 
     def limit(self, photo: OpenedPhoto, edits: Sequence[Edit], *, seed: int = 0) -> list[Edit]:
         """The same edits, none stronger than the person bears; 0 if no strength keeps the floor."""

@@ -192,8 +192,8 @@ fitted on: {len(sets["London"])} people marked `test` of the Face Research Lab L
 held-out people of expressions-in-the-wild, one neutral picture each. Brackets are 95 % intervals over people
 (bootstrap).
 
-Identity is read by the **{who["identity_by"]}** network, perceptual distance by **{who["perceptual_by"]}**,
-expressions by **{who["expression_by"]}**: the embedded ones are small, and their cards say how good they are
+Identity is read by the **{who["identity_backend"]}** network, perceptual distance by **{who["perceptual_backend"]}**,
+expressions by **{who["expression_backend"]}**: the embedded ones are small, and their cards say how good they are
 ([identity](../checkpoints/identity/README.md), [perceptual](../checkpoints/perceptual/README.md),
 [expression](../checkpoints/expression/README.md)). No editor was fitted with the recogniser that judges here, but both
 learned from the same training pictures. How the VAE's changes are pasted was tuned by eye on London people of both

@@ -31,7 +31,7 @@ from torch import Tensor
 from emoedit import sampling
 from emoedit.editors import Editor, list_editors
 from emoedit.emotions import get
-from emoedit.evaluation.compare import Contestant, head_of
+from emoedit.evaluation.compare import Entry, head_of
 from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.metrics.suite import Suite
 from emoedit.models.ddpm.backbone import DDPMBackbone
@@ -111,11 +111,11 @@ class Faces:
 
     def described(self, config: Mapping[str, Any]) -> str:
         """What editor, faces and judges there are, in words."""
-        backbone, who = self.editor.backbone, self.suite.who
+        backbone, who = self.editor.backbone, self.suite.backends
         return (
             f" with `{self.editor.name}` ({backbone.crop.resolution} pixels, {backbone.steps} steps), on "
-            f"{len(self.opened)} {whose(config)}. Expressions are read by the {who['expression_by']} network, "
-            f"identity by the {who['identity_by']} one. More of this editor: [asyrp.md](asyrp.md)."
+            f"{len(self.opened)} {whose(config)}. Expressions are read by the {who['expression_backend']} network, "
+            f"identity by the {who['identity_backend']} one. More of this editor: [asyrp.md](asyrp.md)."
         )
 
 
@@ -360,7 +360,7 @@ def sections(config: dict[str, Any], page: Page) -> Iterator[tuple[Page, str]]:
     except MissingEditorError as error:
         yield page, f"{intro}. The editor is {error}."
         return
-    knows = Contestant(editor.name, PhotoEditor(editor)).knows
+    knows = Entry(editor.name, PhotoEditor(editor)).knows
     config["emotions"] = [name for name in config["emotions"] if knows(name)]
     if not config["emotions"] or not isinstance(editor.backbone, DDPMBackbone):
         yield page, f"{intro}. {editor.name} shows none of the emotions, or is no diffusion model of pictures."
@@ -370,7 +370,9 @@ def sections(config: dict[str, Any], page: Page) -> Iterator[tuple[Page, str]]:
     if len(cases) < 2:
         raise DataError(f"{len(cases)} face: adding the shifts of one face to another needs two")
     photos = PhotoEditor(editor)
-    faces = Faces(editor, [photos.open(case.photo) for case in cases], Suite(**config["judges"]), config["emotions"])
+    faces = Faces(
+        editor, [photos.open(case.photo) for case in cases], Suite(**config["metric_networks"]), config["emotions"]
+    )
     for name in PARTS:
         if name in config["parts"]:
             start = intro + faces.described(config) if name == "strips" else ""

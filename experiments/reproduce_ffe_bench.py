@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from emoedit.editors import Editor, list_editors
 from emoedit.evaluation.cases import Case
-from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH, Contestant
+from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH, Entry
 from emoedit.evaluation.evaluate import Evaluation, evaluate, in_words, interval
 from emoedit.metrics.control import CONFUSABLE, binary_confusion_rate, confusion
 from emoedit.metrics.suite import Suite
@@ -116,7 +116,7 @@ def evaluated(
     """Every editor with those of the emotions that it has, and the references with those of the first."""
     groups: dict[tuple[str, ...], list[Editor]] = {tuple(config["emotions"]): []}
     for editor in editors:
-        knows = Contestant(editor.name, PhotoEditor(editor)).knows
+        knows = Entry(editor.name, PhotoEditor(editor)).knows
         groups.setdefault(tuple(name for name in config["emotions"] if knows(name)), []).append(editor)
     rows: list[dict[str, Any]] = []
     for names, some in groups.items():
@@ -140,7 +140,7 @@ def section(config: Mapping[str, Any]) -> str:
     work = Path(config["work"])
     cases = people(where(config), config["count"], work, backbone=drawing)
     editors, missing = opened(config)
-    suite = Suite(**config["judges"])
+    suite = Suite(**config["metric_networks"])
     name = config["people"]
     shown = {DRAWN: "drawn people", LONDON: "people marked `test` of the Face Research Lab London Set"}.get(
         name, "photographs"
@@ -153,7 +153,7 @@ def section(config: Mapping[str, Any]) -> str:
         return intro + "No editor is here."
     folder = work / f"ffe-bench-{slug(name)}" / (str(len(cases)) if name == DRAWN else "all")  # others are drawn
     found = evaluated(cases, editors, config, folder, suite)
-    who = suite.who
+    who = suite.backends
     return "\n\n".join(
         [
             intro
@@ -161,7 +161,7 @@ def section(config: Mapping[str, Any]) -> str:
             "share read as the target (at the strength nearest to 1, as are target score, ID and HES), CLS the mean "
             "correlation of strength and target score, HES the harmonic mean of target score and ID. Brackets are 95 % "
             "intervals over people. FFE-Bench's ID is a mean over ArcFace, AdaFace and FaceNet; here it is read by "
-            f"the {who['identity_by']} network, expressions by the {who['expression_by']} one, so that "
+            f"the {who['identity_backend']} network, expressions by the {who['expression_backend']} one, so that "
             "the published line is no rival but a scale. *mean_warp* knows one emotion; mSCR and Acc are over the "
             "emotions an editor has.",
             main_table(found, missing),

@@ -21,7 +21,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from emoedit.editors import Editor, list_editors
-from emoedit.evaluation.compare import Contestant, compare, nothing
+from emoedit.evaluation.compare import Entry, compare, nothing
 from emoedit.io.images import load_picture
 from emoedit.metrics.suite import Suite
 from emoedit.models.stability.client import KEY
@@ -84,7 +84,7 @@ def reproduce(
 ) -> list[str]:
     """Paragraphs: a strip of each photograph, and a line of numbers for each of its pictures."""
     photo_editor = PhotoEditor(editor)
-    knows = Contestant(editor.name, photo_editor).knows
+    knows = Entry(editor.name, photo_editor).knows
     emotions = [emotion for emotion in figure.emotions if knows(emotion)]
     parts = []
     if left_out := [emotion for emotion in figure.emotions if emotion not in emotions]:
@@ -137,13 +137,13 @@ def subjects(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def section(config: Mapping[str, Any], page: Page) -> str:
     """The section's Markdown."""
-    photos, suite = subjects(config), Suite(**config["judges"])
-    who = suite.who
+    photos, suite = subjects(config), Suite(**config["metric_networks"])
+    who = suite.backends
     parts = [
         "## The seed report's figures 3.1 to 3.6\n\nBy `experiments/reproduce_seed_report.py`. Identity is read by the "
-        f"{who['identity_by']} network, expressions by the {who['expression_by']} one; a mixture's target score is "
-        "that of all it is mixed from. What each number means: [metrics.md](metrics.md). The astronaut smiles already, "
-        "so that an editor has to take a smile away before it can show anything else."
+        f"{who['identity_backend']} network, expressions by the {who['expression_backend']} one; a mixture's target "
+        "score is that of all it is mixed from. What each number means: [metrics.md](metrics.md). The astronaut smiles "
+        "already, so that an editor has to take a smile away before it can show anything else."
     ]
     for figure in FIGURES:
         parts += [f"### {figure.number} {figure.title}", f"Expected: {figure.expected}"]

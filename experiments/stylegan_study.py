@@ -250,7 +250,7 @@ def main(config: DictConfig) -> None:
                 found = []
             write_json(file, {"rows": found})
         rows += [{**row, "photo": name} for row in checkpoints.read_json(file)["rows"]]
-    text = page(rows, suite.who, config, editor)
+    text = page(rows, suite.backends, config, editor)
     write_atomic(config.output, lambda file: file.write(text.encode()), overwrite=True)
     print(text)
 

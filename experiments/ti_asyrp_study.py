@@ -26,7 +26,7 @@ from emoedit.evaluation.evaluate import Evaluation, evaluate, in_words, interval
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io.images import load_picture
-from emoedit.metrics.calibration import calibrating_temperature, tempered
+from emoedit.metrics.calibration import calibrating_temperature, temperature_scale
 from emoedit.metrics.statistics import bootstrap, curve_at
 from emoedit.report.plots import pareto_grid
 from emoedit.steering.combined import TokenAndShift, TokenShift
@@ -136,7 +136,7 @@ def calibrated(found: Evaluation, emotions: Sequence[str], temperature: float) -
     rows = []
     for row in found.rows:
         if row["error"] is None:
-            scores = tempered([row[f"score_{name}"] for name in emotions], temperature)
+            scores = temperature_scale([row[f"score_{name}"] for name in emotions], temperature)
             row = row | {"target_score": float(scores[emotions.index(row["emotion"])])}
         rows.append(row)
     return replace(found, rows=rows)
@@ -147,7 +147,7 @@ def calibrated_section(config: DictConfig, sets: Mapping[str, Sequence[Case]], f
     judge, scores, labels = judged_photographs(config, {case.person for case in sets["wild"]})
     temperature = calibrating_temperature(scores, labels)
     happy = labels == judge.emotions.index(HAPPY)
-    means = [tempered(scores[happy], t)[:, judge.emotions.index(HAPPY)].mean() for t in (1.0, temperature)]
+    means = [temperature_scale(scores[happy], t)[:, judge.emotions.index(HAPPY)].mean() for t in (1.0, temperature)]
     rows = []
     for name, evaluation in found.items():
         evaluation = calibrated(evaluation, judge.emotions, temperature)
@@ -235,7 +235,8 @@ def main(config: DictConfig) -> None:
         + f"\n\nAll on one backbone: {how.steps} steps, the word's context from timestep {how.t_text_max} down, h "
         f"shifted down to {how.t_edit}, noise drawn where something changes below {how.t_boost}, guidance "
         f"{how.guidance:g}. The default, in bold, is `--editor {config.model}`. Identity is read by the "
-        f"**{who['identity_by']}** network, expressions by **{who['expression_by']}**; neither was used for fitting.",
+        f"**{who['identity_backend']}** network, expressions by **{who['expression_backend']}**; "
+        "neither was used for fitting.",
         "## What an edit costs\n\nOne face, inverted already, two threads or as many as there are:\n\n"
         + costs(editors, emotions[0], "asyrp_h"),
     ]

@@ -13,7 +13,7 @@ from emoedit.types import Edit, EditError
 
 
 class Fading:
-    """A judge for whom identity falls by ``slope`` times the mean change of the face, a number a pixel of 255."""
+    """A network for whom identity falls by ``slope`` times the mean change of the face, a number a pixel of 255."""
 
     def __init__(self, slope: float) -> None:
         self.slope, self.source = slope, None
@@ -37,12 +37,12 @@ def photos() -> PhotoEditor:
 def test_the_strength_found_keeps_the_floor_and_a_little_more_would_not(photos, astronaut):
     opened = photos.open(astronaut)
     edits = [Edit("happy", 1.0), Edit("sad", -2.0), Edit("angry", 0.0)]
-    change = [float(v) for v in 1 - IdentityGuard(photos, 0.0, judge=Fading(0.1)).identities(opened, edits)]
-    guard = IdentityGuard(photos, 1 - 0.5 * change[0], judge=Fading(0.1))
+    change = [float(v) for v in 1 - IdentityGuard(photos, 0.0, network=Fading(0.1)).identities(opened, edits)]
+    guard = IdentityGuard(photos, 1 - 0.5 * change[0], network=Fading(0.1))
     found = guard.limit(opened, edits)
     assert [e.emotion for e in found] == [e.emotion for e in edits] and found[2].strength == 0
     assert 0.2 < found[0].strength < 0.8 and -2 <= found[1].strength < 0
-    guard.judge.source = None
+    guard.network.source = None
     kept = guard.identities(opened, found)
     assert bool((kept >= guard.min_identity).all())
     for n in (0, 1):
@@ -55,7 +55,7 @@ def test_the_strength_found_keeps_the_floor_and_a_little_more_would_not(photos, 
 def test_floors_that_hold_anyway_or_never(photos, astronaut):
     opened, edits = photos.open(astronaut), [Edit("happy", 0.8)]
     assert IdentityGuard(photos, 0.0).limit(opened, edits) == edits
-    assert IdentityGuard(photos, 1.0, judge=Fading(1e3)).limit(opened, edits)[0].strength == 0
+    assert IdentityGuard(photos, 1.0, network=Fading(1e3)).limit(opened, edits)[0].strength == 0
 
 
 def test_an_edit_of_a_photograph_keeps_the_floor(photos, astronaut):

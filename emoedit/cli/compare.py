@@ -96,7 +96,7 @@ def _add_contest(parser: argparse.ArgumentParser, *, strengths: str) -> None:
         "--identity",
         choices=("auto", "embedded", "vggface2"),
         default="auto",
-        help="who judges identity; default: auto, VGGFace2 where its weights are on disk",
+        help="network for identity; default: auto, VGGFace2 where its weights are on disk",
     )
     parser.add_argument(
         "--perceptual",

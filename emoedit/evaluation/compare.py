@@ -22,7 +22,7 @@ from emoedit.metrics.measure import measures
 from emoedit.metrics.suite import Subject, Suite
 from emoedit.photo import PhotoEdit, PhotoEditor
 from emoedit.report.grid import labelled_grid
-from emoedit.report.html import Column, Entry, Sheet, write_comparison
+from emoedit.report.html import Column, ReportEntry, Sheet, write_comparison
 from emoedit.types import Edit, EditError, EmoEditError, MissingExtraError, OutputError, UnknownNameError
 
 NOTHING, PHOTOGRAPH = "nothing", "photograph"  # reference rows that no editor makes
@@ -32,7 +32,7 @@ RESULTS, GRID, REPORT = "results.jsonl", "grid.png", "report.html"
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Entry:
     """An editor in a comparison.
 
     Args:
@@ -65,9 +65,9 @@ def columns(rows: Iterable[Mapping[str, Any]]) -> list[Column]:
     ]
 
 
-def contestants(
+def load_entries(
     editors: str | Sequence[str | Editor | PhotoEditor] = "all", *, references: bool = True, device: str = "auto"
-) -> list[Contestant]:
+) -> list[Entry]:
     """The editors to compare, each loaded once, and the reference editors of this package after them.
 
     Args:
@@ -89,15 +89,15 @@ def contestants(
         else:
             loaded = load_editor(one, device=device) if isinstance(one, str | os.PathLike) else one
             editor = PhotoEditor(loaded, detector=detector)
-        chosen.append(Contestant(editor.editor.name, editor))
+        chosen.append(Entry(editor.editor.name, editor))
     if not chosen:
         raise EditError("no editor to compare; name one, or 'all'")
     if references:
-        here = {contestant.name for contestant in chosen}
+        here = {entry.name for entry in chosen}
         for name in checkpoints.reference_names():
             if name not in here:
-                chosen.append(Contestant(name, PhotoEditor(load_editor(name, device=device), detector=detector), True))
-    names = [contestant.name for contestant in chosen]
+                chosen.append(Entry(name, PhotoEditor(load_editor(name, device=device), detector=detector), True))
+    names = [entry.name for entry in chosen]
     if len(set(names)) < len(names) or {NOTHING, PHOTOGRAPH} & set(names):
         raise EditError(f"editors in a comparison have names of their own, found {', '.join(names)}")
     return chosen
@@ -105,7 +105,7 @@ def contestants(
 
 def edited(
     suite: Suite,
-    contestant: Contestant,
+    entry: Entry,
     picture: Picture,
     subjects: Mapping[str, Subject],
     face: Face,
@@ -119,7 +119,7 @@ def edited(
 
     Args:
         suite: what measures.
-        contestant: what edits.
+        entry: what edits.
         picture: the photograph.
         subjects: emotion -> the source as ``emoedit.metrics.suite.Suite.subject`` saw it (with the truth of that
             emotion, where there is one).
@@ -130,7 +130,7 @@ def edited(
     Raises:
         EmoEditError: whatever the editor meets when it opens the photograph.
     """
-    opened = contestant.photo_editor.open(picture, face, seed=seed)
+    opened = entry.photo_editor.open(picture, face, seed=seed)
     waiting: list[tuple[Edit, PhotoEdit | EmoEditError]] = []
 
     def measured() -> Iterator[tuple[dict[str, Any], Image.Image | None]]:
@@ -141,8 +141,8 @@ def edited(
             for edit, made in group:
                 if isinstance(made, PhotoEdit):
                     head = {
-                        "editor": contestant.name,
-                        "reference": contestant.reference,
+                        "editor": entry.name,
+                        "reference": entry.reference,
                         "emotion": emotion,
                         "strength": edit.strength,
                         "seed": seed,
@@ -151,9 +151,9 @@ def edited(
                     }
                     yield head | next(rows), made.image
                 else:
-                    yield failed(contestant, edit, made, seed=seed), None
+                    yield failed(entry, edit, made, seed=seed), None
 
-    for pair in zip(edits, contestant.photo_editor.attempt(opened, edits, seed=seed), strict=True):
+    for pair in zip(edits, entry.photo_editor.attempt(opened, edits, seed=seed), strict=True):
         waiting.append(pair)
         if len(waiting) == BATCH:
             yield from measured()
@@ -177,11 +177,11 @@ def photograph(
     return head | {"error": None} | row, Image.fromarray(truth)
 
 
-def failed(contestant: Contestant, edit: Edit, error: EmoEditError, *, seed: int = 0) -> dict[str, Any]:
+def failed(entry: Entry, edit: Edit, error: EmoEditError, *, seed: int = 0) -> dict[str, Any]:
     """The row of an edit that could not be made."""
     return {
-        "editor": contestant.name,
-        "reference": contestant.reference,
+        "editor": entry.name,
+        "reference": entry.reference,
         "emotion": edit.emotion,
         "strength": edit.strength,
         "seed": seed,
@@ -234,7 +234,7 @@ class Comparison:
 
     def sheet(self) -> Sheet:
         """For a report."""
-        entries = [Entry(row, image) for row, image in zip(self.rows, self.images, strict=True)]
+        entries = [ReportEntry(row, image) for row, image in zip(self.rows, self.images, strict=True)]
         return Sheet(self.photo, self.source, entries)
 
     def grid(self) -> Image.Image:
@@ -289,13 +289,13 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 
 def notes(rows: Collection[Mapping[str, Any]]) -> list[str]:
-    """Which networks spoke, in words, and what the reference rows are."""
-    spoken = next((row for row in rows if row.get("identity_by")), None)
-    if spoken is None:
+    """Which networks measured, in words, and what the reference rows are."""
+    measured = next((row for row in rows if row.get("identity_backend")), None)
+    if measured is None:
         return []
     told = [
-        f"Networks that spoke: identity {spoken['identity_by']}, perceptual distance {spoken['perceptual_by']}, "
-        f"expressions {spoken['expression_by']}."
+        f"Metric networks: identity {measured['identity_backend']}, perceptual distance "
+        f"{measured['perceptual_backend']}, expressions {measured['expression_backend']}."
     ]
     if any(row["reference"] for row in rows):
         told.append(
@@ -358,16 +358,16 @@ def compare(
     truth = {canonical_names([name])[0]: other for name, other in (truth or {}).items()}
     if apart := [name for name in truth if name not in names]:
         raise EditError(f"a truth for {', '.join(apart)}, which is not among the emotions {', '.join(names)}")
-    field = contestants(editors, references=references, device=device)
-    check_known(field, names)
+    entries = load_entries(editors, references=references, device=device)
+    check_known(entries, names)
     suite = suite or Suite()
     suite.check_emotions(names)
     picture = load_picture(photo)
-    found = field[0].photo_editor.detector.choose(picture.rgb, face)[0]
+    found = entries[0].photo_editor.detector.choose(picture.rgb, face)[0]
     truths = {}
     for emotion, other in truth.items():
         pixels = load_picture(other).rgb
-        truths[emotion] = pixels, field[0].photo_editor.detector.choose(pixels)[0]
+        truths[emotion] = pixels, entries[0].photo_editor.detector.choose(pixels)[0]
     subjects = {name: suite.subject(picture.rgb, found, truths.get(name)) for name in names}
     rows: list[dict[str, Any]] = []
     images: list[Image.Image | None] = []
@@ -376,18 +376,18 @@ def compare(
         rows.append({"photo": picture.name, **row})
         images.append(None if image is None else head_of(image, where))
 
-    jobs = [(c, [e for e in edits if c.knows(e.emotion) or not c.reference]) for c in field]
+    jobs = [(c, [e for e in edits if c.knows(e.emotion) or not c.reference]) for c in entries]
     with tqdm(total=sum(len(own) for _, own in jobs), unit="edit", disable=None if progress else True) as bar:
-        for contestant, own in jobs:
+        for entry, own in jobs:
             done = 0
             try:
-                for row, image in edited(suite, contestant, picture, subjects, found, own, seed=seed):
+                for row, image in edited(suite, entry, picture, subjects, found, own, seed=seed):
                     add(row, image, found)
                     done += 1
                     bar.update()
             except EmoEditError as error:
                 for edit in own[done:]:
-                    add(failed(contestant, edit, error, seed=seed), None, found)
+                    add(failed(entry, edit, error, seed=seed), None, found)
                     bar.update()
     if references:
         for name in names:
@@ -408,7 +408,7 @@ def canonical_names(emotions: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def check_known(field: Sequence[Contestant], emotions: Sequence[str]) -> None:
+def check_known(entries: Sequence[Entry], emotions: Sequence[str]) -> None:
     """Refuse emotions that an editor in the comparison cannot show.
 
     References need not know them.
@@ -416,8 +416,8 @@ def check_known(field: Sequence[Contestant], emotions: Sequence[str]) -> None:
     Raises:
         UnknownNameError: an emotion that an editor in the comparison cannot show (references need not know it).
     """
-    for contestant in field:
-        if not contestant.reference:
+    for entry in entries:
+        if not entry.reference:
             for emotion in emotions:
-                for steering in contestant.photo_editor.editor.steerings:
+                for steering in entry.photo_editor.editor.steerings:
                     resolve(emotion, steering.emotions)

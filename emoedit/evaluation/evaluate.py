@@ -27,13 +27,13 @@ from emoedit.evaluation.cases import Case, read_cases
 from emoedit.evaluation.compare import (
     NOTHING,
     PHOTOGRAPH,
-    Contestant,
+    Entry,
     canonical_names,
     check_known,
     columns,
-    contestants,
     edited,
     failed,
+    load_entries,
     notes,
     nothing,
     photograph,
@@ -42,12 +42,12 @@ from emoedit.evaluation.compare import (
 from emoedit.io import checkpoints
 from emoedit.io.images import load_picture, output_path, save_picture, write_atomic, write_json
 from emoedit.io.locks import exclusive
-from emoedit.io.results import Key, Results, Rows
+from emoedit.io.results import Key, Results, Rows, renamed
 from emoedit.metrics.control import accuracy, cls, confusion, mscr
 from emoedit.metrics.measure import measures
+from emoedit.metrics.null_suite import NullSuite
 from emoedit.metrics.statistics import Interval, bootstrap
 from emoedit.metrics.suite import Suite
-from emoedit.metrics.unmeasured import Unmeasured
 from emoedit.photo import PhotoEditor
 from emoedit.report.html import Figure, Sheet, Table, write_comparison
 from emoedit.report.plots import Curve, pareto_grid
@@ -251,11 +251,11 @@ def evaluate(
         raise DataError("no photograph to edit")
     if twice := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
         raise DataError(f"two photographs are both called {twice[0]!r}; a row would not say which it is about")
-    field = contestants(editors, references=references, device=device)
+    entries = load_entries(editors, references=references, device=device)
     suite = suite or Suite()
     folder = Path(output).expanduser()
-    fill(folder, cases, edits, field, suite, references=references, seed=seed, retry=retry, progress=progress)
-    asked = _asked(field, edits)
+    fill(folder, cases, edits, entries, suite, references=references, seed=seed, retry=retry, progress=progress)
+    asked = _asked(entries, edits)
     wanted = {key for case in cases for key in _cells(case, asked, names, references)}
     found = Evaluation(Rows(folder / RESULTS, wanted), names)
     with exclusive(folder / LOCK):
@@ -267,8 +267,8 @@ def fill(
     folder: Path,
     cases: Sequence[Case],
     edits: Sequence[Edit],
-    field: Sequence[Contestant],
-    suite: Suite | Unmeasured,
+    entries: Sequence[Entry],
+    suite: Suite | NullSuite,
     *,
     references: bool = True,
     seed: int = 0,
@@ -285,8 +285,8 @@ def fill(
     Args:
         folder: ``results.jsonl`` and ``settings.json`` are written there.
         cases: names that differ.
-        edits: every one of them, by every contestant; emotions in canonical form.
-        field: the editors.
+        edits: every one of them, by every entry; emotions in canonical form.
+        entries: the editors.
         suite: what measures.
         references: whether doing nothing, and true photographs where there are any, are measured too.
         seed: of the noise that an editor draws.
@@ -306,15 +306,15 @@ def fill(
     if not cases:
         raise DataError("no photograph to edit")
     names = tuple(dict.fromkeys(edit.emotion for edit in edits))
-    check_known(field, names)
+    check_known(entries, names)
     suite.check_emotions(names)
-    asked = _asked(field, edits)
+    asked = _asked(entries, edits)
     total = sum(_count(case, asked, names, references) for case in cases)
     with exclusive(folder / LOCK):
         # An earlier run's rows would have no pictures, or pictures in another format.
-        networks = {} if isinstance(suite, Unmeasured) else _networks()
-        settings = {"seed": seed, "pictures": pictures, **suite.who, "networks": networks, "editors": {}}
-        _settle(folder, settings, field)
+        networks = {} if isinstance(suite, NullSuite) else _networks()
+        settings = {"seed": seed, "pictures": pictures, **suite.backends, "networks": networks, "editors": {}}
+        _settle(folder, settings, entries)
         with Results(folder / RESULTS) as results, _bar(progress, total) as bar:
             if about is not None:
                 state = {"cells": total, "rows": results.rows, "started": time.time()}
@@ -335,7 +335,7 @@ def fill(
                     if not missing:
                         continue
                     facts = {**case.info, "photo": case.name, "person": case.person, "content": content}
-                    for rows in _one(case, missing, suite, field, edits, names, seed, folder, pictures):
+                    for rows in _one(case, missing, suite, entries, edits, names, seed, folder, pictures):
                         results.append([{**facts, **row} for row in rows])
                         bar.update(len(rows))
 
@@ -364,10 +364,10 @@ def _content(case: Case) -> str:
     return digest.hexdigest()[:16]
 
 
-def _asked(field: Sequence[Contestant], edits: Sequence[Edit]) -> list[tuple[str, str, float]]:
+def _asked(entries: Sequence[Entry], edits: Sequence[Edit]) -> list[tuple[str, str, float]]:
     """What every photograph is edited with; references are asked only for what they know."""
-    known = {(c.name, e.emotion): c.knows(e.emotion) for c in field if c.reference for e in edits}
-    return [(c.name, e.emotion, e.strength) for c in field for e in edits if known.get((c.name, e.emotion), True)]
+    known = {(c.name, e.emotion): c.knows(e.emotion) for c in entries if c.reference for e in edits}
+    return [(c.name, e.emotion, e.strength) for c in entries for e in edits if known.get((c.name, e.emotion), True)]
 
 
 def _cells(case: Case, asked: Sequence[tuple[str, str, float]], names: Sequence[str], references: bool) -> list[Key]:
@@ -387,7 +387,7 @@ def _one(
     case: Case,
     missing: set[Key],
     suite: Suite,
-    field: Sequence[Contestant],
+    entries: Sequence[Entry],
     edits: Sequence[Edit],
     names: Sequence[str],
     seed: int,
@@ -395,10 +395,10 @@ def _one(
     pictures: str | None,
 ) -> Iterator[list[dict[str, Any]]]:
     """The missing rows of one photograph, an editor at a time."""
-    jobs = [(c, [e for e in edits if (case.name, c.name, e.emotion, e.strength) in missing]) for c in field]
+    jobs = [(c, [e for e in edits if (case.name, c.name, e.emotion, e.strength) in missing]) for c in entries]
     try:
         picture = load_picture(case.photo)
-        detector = field[0].photo_editor.detector
+        detector = entries[0].photo_editor.detector
         face = detector.choose(picture.rgb)[0]
         truths = {}
         for name in names:
@@ -408,18 +408,18 @@ def _one(
         plain = suite.subject(picture.rgb, face)
         subjects = {name: suite.subject(picture.rgb, face, truths[name]) if name in truths else plain for name in names}
     except EmoEditError as error:  # the photograph's fault: a row that says so in every cell, and the next photograph
-        yield [failed(contestant, edit, error, seed=seed) for contestant, own in jobs for edit in own] + [
+        yield [failed(entry, edit, error, seed=seed) for entry, own in jobs for edit in own] + [
             {"editor": editor, "reference": True, "emotion": emotion, "strength": strength, "error": str(error)}
             for _, editor, emotion, strength in sorted(missing, key=str)
             if strength is None
         ]
         return
-    for contestant, own in jobs:
+    for entry, own in jobs:
         if not own:
             continue
         rows: list[dict[str, Any]] = []
         try:
-            for row, image in edited(suite, contestant, picture, subjects, face, own, seed=seed):
+            for row, image in edited(suite, entry, picture, subjects, face, own, seed=seed):
                 if pictures is not None and image is not None:
                     try:
                         row["picture"] = _save(image, case, row, folder, pictures)
@@ -427,14 +427,14 @@ def _one(
                         number = getattr(error.__cause__, "errno", None)
                         if number not in (None, errno.ENAMETOOLONG, errno.EILSEQ):
                             raise  # not this picture's fault: no other one can be written either
-                        row = failed(contestant, Edit(row["emotion"], row["strength"]), error, seed=seed)
+                        row = failed(entry, Edit(row["emotion"], row["strength"]), error, seed=seed)
                 rows.append(row)
                 del image  # not kept while the next edits are made
         except OutputError:
             raise
         except EmoEditError as error:
             made = {(row["emotion"], row["strength"]) for row in rows}
-            rows += [failed(contestant, e, error, seed=seed) for e in own if (e.emotion, e.strength) not in made]
+            rows += [failed(entry, e, error, seed=seed) for e in own if (e.emotion, e.strength) not in made]
         yield rows
     rows = []
     for name in names:
@@ -475,23 +475,23 @@ def _fingerprint(photo_editor: PhotoEditor) -> str:
 
 
 def _networks() -> dict[str, str]:
-    """Checksums of the embedded measuring networks: a retrained one is another judge."""
+    """Checksums of the embedded metric networks: results of a retrained one are not comparable."""
     from emoedit.faces.networks import NAMES
     from emoedit.nn.measuring import WEIGHTS
 
     return {name: checkpoints.sha256(checkpoints.embedded_root() / name / WEIGHTS)[:16] for name in NAMES}
 
 
-def _settle(folder: Path, settings: dict[str, Any], field: Sequence[Contestant]) -> None:
+def _settle(folder: Path, settings: dict[str, Any], entries: Sequence[Entry]) -> None:
     """Write down what the results are made with, or make sure that it is what earlier ones were made with."""
-    settings["editors"] = {c.name: _fingerprint(c.photo_editor) for c in field}
+    settings["editors"] = {c.name: _fingerprint(c.photo_editor) for c in entries}
     path = folder / SETTINGS
     if not path.is_file():
         if (folder / RESULTS).is_file() and (folder / RESULTS).stat().st_size:
             raise DataError(f"{folder} holds {RESULTS} but no {SETTINGS}: it is not known what made them")
         write_json(path, settings)
         return
-    before = checkpoints.read_json(path)
+    before = renamed(checkpoints.read_json(path))
     editors = before.pop("editors", {})
     now = dict(settings["editors"])
     changed = [name for name in now if editors.get(name, now[name]) != now[name]]

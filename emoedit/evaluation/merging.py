@@ -14,8 +14,8 @@ from emoedit.evaluation.evaluate import JOB, RESULTS, SETTINGS, Evaluation, cont
 from emoedit.evaluation.shards import open_cases
 from emoedit.io import checkpoints
 from emoedit.io.images import load_picture, write_atomic
-from emoedit.io.results import key_of, last_rows
-from emoedit.report.html import Entry, Sheet, Table
+from emoedit.io.results import key_of, last_rows, renamed
+from emoedit.report.html import ReportEntry, Sheet, Table
 from emoedit.report.tables import markdown
 from emoedit.types import CheckpointError, DataError
 
@@ -82,7 +82,9 @@ def find_parts(folder: Path) -> list[Part]:
     for path in sorted(folder.glob(f"*/{RESULTS}")):
         try:
             part = Part(
-                path.parent, checkpoints.read_json(path.parent / JOB), checkpoints.read_json(path.parent / SETTINGS)
+                path.parent,
+                checkpoints.read_json(path.parent / JOB),
+                renamed(checkpoints.read_json(path.parent / SETTINGS)),
             )
             part.data, part.about["emotions"], part.about["cells"], part.settings["editors"].items()
         except (CheckpointError, KeyError, AttributeError) as error:
@@ -104,7 +106,7 @@ def merge(parts: Sequence[Part]) -> dict[str, Evaluation]:
         own = [part for part in parts if part.data == data]
         editors: dict[str, str] = {}
         for part in own:
-            for name in ("identity_by", "perceptual_by", "expression_by", "networks"):
+            for name in ("identity_backend", "perceptual_backend", "expression_backend", "networks"):
                 if part.settings.get(name) != own[0].settings.get(name):
                     raise DataError(
                         f"{part.folder} and {own[0].folder} were measured by another {name}: not comparable"
@@ -169,11 +171,11 @@ def sheets(parts: Sequence[Part], count: int) -> list[Sheet]:
         parts: folders of results.
         count: at most so many photographs.
     """
-    entries: dict[str, list[Entry]] = {}
+    entries: dict[str, list[ReportEntry]] = {}
     for part in parts:
         for row in last_rows(part.folder / RESULTS):
             if "picture" in row and (row["photo"] in entries or len(entries) < count):
-                entries.setdefault(row["photo"], []).append(Entry(row, _small(part.folder / row["picture"])))
+                entries.setdefault(row["photo"], []).append(ReportEntry(row, _small(part.folder / row["picture"])))
     sources: dict[str, Path] = {}
     for folder in {str(part.about["path"]) for part in parts} if entries else ():
         if Path(folder).is_dir():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from emoedit.editors import Editor
 
 REFERENCES = "references"  # in place of an editor: what editors are held against, and doing nothing
-JUDGES = ("identity", "perceptual", "expression")
+NETWORKS = ("identity", "perceptual", "expression")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Job:
         data: what is edited.
         shard: which part of it.
         seed: of editors that draw noise.
-        judges: which networks measure (``emoedit.metrics.suite.Suite``); None: nothing is measured.
+        metric_networks: which networks measure (``emoedit.metrics.suite.Suite``); None: nothing is measured.
         pictures: format in which every edited photograph is kept (``"jpg"``); None: none is.
         retry: whether what failed in an earlier run is tried again.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``.
@@ -89,7 +89,7 @@ class Job:
     data: DataSet
     shard: Shard
     seed: int
-    judges: Mapping[str, str] | None
+    metric_networks: Mapping[str, str] | None
     pictures: str | None
     retry: bool
     device: str
@@ -111,11 +111,13 @@ class Job:
             raise DataError(f"data is a mapping with {', '.join(names)}, not {data!r}")
         data = {key: value for key, value in data.items() if key != "root"}  # what paths were made from
         _check_keys("data", data, names, ["path"])
-        judges = config["judges"]
-        if judges is not None:
-            if not isinstance(judges, Mapping):
-                raise DataError(f"judges is a mapping with {', '.join(JUDGES)}, or null; not {judges!r}")
-            _check_keys("judges", judges, JUDGES, JUDGES)
+        metric_networks = config["metric_networks"]
+        if metric_networks is not None:
+            if not isinstance(metric_networks, Mapping):
+                raise DataError(
+                    f"metric_networks is a mapping with {', '.join(NETWORKS)}, or null; not {metric_networks!r}"
+                )
+            _check_keys("metric_networks", metric_networks, NETWORKS, NETWORKS)
         emotions, strengths = (_listed(config[key]) for key in ("emotion", "strength"))
         if not emotions or not all(isinstance(name, str) for name in emotions):
             raise DataError(f"emotion is a name or a list of names, not {config['emotion']!r}")
@@ -137,7 +139,7 @@ class Job:
             data=DataSet(**data),
             shard=Shard.parse(config["shard"]),
             seed=config["seed"],
-            judges=judges,
+            metric_networks=metric_networks,
             pictures=config["pictures"],
             retry=config["retry"],
             device=config["device"],
@@ -221,8 +223,8 @@ class Job:
             formats = ", ".join(suffix[1:] for suffix in SUFFIXES)
             raise DataError(f"pictures is one of {formats}, or null; not {self.pictures!r}")
         len(self.cases)
-        if self.judges is not None:
-            self._check_judges()
+        if self.metric_networks is not None:
+            self._check_networks()
 
     def _emotions(self) -> list[str] | None:
         """What the editor shows; None where only its weights could tell."""
@@ -235,14 +237,16 @@ class Job:
             raise CheckpointError(f"{folder / checkpoints.EDITOR}: 'emotions' must be a list, found {known!r}")
         return [str(name) for name in known]
 
-    def _check_judges(self) -> None:
+    def _check_networks(self) -> None:
         from emoedit.metrics.expression import target_classes
         from emoedit.metrics.suite import IDENTITY, PERCEPTUAL
 
         for kind, names in (("identity", IDENTITY), ("perceptual", PERCEPTUAL)):
-            if self.judges[kind] not in names:
-                raise UnknownNameError(f"no {kind} judge {self.judges[kind]!r}; there are {', '.join(names)}")
-        if self.judges["expression"] == "embedded":
+            if self.metric_networks[kind] not in names:
+                raise UnknownNameError(
+                    f"no {kind} metric network {self.metric_networks[kind]!r}; there are {', '.join(names)}"
+                )
+        if self.metric_networks["expression"] == "embedded":
             classes = checkpoints.read_json(checkpoints.embedded_root() / "expression" / checkpoints.CONFIG)["emotions"]
             for edit in self.edits:
                 target_classes(edit.emotion, classes)
@@ -260,31 +264,35 @@ class Job:
         if not self.cases:  # more shards than photographs
             return {"cells": 0, "failed": 0}
         from emoedit.editors import choose_device, load_editor
-        from emoedit.evaluation.compare import Contestant, contestants
+        from emoedit.evaluation.compare import Entry, load_entries
         from emoedit.evaluation.evaluate import RESULTS, fill
         from emoedit.faces.detect import FaceDetector
         from emoedit.io.results import Rows
+        from emoedit.metrics.null_suite import NullSuite
         from emoedit.metrics.suite import Suite
-        from emoedit.metrics.unmeasured import Unmeasured
         from emoedit.photo import PhotoEditor
 
         references = self.editor == REFERENCES
         if references:
             detector = FaceDetector()
-            field = [
-                Contestant(name, PhotoEditor(load_editor(name, device=self.device), detector=detector), True)
+            entries = [
+                Entry(name, PhotoEditor(load_editor(name, device=self.device), detector=detector), True)
                 for name in checkpoints.reference_names()
             ]
         else:
-            field = contestants([self._editor()], references=False, device=self.device)
-        suite = Unmeasured() if self.judges is None else Suite(**self.judges, device=choose_device(self.device))
+            entries = load_entries([self._editor()], references=False, device=self.device)
+        suite = (
+            NullSuite()
+            if self.metric_networks is None
+            else Suite(**self.metric_networks, device=choose_device(self.device))
+        )
         fill(
             self.folder,
             self.cases,
             self.edits,
-            field,
+            entries,
             suite,
-            references=references and self.judges is not None,
+            references=references and self.metric_networks is not None,
             seed=self.seed,
             retry=self.retry,
             pictures=None if self.pictures is None else f".{self.pictures}",

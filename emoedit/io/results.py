@@ -13,6 +13,22 @@ from emoedit.types import DataError, OutputError
 Key = tuple[str, str, str, float | None]  # photo, editor, emotion, strength
 
 
+RENAMED = {  # what older files call these entries
+    "identity_by": "identity_backend",
+    "perceptual_by": "perceptual_backend",
+    "expression_by": "expression_backend",
+}
+
+
+def renamed(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """A row or settings of an older version, with the names of this one.
+
+    Args:
+        entries: as they were read.
+    """
+    return {RENAMED.get(key, key): value for key, value in entries.items()}
+
+
 def key_of(row: Mapping[str, Any]) -> Key:
     """Which cell a row fills."""
     return row["photo"], row["editor"], row["emotion"], row["strength"]
@@ -40,7 +56,7 @@ def read_rows(path: Path, end: int | None = None) -> Iterator[dict[str, Any]]:
                 raise DataError(
                     f"{path}: line {number} is no row of results ({error!r}); move the file away to start anew"
                 ) from error
-            yield row
+            yield renamed(row)
 
 
 def last_rows(path: Path) -> Iterator[dict[str, Any]]:

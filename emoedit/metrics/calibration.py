@@ -12,7 +12,7 @@ RANGE = (0.05, 20.0)  # of temperatures that are looked through
 LEAST = 1e-12  # a probability that was rounded to 0
 
 
-def tempered(scores: Any, temperature: float) -> np.ndarray:
+def temperature_scale(scores: Any, temperature: float) -> np.ndarray:
     """Scores at another temperature: softmax(z / T) for scores softmax(z).
 
     Guo et al. 2017 (arXiv 1706.04599), equation 9. The order of classes stays.
@@ -48,7 +48,7 @@ def calibrating_temperature(scores: Any, labels: Any) -> float:
     rows = np.arange(len(p))
 
     def loss(log_temperature: float) -> float:
-        return -float(np.log(np.maximum(tempered(p, np.exp(log_temperature))[rows, labels], LEAST)).mean())
+        return -float(np.log(np.maximum(temperature_scale(p, np.exp(log_temperature))[rows, labels], LEAST)).mean())
 
     # Convex in 1 / T, so that it falls and rises once: golden-section search (Kiefer 1953).
     low, high = np.log(RANGE)

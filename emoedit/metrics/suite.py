@@ -82,12 +82,12 @@ class Suite:
         self._inside = torch.from_numpy(regions(LOOK).face)
 
     @property
-    def who(self) -> dict[str, str]:
-        """Which networks speak: ``identity_by``, ``perceptual_by``, ``expression_by``."""
+    def backends(self) -> dict[str, str]:
+        """Which networks measure: ``identity_backend``, ``perceptual_backend``, ``expression_backend``."""
         return {
-            "identity_by": self.identity.name,
-            "perceptual_by": self.perceptual.name,
-            "expression_by": self.expression.name,
+            "identity_backend": self.identity.name,
+            "perceptual_backend": self.perceptual.name,
+            "expression_backend": self.expression.name,
         }
 
     @property
@@ -145,7 +145,7 @@ class Suite:
         Returns:
             For each edit the value of every registered metric (``emoedit.metrics.measure.measures``; None where it
             does not apply), ``score_NAME`` for each class of the recogniser, ``top1``, ``hit`` (1 where the intended
-            emotion is read, None where the recogniser has no class of that name) and ``who``.
+            emotion is read, None where the recogniser has no class of that name) and ``backends``.
 
         Raises:
             ImageError: a photograph of another size; not one emotion a photograph.
@@ -194,7 +194,7 @@ class Suite:
             row: dict[str, Any] = {key: values[i] for key, values in columns.items()}
             row |= {f"score_{name}": round(float(scores[k]), 6) for k, name in enumerate(self.emotions)}
             row |= {"top1": top, "hit": int(top == emotion) if emotion in self.emotions else None}
-            rows.append(row | self.who)
+            rows.append(row | self.backends)
         return rows
 
     def _distance(self, first: Sequence[View], second: Sequence[View]) -> Tensor:

@@ -30,7 +30,7 @@ class Column:
     """One number of a row.
 
     Args:
-        key: in ``Entry.row``.
+        key: in ``ReportEntry.row``.
         title: what the page calls it.
         digits: after the point.
         higher_is_better: None where neither end is good in itself; then no value is marked as the best.
@@ -45,7 +45,7 @@ class Column:
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class ReportEntry:
     """One edited picture.
 
     Args:
@@ -66,7 +66,7 @@ class Sheet:
 
     name: str
     source: Image.Image
-    entries: Sequence[Entry]
+    entries: Sequence[ReportEntry]
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _sheet(number: int, sheet: Sheet, columns: Sequence[Column], emotions: Seque
 
 
 def _card(
-    entries: Sequence[Entry], shown: float | None, columns: Sequence[Column], best: Mapping[str, float | None]
+    entries: Sequence[ReportEntry], shown: float | None, columns: Sequence[Column], best: Mapping[str, float | None]
 ) -> list[dict[str, Any]]:
     """The states of a card by rising strength; what has no strength comes first, and is shown at all of them."""
     strengths = sorted({s for entry in entries if (s := _number(entry, "strength")) is not None})
@@ -254,7 +254,7 @@ def _states(sheet: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     return (state for group in sheet["groups"] for card in group["cards"] for state in card["states"])
 
 
-def _best(entries: Sequence[Entry], column: Column) -> float | None:
+def _best(entries: Sequence[ReportEntry], column: Column) -> float | None:
     """The best value as it is shown; None where nothing competes or all are alike."""
     if column.higher_is_better is None:
         return None
@@ -287,20 +287,20 @@ def _summary(number: float | None) -> dict[str, Any]:
     return {"value": float(number), "text": str(number) if isinstance(number, Integral) else _text(float(number), 3)}
 
 
-def _by(entries: Sequence[Entry], key: str) -> dict[str, list[Entry]]:
-    groups: dict[str, list[Entry]] = {}
+def _by(entries: Sequence[ReportEntry], key: str) -> dict[str, list[ReportEntry]]:
+    groups: dict[str, list[ReportEntry]] = {}
     for entry in entries:
         groups.setdefault(_name(entry, key), []).append(entry)
     return groups
 
 
-def _name(entry: Entry, key: str) -> str:
+def _name(entry: ReportEntry, key: str) -> str:
     if not isinstance(name := entry.row.get(key), str):
         raise DataError(f"a row needs {key!r}, a name; found {name!r} in {dict(entry.row)!r}")
     return name
 
 
-def _number(entry: Entry, key: str) -> float | None:
+def _number(entry: ReportEntry, key: str) -> float | None:
     """A number of a row; None where there is none."""
     value = entry.row.get(key)
     try:

@@ -16,11 +16,11 @@ from emoedit.evaluation.compare import (
     NOTHING,
     PHOTOGRAPH,
     Comparison,
-    Contestant,
+    Entry,
     canonical_names,
     compare,
-    contestants,
     head_of,
+    load_entries,
 )
 from emoedit.faces.detect import Face
 from emoedit.faces.networks import NAMES as NETWORKS
@@ -110,7 +110,7 @@ def test_every_editor_has_a_row_for_every_emotion_and_strength(found):
 
 
 def test_every_row_has_every_number_and_says_who_spoke(found, suite):
-    wanted = {m.key for m in measures()} | {f"score_{name}" for name in suite.emotions} | set(suite.who)
+    wanted = {m.key for m in measures()} | {f"score_{name}" for name in suite.emotions} | set(suite.backends)
     wanted |= {"photo", "editor", "reference", "emotion", "strength", "seconds", "error", "top1", "hit"}
     for row in found.rows:
         assert wanted <= set(row) <= wanted | {"seed"}
@@ -119,7 +119,7 @@ def test_every_row_has_every_number_and_says_who_spoke(found, suite):
         assert sum(row[f"score_{name}"] for name in suite.emotions) == pytest.approx(1, abs=1e-3)
         assert row["hit"] == int(row["top1"] == row["emotion"])
         assert row["target_score"] == pytest.approx(row[f"score_{row['emotion']}"], abs=1e-6)
-        assert row["identity_by"] == row["perceptual_by"] == row["expression_by"] == "embedded"
+        assert row["identity_backend"] == row["perceptual_backend"] == row["expression_backend"] == "embedded"
     made = [row for row in found.rows if row["editor"] not in (NOTHING, PHOTOGRAPH)]
     assert all(row["seed"] == 3 and row["seconds"] >= 0 for row in made)
     assert all(row["seconds"] is None for row in found.rows if row not in made)
@@ -336,14 +336,14 @@ def test_photographs_that_cannot_be_used(head, idle, editors, tmp_path):
 
 def test_contestants_are_editors_of_any_form_and_the_references(editors, tmp_path):
     folder = tiny_vae().save_pretrained(tmp_path / "tiny")
-    chosen = contestants([folder, str(folder / ".." / "tiny"), editors[0]][1:])
+    chosen = load_entries([folder, str(folder / ".." / "tiny"), editors[0]][1:])
     assert [(c.name, c.reference) for c in chosen] == [("tiny", False), ("one", False)] + [
         (name, True) for name in REFERENCES
     ]
     assert chosen[1].photo_editor is editors[0]
     assert len({id(c.photo_editor.detector) for c in chosen if c.name != "one"}) == 1  # loaded once for all of them
-    assert [c.name for c in contestants(str(folder), references=False)] == ["tiny"]
-    named = contestants(["mean_warp"])
+    assert [c.name for c in load_entries(str(folder), references=False)] == ["tiny"]
+    named = load_entries(["mean_warp"])
     assert [(c.name, c.reference) for c in named] == [("mean_warp", False), ("pixel_mean", True)]
     by_name = {c.name: c for c in chosen}
     assert by_name["mean_warp"].knows("happy") and not by_name["mean_warp"].knows("sad")
@@ -352,8 +352,8 @@ def test_contestants_are_editors_of_any_form_and_the_references(editors, tmp_pat
 
 @pytest.mark.skipif("vae" not in checkpoints.embedded_names(), reason="no embedded VAE in this checkout")
 def test_all_are_the_embedded_editors():
-    assert tuple(c.name for c in contestants("all", references=False)) == emoedit.list_editors()
-    assert isinstance(contestants("all")[0], Contestant)
+    assert tuple(c.name for c in load_entries("all", references=False)) == emoedit.list_editors()
+    assert isinstance(load_entries("all")[0], Entry)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

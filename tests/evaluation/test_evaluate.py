@@ -213,7 +213,7 @@ class TestRun:
 
     def test_settings_say_what_made_the_rows(self, whole):
         settings = json.loads((whole[0] / "settings.json").read_text())
-        assert settings["seed"] == 5 and settings["identity_by"] == "embedded"
+        assert settings["seed"] == 5 and settings["identity_backend"] == "embedded"
         assert set(settings["networks"]) == set(NETWORKS)
         assert set(settings["editors"]) == {"one", "mean_warp", "pixel_mean"}
         assert len(set(settings["editors"].values())) == 3
@@ -362,7 +362,10 @@ class TestResume:
         refused("one", editors=[PhotoEditor(editor.editor, detector=editor.detector, mode="residual")])
         refused("seed, one", editors=[tiny_pixels("one", seed=1)], seed=0)
         settings = json.loads((folder / "settings.json").read_text())
-        for key, value in (("networks", {**settings["networks"], "identity": "0"}), ("expression_by", "someone/else")):
+        for key, value in (
+            ("networks", {**settings["networks"], "identity": "0"}),
+            ("expression_backend", "someone/else"),
+        ):
             (tmp_path / "copy" / "settings.json").write_text(json.dumps({**settings, key: value}))
             refused(key)
         (tmp_path / "copy" / "settings.json").unlink()

@@ -33,7 +33,7 @@ def config(photos, tmp_path) -> dict:
 def test_a_page_with_tables_a_plot_and_the_pictures(config, tmp_path):
     pytest.importorskip("matplotlib")
     config |= {
-        "judges": {"identity": "embedded", "perceptual": "embedded", "expression": "embedded"},
+        "metric_networks": {"identity": "embedded", "perceptual": "embedded", "expression": "embedded"},
         "pictures": "jpg",
     }
     config["data"] = {**config["data"], "limit": None}
@@ -71,8 +71,8 @@ def test_jobs_that_say_different_things_are_not_mixed(config, tmp_path):
     with pytest.raises(DataError, match="tiny is another editor than the tiny of an earlier job"):
         merge(parts)
     settings = parts[1].folder / "settings.json"
-    settings.write_text(json.dumps({**json.loads(settings.read_text()), "identity_by": "somebody"}))
-    with pytest.raises(DataError, match="measured by another identity_by"):
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "identity_backend": "somebody"}))
+    with pytest.raises(DataError, match="measured by another identity_backend"):
         merge(find_parts(Path(config["output"])))
     (parts[1].folder / "job.json").write_text("{}")
     with pytest.raises(DataError, match="no folder of a sweep's job"):

@@ -17,14 +17,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from emoedit.evaluation.cases import Case
-from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH, Contestant
+from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH, Entry
 from emoedit.evaluation.evaluate import _skip, fill
 from emoedit.evaluation.merging import find_parts, merge
 from emoedit.evaluation.sweeps import Job
 from emoedit.faces.detect import FaceDetector
 from emoedit.io.progress import Lines
 from emoedit.io.results import key_of, last_rows, read_rows
-from emoedit.metrics.unmeasured import Unmeasured
+from emoedit.metrics.null_suite import NullSuite
 from emoedit.photo import PhotoEditor
 from emoedit.types import CheckpointError, DataError, Edit, EditError, NoFaceError, OutputError, UnknownNameError
 from tests.fixtures.editors import tiny_asyrp, tiny_pixels
@@ -122,8 +122,12 @@ def test_one_emotion_and_strength_need_no_list_and_none_is_done_twice(config):
         ({"retry": "yes"}, DataError, "retry"),
         ({"device": "gpu"}, EditError, "device"),
         ({"pictures": "gif"}, DataError, "pictures is one of png"),
-        ({"judges": {"identity": "embedded"}}, DataError, "judges needs perceptual, expression"),
-        ({"judges": {"identity": "x", "perceptual": "auto", "expression": "embedded"}}, UnknownNameError, "vggface2"),
+        ({"metric_networks": {"identity": "embedded"}}, DataError, "metric_networks needs perceptual, expression"),
+        (
+            {"metric_networks": {"identity": "x", "perceptual": "auto", "expression": "embedded"}},
+            UnknownNameError,
+            "vggface2",
+        ),
         ({"sed": 1}, DataError, "has no sed"),
     ],
 )
@@ -142,9 +146,9 @@ def test_what_makes_no_sense_is_told_before_any_model_is_loaded(config, changes,
 @needs_networks
 def test_an_emotion_that_the_recogniser_cannot_read_is_told_early(config, monkeypatch):
     monkeypatch.setattr("emoedit.editors.load_editor", lambda *_, **__: pytest.fail("loaded a model"))
-    judges = {"identity": "embedded", "perceptual": "embedded", "expression": "embedded"}
+    metric_networks = {"identity": "embedded", "perceptual": "embedded", "expression": "embedded"}
     with pytest.raises(UnknownNameError, match="no class that '-happy' aims at"):
-        run(config, emotion="-happy", judges=judges)
+        run(config, emotion="-happy", metric_networks=metric_networks)
 
 
 def test_a_missing_entry_is_named(config):
@@ -259,13 +263,13 @@ def test_shards_share_the_work(config):
 
 @needs_networks
 def test_the_references_are_a_job_of_their_own(config):
-    judges = {"identity": "embedded", "perceptual": "embedded", "expression": "embedded"}
-    config |= {"judges": judges, "data": {**config["data"], "limit": 2}, "strength": [1.0]}
+    metric_networks = {"identity": "embedded", "perceptual": "embedded", "expression": "embedded"}
+    config |= {"metric_networks": metric_networks, "data": {**config["data"], "limit": 2}, "strength": [1.0]}
     assert run(config) == {"cells": 4, "failed": 0}
     assert run(config, editor="references") == {"cells": 10, "failed": 0}
     rows = rows_of(config, editor="references")
     assert {row["editor"] for row in rows} == {"mean_warp", "pixel_mean", NOTHING} and PHOTOGRAPH not in rows
-    assert all(row["reference"] and row["identity_by"] == "embedded" for row in rows)
+    assert all(row["reference"] and row["identity_backend"] == "embedded" for row in rows)
     (found,) = merge(find_parts(Path(config["output"]))).values()
     assert {line["editor"] for line in found.control()} == {"tiny", "mean_warp", "pixel_mean", NOTHING}
 
@@ -341,12 +345,12 @@ def test_memory_does_not_grow_with_the_number_of_photographs(config, tmp_path, t
                 return [Case(picture, f"photograph {n}.png", "somebody") for n in self.where[index]]
             return Case(picture, f"photograph {self.where[index]}.png", "somebody")
 
-    field = [Contestant("tiny", PhotoEditor(str(tiny)))]
+    field = [Entry("tiny", PhotoEditor(str(tiny)))]
     edits = [Edit("sad", s) for s in (0.5, 1.0)]
 
     def peak(count: int) -> int:
         tracemalloc.start()
-        fill(tmp_path / f"{count}", Many(range(count)), edits, field, Unmeasured(), references=False, progress=False)
+        fill(tmp_path / f"{count}", Many(range(count)), edits, field, NullSuite(), references=False, progress=False)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         rows = (tmp_path / f"{count}" / "results.jsonl").read_bytes().count(b"\n")
@@ -410,7 +414,7 @@ def command(photos, tiny, *arguments: str, multirun: bool = True) -> list[str]:
         "data=folder",
         "data.name=faces",
         f"data.path={photos}",
-        "judges=null",
+        "metric_networks=null",
         "device=cpu",
         "output=out",
         *arguments,

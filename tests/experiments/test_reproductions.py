@@ -81,7 +81,8 @@ def config(editors, tmp_path):
             found = compose(f"reproduce_{script}", overrides=[f"page={tmp_path / 'page.md'}", *overrides])
         found = OmegaConf.to_container(found, resolve=True)
         found["models"].update(editors)
-        return {**found, "work": str(tmp_path / "work"), "judges": dict.fromkeys(found.get("judges", {}), "embedded")}
+        networks = dict.fromkeys(found.get("metric_networks", {}), "embedded")
+        return {**found, "work": str(tmp_path / "work"), "metric_networks": networks}
 
     return composed
 

@@ -99,8 +99,9 @@ def test_every_stage_is_looked_at_in_every_way(study, editor, astronaut, monkeyp
 
     config = {"emotions": ["happy", "sad"], "strength": 1.0, "steps": STEPS}
     named = [{**row, "photo": name} for name in ("a", "b") for row in rows]
-    page = study.page(named, suite.who, config, editor)
-    assert "from 2 neutral photographs" in " ".join(page.split()) and "identity_by embedded" in " ".join(page.split())
+    page = study.page(named, suite.backends, config, editor)
+    words = " ".join(page.split())
+    assert "from 2 neutral photographs" in words and "identity_backend embedded" in words
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     assert len(lines) == 1 + 9 and all(line.count("|") == lines[0].count("|") for line in lines)
     mean = np.mean([row["identity"] for row in rows if (row["stage"], row["way"]) == ("encoder", "pasted")])
@@ -117,5 +118,5 @@ def test_photographs_that_are_not_found_are_counted(study, editor, astronaut, mo
     errors = [row for row in rows if row["way"] == "error"]
     assert [row["stage"] for row in errors] == ["w_plus", "tuned"] and "not found" in errors[0]["error"]
     config = {"emotions": ["happy"], "strength": 1.0, "steps": STEPS}
-    page = study.page([{**row, "photo": "a"} for row in rows], suite.who, config, editor)
+    page = study.page([{**row, "photo": "a"} for row in rows], suite.backends, config, editor)
     assert "encoder 0 of 1, w+ optimised 1 of 1, pivotal tuning 1 of 1" in page

@@ -60,6 +60,13 @@ def test_lines_that_are_no_rows(tmp_path, line):
     assert path.read_bytes().endswith(line + b"\n")
 
 
+def test_rows_of_older_versions_have_the_names_of_today(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps({**ROW, "identity_by": "embedded", "expression_by": "other"}) + "\n")
+    (row,) = Rows(path)
+    assert row == {**ROW, "identity_backend": "embedded", "expression_backend": "other"}
+
+
 def test_names_of_any_bytes_come_back(tmp_path):
     names = [os.fsdecode(b"caf\xe9.png") if os.name == "posix" else "café.png", 'a"\n</script>', "写真 \u2028.png"]
     with Results(tmp_path / "results.jsonl") as results:

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from emoedit.metrics.calibration import RANGE, calibrating_temperature, tempered
+from emoedit.metrics.calibration import RANGE, calibrating_temperature, temperature_scale
 from emoedit.types import DataError
 
 
 def test_a_temperature_divides_logits():
     z = np.random.default_rng(0).normal(0, 2, (50, 7))
     for temperature in (0.5, 1.0, 3.0):
-        np.testing.assert_allclose(tempered(softmax(z, 1), temperature), softmax(z / temperature, 1), atol=1e-9)
-    assert tempered([1.0, 0, 0], 0.5).tolist() == pytest.approx([1, 0, 0])
+        found = temperature_scale(softmax(z, 1), temperature)
+        np.testing.assert_allclose(found, softmax(z / temperature, 1), atol=1e-9)
+    assert temperature_scale([1.0, 0, 0], 0.5).tolist() == pytest.approx([1, 0, 0])
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -26,7 +27,7 @@ def test_the_temperature_that_makes_scores_right_is_found(temperature: float):
     shown = softmax(z / temperature, 1)
     found = calibrating_temperature(shown, labels)
     assert found == pytest.approx(1 / temperature, rel=0.04)
-    right = tempered(shown, found)
+    right = temperature_scale(shown, found)
     assert right.max(1).mean() == pytest.approx((right.argmax(1) == labels).mean(), abs=0.02)
 
 
@@ -42,6 +43,6 @@ def test_what_is_no_score_is_refused():
             calibrating_temperature(scores, labels)
     for temperature in (0, -1, float("nan")):
         with pytest.raises(DataError):
-            tempered([0.5, 0.5], temperature)
+            temperature_scale([0.5, 0.5], temperature)
     with pytest.raises(DataError):
-        tempered([-0.1, 1.1], 1.0)
+        temperature_scale([-0.1, 1.1], 1.0)

@@ -681,7 +681,7 @@ def test_a_row_has_every_measure_says_who_spoke_and_is_json(suite, subject):
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     for row, emotion in zip(rows, emotions, strict=True):
         assert {m.key for m in measures()} <= row.keys()
-        assert row["identity_by"] == row["perceptual_by"] == row["expression_by"] == "embedded"
+        assert row["identity_backend"] == row["perceptual_backend"] == row["expression_backend"] == "embedded"
         read = {name: row[f"score_{name}"] for name in suite.emotions}
         assert sum(read.values()) == pytest.approx(1, abs=1e-4)
         assert row["top1"] == max(read, key=read.get)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from emoedit.report.html import Column, Entry, Figure, Sheet, Table, comparison_html, write_comparison
+from emoedit.report.html import Column, Figure, ReportEntry, Sheet, Table, comparison_html, write_comparison
 from emoedit.report.plots import Curve, pareto_grid, pareto_plot
 from emoedit.types import DataError, MissingExtraError, OutputError
 
@@ -34,9 +34,9 @@ def tile(colour=BLUE, size=(60, 80)) -> Image.Image:
     return Image.new("RGB", size, colour)
 
 
-def entry(editor="vae", emotion="happy", strength=1.0, image=GREEN, error=None, **values) -> Entry:
+def entry(editor="vae", emotion="happy", strength=1.0, image=GREEN, error=None, **values) -> ReportEntry:
     row = {"photo": "p", "editor": editor, "emotion": emotion, "strength": strength, "seconds": None, "error": error}
-    return Entry({**row, **values}, None if image is None else tile(image))
+    return ReportEntry({**row, **values}, None if image is None else tile(image))
 
 
 class Page(HTMLParser):
@@ -81,7 +81,7 @@ class Page(HTMLParser):
         return [text for _, text in self.all(tag, name)]
 
 
-def render(*entries: Entry, columns=(TARGET, COST, VALENCE), **options) -> Page:
+def render(*entries: ReportEntry, columns=(TARGET, COST, VALENCE), **options) -> Page:
     return Page(comparison_html([Sheet("photo", tile(), entries)], columns, title="t", **options))
 
 
@@ -308,7 +308,7 @@ def test_summaries() -> None:
 )
 def test_rows_that_are_none(row, message) -> None:
     with pytest.raises(DataError, match=message):
-        render(Entry(row, tile()))
+        render(ReportEntry(row, tile()))
 
 
 def test_pictures_of_any_kind(astronaut) -> None:
@@ -321,7 +321,7 @@ def test_pictures_of_any_kind(astronaut) -> None:
     clear = Image.new("RGBA", (30, 30), (*RED, 0))
     deep = Image.fromarray(np.full((20, 20), 30000, np.uint16))
     images = [tagged, clear, deep, Image.new("L", (3, 900), 90)]
-    entries = [Entry({"editor": str(i), "emotion": "e", "strength": 1}, image) for i, image in enumerate(images)]
+    entries = [ReportEntry({"editor": str(i), "emotion": "e", "strength": 1}, image) for i, image in enumerate(images)]
     large, white, grey, thin = (decode(attrs["src"]) for attrs, _ in render(*entries).all("img"))
     assert large.size == (512, 256) and thin.size == (2, 512)
     assert large.info["icc_profile"] == profile and not large.getexif()
@@ -332,7 +332,7 @@ def test_pictures_of_any_kind(astronaut) -> None:
 def test_sixty_edits_of_a_photograph_stay_small(astronaut) -> None:
     source = Image.fromarray(astronaut)
     entries = [
-        Entry({"editor": f"e{i % 5}", "emotion": f"m{i % 4}", "strength": i // 20, "target": i / 60}, source)
+        ReportEntry({"editor": f"e{i % 5}", "emotion": f"m{i % 4}", "strength": i // 20, "target": i / 60}, source)
         for i in range(60)
     ]
     text = comparison_html([Sheet("astronaut", source, entries)], [TARGET], title="t")
@@ -348,7 +348,7 @@ def test_writing_is_all_or_nothing(tmp_path) -> None:
     with pytest.raises(OutputError, match="exists"):
         write_comparison(path, [], [], title="other")
     with pytest.raises(DataError):
-        write_comparison(path, [Sheet("s", tile(), [Entry({}, None)])], [], title="other", overwrite=True)
+        write_comparison(path, [Sheet("s", tile(), [ReportEntry({}, None)])], [], title="other", overwrite=True)
     assert path.read_bytes() == before
     write_comparison(path, [], [], title="other", overwrite=True)
     assert "other" in path.read_text("utf-8")

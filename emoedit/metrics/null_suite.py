@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 
-class Unmeasured:
+class NullSuite:
     """Takes the place of a suite and measures nothing.
 
     Rows say what was made, how long it took, and what went wrong.
     """
 
-    who = {"identity_by": None, "perceptual_by": None, "expression_by": None}
+    backends = {"identity_backend": None, "perceptual_backend": None, "expression_backend": None}
 
     def check_emotions(self, emotions: Sequence[str]) -> None:
         """Every emotion will do."""
