@@ -23,17 +23,29 @@ class OpenedPhoto(Protocol):
     """A photograph and the faces of it that are edited (``emoedit.photo.OpenPhoto``)."""
 
     @property
-    def picture(self) -> Picture: ...
+    def picture(self) -> Picture:
+        """The photograph."""
+
     @property
-    def faces(self) -> Sequence[Face]: ...
+    def faces(self) -> Sequence[Face]:
+        """The faces that are edited."""
 
 
 class EditsPhotos(Protocol):
     """What edits photographs (``emoedit.photo.PhotoEditor``, which imports this module)."""
 
     @property
-    def editor(self) -> Any: ...
-    def edit(self, photo: Any, edits: Sequence[Edit], *, seed: int = 0) -> Iterable[Any]: ...
+    def editor(self) -> Any:
+        """What edits aligned crops; has a ``device``."""
+
+    def edit(self, photo: Any, edits: Sequence[Edit], *, seed: int = 0) -> Iterable[Any]:
+        """Each edit's result in turn; has an ``image``.
+
+        Args:
+            photo: an opened photograph.
+            edits: emotions and strengths.
+            seed: of the noise that an editor draws.
+        """
 
 
 class IdentityGuard:

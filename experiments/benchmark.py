@@ -183,7 +183,7 @@ def main(config: DictConfig) -> None:
         (Path(config.plots) / f"pareto-{name.lower()}.svg").write_text(svg, encoding="utf-8")
     london = found["London"]
     who = next(row for row in london.rows if row["error"] is None)
-    names = [e for e in dict.fromkeys(row["editor"] for row in london.rows if not row["reference"])]
+    names = list(dict.fromkeys(row["editor"] for row in london.rows if not row["reference"]))
     parts = [
         f"""# Benchmark
 

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
+from torchmetrics.functional.classification import binary_auroc
 
 from emoedit.faces.layout import POINTS
 from emoedit.io import checkpoints
 from emoedit.metrics.quality import ssim
-from emoedit.metrics.statistics import auc
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.nn.perceptual import PerceptualNetwork, calibrate
 from emoedit.training.augment import Augment
@@ -143,7 +143,7 @@ def finish_identity(network: MeasuringNetwork, crops: CropSet, config: DictConfi
         cosine = (e @ e.T).numpy()[upper]
         same = (person[chosen][:, None] == person[chosen][None])[upper]
         report[f"verification AUC, held-out people, {name} ({len(set(person[chosen]))} people, {same.sum()} pairs)"] = (
-            round(float(auc(cosine, same)), 4)
+            round(float(binary_auroc(torch.from_numpy(cosine), torch.from_numpy(same).int())), 4)
         )
         report[f"mean cosine, {name}: same person / another"] = (
             f"{cosine[same].mean():.2f} / {cosine[~same].mean():.2f}"
@@ -246,7 +246,8 @@ def finish_perceptual(network: PerceptualNetwork, crops: CropSet, config: DictCo
     report["mean distance, held-out people: another picture of the same person / another person"] = (
         f"{float(same.mean()):.2f} / {float(others.mean()):.2f}"
     )
-    report["AUC of same against another person"] = round(float(auc(-torch.cat([same, others]).numpy(), labels)), 3)
+    auc = binary_auroc(-torch.cat([same, others]).double(), torch.from_numpy(labels).int())
+    report["AUC of same against another person"] = round(float(auc), 3)
     return report
 
 

@@ -210,7 +210,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         suite=_suite(args),
         device=args.device,
     )
-    for photo, error in dict((row["photo"], row["error"]) for row in result.errors).items():
+    for photo, error in {row["photo"]: row["error"] for row in result.errors}.items():
         say(f"emoedit: error: {photo}: {error}")
     say(f"wrote {Path(args.output) / 'report.html'}")
     return 1 if result.errors else 0

@@ -114,10 +114,10 @@ def _fetch(name: str, revision: str | None) -> Path:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(FETCHED)))
         part = folder / "unet" if (folder / "unet").is_dir() else folder
         old = (part / WEIGHTS).with_suffix(".bin")
-        if (part / CONFIG).is_file() and not (part / WEIGHTS).is_file() and not old.is_file():
-            if read_json(part / CONFIG).get("_class_name") == "UNet2DModel":  # others are read from safetensors only
-                # A snapshot is named after its commit: both parts are of the same one.
-                snapshot_download(name, revision=folder.name, allow_patterns=[old.relative_to(folder).as_posix()])
+        missing = (part / CONFIG).is_file() and not (part / WEIGHTS).is_file() and not old.is_file()
+        if missing and read_json(part / CONFIG).get("_class_name") == "UNet2DModel":  # others: safetensors only
+            # A snapshot is named after its commit: both parts are of the same one.
+            snapshot_download(name, revision=folder.name, allow_patterns=[old.relative_to(folder).as_posix()])
     except (HTTPError, HFValidationError, OSError) as error:
         raise CheckpointError(
             f"no folder {name!r} is here, and the hub did not give it either ({type(error).__name__}: "

@@ -7,20 +7,18 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from emoedit.types import OutputError
-
-PLACE = 1 << 30  # of the byte that Windows locks: far behind what the file holds, so that others can read it
 
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold a lock while the body runs.
 
-    The lock is the operating system's (``flock``; on Windows a locked byte), not the file: when a process ends in
-    whatever way, ``kill -9`` included, its lock is gone with it. The file stays and names the last holder. It is not
-    removed, because somebody else may be about to lock it.
+    The lock is the operating system's, not the file: when a process ends in whatever way, its lock is gone with it. A
+    file beside it names the last holder.
 
     Args:
         path: of the lock file; folders above it are made.
@@ -28,38 +26,31 @@ def exclusive(path: Path) -> Iterator[None]:
     Raises:
         OutputError: another process holds it; the file cannot be written, or its file system knows no locks.
     """
+    holder = path.with_name(f"{path.name}.holder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-    with file:
-        try:
-            _lock(file)
-        except (BlockingIOError, PermissionError) as error:
-            file.seek(0)
-            holder = file.read(200).decode("utf-8", "replace").strip() or "another process"
-            raise OutputError(
-                f"{path.parent} is being written by {holder}; wait until it is done, or choose another folder"
-            ) from error
-        except OSError as error:
-            raise OutputError(
-                f"{path} cannot be locked ({error.strerror or error}): this file system has no locks; "
-                "choose a folder on another"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        file.flush()
-        yield  # closing the file unlocks it
-
-
-def _lock(file: BinaryIO) -> None:
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)  # a soft lock would outlive a killed process
     try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        file.seek(PLACE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.acquire()
+    except Timeout as error:
+        held = holder.read_text("utf-8") if holder.is_file() else ""
+        raise OutputError(
+            f"{path.parent} is being written by {held or 'another process'}; wait until it is done, or choose another "
+            "folder"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OutputError(
+            f"{path} cannot be locked ({why}); choose a folder that can be written, on a file system with locks"
+        ) from error
+    with lock:
+        try:
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
+        except OSError as error:
+            raise OutputError(f"{holder} cannot be written: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()

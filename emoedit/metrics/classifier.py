@@ -84,6 +84,7 @@ class TransformersExpression(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
+        """Stays in inference mode, whatever is asked for."""
         return super().train(False)
 
     @torch.no_grad()

@@ -300,8 +300,12 @@ class AestheticPredictor(nn.Module):
         return cls(layers, width)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """CLIP image embeddings ``[N, D]``, brought to unit length -> ratings ``[N]`` float32, on a scale from 0 to 10
-        that nothing enforces. LAION's collections of pleasing pictures begin at 4.5, 5, 6 and 6.5.
+        """Ratings ``[N]`` float32 of CLIP image embeddings ``[N, D]``, which are brought to unit length.
+
+        The scale is 0 to 10; nothing enforces it. LAION's collections of pleasing pictures begin at 4.5, 5, 6 and 6.5.
+
+        Args:
+            embeddings: ``[N, D]``.
 
         Raises:
             CheckpointError: the embeddings are those of another CLIP.

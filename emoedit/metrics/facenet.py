@@ -79,6 +79,7 @@ class FaceNet(nn.Module):
         return WEIGHTS.cached.is_file()
 
     def train(self, mode: bool = True) -> Self:
+        """Stays in inference mode, whatever is asked for."""
         return super().train(False)
 
     @staticmethod

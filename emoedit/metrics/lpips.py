@@ -82,6 +82,7 @@ class LPIPSDistance(nn.Module):
         return _trunk(net)[1].cached.is_file()
 
     def train(self, mode: bool = True) -> Self:
+        """Stays in inference mode, whatever is asked for."""
         return super().train(False)  # the linear layers have a dropout
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:

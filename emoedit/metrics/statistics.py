@@ -94,26 +94,6 @@ def bootstrap(
     return Interval(value, float(low), float(high), len(number), ignored)
 
 
-def pareto_front(points: Any) -> np.ndarray:
-    """Which points no other beats: none is at least as high in both and higher in one.
-
-    Args:
-        points: ``[N, 2]``, higher is better in both, such as target score and identity.
-
-    Returns:
-        ``[N]`` bool. Equal points are on the front together; one with a NaN is not on it and beats none.
-
-    Raises:
-        DataError: another shape.
-    """
-    points = _numbers(points)
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise DataError(f"points are [N, 2], found {points.shape}")
-    one, other = points[:, None], points[None]
-    beaten = ((other >= one).all(2) & (other > one).any(2)).any(1)
-    return ~beaten & ~np.isnan(points).any(1)
-
-
 def curve_at(identity: Any, target: Any, at: Any) -> np.ndarray:
     """Target score at given identities, read off the curve an editor draws as its strength grows.
 
@@ -144,61 +124,6 @@ def curve_at(identity: Any, target: Any, at: Any) -> np.ndarray:
             share = (at - x0) / (x1 - x0)
             found = np.where((share >= 0) & (share <= 1), np.maximum(found, y0 + share * (y1 - y0)), found)
     return np.where(np.isneginf(found), np.nan, found)
-
-
-def auc(scores: Any, labels: Any) -> float:
-    """Area under the ROC curve: how often a positive scores above a negative, ties counting half (Mann-Whitney).
-
-    Args:
-        scores: ``[N]``, higher means positive.
-        labels: ``[N]`` bool or 0 and 1.
-
-    Returns:
-        0 to 1, .5 for chance; NaN if either class is missing.
-
-    Raises:
-        DataError: not two lists of one length, a score that is NaN, or another label.
-    """
-    scores, labels = _numbers(scores), _numbers(labels)
-    if scores.ndim != 1 or scores.shape != labels.shape:
-        raise DataError(f"scores {scores.shape} and labels {labels.shape}; expected [N] both")
-    if np.isnan(scores).any() or not np.isin(labels, (0, 1)).all():
-        raise DataError("scores are numbers and labels 0 or 1; a score is NaN or a label is something else")
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # the mean rank of those that tie, from 1
-    positives = int(labels.sum())
-    pairs = positives * (len(labels) - positives)
-    if not pairs:
-        return float("nan")
-    return float((ranks[labels == 1].sum() - positives * (positives + 1) / 2) / pairs)
-
-
-def confusion_table(truth: Sequence[str], read: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """How many of each truth were read as what.
-
-    Args:
-        truth: N names each.
-        read: as ``truth``.
-        names: the E classes, in the order of rows (truth) and columns (read).
-
-    Returns:
-        ``[E, E]`` int64.
-
-    Raises:
-        DataError: lengths that differ, a name that stands twice, or one that is not among the names.
-    """
-    index = {name: number for number, name in enumerate(names)}
-    if len(index) != len(names) or len(truth) != len(read):
-        raise DataError(
-            f"{len(truth)} truths and {len(read)} readings of {len(names)} names, {len(index)} of them different; "
-            "expected one of each a picture, and names that differ"
-        )
-    unknown = sorted({*truth, *read} - index.keys(), key=str)
-    if unknown:
-        raise DataError(f"{', '.join(map(repr, unknown[:4]))} not among the classes {', '.join(names)}")
-    table = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(table, ([index[name] for name in truth], [index[name] for name in read]), 1)
-    return table
 
 
 def _numbers(values: Any) -> np.ndarray:

@@ -31,8 +31,20 @@ class Recogniser(Protocol):
     name: str
     emotions: tuple[str, ...]
 
-    def faces(self, photo: np.ndarray, face: Face) -> np.ndarray: ...
-    def scores(self, faces: np.ndarray) -> Tensor: ...
+    def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
+        """The crop of a photograph, uint8 ``[H, W, 3]``, that the network takes.
+
+        Args:
+            photo: uint8 ``[H, W, 3]``.
+            face: which face of the photograph.
+        """
+
+    def scores(self, faces: np.ndarray) -> Tensor:
+        """Probabilities of the emotions, ``[N, E]``.
+
+        Args:
+            faces: N crops.
+        """
 
 
 @dataclass(frozen=True)

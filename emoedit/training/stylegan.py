@@ -83,7 +83,7 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
 class _Rebuilding:
     """Losses of drawn pictures against their originals."""
 
-    def __init__(self, weights: Weights, perceptual: PerceptualNetwork, identity: MeasuringNetwork | None):
+    def __init__(self, weights: Weights, perceptual: PerceptualNetwork, identity: MeasuringNetwork | None) -> None:
         if weights.identity and identity is None:
             raise DataError("a weight of identity needs a network that tells people apart")
         self.weights, self.perceptual = weights, perceptual.requires_grad_(False)

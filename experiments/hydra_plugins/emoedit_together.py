@@ -45,9 +45,9 @@ def rewritten(override: Override) -> Override:
     parser = OverridesParser.create()
     if key in TOGETHER and override.is_discrete_sweep():
         return parser.parse_override(f"{key}=[{','.join(override.sweep_string_iterator())}]")
-    if key == "shard" and not override.is_sweep_override():
-        if found := re.fullmatch(r"all/(\d{1,4})", override.get_value_element_as_str()):
-            return parser.parse_override(f"shard={','.join(f'{index}/{found[1]}' for index in range(int(found[1])))}")
+    whole = key == "shard" and not override.is_sweep_override()
+    if whole and (found := re.fullmatch(r"all/(\d{1,4})", override.get_value_element_as_str())):
+        return parser.parse_override(f"shard={','.join(f'{index}/{found[1]}' for index in range(int(found[1])))}")
     return override
 
 

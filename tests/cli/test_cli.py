@@ -260,7 +260,7 @@ def test_report(run, editor) -> None:
     assert [(r["photo"], r["emotion"]) for r in report] == [
         (photo, emotion) for photo in ("me.png", "gone.png") for emotion in ("happy", "joy - sad")
     ]
-    keys = "photo emotion strength editor model seed seconds face output error".split()
+    keys = ["photo", "emotion", "strength", "editor", "model", "seed", "seconds", "face", "output", "error"]
     for record in report:
         assert list(record) == keys
         assert (record["strength"], record["editor"], record["model"], record["seed"]) == (1.0, "tiny", editor, 7)

@@ -218,7 +218,7 @@ def test_names_of_photographs_lead_nowhere_else(config, tmp_path, photos, tiny):
         (tmp_path / name).write_bytes((photos / "0.png").read_bytes())
     names = ["../0.png", "sub/0.png", str(tmp_path / "0.png"), "0%2F1.png"]
     (tmp_path / "data" / "labels.csv").write_text("image,emotion\n" + "".join(f"{name},neutral\n" for name in names))
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     data = {**config["data"], "path": str(tmp_path / "data")}
     assert run(config, data=data, pictures="jpg", strength=1.0, emotion="sad") == {"cells": 4, "failed": 0}
     folder = Job.from_config(config).folder

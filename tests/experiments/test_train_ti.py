@@ -46,7 +46,7 @@ def test_the_config_fits_the_code_and_the_budget(tmp_path):
     how = config["captions"]
     tokenizer = learn_tokenizer(vocabulary_texts(how["kinds"], 2000), tmp_path, merges=how["merges"])
     assert 600 <= len(tokenizer) <= 900 and how["length"] == 24
-    texts = [entry for entry in vocabulary_texts(how["kinds"], 2000)[:2000]]
+    texts = list(vocabulary_texts(how["kinds"], 2000)[:2000])
     assert max(len(tokenizer(text)["input_ids"]) for text in texts) <= how["length"]
     parts = {**config["backbone"], "text_encoder": text_config(config["backbone"]["text_encoder"], tokenizer)}
     backbone = StableDiffusionBackbone(StableDiffusionConfig(**parts), tokenizer)

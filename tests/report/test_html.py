@@ -201,7 +201,7 @@ def test_a_page_opens_at_the_fitted_strength() -> None:
     slider = next(attrs for attrs, _ in page.all("input") if "strength" in attrs["id"] and "photo" in attrs["id"])
     assert slider["data-strengths"].split() == ["-1.0", "0.25", "0.9", "1.2", "2.0", "3.0"]
     assert slider["value"] == "2" and slider["aria-valuetext"] == "0.9"
-    assert [text for text in page.texts("div", "ticks")] == ["-10.250.91.223"] * 2
+    assert list(page.texts("div", "ticks")) == ["-10.250.91.223"] * 2
 
 
 def test_one_strength_needs_no_slider() -> None:
