@@ -202,7 +202,7 @@ def cost(photos: PhotoEditor, photo: object, repeats: int) -> None:
     plain = PlainEditor(editor)
 
     def around(other: Editor) -> PhotoEditor:
-        return PhotoEditor(other, detector=photos.detector, mode=photos.mode)
+        return PhotoEditor(other, detector=photos.detector, compositor=photos.compositor)
 
     plain_photos = around(plain)
     x, names = photos.open(photo).inversion.extras["source"], emotions(editor)

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -16,12 +16,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from emoedit.compositing.flow import Change
 from emoedit.io import checkpoints
 from emoedit.models.base import Backbone, Callback
 from emoedit.registry import BACKBONES, DEFAULT_EDITOR, EDITORS, STEERINGS, Registry
 from emoedit.steering.base import Steering
-from emoedit.types import CheckpointError, Control, CropSpec, Edit, EditError, EmoEditError, ImageError, Inversion
+from emoedit.types import (
+    Change,
+    CheckpointError,
+    Control,
+    CropSpec,
+    Edit,
+    EditError,
+    EmoEditError,
+    ImageError,
+    Inversion,
+)
 
 if TYPE_CHECKING:
     from emoedit.models.stability.client import StabilityClient
@@ -81,14 +90,24 @@ class Editor:
         backbone: frozen; never changed by an edit.
         steerings: their controls add.
         name: what it is called in results.
+        compositor: how its drawings are put into a photograph: a name, or a description as ``editor.json`` has it
+            ([emoedit.compositing.compositors][]); default: as the backbone says.
     """
 
-    def __init__(self, backbone: Backbone, steerings: Sequence[Steering], *, name: str = "custom") -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        steerings: Sequence[Steering],
+        *,
+        name: str = "custom",
+        compositor: str | Mapping[str, Any] | None = None,
+    ) -> None:
         if not steerings:
             raise EditError("an editor needs at least one steering")
         self.backbone = backbone.eval().requires_grad_(False)
         self.steerings = [steering.eval().requires_grad_(False) for steering in steerings]
         self.name = name
+        self.compositor = self.backbone.compositor if compositor is None else compositor
         self._weights: tuple[list[Any], str, dict[str, Tensor]] | None = None  # of the last inversion
 
     @property
@@ -208,6 +227,8 @@ class Editor:
     @torch.no_grad()
     def changes(self, inversion: Inversion, edit: Edit) -> list[Change] | None:
         """What an edit moves and lights, one a picture; None where the backbone only draws pictures."""
+        if type(self.backbone).changes is Backbone.changes:
+            return None  # and no control is computed
         edits = [edit] * len(inversion)
         return self.backbone.changes(inversion, self.control(inversion, edits))
 
@@ -289,6 +310,7 @@ class Editor:
                 "name": self.name,
                 "backbone": part,
                 "steerings": kinds,
+                "compositor": self.compositor,
                 "emotions": list(self.emotions),
                 "role": "emotion editor",
                 "licence": "unknown",
@@ -318,7 +340,7 @@ class Editor:
             backbone, name = _backbone(folder, description["backbone"]), description["name"]
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{folder / checkpoints.EDITOR} lacks or garbles an entry: {error}") from error
-        return cls(backbone, steerings, name=name)
+        return cls(backbone, steerings, name=name, compositor=description.get("compositor"))
 
     def _beside(self, other: str | os.PathLike[str]) -> dict[str, Any]:
         """What settings of sampling this backbone has other than another editor's.

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from emoedit.types import EditError, UnknownNameError
 
-UNSMILING = 0.5  # of a full expression: what takes a smile away
+UNSMILING = 0.5  # of a full expression: what takes all of a smile away
 BASIC = ("neutral", "happy", "sad", "angry", "surprised", "fearful", "disgusted")
 
 
@@ -325,29 +325,35 @@ def resolve(expression: str, available: Collection[str]) -> dict[str, float]:
     return {name: weight for name, weight in _finite(weights, expression).items() if weight != 0}
 
 
-def takes_smile(expression: str, strength: float, available: Collection[str]) -> bool:
-    """Whether an edit has to end a smile: none of it is happy, and enough of it is something else, or unhappy.
+def smile_reduction(expression: str, strength: float, available: Collection[str]) -> float:
+    """How much of a smile an edit ends: nothing where some of it is happy, and all from half of another emotion on.
 
-    What the vocabulary does not know, an editor's own words, says nothing about smiles: then it is False.
+    What the vocabulary does not know, an editor's own words, says nothing about smiles.
 
     Args:
-        expression: as ``resolve`` has them.
+        expression: as [resolve][emoedit.emotions.resolve] has it.
         strength: of the edit.
-        available: as ``expression``.
+        available: names that the editor knows.
+
+    Returns:
+        From 0 to 1, growing smoothly with the strength.
 
     Raises:
-        UnknownNameError: as ``parse`` does.
-        EditError: as ``parse`` does.
+        UnknownNameError: a name that does not exist.
+        EditError: an expression that does not parse.
     """
     basic: dict[str, float] = {}
     for name, weight in parse(expression, extra=available).items():
         known = _CANONICAL.get(fold_name(name))
         if known is None:
-            return False
+            return 0.0
         for part, share in (_VOCABULARY[known].mixture or {known: 1.0}).items():
             basic[part] = basic.get(part, 0.0) + strength * weight * share
-    happy = basic.pop("happy", 0.0)
-    return happy <= 0 and sum(max(weight, 0.0) for weight in basic.values()) - happy >= UNSMILING
+    happy, neutral = basic.pop("happy", 0.0), basic.pop("neutral", 0.0)
+    if happy > 0:
+        return 0.0
+    others = min((sum(max(weight, 0.0) for weight in basic.values()) - happy) / UNSMILING, 1.0)
+    return max(others * others * (3 - 2 * others), min(max(neutral, 0.0), 1.0))
 
 
 @lru_cache(maxsize=64)

@@ -1,11 +1,17 @@
-"""A photograph in, a photograph out: everything around an editor."""
+"""A photograph in, a photograph out: everything around an editor.
+
+``open`` reads a photograph, finds its faces, looks at them and inverts them. ``edit`` plans which edit needs which
+source (the photograph, or the photograph with its smile taken out), decodes all edits of a source in common batches,
+and puts each into the photograph with the model's compositor.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +20,41 @@ import numpy as np
 import torch
 from PIL import Image
 
-from emoedit.compositing.closing import Opening, find_opening
-from emoedit.compositing.flow import Change
-from emoedit.compositing.paste import DRAWN, MODES, Mode, close_mouth, loses_teeth, paste
+from emoedit.compositing.composite import Scene
+from emoedit.compositing.compositors import Compositor, compositor
+from emoedit.compositing.drawing import read_drawings
+from emoedit.compositing.relaxing import Smile, find_smile, relax
 from emoedit.editors import Editor, load_editor
-from emoedit.emotions import takes_smile
+from emoedit.emotions import smile_reduction
 from emoedit.faces.align import Alignment, align
+from emoedit.faces.analysis import FaceAnalysis, analyse
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.landmarks import DrawingLandmarks
-from emoedit.faces.masks import regions
+from emoedit.faces.landmarks import landmark_finder
+from emoedit.faces.masks import face_masks
+from emoedit.faces.teeth import teeth_finder
 from emoedit.faces.tone import Tone, find_tone
+from emoedit.io import checkpoints
 from emoedit.io.images import Picture, load_picture, save_picture
 from emoedit.models.base import Backbone
-from emoedit.nn.mouth import MouthConfig, MouthDrawer
+from emoedit.nn.relaxation import RelaxationNetwork
 from emoedit.registry import DEFAULT_EDITOR
-from emoedit.types import Edit, EditError, EmoEditError, Inversion
+from emoedit.types import Edit, EmoEditError, Inversion
+
+BATCH = 8  # pictures that are decoded at once
 
 
 @dataclass(frozen=True)
-class ClosedMouth:
-    """A face whose mouth was closed before it is edited.
+class Source:
+    """What edits start from: a photograph, its faces, and their inversion.
 
     Args:
-        tone: of the face.  inversion: of its crop.
+        rgb: uint8 ``[H, W, 3]``.
+        faces: what is known of each of its N faces.
+        inversion: of the N aligned crops.
     """
 
-    tone: Tone
+    rgb: np.ndarray
+    faces: tuple[FaceAnalysis, ...]
     inversion: Inversion
 
 
@@ -50,22 +65,29 @@ class OpenPhoto:
     Args:
         picture: the pixels and what came with them.
         faces: the N faces to edit, largest first.
-        alignments: one a face.
-        tones: what lifts the dark tones of each face while it is edited.
-        openings: of each mouth that shows teeth.
-        inversion: of the N aligned crops.
-        seconds: what reading, detecting and inverting took.
-        closed: faces by number, for edits that lose their teeth; inverted as soon as one is asked for.
+        source: the photograph as it is.
+        smiles: of each face; None where there is none, or where the editor's compositor closes no smiles.
+        relaxed: the photograph without these smiles, for edits that end them; None where there are none, or where
+            ``open`` was told of edits that need none.
+        seconds: what reading, detecting, looking and inverting took.
     """
 
     picture: Picture
     faces: tuple[Face, ...]
-    alignments: tuple[Alignment, ...]
-    tones: tuple[Tone, ...]
-    openings: tuple[Opening | None, ...]
-    inversion: Inversion
+    source: Source
+    smiles: tuple[Smile | None, ...]
+    relaxed: Source | None
     seconds: float
-    closed: dict[int, ClosedMouth] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def alignments(self) -> tuple[Alignment, ...]:
+        """Of each face's crop."""
+        return tuple(face.alignment for face in self.source.faces)
+
+    @property
+    def inversion(self) -> Inversion:
+        """Of the crops of the photograph as it is."""
+        return self.source.inversion
 
 
 @dataclass(frozen=True)
@@ -79,7 +101,8 @@ class PhotoEdit:
         edit: emotion and strength.
         editor: name of the editor.
         seed: of the noise an editor draws (one that draws none ignores it).
-        seconds: what this edit took, without reading, detection and inversion.
+        seconds: what this edit took, its share of a common batch with it, without reading, detection and inversion.
+        notes: what a person should know of it, such as a mouth that is hidden.
     """
 
     image: Image.Image
@@ -89,6 +112,7 @@ class PhotoEdit:
     editor: str
     seed: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def face(self) -> Face:
@@ -105,157 +129,171 @@ class PhotoEdit:
         return Path(path)
 
 
-class PhotoEditor:
-    """Detection, alignment and paste-back around an editor; built once, used for many photographs.
+@dataclass(frozen=True)
+class _Planned:
+    """Which edits start from which source.
 
     Args:
-        editor: an :class:`emoedit.editors.Editor` or the name of one.
-        detector: default: MTCNN on the editor's device.
-        mode: how the change is put back (``paste``); default: as the backbone's drawings need it.
+        reduction: for every edit, how much of a smile goes, in [0, 1].
+        relaxed: for every edit, whether it is drawn from the photograph without its smiles.
+    """
+
+    reduction: tuple[float, ...]
+    relaxed: tuple[bool, ...]
+
+
+class PhotoEditor:
+    """Detection, alignment and compositing around an editor; built once, used for many photographs.
+
+    Args:
+        editor: an [Editor][emoedit.editors.Editor] or the name of one.
+        detector: default: MTCNN on the editor's device, shared by everything there.
+        compositor: how changes are put into photographs: a name, a description, or a
+            [Compositor][emoedit.compositing.compositors.Compositor]; default: the editor's own.
+
+    Raises:
+        UnknownNameError: no such editor or compositor.
+        CheckpointError: a model or a description of a compositor that makes no sense.
     """
 
     def __init__(
-        self, editor: Editor | str = DEFAULT_EDITOR, *, detector: FaceDetector | None = None, mode: Mode | None = None
+        self,
+        editor: Editor | str = DEFAULT_EDITOR,
+        *,
+        detector: FaceDetector | None = None,
+        compositor: str | Mapping[str, Any] | Compositor | None = None,
     ) -> None:
-        if mode is not None and mode not in MODES:
-            raise EditError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
         self.editor = load_editor(editor) if isinstance(editor, str | os.PathLike) else editor
-        self.detector = detector or FaceDetector(str(self.editor.device))
-        self.mode: Mode = mode or self.editor.backbone.paste_mode
-        self._landmarks = DrawingLandmarks() if self.mode in DRAWN else None
-        # Larger drawings show teeth better than the network of sharp mouths does.
-        small = self.editor.backbone.crop.resolution <= MouthConfig.resolution
-        self._mouths = MouthDrawer() if self.mode in DRAWN and small else None
+        self.device = str(self.editor.device)
+        self.detector = detector or _detector(self.device)
+        self.compositor = _compositor(self.editor.compositor if compositor is None else compositor)
 
-    def open(self, photo: Any, face: str | int | Face = "largest", *, seed: int = 0) -> OpenPhoto:
+    def open(
+        self, photo: Any, face: str | int | Face = "largest", *, seed: int = 0, edits: Sequence[Edit] | None = None
+    ) -> OpenPhoto:
         """Read a photograph, find its faces, invert them.
 
         Args:
-            photo: a path, bytes, PIL picture, array or tensor (:func:`emoedit.io.images.load_picture`); not modified.
+            photo: a path, bytes, PIL picture, array or tensor ([load_picture][emoedit.io.images.load_picture]); not
+                modified.
             face: ``"largest"``, ``"all"``, an index by size, or a face that was found before (of that photograph).
+            seed: of the noise an editor draws.
+            edits: all edits that will be asked for, if that is known: what none of them needs is not computed.
 
         Raises:
-            ImageError, NoFaceError
+            ImageError: it cannot be read.
+            NoFaceError: it shows no face, or not that one.
         """
         start = time.perf_counter()
         picture = load_picture(photo)
         faces = [face] if isinstance(face, Face) else self.detector.choose(picture.rgb, face)
-        backbone = self.editor.backbone
-        alignments = tuple(align(found.landmarks, backbone.crop) for found in faces)
-        x, tones = see(picture.rgb, alignments, backbone)
+        alignments = [align(found.landmarks, self.editor.backbone.crop) for found in faces]
+        source = self._source(picture.rgb, faces, alignments, seed)
+        smiles: tuple[Smile | None, ...] = (None,) * len(faces)
+        if self.compositor.closes_smiles:
+            smiles = tuple(find_smile(found, _relaxation()) for found in source.faces)
+        wanted = any(smiles) and any(self._reduction(edit) for edit in edits or [Edit("neutral")])
+        relaxed = self._relaxed(source, smiles, seed) if wanted else None
+        return OpenPhoto(picture, tuple(faces), source, smiles, relaxed, time.perf_counter() - start)
+
+    def _source(self, rgb: np.ndarray, faces: Sequence[Face], alignments: Sequence[Alignment], seed: int) -> Source:
+        """Look at faces and invert them."""
+        backbone, finders = self.editor.backbone, self._finders()
+        x, tones = crop_and_normalise(rgb, alignments, backbone)
         inversion = self.editor.invert(x, generator=torch.Generator().manual_seed(seed))
-        openings = tuple(self._opening(picture.rgb, *there) for there in zip(alignments, faces, strict=True))
-        seconds = time.perf_counter() - start
-        return OpenPhoto(picture, tuple(faces), alignments, tones, openings, inversion, seconds)
+        masks = face_masks(backbone.crop)
+        found = zip(faces, alignments, tones, strict=True)
+        return Source(rgb, tuple(analyse(rgb, *each[:2], masks, each[2], **finders) for each in found), inversion)
+
+    def _relaxed(self, source: Source, smiles: Sequence[Smile | None], seed: int) -> Source:
+        """The photograph without its smiles."""
+        rgb = _without_smiles(source, smiles, 1.0)
+        faces, alignments = [face.face for face in source.faces], [face.alignment for face in source.faces]
+        return self._source(rgb, faces, alignments, seed)
+
+    def _finders(self) -> dict[str, Any]:
+        return {"landmarks": landmark_finder(self.device), "teeth": teeth_finder(self.device)}
 
     def edit(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit]:
-        """The edits of an open photograph, one after the other.
-
-        Strength 0 gives the photograph itself, bit for bit.
-        """
-        source = photo.picture.to_pil()
-        # One list for all edits: their pictures are drawn in common batches.
-        shut = [self._shuts_all(photo, edit) for edit in edits]
-        drawn = self._draw(photo.inversion, [edit for edit, closed in zip(edits, shut, strict=True) if not closed])
-        silent = [edit for edit, closed in zip(edits, shut, strict=True) if closed]
-        numbers = range(len(photo.faces))
-        drawn_shut = [self._draw(self._closed(photo, n, seed).inversion, silent) for n in numbers if silent]
-        for edit, closed in zip(edits, shut, strict=True):
-            start = time.perf_counter()
-            rgb = photo.picture.rgb
-            if closed:
-                for n in numbers:
-                    rgb = self._put_in(
-                        rgb, photo, n, [f[0] for f in next(drawn_shut[n])], edit, None, seed, closed=True
-                    )
-            else:
-                frames = next(drawn)
-                known = self.editor.changes(photo.inversion, edit) if edit.strength else None
-                for n in numbers if edit.strength else ():
-                    rgb = self._put_in(rgb, photo, n, [f[n] for f in frames], edit, known and known[n], seed)
-            image = photo.picture.to_pil(rgb)
-            seconds = time.perf_counter() - start
-            yield PhotoEdit(image, source, photo.faces, edit, self.editor.name, seed, seconds)
-
-    def _shuts_all(self, photo: OpenPhoto, edit: Edit) -> bool:
-        """Whether every mouth is closed before an edit: nothing needs to be drawn for the photograph as it is."""
-        return (
-            all(opening is not None for opening in photo.openings)
-            and self._ends_smile(edit)
-            and self.editor.changes(photo.inversion, edit) is None
-        )
-
-    def _ends_smile(self, edit: Edit) -> bool:
-        """Whether an edit closes a mouth that shows teeth, however it is drawn. By colour alone, without the network, a
-        gleam on a lip is taken for teeth too often for that."""
-        return self._mouths is not None and takes_smile(edit.emotion, edit.strength, self.editor.emotions)
-
-    def _draw(self, inversion: Inversion, edits: Sequence[Edit]) -> Iterator[list[np.ndarray]]:
-        """For each edit the frames of all N faces, from the reconstruction on, float32 ``[N, R, R(, 3)]``."""
-        first = _levels(inversion.extras["reconstruction"])
-        steps = self.editor.backbone.path_steps if self.mode == "warp" else 1
-        path = [Edit(edit.emotion, edit.strength * k / steps) for edit in edits for k in range(1, steps + 1)]
-        drawn = self.editor.decode(inversion, path)
-        for _ in edits:
-            yield [first, *(_levels(next(drawn)) for _ in range(steps))]
-
-    def _put_in(
-        self,
-        rgb: np.ndarray,
-        photo: OpenPhoto,
-        number: int,
-        frames: Sequence[np.ndarray],
-        edit: Edit,
-        change: Change | None,
-        seed: int,
-        *,
-        closed: bool = False,
-    ) -> np.ndarray:
-        """One face's edit in the photograph, uint8 ``[H, W, 3]``.
+        """The photograph with every edit, one after the other; edits of one source are drawn in common batches.
 
         Args:
-            closed: whether the frames were drawn for the photograph with its mouth closed.
+            photo: what ``open`` returned.
+            edits: emotions and strengths. Strength 0 gives the photograph itself, bit for bit.
+            seed: which is kept with the results.
+
+        Raises:
+            UnknownNameError: an emotion that the editor does not know.
+            EditError: an edit that makes no sense.
         """
-        alignment, opening = photo.alignments[number], photo.openings[number]
-        where = regions(self.editor.backbone.crop)
-        led = self._led(frames, photo, number)
-        if not closed and opening is not None and change is None:
-            # Anger drawn so weakly that a grin stays would be no anger.
-            closed = self._ends_smile(edit) or loses_teeth(opening, frames, where, **led)
-            if closed:
-                inversion = self._closed(photo, number, seed).inversion
-                frames = [f[0] for f in next(self._draw(inversion, [edit]))]
-                led = self._led(frames, photo, number)
-        tone = photo.closed[number].tone if closed else photo.tones[number]
-        how = {"mode": self.mode, "change": change, "opening": opening, "closed": closed, "tone": tone}
-        return paste(rgb, alignment, frames, where, **how, **led)
+        original, planned = photo.picture.to_pil(), self._plan(photo, edits)
+        relaxed = photo.relaxed
+        if relaxed is None and any(planned.relaxed):  # it was opened for other edits
+            relaxed = self._relaxed(photo.source, photo.smiles, seed)
+        sources = {False: photo.source, True: relaxed}
+        size = max(1, BATCH // len(photo.faces)) if self.editor.batches_edits else 1
+        waiting: dict[int, tuple[np.ndarray, float, tuple[str, ...]]] = {}
+        for number, edit in enumerate(edits):
+            if number not in waiting:
+                same = [n for n in range(number, len(edits)) if planned.relaxed[n] == planned.relaxed[number]]
+                batch = [n for n in same if n not in waiting][:size]
+                source = sources[planned.relaxed[number]]
+                waiting.update(self._edit_batch(photo, source, batch, edits, planned))
+            rgb, seconds, notes = waiting.pop(number)
+            start = time.perf_counter()
+            image = photo.picture.to_pil(rgb)
+            seconds += time.perf_counter() - start
+            yield PhotoEdit(image, original, photo.faces, edit, self.editor.name, seed, seconds, notes)
 
-    def _led(self, frames: Sequence[np.ndarray], photo: OpenPhoto, number: int) -> dict[str, Any]:
-        """What is found in a face's frames, as pasting is told."""
-        there = frames, photo.alignments[number], photo.faces[number]
-        return {"points": self._landmarks and self._landmarks(*there), "mouths": self._mouths and self._mouths(*there)}
+    def _plan(self, photo: OpenPhoto, edits: Sequence[Edit]) -> _Planned:
+        """Which edit starts from the photograph, and which from the photograph without its smiles."""
+        smiling = any(photo.smiles)
+        reduction = tuple(self._reduction(edit) if smiling and edit.strength else 0.0 for edit in edits)
+        return _Planned(reduction, tuple(amount > 0 for amount in reduction))
 
-    def _opening(self, rgb: np.ndarray, alignment: Alignment, face: Face) -> Opening | None:
-        """The opening of a mouth that shows teeth, where these are not drawn but the photograph's own."""
-        if self.mode not in (*DRAWN, "warp"):
-            return None
-        crop = [alignment.crop(rgb).astype(np.float32)]
-        mouth, points = (look(crop, alignment, face)[0] if look else None for look in (self._mouths, self._landmarks))
-        return find_opening(rgb, alignment, regions(self.editor.backbone.crop), mouth, points)
+    def _reduction(self, edit: Edit) -> float:
+        return smile_reduction(edit.emotion, edit.strength, self.editor.emotions)
 
-    def _closed(self, photo: OpenPhoto, number: int, seed: int) -> ClosedMouth:
-        """A face that shows teeth with its mouth closed, inverted once."""
-        if number not in photo.closed:
-            alignment = photo.alignments[number]
-            rgb = close_mouth(photo.picture.rgb, alignment, photo.openings[number])
-            x, (tone,) = see(rgb, [alignment], self.editor.backbone)
-            inversion = self.editor.invert(x, generator=torch.Generator().manual_seed(seed))
-            photo.closed[number] = ClosedMouth(tone, inversion)
-        return photo.closed[number]
+    def _edit_batch(
+        self, photo: OpenPhoto, source: Source, batch: Sequence[int], edits: Sequence[Edit], planned: _Planned
+    ) -> dict[int, tuple[np.ndarray, float, tuple[str, ...]]]:
+        """For the numbers of some edits of one source, the photograph with each, what it took, and notes."""
+        start = time.perf_counter()
+        asked = [edits[n] for n in batch]
+        first = _levels(source.inversion.extras["reconstruction"])
+        drawn = [_levels(frame) for frame in self.editor.decode(source.inversion, asked, batch_size=BATCH)]
+        known = [self.editor.changes(source.inversion, edit) for edit in asked]
+        scenes = []
+        for number, face in enumerate(source.faces):
+            read = read_drawings(
+                first[number],
+                [frame[number] for frame in drawn],
+                face.face,
+                face.alignment,
+                known=[change and change[number] for change in known],
+                **self._finders(),
+            )
+            scenes.append([Scene(face, drawing) for drawing in read])
+        shared = (time.perf_counter() - start) / len(batch)
+        results = {}
+        for k, n in enumerate(batch):
+            start = time.perf_counter()
+            rgb, notes = self._base(photo, source, planned.reduction[n]), []
+            for scene in (each[k] for each in scenes) if edits[n].strength else ():
+                rgb, said = self.compositor(rgb, scene)
+                notes += said
+            results[n] = rgb, shared + time.perf_counter() - start, tuple(dict.fromkeys(notes))
+        return results
+
+    def _base(self, photo: OpenPhoto, source: Source, reduction: float) -> np.ndarray:
+        """The photograph that an edit is put into: with less of its smiles as the edit becomes stronger."""
+        return source.rgb if reduction in (0, 1) else _without_smiles(photo.source, photo.smiles, reduction)
 
     def attempt(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit | EmoEditError]:
         """For each edit its result, or its error: edits are drawn together, and one that fails takes others with it.
-        What an editor does not draw together is tried once."""
+
+        What an editor does not draw together is tried once.
+        """
         done = 0
         try:
             for result in self.edit(photo, edits if self.editor.batches_edits else [], seed=seed):
@@ -270,11 +308,37 @@ class PhotoEditor:
                 yield error
 
 
-def see(rgb: np.ndarray, alignments: Sequence[Alignment], backbone: Backbone) -> tuple[torch.Tensor, tuple[Tone, ...]]:
+@lru_cache(maxsize=4)
+def _detector(device: str) -> FaceDetector:
+    return FaceDetector(device)
+
+
+@lru_cache(maxsize=1)
+def _relaxation() -> RelaxationNetwork:
+    return RelaxationNetwork.from_pretrained(checkpoints.embedded_root() / "relaxation")
+
+
+def _compositor(description: str | Mapping[str, Any] | Compositor) -> Compositor:
+    return description if isinstance(description, Compositor) else compositor(description)
+
+
+def _without_smiles(source: Source, smiles: Sequence[Smile | None], amount: float) -> np.ndarray:
+    """The photograph with a share of its smiles taken out, uint8 ``[H, W, 3]``."""
+    rgb = source.rgb
+    for face, smile in zip(source.faces, smiles, strict=True):
+        rgb = rgb if smile is None else relax(rgb, face, smile, amount)
+    return rgb
+
+
+def crop_and_normalise(
+    rgb: np.ndarray, alignments: Sequence[Alignment], backbone: Backbone
+) -> tuple[torch.Tensor, tuple[Tone, ...]]:
     """Faces as a backbone is given them.
 
     Args:
-        rgb: the photograph, uint8 ``[H, W, 3]``.  alignments: of N faces.
+        rgb: the photograph, uint8 ``[H, W, 3]``.
+        alignments: of N faces.
+        backbone: which says what it wants to see.
 
     Returns:
         ``[N, C, R, R]`` in [-1, 1], and the tones that faces are lifted to.
@@ -287,7 +351,7 @@ def see(rgb: np.ndarray, alignments: Sequence[Alignment], backbone: Backbone) ->
     crops = [alignment.crop(own) for alignment in alignments]
     tones = [Tone()] * len(crops)
     if backbone.evens_light and backbone.channels == 1:
-        face = regions(backbone.crop).face
+        face = face_masks(backbone.crop).face
         tones = [find_tone(crop, face) for crop in crops]
         lifted = zip(crops, tones, alignments, strict=True)
         crops = [c if tone.power == 1 else a.crop(plane(tone.lifted(rgb))) for c, tone, a in lifted]
@@ -316,14 +380,20 @@ def edit(
     Args:
         photo: a path, bytes, PIL picture, array or tensor.
         emotion: a name or algebra on names (``"happy - 0.4*surprised"``).
-        editor: a name, or what :func:`emoedit.load_editor` returned (loaded once, used for many photographs).
+        editor: a name, or what [load_editor][emoedit.editors.load_editor] returned (loaded once, used for many
+            photographs).
         strength: 0 the photograph itself, 1 the fitted effect.
         face: ``"largest"``, ``"all"``, or an index by size.
-        min_identity: weaken the edit until this much of the person is kept (:mod:`emoedit.guard`); the result's
-            ``edit`` has the strength that was used.
+        seed: of the noise an editor draws.
+        min_identity: weaken the edit until this much of the person is kept ([emoedit.guard][]); the result's ``edit``
+            has the strength that was used.
 
     Raises:
-        ImageError, NoFaceError, UnknownNameError, EditError, CheckpointError
+        ImageError: the photograph cannot be read.
+        NoFaceError: it shows no face, or not that one.
+        UnknownNameError: no such editor or emotion.
+        EditError: an edit that makes no sense.
+        CheckpointError: the editor's files are damaged.
     """
     edits = [Edit(emotion, strength)]
     photo_editor = editor if isinstance(editor, PhotoEditor) else PhotoEditor(editor)
@@ -332,7 +402,7 @@ def edit(
         from emoedit.guard import IdentityGuard
 
         guard = IdentityGuard(photo_editor, min_identity)
-    opened = photo_editor.open(photo, face, seed=seed)
+    opened = photo_editor.open(photo, face, seed=seed, edits=edits)
     if guard is not None:
         edits = guard.limit(opened, edits, seed=seed)
     return next(photo_editor.edit(opened, edits, seed=seed))

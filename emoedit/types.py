@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -122,6 +123,19 @@ class Inversion:
             latent=self.latent.repeat_interleave(count, 0),
             extras={k: v.repeat_interleave(count, 0) for k, v in self.extras.items()},
         )
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a backbone itself moves and lights in one crop.
+
+    Args:
+        flow: float32 ``[R, R, 2]``: the pixel that lands at p comes from ``p + flow[p]``, in pixels of the crop.
+        remainder: float32 ``[R, R]``: luminance to add after the flow, in grey levels.
+    """
+
+    flow: np.ndarray
+    remainder: np.ndarray
 
 
 @dataclass

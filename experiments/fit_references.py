@@ -16,9 +16,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from emoedit.compositing.flow import estimate_change, unfold
+from emoedit.compositing.movement import Movement
 from emoedit.editors import Editor
-from emoedit.faces.masks import regions
+from emoedit.faces.masks import face_masks
+from emoedit.faces.warp import unfold
 from emoedit.models.pixels.backbone import PLANES, PixelBackbone, PixelsConfig
 from emoedit.steering.directions import LatentDirections, mean_differences
 from emoedit.training.data import CropSet
@@ -73,7 +74,7 @@ def pixel_mean_stage(config: DictConfig) -> None:
         sets[name] = counts, means
     light = mean_differences(sets, how["emotions"], trust=how["trust"]).numpy()
     planes = np.zeros((len(light), PLANES, config.resolution, config.resolution))
-    where = regions(PixelBackbone(PixelsConfig(config.resolution, config.data.scale, config.data.down)).crop)
+    where = face_masks(PixelBackbone(PixelsConfig(config.resolution, config.data.scale, config.data.down)).crop)
     planes[:, 3] = light * where.face / 127.5
     finish("pixel_mean", config, how["emotions"], planes, how["gain"], (CARDS / "pixel_mean.md").read_text())
 
@@ -81,15 +82,14 @@ def pixel_mean_stage(config: DictConfig) -> None:
 def mean_warp_stage(config: DictConfig) -> None:
     crops = CropSet(config.data.crops)
     side, wanted = config.resolution, config.mean_warp.emotion
-    where = regions(PixelBackbone(PixelsConfig(side, config.data.scale, config.data.down)).crop)
+    where = face_masks(PixelBackbone(PixelsConfig(side, config.data.scale, config.data.down)).crop)
     rows = {(row["person"], row["emotion"]): n for n, row in enumerate(crops.rows) if row["split"] == "fit"}
     people = sorted(person for person, emotion in rows if emotion == "neutral" and (person, wanted) in rows)
     befores, afters = (normalised(crops, np.array([rows[p, e] for p in people]), side) for e in ("neutral", wanted))
     befores, afters = (np.concatenate([x, x[:, :, ::-1]]) + 127.5 for x in (befores, afters))  # and their mirror images
-    mouth = np.zeros((side, side), np.float32)  # nothing is drawn: lips that part are stretched, as movement does
     flows, lights = [], []
     for before, after in zip(tqdm(befores, desc="flow"), afters, strict=True):
-        flows.append(estimate_change([before, after], where.moving, mouth).flow)
+        flows.append(Movement().find(before, after, where.face))
     flow = unfold(np.median(flows, 0).astype(np.float32))
     backbone = PixelBackbone(PixelsConfig(side, config.data.scale, config.data.down))
     planes = np.zeros((1, PLANES, side, side), np.float32)

@@ -114,7 +114,7 @@ def study(
                 "redrawn": [opened.inversion.extras["reconstruction"]],
                 "square": list(photos.editor.decode(opened.inversion, edits)),
             }
-            (alignment,), (tone,) = opened.alignments, opened.tones
+            (alignment,), tone = opened.alignments, opened.source.faces[0].tone
             lifted = tone.lifted(picture.rgb)
             pictures = {
                 way: [tone.restored(picture.rgb, lifted, lay_in(lifted, alignment, levels(x))) for x in found]

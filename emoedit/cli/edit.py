@@ -28,6 +28,7 @@ from emoedit.cli.common import (
     usage,
     write,
 )
+from emoedit.registry import COMPOSITORS
 from emoedit.types import Edit, EmoEditError
 
 if TYPE_CHECKING:
@@ -87,13 +88,11 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         help="weaken each edit until this much of the person is kept, 0 to 1 (0.8, say)",
     )
     parser.add_argument(
-        "--mode",
-        # emoedit.compositing.paste.MODES, whose import takes OpenCV with it
-        choices=("warp", "redraw", "mouth", "residual", "replace"),
-        help="put the change back by moving the photo's own pixels (warp), as the model's picture with the photo's "
-        "fine detail on it (redraw), so in the mouth only, elsewhere with all of the photo's detail (mouth), as light "
-        "added to the photo (residual), or as the model's picture in its place (replace); default: what suits the "
-        "editor",
+        "--compositor",
+        choices=COMPOSITORS.names(),
+        help="how changes are put into the photo: with mouths drawn between the photo's own lips (drawn), as the "
+        "model's change in colour (rgb), as a reference moves pixels (moved), or as the model's picture in its place "
+        "(replace); default: what suits the editor",
     )
     parser.set_defaults(run=run)
 
@@ -221,7 +220,7 @@ def _edit_photos(jobs: Sequence[_Job], folder: Path | str, args: argparse.Namesp
     if not _alive(jobs):
         return
     with _failing(_alive(jobs)):
-        photo_editor = load(folder, args.device, mode=args.mode)
+        photo_editor = load(folder, args.device, compositor=args.compositor)
         if args.min_identity is not None:
             from emoedit.guard import IdentityGuard
 

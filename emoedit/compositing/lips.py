@@ -1,133 +1,144 @@
-"""Where lips go between two drawings of a face, from landmarks.
+"""Where lips are in a drawing, whether they part, and what comes to be seen between them.
 
-Optical flow alone loses a lip that moves by more than its height, or whose light changes: half of it stays behind, and
-with it the colour. Landmarks say which lip is which; flow has only the rest to find.
+A drawing of a hundred pixels is unsure of a mouth: its lips, teeth and gap are one blur. Landmarks of that blur say
+well where the lips are; where teeth or the dark are seen beyond an inner edge, they correct it. Every measure is
+continuous, so that a mouth opens by degrees as an edit becomes stronger.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
-from emoedit.compositing.curves import filled
-from emoedit.compositing.flow import ramp
-from emoedit.compositing.mouth import LARGER
-from emoedit.faces.layout import (
-    INNER,
-    LIPS,
-    LOWER,
-    LOWER_EDGE,
-    LOWER_MIDDLE,
-    PAIRS,
-    UPPER,
-    UPPER_EDGE,
-    UPPER_MIDDLE,
-)
+from emoedit.faces.curves import filled, outline, smoothstep
+from emoedit.faces.layout import INNER, LOWER_MIDDLE, PAIRS, UPPER_MIDDLE
+from emoedit.faces.masks import FaceMasks
+from emoedit.faces.teeth import MOUTH_UPSCALE, MouthGrid
 
-REACH = 0.07  # of the crop's side: how far a lip takes the skin beside it along
-JAW = 0.11  # how far a lower lip does that leaves the upper one: the jaw goes with it
-NOISE = 0.2  # how far a landmark may be off, its share in what the others say about its place
-SURER = 0.05  # the same, where a lip is led by its own landmarks alone
-EDGE = 0.004  # of the crop's side: how soft the inner edge of a lip is drawn
-PARTED = (0.008, 0.022)  # of the crop's side: by less they are drawn a little otherwise, by more they are open
-WIDE = (0.045, 0.075)  # wider than a smile opens
+# How far lips part, of the crop's side: landmarks err by less than the first; the second is an open mouth.
+PARTED = (0.002, 0.006)
+DARKER = (0.03, 0.1)  # of what was there: how much darker what parting lips show is, where it is no teeth
+WIDE = (0.045, 0.075)  # of the crop's side: lips further apart than in a smile
+TEETH = (0.2, 0.45)  # how likely teeth are where they begin, and where they are whole
+# A row of teeth and no gleam on a lip: at least so wide (of the side), so even about the mouth's middle, so likely at
+# its surest place and on average, so much of it between the lips, and not below their middle by more than this (of
+# the side).
+ROW_WIDTH, ROW_EVEN, ROW_PEAK, ROW_MEAN, ROW_INSIDE, ROW_LOW = 0.14, 0.6, 0.5, 0.35, 0.3, 0.04
+DOUBT = (0.6, 1.0)  # of these: below the first a row is none, from the second on it is one
 
 
-def lip_flow(
-    before: np.ndarray, after: np.ndarray, resolution: int, side: int, *, parted: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """The movement of lips and what is near them: float32 ``[side, side, 2]``, backward (the pixel that lands at p
-    comes from ``p + flow[p]``), in pixels of ``side``; and how near to a landmark it is, ``[side, side]`` in [0, 1].
-
-    Kernel ridge regression with a Gaussian over the displacements of the landmarks: smooth, and nothing far from lips.
+@dataclass(frozen=True)
+class LipReading:
+    """Lips before and after an edit.
 
     Args:
-        before, after: ``[68, 2]`` landmarks in pixels of the crop.  resolution: the crop's side.  side: of the result.
-        parted: each lip goes its own way, apart from the other in the middle of what comes to be seen between them.
+        before: ``[68, 2]`` landmarks in pixels of the crop.
+        after: ``[68, 2]``, the inner edges corrected by what is seen between them.
+        opens: in [0, 1]: how surely lips part and show what was hidden.
+        teeth: in [0, 1]: how surely that is a row of teeth, and not the dark of a mouth.
+        shuts: in [0, 1]: how surely a mouth closes that was wide open.
     """
-    how = resolution, side
-    if not parted:
-        return led(before, after, LIPS, *how, reach=REACH, noise=NOISE)
-    above, near_above = led(before, after, UPPER, *how, reach=REACH, noise=SURER)
-    below, near_below = led(before, after, LOWER, *how, reach=JAW, noise=SURER)
-    x, y = _grid(*how)
-    middle = sum(np.interp(x, *after[edge].T) for edge in (UPPER_EDGE, LOWER_EDGE)) / 2
-    lower = ramp(y - middle, -EDGE * resolution, EDGE * resolution).astype(np.float32)
-    return above + (below - above) * lower[..., None], np.maximum(near_above, near_below)
+
+    before: np.ndarray
+    after: np.ndarray
+    opens: float
+    teeth: float
+    shuts: float
 
 
-def led(
+def read_lips(
+    points: np.ndarray,
     before: np.ndarray,
     after: np.ndarray,
-    landmarks: list[int] | slice,
-    resolution: int,
-    side: int,
+    teeth: np.ndarray,
+    masks: FaceMasks,
     *,
-    reach: float,
-    noise: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The movement of some landmarks and what is near them; arguments and result are as :func:`lip_flow` has them.
+    has_teeth: bool,
+) -> LipReading:
+    """What a drawing says of a mouth.
 
     Args:
-        landmarks: which of the 68.  reach: how far they take along what is near, of the crop's side.
-        noise: how far one may be off, its share in what the others say about its place.
+        points: ``[2, 68, 2]`` landmarks of reconstruction and edit, in pixels of the crop.
+        before: float32 ``[R, R]`` grey levels.
+        after: float32 ``[R, R]``.
+        teeth: how likely the edit shows teeth, float32 ``[h, w]`` on the mouth grid.
+        masks: of the crop.
+        has_teeth: whether the photograph shows teeth: then none are drawn.
     """
-    points, moves = after[landmarks], (before - after)[landmarks]
-
-    def kernel(squared: np.ndarray) -> np.ndarray:
-        return np.exp(-squared / (2 * (reach * resolution) ** 2))
-
-    between = kernel(((points[:, None] - points[None]) ** 2).sum(-1))
-    weights = np.linalg.solve(between + noise * np.eye(len(points)), moves)
-    x, y = _grid(resolution, side)
-    near = kernel((x[..., None] - points[:, 0]) ** 2 + (y[..., None] - points[:, 1]) ** 2)
-    return (near @ weights * (side / resolution)).astype(np.float32), near.max(-1).astype(np.float32)
-
-
-def _grid(resolution: int, side: int) -> list[np.ndarray]:
-    """Where the pixels of a larger or smaller picture lie in the crop's: x and y, ``[side, side]``."""
-    axis = (np.arange(side) + 0.5) * (resolution / side) - 0.5
-    return np.meshgrid(axis, axis)
+    side, grid = len(after), MouthGrid(len(after))
+    first, last = points
+    mouth, skin = grid.enlarge(masks.mouth), float(np.median(after[masks.face > 0.5]))
+    apart = [float(np.mean([np.linalg.norm(p[i] - p[k]) for i, k in PAIRS])) / side for p in points]
+    inside = filled(outline(last[INNER]), after.shape) > 0.5
+    lost = 1 - after[inside].mean() / max(float(before[inside].mean()), 1.0) if inside.any() else 0.0
+    dark = float(smoothstep(apart[1] - apart[0], *PARTED) * smoothstep(lost, *DARKER))
+    row, likely = (np.zeros_like(teeth), 0.0) if has_teeth else _row(teeth * mouth, grid, last)
+    likely *= 1 - dark
+    last = snap_lips(last, row > 0.5, grid, outwards=1.0, weight=likely)
+    last = snap_lips(last, _dark_patch(last, grid.enlarge(after), skin, mouth, grid), grid, outwards=0.5, weight=dark)
+    opens = max(dark, likely)
+    shuts = float(smoothstep(apart[0], *WIDE) * smoothstep(apart[0] - apart[1], *PARTED))
+    return LipReading(first, last, opens, likely / opens if opens else 0.0, shuts)
 
 
-def around(points: np.ndarray, seen: np.ndarray, *, outwards: float = 0.5) -> np.ndarray:
-    """Landmarks with each lip half-way to where ends what is seen between them, as both may be off: ``[68, 2]``.
+def _row(teeth: np.ndarray, grid: MouthGrid, points: np.ndarray) -> tuple[np.ndarray, float]:
+    """The likeliest row of upper teeth, float32 ``[h, w]`` in [0, 1], and how surely it is one, in [0, 1]."""
+    share = smoothstep(teeth, *TEETH).astype(np.float32)
+    inner, fine = grid.points(outline(points[INNER])), grid.resolution * MOUTH_UPSCALE
+    between = grid.fill(outline(points[INNER]))
+    middle, height = inner[:, 0].mean(), inner[:, 1].mean()
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((share > 0).astype(np.uint8))
+    best, surest = np.zeros_like(share), 0.0
+    for n in range(1, count):
+        here, (left, width) = labels == n, stats[n, [cv2.CC_STAT_LEFT, cv2.CC_STAT_WIDTH]]
+        sides = sorted((middle - left, left + width - middle))
+        measures = (
+            width / (ROW_WIDTH * fine),
+            sides[0] / max(ROW_EVEN * sides[1], 1e-6),
+            float(teeth[here].max()) / ROW_PEAK,
+            float(teeth[here].mean()) / ROW_MEAN,
+            float(between[here].mean()) / ROW_INSIDE,
+            1 + (height + ROW_LOW * fine - np.nonzero(here)[0].mean()) / (ROW_LOW * fine),
+        )
+        sure = float(smoothstep(min(measures), *DOUBT))
+        if sure > surest:
+            best, surest = share * here, sure
+    return best, surest
+
+
+def _dark_patch(points: np.ndarray, after: np.ndarray, skin: float, mouth: np.ndarray, grid: MouthGrid) -> np.ndarray:
+    """Where a drawing shows the dark inside of a mouth, bool on the mouth grid.
+
+    The edge of a blur is where its level is half-way between the darkest place between the lips and skin.
+    """
+    inside = grid.fill(outline(points[INNER])) > 0.5
+    if not inside.any():
+        return inside
+    dark = (after < (after[inside].min() + skin) / 2) & (mouth > 0.5)
+    _, labels = cv2.connectedComponents(dark.astype(np.uint8))
+    return dark & np.isin(labels, np.unique(labels[inside & dark]))
+
+
+def snap_lips(points: np.ndarray, seen: np.ndarray, grid: MouthGrid, *, outwards: float, weight: float) -> np.ndarray:
+    """Landmarks with the inner edges of the lips where ends what is seen between them, as both may be off.
 
     Args:
         points: ``[68, 2]`` landmarks in pixels of the crop.
-        seen: ``[kR, kR]`` in [0, 1], teeth or the dark, on a grid ``LARGER`` times as fine.
-        outwards: the share of the way that a lip goes for what is seen beyond it.
+        seen: bool ``[h, w]`` on the mouth grid: teeth, or the dark.
+        grid: the mouth grid.
+        outwards: the share of the way that a lip goes for what is seen beyond it; half of it otherwise.
+        weight: in [0, 1]: how much of all this is done.
     """
-    points, there = points.copy(), seen > 0.5
+    points = points.copy()
     for number, middle, end, out in ((0, UPPER_MIDDLE, 0, -1), (1, LOWER_MIDDLE, -1, 1)):
         inner = [pair[number] for pair in PAIRS]
-        columns = np.clip(np.rint((points[inner, 0] + 0.5) * LARGER - 0.5).astype(int), 0, len(seen) - 1)
-        ends = [np.nonzero(there[:, x])[0] for x in columns]
-        off = [(e[end] + 0.5) / LARGER - 0.5 - y for e, y in zip(ends, points[inner, 1], strict=True) if len(e)]
+        there = grid.points(points[inner])
+        columns = np.clip(np.rint(there[:, 0]).astype(int), 0, seen.shape[1] - 1)
+        ends = [np.nonzero(seen[:, x])[0] for x in columns]
+        off = [(e[end] - y) / MOUTH_UPSCALE for e, y in zip(ends, there[:, 1], strict=True) if len(e)]
         if off:  # one for all three: a patch is no lip, and has corners of its own
             way = float(np.median(off))
-            points[[*inner, *middle], 1] += way * (outwards if way * out > 0 else 0.5)
+            points[[*inner, *middle], 1] += weight * way * (outwards if way * out > 0 else 0.5)
     return points
-
-
-def inside_lips(points: np.ndarray, resolution: int) -> np.ndarray:
-    """What lies between the lips: float32 ``[resolution, resolution]`` in [0, 1].
-
-    Args:
-        points: ``[68, 2]`` landmarks in pixels of the crop.
-    """
-    return cv2.GaussianBlur(filled(points[INNER], resolution), (0, 0), EDGE * resolution)
-
-
-def parting(before: np.ndarray, after: np.ndarray, resolution: int) -> tuple[float, float, float]:
-    """Whether lips came apart, whether wider than in a smile, and whether a mouth closed that was open: 0 to 1 each.
-
-    Args:
-        before, after: ``[68, 2]`` landmarks in pixels of the crop.
-    """
-    apart = [np.mean([np.linalg.norm(p[i] - p[k]) for i, k in PAIRS]) / resolution for p in (before, after)]
-    further = apart[1] - apart[0]
-    parted, wide, were = (
-        float(ramp(*measure)) for measure in ((further, *PARTED), (further, *WIDE), (apart[0], *WIDE))
-    )
-    return parted, wide, were * float(ramp(-further, *PARTED))

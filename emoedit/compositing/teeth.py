@@ -1,156 +1,162 @@
-"""Rows of teeth that an edit shows: which are new, how bright they are, and how they are laid into a drawing."""
+"""Upper teeth that come to be seen between lips.
+
+Nobody's own: of average size, each rounded, receding towards the corners of the mouth and in the shadow of the upper
+lip.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
-from emoedit.compositing.flow import ramp, sample
-from emoedit.compositing.mouth import LARGER, teeth_level
+from emoedit.faces.curves import smoothstep
+from emoedit.faces.masks import LUMA
 
-SURE = (0.2, 0.45)  # how likely teeth are where they begin, and where they are whole
-ROW = (0.5, 0.35)  # how likely they are at the surest place of a row, and in its mean: else it is a gleam on a lip
-WIDTH = 0.14  # of the crop's side: a narrower row would be a single tooth
-BETWEEN = 0.3  # share of a row that lies between the lips by their landmarks: else it is the gleam of one of them
-LOW = 0.04  # of the crop's side: how far below the middle of what is between them: lower, it is the lower lip's gleam
-EVEN = 0.6  # how far a row reaches to one side of the mouth's middle, the other side being 1
-WERE = (0.5, 0.8)  # how likely they were before where a photograph keeps its own
-LOST = 0.5  # how likely they are at the surest place, of what they were, where they went
-LEVEL = 0.97  # of what teeth reflect in this light: how bright the brighter half of a row is at least
-MOST_LIGHT = 40  # grey levels: a row in a shadow stays in it
+if TYPE_CHECKING:
+    from emoedit.compositing.mouth import LipAperture
+    from emoedit.faces.analysis import FaceAnalysis
+
 PUPILS = 63.0  # mm apart (Dodgson 2004)
-TEETH = (8.5, 6.5, 5.5, 4.0, 3.0, 2.0)  # mm, from the middle: upper ones (Ash & Nelson 2003), as seen from the front
-GAP = 0.45  # mm
-CORNER = (14.0, 30.0)  # mm from the middle, where the corners of a mouth throw their shadow
-DARKER = (0.05, 0.03, 0.12)  # of their level: at a gap, as a tooth rounds towards it, in the corners
-EDGE = 0.6  # crop pixels, of which what is laid in fades
-NEAR, GLOW = 0.11, 0.03  # of the crop's side: lips beside teeth; of the skin's level: how much brighter they may become
-UNLIT = 0.9  # of what is more
+WIDTHS = np.array([8.5, 6.5, 5.5, 4.0, 3.0, 2.0])  # mm, from the middle, as seen from the front (Ash and Nelson 2003)
+SHORTER = np.array([0.0, 1.0, 0.4, 1.5, 2.0, 2.5])  # mm: than the longest, as far as these are seen
+CURVED = np.array([0.9, 0.7, 1.3, 1.0, 0.8, 0.8])  # mm, that an edge is higher at a tooth's sides than in its middle
 
 
 @dataclass(frozen=True)
-class DrawnMouth:
-    """A sharp mouth of a crop, on a grid ``LARGER`` times as fine: float32 ``[kR, kR]`` each.
+class TeethVisibility:
+    """What is seen of upper teeth.
 
     Args:
-        levels: grey levels, 0 to 255.  teeth: in [0, 1], how likely they are.  cover: in [0, 1], where both are known.
-        eyes: how far the pupils are apart, in pixels of this grid.
+        share: of what is between the lips, at most.
+        longest: mm, at most.
+        light: of what teeth reflect.
+        shadow: how much darker they are below the upper lip.
+        wide: mm from the middle between which they are lost in the dark.
+        tongue: how much of a tongue is seen below them, in [0, 1].
     """
 
-    levels: np.ndarray
-    teeth: np.ndarray
-    cover: np.ndarray
-    eyes: float
+    share: float
+    longest: float
+    light: float
+    shadow: float
+    wide: tuple[float, float]
+    tongue: float
+
+    def towards(self, other: TeethVisibility, share: float) -> TeethVisibility:
+        """A share, in [0, 1], of the way to another visibility."""
+        mine, far = ({f.name: np.asarray(getattr(v, f.name)) for f in fields(v)} for v in (self, other))
+        mixed = {name: (mine[name] + share * (far[name] - mine[name])).tolist() for name in mine}
+        return TeethVisibility(**{**mixed, "wide": tuple(mixed["wide"])})
 
 
 @dataclass(frozen=True)
-class Rows:
-    """New rows of teeth, on the mouth's grid: float32 ``[kR, kR]`` each.
+class UpperTeeth:
+    """Draws upper teeth.
 
     Args:
-        share: in [0, 1], where they are.  levels: grey levels of the mouth with them in it.  laid: in [0, 1], where it
-            is drawn: they, and the edge around them.
+        gap: mm: half the width of the line between two.
+        taper: mm: how much wider that is at its lower end.
+        line: how much darker teeth are in that line.
+        rounded: how much darker they are towards it.
+        reach: mm of the shadow of the upper lip.
+        arch: mm from the middle between which teeth recede.
+        back: how much darker the last ones are.
+        softest: mm.
+        of_skin: share of the skin's colour in that of teeth; this and the next are fitted to 135 everyday smiles.
+        of_white: share of the colour of the whites of the eyes.
+        dim: levels of skin, of the whites of the eyes, and of a photograph's brightest places below which it is dim:
+            there teeth are lit by no more than eyes are. Dark skin in good light has bright eyes or a bright
+            photograph.
+        over_white: how bright teeth are in dim pictures at most, the white of the eye being 1.
     """
 
-    share: np.ndarray
-    levels: np.ndarray
-    laid: np.ndarray
+    gap: float = 0.16
+    taper: float = 0.30
+    line: float = 0.15
+    rounded: float = 0.07
+    reach: float = 1.6
+    arch: tuple[float, float] = (12.0, 28.0)
+    back: float = 0.5
+    softest: float = 0.12
+    of_skin: float = 0.1
+    of_white: float = 0.3
+    dim: tuple[tuple[float, float], ...] = ((80.0, 110.0), (90.0, 130.0), (190.0, 240.0))
+    over_white: float = 1.15
 
-    def small(self, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All three in the crop's own pixels, ``[side, side]``."""
-        share, levels, laid = (_shrunk(m, side) for m in (self.share, self.levels, self.laid))
-        return share, levels, laid
+    def __call__(
+        self,
+        aperture: LipAperture,
+        eyes: float,
+        skin: np.ndarray,
+        face: FaceAnalysis,
+        shown: TeethVisibility,
+        behind: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Upper teeth between lips, on the mouth grid.
+
+        Args:
+            aperture: between the lips.
+            eyes: how far the pupils are apart, in pixels of the grid.
+            skin: float32 ``[h, w]``: the level of lit skin, 0 to 255, at lifted tones.
+            face: what is known of the face.
+            shown: which teeth are seen.
+            behind: float32 ``[h, w]``: levels of what is there without them.
+
+        Returns:
+            Levels, and where teeth are, in [0, 1]: float32 ``[h, w]`` each.
+        """
+        mm = PUPILS / eyes
+        x = self._along_arch(aperture) * mm
+        ends = np.cumsum(WIDTHS)
+        tooth = np.searchsorted(ends, np.abs(x)).clip(0, len(WIDTHS) - 1)
+        # From -1 at one side of a tooth to 1 at its other one.
+        across = (2 * (np.abs(x) - (ends - WIDTHS)[tooth]) / WIDTHS[tooth] - 1).clip(-1, 1)
+        down = np.maximum(aperture.below * mm, 0)
+        length = np.minimum(shown.share * aperture.height * mm, shown.longest - SHORTER[tooth])
+        edge = length - np.minimum(CURVED[tooth], 0.3 * length) * np.abs(across) ** 2.5
+        soft = max(aperture.soft * mm, self.softest)
+        teeth = smoothstep(edge - down, -soft, soft) * (1 - smoothstep(np.abs(x), *shown.wide))
+        near = (1 - np.abs(across)) * WIDTHS[tooth] / 2
+        lower = np.clip(down / np.maximum(edge, 0.1), 0, 1) ** 4
+        line = np.exp(-0.5 * (near / (self.gap + self.taper * lower + 0.3 * soft)) ** 2)
+        light = (1 - self.line * line) * (1 - self.rounded * np.abs(across) ** 3)
+        light = light * (1 - shown.shadow * np.exp(-down / self.reach))
+        light = light * (1 - self.back * smoothstep(np.abs(x), *self.arch))
+        levels = behind + teeth * (light * self._lit(shown.light * teeth_level(skin), face) - behind)
+        return levels.astype(np.float32), teeth.astype(np.float32)
+
+    def _along_arch(self, aperture: LipAperture) -> np.ndarray:
+        """Where columns of the grid are along the arch, ``[w]`` in its pixels from the middle: on a turned head the far
+        side is foreshortened."""
+        x = np.arange(len(aperture.height), dtype=np.float32) - aperture.middle
+        half = (aperture.right - aperture.left) / 2
+        sides = np.array([aperture.middle - aperture.left, aperture.right - aperture.middle])
+        sides = np.clip(sides, 0.6 * half, 1.4 * half)  # landmarks of a profile say nothing of its far side
+        return x * np.where(x < 0, half / sides[0], half / sides[1])
+
+    def _dimness(self, face: FaceAnalysis) -> float:
+        """How dim the light is in which a face is, in [0, 1]."""
+        levels = face.skin_level, float(face.white @ LUMA), face.brightest
+        return float(np.prod([1 - smoothstep(x, *bounds) for x, bounds in zip(levels, self.dim, strict=True)]))
+
+    def _lit(self, levels: np.ndarray, face: FaceAnalysis) -> np.ndarray:
+        """Levels of teeth, in dim pictures no brighter than eyes."""
+        most = face.tone.lift(self.over_white * np.float64(face.white @ LUMA))
+        return levels - self._dimness(face) * np.maximum(levels - most, 0)
+
+    def colour(self, face: FaceAnalysis) -> np.ndarray:
+        """The colour of teeth as RGB less luminance, of its level, ``[3]``."""
+        of_skin, of_white = (rgb / max(float(rgb @ LUMA), 1.0) - 1 for rgb in (face.skin, face.white))
+        dim = self._dimness(face)
+        lit = self.of_skin * of_skin + self.of_white * of_white
+        return (lit + dim * (of_white - lit)).astype(np.float32)
 
 
-def _shrunk(mask: np.ndarray, side: int) -> np.ndarray:
-    return cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
+def teeth_level(skin: np.ndarray) -> np.ndarray:
+    """How bright teeth are in a photograph whose skin has this level, 0 to 255.
 
-
-def went(mouths: Sequence[DrawnMouth]) -> bool:
-    """Whether teeth are seen in the first mouth and hardly in the last.
-
-    By brightness alone that is not known: a chin that comes to lie where they were is as pale as blurred teeth.
+    Teeth reflect alike in every face, skin does not: beside dark skin they are relatively brighter.
     """
-    first, last = mouths[0].teeth.max(), mouths[-1].teeth.max()
-    return bool(first >= ROW[0] and last < LOST * first)
-
-
-def new_rows(
-    mouths: Sequence[DrawnMouth], flow: np.ndarray, mouth: np.ndarray, inside: np.ndarray, skin: float
-) -> Rows:
-    """The rows of teeth of an edit that the photograph did not show.
-
-    Args:
-        mouths: of reconstruction and edit.  flow: between them, ``[R, R, 2]``.
-        mouth: ``[R, R]`` in [0, 1]: there are none outside.  inside: ``[R, R]`` in [0, 1]: between the lips.
-        skin: its median level, 0 to 255.
-    """
-    first, last = mouths
-    side, size = len(mouth), last.teeth.shape
-    were = cv2.dilate(
-        sample(_shrunk(first.teeth, side), flow), np.ones((3, 3), np.uint8)
-    )  # their edges are theirs, too
-    likely = last.teeth * cv2.resize((1 - ramp(were, *WERE)) * mouth, size, interpolation=cv2.INTER_LINEAR)
-    share = ramp(likely, *SURE).astype(np.float32)
-    between = cv2.resize(inside, size, interpolation=cv2.INTER_LINEAR)
-    middle, height = (between.sum(axis) @ np.arange(len(share)) / max(between.sum(), 1e-6) for axis in (0, 1))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((share > 0).astype(np.uint8))
-    for n in range(1, count):
-        here, (left, width) = labels == n, stats[n, [cv2.CC_STAT_LEFT, cv2.CC_STAT_WIDTH]]
-        sides = sorted((middle - left, left + width - middle))
-        found = (
-            (width, WIDTH * len(share)),
-            (sides[0], EVEN * sides[1]),
-            (likely[here].max(), ROW[0]),
-            (likely[here].mean(), ROW[1]),
-            (between[here].mean(), BETWEEN),
-            (height + LOW * len(share), np.nonzero(here)[0].mean()),
-        )
-        if any(value < least for value, least in found):
-            share[here] = 0
-    levels = last.levels
-    if (share > 0.5).any():
-        missing = LEVEL * teeth_level(skin) - float(np.percentile(levels[share > 0.5], 60))
-        levels = levels + np.clip(missing, 0, MOST_LIGHT) * cv2.GaussianBlur(share, (0, 0), 0.4 * LARGER)
-    levels = levels * (1 - share * gaps(len(share), middle, last.eyes))
-    around = cv2.dilate(share, np.ones((2 * LARGER + 1,) * 2, np.uint8))
-    return Rows(share, levels, cv2.GaussianBlur(around, (0, 0), EDGE * LARGER) * last.cover)
-
-
-def lay_in(rows: Rows, drawing: np.ndarray, moved: np.ndarray, mouth: np.ndarray, skin: float) -> np.ndarray:
-    """The drawing with teeth in it. A model that is unsure where they end has whitened the lips around them: these
-    become as dark as they were.
-
-    Args:
-        drawing: ``[R, R]`` grey levels.  moved: what it was drawn from, moved onto it.
-        mouth: ``[R, R]`` in [0, 1].  skin: its median level.
-    """
-    side = len(drawing)
-    share, levels, laid = rows.small(side)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (round(NEAR * side) | 1,) * 2)
-    lips = cv2.GaussianBlur(cv2.dilate(share, disc), (0, 0), 0.02 * side) * (1 - laid) * mouth
-    drawing = drawing - UNLIT * lips * np.maximum(drawing - moved - GLOW * skin, 0)
-    return drawing + laid * (levels - drawing)
-
-
-def gaps(width: int, middle: float, eyes: float) -> np.ndarray:
-    """How much darker a row of teeth is where one ends and the next begins, and towards its ends: ``[1, width]``.
-
-    Nobody's own teeth: those of average width, the middle ones on both sides of the lips' middle.
-
-    Args:
-        middle, eyes: where that is and how far the pupils are apart, in pixels.
-    """
-    x = (np.arange(width) - middle) * PUPILS / eyes
-    ends = np.cumsum(TEETH)
-    ends = np.concatenate([-ends[::-1], [0], ends])
-    after = np.searchsorted(ends, x).clip(1, len(ends) - 1)
-    left, right = ends[after - 1], ends[after]
-    near = np.minimum(np.abs(x - left), np.abs(x - right))
-    line = np.exp(-0.5 * (near / GAP) ** 2)
-    rounded = np.clip(1 - 2 * near / (right - left), 0, 1) ** 2
-    away = ramp(np.abs(x), *CORNER)
-    return (DARKER[0] * line + DARKER[1] * rounded + DARKER[2] * away)[None].astype(np.float32)
+    return np.maximum(1.1 * skin, 0.5 * skin + 75)

@@ -463,7 +463,7 @@ def _fingerprint(photo_editor: PhotoEditor) -> str:
     editor = photo_editor.editor
     backbone = editor.backbone
     emotions = [steering.emotions for steering in editor.steerings]
-    shape = (photo_editor.mode, type(backbone).__name__, backbone.crop, backbone.path_steps, emotions)
+    shape = (repr(photo_editor.compositor), type(backbone).__name__, backbone.crop, emotions)
     digest = hashlib.sha256(repr(shape).encode())
     if backbone.settings:  # how many steps it takes, and from where, is not in the weights
         digest.update(json.dumps(backbone.to_config(), sort_keys=True).encode())

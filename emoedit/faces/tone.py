@@ -34,17 +34,27 @@ class Tone:
         """The photograph, uint8 ``[H, W, 3]``, with its dark tones lifted; itself at power 1."""
         if self.power == 1:
             return rgb
-        return cv2.LUT(rgb, np.rint(255 * (np.arange(256) / 255) ** self.power).astype(np.uint8))
+        return cv2.LUT(rgb, np.rint(self.lift(np.arange(256))).astype(np.uint8))
+
+    def lift(self, levels: np.ndarray) -> np.ndarray:
+        """Levels 0 to 255 with the dark ones lifted, of the same shape."""
+        return 255 * (np.clip(levels, 0, 255) / 255) ** self.power
+
+    def lower(self, levels: np.ndarray) -> np.ndarray:
+        """Lifted levels at the photograph's own tones: the inverse of [lift][emoedit.faces.tone.Tone.lift]."""
+        return 255 * (np.clip(levels, 0, 255) / 255) ** (1 / self.power)
 
     def restored(self, rgb: np.ndarray, lifted: np.ndarray, edited: np.ndarray) -> np.ndarray:
         """The edit of a lifted photograph at the photograph's own tones; what did not change keeps every bit.
 
         Args:
-            rgb: uint8 ``[H, W, 3]``.  lifted: what :meth:`lifted` gave for it.  edited: that, edited.
+            rgb: uint8 ``[H, W, 3]``.
+            lifted: what [lifted][emoedit.faces.tone.Tone.lifted] gave for it.
+            edited: that, edited.
         """
         if self.power == 1:
             return edited
-        back = (255 * (np.arange(256) / 255) ** (1 / self.power)).astype(np.float32)
+        back = self.lower(np.arange(256)).astype(np.float32)
         # Differences, because several tones of the photograph can be one of the lifted photograph.
         return np.rint(rgb + (back[edited] - back[lifted])).clip(0, 255).astype(np.uint8)
 

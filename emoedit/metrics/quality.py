@@ -18,9 +18,9 @@ from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
 )
 
-from emoedit.compositing.flow import jacobian
 from emoedit.faces.align import align
 from emoedit.faces.masks import LUMA
+from emoedit.faces.warp import jacobian
 from emoedit.metrics.base import check_pictures
 from emoedit.metrics.landmarks import face_mask
 from emoedit.metrics.measure import EditViews, Measure

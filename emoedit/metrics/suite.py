@@ -13,7 +13,7 @@ from torch import Tensor
 
 from emoedit.faces.align import align
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.masks import regions
+from emoedit.faces.masks import face_masks
 from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.metrics.expression import target_classes
 from emoedit.metrics.measure import EditViews, View, measures
@@ -91,7 +91,7 @@ class Suite:
         self.expression = _expression(expression, device)
         self.landmarks = EmbeddedNetwork.load("landmarks", device=device)
         self._detector = FaceDetector(device, min_confidence=0.0)
-        self._inside = torch.from_numpy(regions(LOOK).face)
+        self._inside = torch.from_numpy(face_masks(LOOK).face)
 
     @property
     def backends(self) -> dict[str, str]:

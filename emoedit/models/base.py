@@ -6,14 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from emoedit.compositing.flow import Change
 from emoedit.io import checkpoints
-from emoedit.types import Control, CropSpec, EditError, Inversion
+from emoedit.types import Change, Control, CropSpec, EditError, Inversion
 
 Callback = Callable[[int, int], None]  # (steps done, steps in all)
 
@@ -40,9 +39,6 @@ class Backbone(nn.Module, ABC):
     Attributes:
         crop: the aligned crop it was trained on.
         channels: 1 for luminance (ITU-R BT.601), 3 for RGB.
-        path_steps: how many pictures pasting may ask for on the way from source to edit. Flow between near pictures is
-            found better; more than 1 is for backbones that decode in milliseconds.
-        paste_mode: how its drawings are best put into a photograph (:mod:`emoedit.compositing.paste`).
         batches_edits: whether different edits are drawn in one batch, so that one that fails takes others with it.
         settings: names of what :meth:`with_sampling` may change.
         evens_light: whether it brings every crop to one contrast, so that dark faces have to be lifted for it
@@ -51,11 +47,15 @@ class Backbone(nn.Module, ABC):
 
     crop: CropSpec
     channels: int
-    path_steps: int = 1
-    paste_mode: Literal["warp", "redraw", "mouth", "residual", "replace"] = "warp"
     evens_light: bool = False
     batches_edits: bool = True
     settings: tuple[str, ...] = ()
+
+    @property
+    def compositor(self) -> str:
+        """Name of the compositor that puts its drawings into photographs, where an ``editor.json`` names no other:
+        ``"drawn"`` for models of luminance, ``"rgb"`` for models of colour ([emoedit.compositing.compositors][])."""
+        return "drawn" if self.channels == 1 else "rgb"
 
     @abstractmethod
     def invert(

@@ -1,28 +1,20 @@
-"""Mouths as a photograph would show them, out of what a small model draws.
+"""A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) that says where a mouth shows teeth and sharpens it.
+sharp.
 
-A model of 96 or 128 px is unsure of a mouth and draws the mean of what could be there: lips and teeth as one blur, at
-nearly one level. A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) that has seen thousands of mouths as such
-models draw them, and as they are, makes one sharp mouth of it, and says where the teeth are.
+A model of 96 or 128 px is unsure of a mouth and draws the mean of lips and teeth as one blur, at nearly one level. The
+network has seen thousands of mouths as such models draw them, and as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit.compositing.mouth import LARGER
-from emoedit.compositing.teeth import DrawnMouth
-from emoedit.faces.align import Alignment, align
-from emoedit.faces.detect import Face
-from emoedit.faces.masks import LUMA
-from emoedit.io import checkpoints
 from emoedit.nn.measuring import StoredNetwork
 from emoedit.types import CropSpec
 
@@ -111,55 +103,3 @@ class MouthNetwork(StoredNetwork):
     def read_config(cls, raw: Mapping[str, Any]) -> MouthConfig:
         kinds = {"scale": float, "down": float, "widths": lambda values: tuple(int(v) for v in values)}
         return MouthConfig(**{name: kinds.get(name, int)(raw[name]) for name in asdict(MouthConfig())})
-
-
-class MouthDrawer:
-    """Sharp mouths for drawings of any alignment; loaded once, used for many."""
-
-    def __init__(self) -> None:
-        network = MouthNetwork.from_pretrained(checkpoints.embedded_root() / "mouth")
-        self.network = network.to(memory_format=torch.channels_last)
-        config = self.network.config
-        # Full inside, 0 at the square's border: what is drawn is laid over the rest without a seam.
-        ramp = np.clip(
-            (np.minimum(np.arange(config.side), np.arange(config.side)[::-1]) - 1) / (0.1 * config.side), 0, 1
-        )
-        self.cover = np.outer(ramp, ramp).astype(np.float32)
-
-    @torch.no_grad()
-    def __call__(self, drawings: Sequence[np.ndarray], alignment: Alignment, face: Face) -> list[DrawnMouth]:
-        """The mouth of every drawing.
-
-        Args:
-            drawings: N of one face, float32 ``[R, R]`` luminance or ``[R, R, 3]`` RGB, 0 to 255.
-            alignment: of the crop they are drawn in.  face: where it was found in the photograph.
-        """
-        config, resolution = self.network.config, alignment.resolution
-        there = align(face.landmarks, self.network.crop).matrix @ np.vstack([alignment.inverse, [0, 0, 1]])
-        there[:, 2] -= config.left, config.top
-        size = (config.side, config.side)
-        seen = [
-            cv2.warpAffine(
-                d if d.ndim == 2 else d @ LUMA, there, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-            )
-            for d in drawings
-        ]
-        x, mean, deviation = standardise(torch.from_numpy(np.stack(seen))[:, None].clamp(0, 255) / 127.5 - 1)
-        # Mouths are alike on both sides, what is made up is not: the mean with what is made of the mirror image.
-        both = torch.cat([x, x.flip(-1)]).contiguous(memory_format=torch.channels_last)
-        sharp, teeth = ((a + b.flip(-1)) / 2 for a, b in (out.chunk(2) for out in self.network(both)))
-        sharp = ((sharp * deviation + mean + 1) * 127.5).clamp(0, 255)[:, 0].numpy()
-        # From a drawing's pixel, LARGER times as fine, to the patch's.
-        fine = there @ np.array([[1 / LARGER, 0, 0.5 / LARGER - 0.5], [0, 1 / LARGER, 0.5 / LARGER - 0.5], [0, 0, 1]])
-        large = (resolution * LARGER,) * 2
-
-        def back(patch: np.ndarray) -> np.ndarray:
-            how = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-            return cv2.warpAffine(np.ascontiguousarray(patch), fine, large, flags=how, borderMode=cv2.BORDER_CONSTANT)
-
-        cover = np.clip(back(self.cover), 0, 1)
-        eyes = LARGER / alignment.zoom * float(np.linalg.norm(face.landmarks[1] - face.landmarks[0]))
-        return [
-            DrawnMouth(back(s), np.clip(back(t) * cover, 0, 1), cover, eyes)
-            for s, t in zip(sharp, teeth.sigmoid()[:, 0].numpy(), strict=True)
-        ]

@@ -52,7 +52,7 @@ def adding(editor: Editor, directions: Mapping[str, Directions], *, name: str) -
         name: what it is called in results.
     """
     steering = HSpace(list(directions), list(directions.values()), train_steps=editor.backbone.steps)
-    return Editor(editor.backbone, [steering], name=name)
+    return Editor(editor.backbone, [steering], name=name, compositor=editor.compositor)
 
 
 def at_random(directions: Directions, generator: torch.Generator) -> Directions:

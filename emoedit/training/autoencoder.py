@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit.faces.masks import regions
+from emoedit.faces.masks import face_masks
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.training.data import CropSet
 from emoedit.training.diffusion import LIMIT
@@ -79,7 +79,7 @@ class AutoencoderTask(nn.Module):
 def face_psnr(backbone: StableDiffusionBackbone, crops: CropSet, positions: np.ndarray) -> tuple[float, float]:
     """Means over crops, in decibel: of the reconstruction against the crop inside the face (the range of a picture
     being 2), and of the latent against the normalised crop's pixels."""
-    face = torch.from_numpy(regions(backbone.crop).face)[None, None]
+    face = torch.from_numpy(face_masks(backbone.crop).face)[None, None]
     patch = backbone.crop.resolution // backbone.latent_shape[1]
     shown, latent = [], []
     for part in np.array_split(positions, max(1, len(positions) // 64)):

@@ -25,7 +25,7 @@ from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.models.stable_diffusion.text import fill, frozen_copy, rows_name, token_ids, with_tokens
 from emoedit.models.stable_diffusion.unet import down, up
 from emoedit.nn.measuring import MeasuringNetwork
-from emoedit.photo import see
+from emoedit.photo import crop_and_normalise
 from emoedit.steering.tokens import EMBEDDINGS, EmotionTokens, token_of, write_embedding
 from emoedit.training.data import CropSet
 from emoedit.training.loop import Shared, TrainerConfig, train
@@ -217,7 +217,7 @@ def read_faces(
         except NoFaceError:
             faults["without a face"].append(path.name)
         else:
-            crops.append(see(rgb, [align(face.landmarks, backbone.crop)], backbone)[0])
+            crops.append(crop_and_normalise(rgb, [align(face.landmarks, backbone.crop)], backbone)[0])
     if any(faults.values()):
         what = "; ".join(f"{len(names)} {kind} ({_shown(names)})" for kind, names in faults.items() if names)
         raise DataError(f"{folder}: {what}, of {len(entries)} files: take them out")

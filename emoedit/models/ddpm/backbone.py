@@ -88,7 +88,6 @@ class DDPMBackbone(light.EvensLight, Backbone):
         EditError: settings of sampling that do not fit the schedule.
     """
 
-    paste_mode = "mouth"
     settings = SAMPLING
 
     def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:

@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emoedit.compositing.flow import Change
 from emoedit.models.base import Backbone, Callback
-from emoedit.types import CheckpointError, Control, CropSpec, Inversion
+from emoedit.types import Change, CheckpointError, Control, CropSpec, Inversion
 
 PLANES = 4  # luminance; movement across, movement down, in crops; light to add, in [-1, 1]
 
@@ -42,6 +41,7 @@ class PixelBackbone(Backbone):
     """
 
     channels = 1
+    compositor = "moved"
 
     def __init__(self, config: PixelsConfig) -> None:
         super().__init__()
@@ -79,8 +79,7 @@ class PixelBackbone(Backbone):
         """The movement and light themselves, one a picture: nothing has to be found again from pictures."""
         planes = self._planes(inversion, control).cpu().numpy()
         side = self.config.resolution
-        none = np.zeros((side, side), np.float32)
-        return [Change(np.ascontiguousarray(p[1:3].transpose(1, 2, 0)) * side, p[3] * 127.5, none) for p in planes]
+        return [Change(np.ascontiguousarray(p[1:3].transpose(1, 2, 0)) * side, p[3] * 127.5) for p in planes]
 
     def to_config(self) -> dict[str, Any]:
         return asdict(self.config)

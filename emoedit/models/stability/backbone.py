@@ -30,7 +30,7 @@ class StabilityBackbone(Backbone):
     """
 
     channels = 3
-    paste_mode = "replace"
+    compositor = "replace"
     batches_edits = False  # a request that failed is not made again: it may have been charged
 
     def __init__(self, client: StabilityClient | None = None, *, crop: CropSpec = CROP) -> None:

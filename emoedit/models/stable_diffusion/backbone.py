@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emoedit import sampling
-from emoedit.faces.masks import regions
+from emoedit.faces.masks import face_masks
 from emoedit.io import checkpoints
 from emoedit.models import luminance as light
 from emoedit.models.base import Backbone, Callback, check_settings
@@ -63,7 +63,6 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
         EditError: settings of sampling that do not fit the schedule or each other.
     """
 
-    paste_mode = "mouth"
     settings = SAMPLING
 
     def __init__(
@@ -90,7 +89,7 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
         self.latent_shape = (self.unet.config.in_channels, side, side)
         self.alpha_bar = sampling.alpha_bar(files.betas(config.scheduler))
         self.register_buffer("oval", light.face_oval(resolution), persistent=False)
-        face = torch.from_numpy(regions(self.crop).face)[None, None]
+        face = torch.from_numpy(face_masks(self.crop).face)[None, None]
         self.register_buffer("face", F.interpolate(face, size=(side, side), mode="area"), persistent=False)
         self.unet.to(memory_format=torch.channels_last)
         self.vae.to(memory_format=torch.channels_last)

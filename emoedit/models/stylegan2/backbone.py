@@ -84,7 +84,6 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
         config: see :class:`StyleGAN2Config`.
 
     Attributes:
-        paste_mode: mouths are drawn, eyes keep the photograph's lashes.
         losses: what optimisation minimises; the squared difference alone unless :meth:`inverting` sets more.
 
     Raises:
@@ -92,7 +91,6 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
         EditError: settings that make no sense.
     """
 
-    paste_mode = "mouth"
     settings = SETTINGS
 
     def __init__(self, config: StyleGAN2Config = StyleGAN2Config()) -> None:  # noqa: B008 - frozen

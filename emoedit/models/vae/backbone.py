@@ -127,8 +127,6 @@ class VAEBackbone(light.EvensLight, Backbone):
     """
 
     channels = 1
-    path_steps = 5
-    paste_mode = "mouth"
 
     def __init__(self, config: VAEConfig = VAEConfig()) -> None:  # noqa: B008 - frozen
         super().__init__()

@@ -1,0 +1,141 @@
+"""Compositors by name: which parts, in which order, put a model's drawings into a photograph.
+
+A model's ``editor.json`` names its compositor and may change settings of its parts::
+
+    "compositor": {"name": "drawn", "settings": {"skin": {"restored": 0.0}}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from emoedit.compositing.composite import Composite, Scene
+from emoedit.compositing.window import render
+from emoedit.registry import COMPOSITOR_PARTS, COMPOSITORS
+from emoedit.types import CheckpointError
+
+Part = Callable[[Scene, Composite], Composite]
+
+
+@dataclass(frozen=True)
+class Compositor:
+    """Puts what a model draws into a photograph.
+
+    Args:
+        name: what it is called.
+        parts: name and part, in the order in which they work.
+        closes_smiles: whether smiles are closed before an edit that ends them (``emoedit.compositing.relaxing``).
+    """
+
+    name: str
+    parts: tuple[tuple[str, Part], ...]
+    closes_smiles: bool = False
+
+    def compose(self, scene: Scene) -> Composite:
+        """What has to change in the photograph."""
+        composite = Composite.empty(len(scene.face.crop))
+        for _, part in self.parts:
+            composite = part(scene, composite)
+        return composite
+
+    def __call__(self, photo: np.ndarray, scene: Scene) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The photograph with the edit in it, uint8 ``[H, W, 3]``, and what a person should know of it.
+
+        Args:
+            photo: uint8 ``[H, W, 3]``; not modified.
+            scene: the face and its drawing.
+        """
+        drawing = scene.drawing
+        if drawing.known is None and np.array_equal(drawing.before, drawing.after):
+            return photo.copy(), ()
+        composite = self.compose(scene)
+        return render(photo, scene.face.alignment, scene.face.masks, composite), composite.notes
+
+    def without(self, *names: str) -> Compositor:
+        """The same compositor without some parts, for measuring what they are worth."""
+        return replace(self, parts=tuple((name, part) for name, part in self.parts if name not in names))
+
+    def with_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> Compositor:
+        """The same compositor with other settings of its parts.
+
+        Args:
+            settings: for names of parts, names of their settings and values.
+
+        Raises:
+            CheckpointError: a part that this compositor has not, or a setting that a part has not.
+        """
+        known = [name for name, _ in self.parts]
+        for name, values in settings.items():
+            if name not in known:
+                raise CheckpointError(
+                    f"compositor {self.name!r} has no part {name!r}; its parts are {', '.join(known)}"
+                )
+            _check_settings(name, dict(self.parts)[name], values)
+        parts = tuple((n, replace(p, **_as_tuples(settings[n])) if n in settings else p) for n, p in self.parts)  # type: ignore[type-var]
+        return replace(self, parts=parts)
+
+
+def _check_settings(name: str, part: Part, values: Mapping[str, Any]) -> None:
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"settings of the compositor's part {name!r} are a mapping, not {values!r}")
+    offered = {f.name: getattr(part, f.name) for f in fields(part)}  # type: ignore[arg-type]
+    for key, value in values.items():
+        if key not in offered:
+            raise CheckpointError(f"the compositor's part {name!r} has no setting {key!r}; it has {', '.join(offered)}")
+        pair, number = isinstance(offered[key], tuple), isinstance(value, int | float) and not isinstance(value, bool)
+        right = isinstance(value, list | tuple) and len(value) == len(offered[key]) if pair else number
+        if not right:
+            raise CheckpointError(f"setting {name}.{key} of the compositor is like {offered[key]!r}, not {value!r}")
+
+
+def _as_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def compositor(description: str | Mapping[str, Any]) -> Compositor:
+    """A compositor by name, or as an ``editor.json`` describes it.
+
+    Args:
+        description: a name, or a mapping with ``name`` or ``parts`` (names of parts, in order), and ``settings``.
+
+    Raises:
+        UnknownNameError: no compositor or part of that name.
+        CheckpointError: a description or a setting that makes no sense.
+    """
+    if isinstance(description, str):
+        return COMPOSITORS.get(description)()
+    if not isinstance(description, Mapping) or not {"name", "parts"} & set(description):
+        raise CheckpointError(f"a compositor is described by a name or its parts, not {description!r}")
+    if "parts" in description:
+        parts = tuple((str(name), COMPOSITOR_PARTS.get(str(name))()) for name in description["parts"])
+        made = Compositor(str(description.get("name", "custom")), parts)
+    else:
+        made = COMPOSITORS.get(str(description["name"]))()
+    return made.with_settings(description.get("settings", {}))
+
+
+def drawn() -> Compositor:
+    """For small models of luminance: they say what moves and how light changes; mouths are drawn by anatomy."""
+    names = ("movement", "skin", "eyes", "mouth", "light")
+    return Compositor("drawn", tuple((name, COMPOSITOR_PARTS.get(name)()) for name in names), closes_smiles=True)
+
+
+def rgb() -> Compositor:
+    """For models of colour, which draw everything themselves."""
+    movement = replace(COMPOSITOR_PARTS.get("movement")(), held=0.0)
+    return Compositor("rgb", (("movement", movement), ("new_edges", COMPOSITOR_PARTS.get("new_edges")())))
+
+
+def moved() -> Compositor:
+    """For references without a model, which say themselves what they move and light."""
+    names = ("known_movement", "light")
+    return Compositor("moved", tuple((name, COMPOSITOR_PARTS.get(name)()) for name in names))
+
+
+def replaced() -> Compositor:
+    """For finished pictures, as services give them back: they stand in place of the photograph."""
+    return Compositor("replace", (("whole_drawing", COMPOSITOR_PARTS.get("whole_drawing")()),))

@@ -1,0 +1,67 @@
+"""What a backbone drew of a face, before and after an edit, and what is seen in both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from emoedit.faces.align import Alignment
+from emoedit.faces.detect import Face
+from emoedit.faces.landmarks import LandmarkFinder
+from emoedit.faces.masks import LUMA
+from emoedit.faces.teeth import TeethFinder
+from emoedit.types import Change
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A reconstruction and an edit of one face.
+
+    Args:
+        before: the reconstruction, float32 ``[R, R]`` luminance or ``[R, R, 3]`` RGB, 0 to 255.
+        after: the edit, of the same shape.
+        points: ``[2, 68, 2]`` landmarks of both, in pixels of the crop.
+        teeth: how likely the edit shows teeth, float32 ``[h, w]`` on the crop's mouth grid.
+        known: what the backbone itself moved and lit, where it knows; None where it only draws pictures.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    points: np.ndarray
+    teeth: np.ndarray
+    known: Change | None = None
+
+    @cached_property
+    def luma(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both in grey levels, float32 ``[R, R]`` each."""
+        first, last = (p if p.ndim == 2 else p @ LUMA for p in (self.before, self.after))
+        return first, last
+
+
+def read_drawings(
+    before: np.ndarray,
+    edits: Sequence[np.ndarray],
+    face: Face,
+    alignment: Alignment,
+    *,
+    landmarks: LandmarkFinder,
+    teeth: TeethFinder,
+    known: Sequence[Change | None],
+) -> Iterator[Drawing]:
+    """Look at several edits of one face at once.
+
+    Args:
+        before: the reconstruction, as [Drawing][emoedit.compositing.drawing.Drawing] has it.
+        edits: the edits.
+        face: where the face was found in the photograph.
+        alignment: of the crop.
+        landmarks: finds landmarks.
+        teeth: finds teeth.
+        known: for every edit, what the backbone itself moved and lit, or None.
+    """
+    points = landmarks([before, *edits], alignment, face)
+    for after, there, shown, change in zip(edits, points[1:], teeth(edits, alignment, face), known, strict=True):
+        yield Drawing(before, after, np.stack([points[0], there]), shown, change)

@@ -1,0 +1,187 @@
+"""The first part of a composite: the photograph's own pixels move as the drawing's do.
+
+Landmarks lead lips, lids and brows, which move by more than their height and change their light; dense optical flow
+finds the rest. Optical flow is believed where both pictures have edges and lies smoothly between them: an even cheek
+matches everything, and a change of its light would be taken for movement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from emoedit.compositing.composite import Composite, Scene
+from emoedit.compositing.lips import LipReading
+from emoedit.faces.curves import smoothstep
+from emoedit.faces.layout import BROWS, EYES, LIPS, LOWER, LOWER_EDGE, UPPER, UPPER_EDGE
+from emoedit.faces.warp import landmark_flow, pixel_grid, sample, unfold
+from emoedit.types import EditError
+
+SIDE = 192  # flow is found at this side: DIS matches patches of 8 pixels, which on 96 pixels would span half a mouth
+UPPER_FACE = [i for part in (*BROWS, *EYES) for i in range(part.start, part.stop)]
+
+
+@dataclass(frozen=True)
+class Movement:
+    """Finds the flow. Fractions are of the crop's side; all were chosen on 34 people whom no table shows.
+
+    Args:
+        lip_reach: how far a lip takes the skin beside it along.
+        jaw_reach: how far a lower lip does that leaves the upper one: the jaw goes with it.
+        lid_reach: how far a lid or a brow does.
+        noise: how far a landmark of lips may be off, as its share in what the others say.
+        parted_noise: the same, where each lip is led by its own landmarks alone.
+        lid_noise: the same for lids and brows.
+        longest: the widest movement a lip or a brow makes; more is a mismatch.
+        rest: what optical flow adds at most where landmarks are sure.
+        edges: slopes, in the face's contrast a pixel, between which edges begin to be believed.
+        spread: how far what edges say is believed around them.
+        still: how surely what is far from all edges stays where it is.
+        held: share of the change that is taken from the nose: directions that were fitted on other people make it
+            wider than the expression does, and people are told apart by it.
+    """
+
+    lip_reach: float = 0.07
+    jaw_reach: float = 0.11
+    lid_reach: float = 0.05
+    noise: float = 0.2
+    parted_noise: float = 0.05
+    lid_noise: float = 0.3
+    longest: float = 0.11
+    rest: float = 0.02
+    edges: tuple[float, float] = (0.014, 0.041)
+    spread: float = 0.06
+    still: float = 0.02
+    held: float = 0.6
+
+    def __call__(self, scene: Scene, composite: Composite) -> Composite:
+        """The composite with a flow, and with the change of light that the flow does not explain."""
+        before, after = scene.drawing.luma
+        masks = scene.face.masks
+        flow = self.find(before, after, masks.face, self._led(scene.lips, len(after)))
+        # Two pictures laid over each other would show everything twice: what is held moves less and changes less.
+        share = 1 - self.held * masks.nose
+        less = unfold(flow * share[..., None])
+        if scene.drawing.after.ndim == 2:
+            change = (after - sample(before, flow)) * share
+        else:
+            change = (scene.drawing.after - sample(scene.drawing.before, flow)) * share[..., None]
+        return replace(composite, flow=less, change=change)
+
+    def _led(self, lips: LipReading, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where landmarks lead, backward in pixels of SIDE, and how surely: ``[S, S, 2]`` and ``[S, S]``."""
+        before, after, shape = lips.before, lips.after, (resolution, SIDE)
+        lids, near_lids = landmark_flow(before, after, UPPER_FACE, *shape, reach=self.lid_reach, noise=self.lid_noise)
+        flow, near = landmark_flow(before, after, LIPS, *shape, reach=self.lip_reach, noise=self.noise)
+        if lips.opens > 0:
+            parted, near_parted = self._parted(lips, shape)
+            flow, near = flow + lips.opens * (parted - flow), near + lips.opens * (near_parted - near)
+        return flow + lids, np.maximum(near, near_lids)
+
+    def _parted(self, lips: LipReading, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Each lip goes its own way, apart from the other in the middle of what comes to be seen between them."""
+        before, after, noise = lips.before, lips.after, self.parted_noise
+        above, near_above = landmark_flow(before, after, UPPER, *shape, reach=self.lip_reach, noise=noise)
+        below, near_below = landmark_flow(before, after, LOWER, *shape, reach=self.jaw_reach, noise=noise)
+        x, y = pixel_grid(*shape)
+        middle = sum(np.interp(x[0], *after[edge].T) for edge in (UPPER_EDGE, LOWER_EDGE)) / 2
+        soft = 0.004 * shape[0]  # of the side: half a pixel of the photographs these drawings are made for
+        lower = smoothstep(y - middle, -soft, soft).astype(np.float32)
+        return above + (below - above) * lower[..., None], np.maximum(near_above, near_below)
+
+    def find(
+        self, before: np.ndarray, after: np.ndarray, mask: np.ndarray, led: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """The flow between two pictures of a face, bounded and without folds.
+
+        Args:
+            before: float32 ``[R, R]`` grey levels.
+            after: float32 ``[R, R]``.
+            mask: float32 ``[R, R]`` in [0, 1]: where anything moves.
+            led: what is known of it, ``[S, S, 2]`` in pixels of SIDE, and how surely, ``[S, S]``.
+
+        Returns:
+            float32 ``[R, R, 2]`` in pixels of the crop, as [Composite][emoedit.compositing.composite.Composite] has it.
+        """
+        size = (SIDE, SIDE)
+        first, last, large = (cv2.resize(p, size, interpolation=cv2.INTER_CUBIC) for p in (before, after, mask))
+        large = large.clip(0, 1)
+        levels = tuple(float(level) for level in np.percentile(before[mask > 0.5], (1, 99)))
+        if led is None:
+            flow = self._bounded(self._supported(_dense(first, last, large, levels), first, last, large, levels))
+        else:
+            known, sure = led
+            length = np.linalg.norm(known, axis=-1, keepdims=True)
+            bound = np.minimum(1, self.longest * SIDE / np.maximum(length, 1e-6))
+            known = unfold(known * large[..., None] * bound)
+            moved = sample(first, known)
+            rest = self._supported(_dense(moved, last, large, levels), moved, last, large, levels)
+            rest = self._bounded(rest, (self.longest + (self.rest - self.longest) * sure)[..., None])
+            flow = unfold(rest + sample(known, rest))
+        side = len(before)
+        return cv2.resize(flow, (side, side), interpolation=cv2.INTER_AREA) * (side / SIDE)
+
+    def _supported(
+        self, flow: np.ndarray, before: np.ndarray, after: np.ndarray, mask: np.ndarray, levels: tuple[float, float]
+    ) -> np.ndarray:
+        """The flow ``[S, S, 2]`` where both pictures have edges, and smooth between them."""
+        contrast = max(levels[1] - levels[0], 1.0)
+
+        def edges(picture: np.ndarray) -> np.ndarray:
+            dy, dx = np.gradient(cv2.GaussianBlur(picture / contrast, (0, 0), 1.5))
+            return cv2.GaussianBlur(np.hypot(dx, dy), (0, 0), 2.0)
+
+        sure = smoothstep(np.minimum(sample(edges(before), flow), edges(after)), *self.edges).astype(np.float32) * mask
+        around = _wide_blur(np.dstack([flow * sure[..., None], sure]), self.spread * SIDE)
+        around = around[..., :2] / (around[..., 2:] + self.still)
+        return (around + (flow - around) * sure[..., None]) * mask[..., None]
+
+    def _bounded(self, flow: np.ndarray, bound: float | np.ndarray | None = None) -> np.ndarray:
+        """The flow, no longer than a bound in crop sides, and without folds."""
+        length = np.linalg.norm(flow, axis=-1, keepdims=True)
+        most = (self.longest if bound is None else bound) * SIDE
+        return unfold(flow * (most * np.tanh(length / most) / np.maximum(length, 1e-6)))
+
+
+def _dense(first: np.ndarray, second: np.ndarray, mask: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
+    """Backward flow from the second picture to the first, float32 ``[S, S, 2]``.
+
+    Dense inverse search (Kroeger et al. 2016, arXiv 1603.03590; OpenCV), then smoothed and faded by the mask.
+    """
+    low, high = levels
+
+    def prepared(picture: np.ndarray) -> np.ndarray:
+        # DIS reads 8 bits: use all of them, or a dark photograph has too few grey levels for sub-pixel motion.
+        return ((picture - low) * (220.0 / max(high - low, 1.0)) + 18).clip(0, 255).astype(np.uint8)
+
+    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    finder.setFinestScale(0)
+    finder.setVariationalRefinementIterations(10)
+    finder.setVariationalRefinementAlpha(20.0)
+    flow = finder.calc(prepared(second), prepared(first), None)
+    return cv2.GaussianBlur(cv2.medianBlur(flow, 5), (0, 0), 2.5) * mask[..., None]
+
+
+def _wide_blur(picture: np.ndarray, spread: float) -> np.ndarray:
+    """A Gaussian blur that is wide for its picture, found at a quarter of the side."""
+    small = cv2.resize(picture, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), spread / 4)
+    return cv2.resize(small, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+@dataclass(frozen=True)
+class KnownMovement:
+    """The movement and the light that a backbone itself knows: nothing is looked for between pictures."""
+
+    def __call__(self, scene: Scene, composite: Composite) -> Composite:
+        """The composite with the backbone's own flow and light.
+
+        Raises:
+            EditError: the backbone only draws pictures.
+        """
+        known = scene.drawing.known
+        if known is None:
+            raise EditError("the compositor 'moved' is for backbones that know what they move; use 'drawn' or 'rgb'")
+        return replace(composite, flow=known.flow, change=known.remainder)

@@ -1,0 +1,223 @@
+"""A smile taken out of a photograph, before an edit that ends it is drawn.
+
+What a model draws for a smile that becomes sad does not lead away from the closed lips that have to be left: corners
+stay up and a mouth stays as wide as its laugh. So lips are brought together over the teeth, and the face's landmarks go
+where the same person's neutral face has them, as a network learned from pairs of photographs. All pixels are the
+photograph's own; only the shadow in the line between the lips is drawn, and the lines that a smile folds into cheeks
+are averaged away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from emoedit.compositing.window import CropWindow
+from emoedit.faces.align import align
+from emoedit.faces.analysis import FaceAnalysis
+from emoedit.faces.curves import filled, smoothstep
+from emoedit.faces.layout import CORNERS, INNER, OUTER, PAIRS
+from emoedit.faces.masks import LUMA
+from emoedit.faces.opening import Opening
+from emoedit.faces.teeth import MouthGrid
+from emoedit.faces.warp import landmark_flow, sample, unfold
+from emoedit.nn.relaxation import RelaxationNetwork
+from emoedit.types import CropSpec
+
+SIDE = 192  # of the crop in which movements are found
+FOLD_SIDE = 256  # of the crop in which the lines of a smile are found
+# of the side: so far beyond the opening lips are taken from, or teeth show in the line between them
+MARGIN = 0.006, 0.01
+UPPER = 0.4  # share of the way that is the upper lip's; the lower lip and the chin do the rest
+ABOVE, BELOW = 0.11, 0.17  # of the side: how far the skin above and below goes with its lip
+ENDS = 0.05  # of the side: how softly that ends beside the corners
+DARK, SATURATED = 0.3, 1.5  # level of the line between lips, skin being 1; its colour, that of skin being 1
+SHADOW, LINE, OPEN = 0.7, 0.008, 0.03  # how dark the line between lips is; its width and a whole opening, of the side
+REACH, NOISE = 0.1, 0.1  # how far a landmark takes the face along, of the side; how far it may be off
+SMILE = (0.006, 0.012)  # of the side: how far the corners of a mouth move where there is a smile; less is an error
+LONG, FINE, WIDE = 0.02, 0.004, 0.03  # of the side: how long, fine and wide the line of a fold is
+SLANTS = tuple(range(0, 180, 20))  # degrees from upright
+BESIDE = 0.02  # of the side: how far from the lips lines are taken for those of cheeks
+
+
+@dataclass(frozen=True)
+class Smile:
+    """The smile of a face and the way to its neutral face; fractions are of the crop's side.
+
+    Args:
+        before: ``[68, 2]`` landmarks, lips together, in fractions of the crop's side.
+        after: ``[68, 2]`` landmarks of the neutral face.
+        opening: of the mouth; None where it shows no teeth.
+        amount: in [0, 1]: how much of a smile there is.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    opening: Opening | None
+    amount: float
+
+
+@torch.no_grad()
+def find_smile(face: FaceAnalysis, network: RelaxationNetwork) -> Smile | None:
+    """How a face smiles.
+
+    Args:
+        face: what is known of it.
+        network: which knows neutral faces.
+
+    Returns:
+        None where there is no smile and no teeth are seen.
+    """
+    config, side = network.config, len(face.crop)
+    spec = CropSpec(128, "stable", config.scale, config.down)
+    to_network = align(face.face.landmarks, spec)
+    seen = to_network.to_crop(face.alignment.to_photo(face.landmarks))
+    flat = torch.from_numpy((seen + 0.5) / spec.resolution - 0.5).float()[None]
+    moved = seen + network(flat)[0].numpy() * spec.resolution
+    after = (face.alignment.to_crop(to_network.to_photo(moved)) + 0.5) / side
+    before = (face.landmarks + 0.5) / side
+    corners = float(np.linalg.norm((after - before)[list(CORNERS)], axis=-1).mean())
+    amount = float(smoothstep(corners, *SMILE))
+    if face.opening is None and amount == 0:
+        return None
+    after = before + amount * (after - before)
+    if face.opening is not None:
+        before = _closed_landmarks(before, face.opening)
+        for upper, lower in PAIRS:  # lips that meet
+            after[[upper, lower], 1] = after[[upper, lower], 1].mean()
+    return Smile(before, after, face.opening, max(amount, float(face.opening is not None)))
+
+
+def relax(photo: np.ndarray, face: FaceAnalysis, smile: Smile, amount: float = 1.0) -> np.ndarray:
+    """The photograph without the smile.
+
+    Args:
+        photo: uint8 ``[H, W, 3]``; not modified.
+        face: what is known of the face.
+        smile: of that face.
+        amount: in [0, 1]: how much of the smile goes.
+
+    Returns:
+        uint8 ``[H, W, 3]``; outside the face mask not one bit changes.
+    """
+    window = CropWindow.of(face.alignment, *photo.shape[:2])
+    result = photo.copy()
+    if window.empty or amount <= 0:
+        return result
+    above, below = _movement(smile, face, amount)
+    to_lower, shade = _lip_line(smile, face, amount)
+    level = face.skin_level  # the shadow between lips is dark and has more colour than skin
+    dark = DARK * (level + SATURATED * (face.skin - level)).clip(0, 255).astype(np.float32)
+    grid, resize = MouthGrid(len(face.crop)), FOLD_SIDE / len(face.crop)
+    moved = cv2.resize(above, (FOLD_SIDE, FOLD_SIDE), interpolation=cv2.INTER_LINEAR) * np.float32(resize)
+    lines = amount * smile.amount * sample(_smile_lines(photo, face), moved)
+    fine = np.array([[1 / resize, 0, 0.5 / resize - 0.5], [0, 1 / resize, 0.5 / resize - 0.5]])
+    for strip in window.strips():
+        part = photo[strip.slices]
+        mask = np.minimum(1, 4 * strip.warp(face.masks.face, flags=cv2.INTER_LINEAR))[..., None]
+        new = strip.sample(photo, above)
+        if smile.opening is not None:
+            lower = strip.warp(to_lower, grid.to_crop, cv2.INTER_LINEAR)[..., None]
+            new += lower * (strip.sample(photo, below) - new)
+            new += strip.warp(shade, grid.to_crop, cv2.INTER_LINEAR)[..., None] * (dark - new)
+        new -= strip.warp(lines, fine)[..., None]
+        result[strip.slices] = np.rint(part + (new.clip(0, 255) - part) * mask).astype(np.uint8)
+    return result
+
+
+def _edges(opening: Opening, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Upper and lower edge of the opening and the line where lips meet at columns ``u``, and where it reaches."""
+    top, bottom = np.interp(u, opening.x, opening.top), np.interp(u, opening.x, opening.bottom)
+    within = (bottom - top) > 0.5 / SIDE
+    top, bottom = top - MARGIN[0] * within, bottom + MARGIN[1] * within
+    outside = np.maximum(np.maximum(opening.x[0] - u, u - opening.x[-1]), 0)
+    return top, bottom, top + UPPER * (bottom - top), np.clip(1 - outside / ENDS, 0, 1)
+
+
+def _closed_landmarks(points: np.ndarray, opening: Opening) -> np.ndarray:
+    """Landmarks ``[68, 2]`` of a face whose lips are brought together, in fractions of the crop's side."""
+    points = points.copy()
+    top, bottom, line, within = _edges(opening, points[:, 0])
+    x, y = points.T
+    up = within * (line - top) * np.exp(-(((line - y) / ABOVE) ** 2))
+    down = within * (line - bottom) * np.exp(-(((y - line) / BELOW) ** 2))
+    lips = np.zeros(len(points), bool)
+    lips[INNER] = True
+    points[:, 1] = np.where(lips, y + within * (line - y), np.where(y < line, y + up, y + down))
+    return points
+
+
+def _movement(smile: Smile, face: FaceAnalysis, amount: float) -> tuple[np.ndarray, np.ndarray]:
+    """Backward flows, ``[S, S, 2]`` in pixels of the crop, of what lies above and below the line between the lips."""
+    resolution = len(face.crop)
+    before, after = smile.before * SIDE - 0.5, smile.after * SIDE - 0.5
+    after = before + amount * (after - before)
+    flow, _ = landmark_flow(before, after, slice(None), SIDE, SIDE, reach=REACH, noise=NOISE)
+    mask = cv2.resize(face.masks.face, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    flow = unfold(flow * np.minimum(1, 2 * mask)[..., None])
+    flows = []
+    for upper in (True, False):
+        closing = np.zeros_like(flow)
+        if smile.opening is not None:
+            u, v = np.meshgrid(*[(np.arange(SIDE) + 0.5) / SIDE] * 2)
+            top, bottom, line, within = _edges(smile.opening, u)
+            reach, way = (ABOVE, top - line) if upper else (BELOW, bottom - line)
+            closing[..., 1] = amount * SIDE * within * way * np.exp(-(((v - line) / reach) ** 2))
+        both = flow + sample(closing, flow)
+        size = (resolution, resolution)
+        flows.append(cv2.resize(both, size, interpolation=cv2.INTER_AREA) * np.float32(resolution / SIDE))
+    return flows[0], flows[1]
+
+
+def _lip_line(smile: Smile, face: FaceAnalysis, amount: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where the lower lip is shown, and the shadow in the line between the lips: ``[h, w]`` on the mouth grid each."""
+    side, grid = len(face.crop), MouthGrid(len(face.crop))
+    width, height = grid.size
+    if smile.opening is None:
+        return np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
+    before, after = smile.before * side - 0.5, smile.after * side - 0.5
+    after = before + amount * (after - before)
+    flow, _ = landmark_flow(before, after, slice(None), side, side, reach=REACH, noise=NOISE)
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    moved = grid.enlarge(flow)
+    u, v = (
+        (grid.to_crop[i, i] * at + grid.to_crop[i, 2] + moved[..., i] + 0.5) / side
+        for i, at in ((0, columns), (1, rows))
+    )
+    top, bottom, line, within = _edges(smile.opening, u)
+    soft = 0.3 * LINE
+    below = smoothstep(v - line, -soft, soft)
+    shade = SHADOW * np.exp(-(((v - line) / LINE) ** 2)) * np.clip(amount * (bottom - top) / OPEN, 0, 1) * (within == 1)
+    return below.astype(np.float32), shade.astype(np.float32)
+
+
+def _smile_lines(photo: np.ndarray, face: FaceAnalysis) -> np.ndarray:
+    """The lines that a smile folds into cheeks, ``[F, F]`` grey levels, as far as they are finer than the crop: a model
+    takes the rest away. They go by averages along lines, which leave pores and stubble."""
+    fine = face.alignment.scaled(FOLD_SIDE / len(face.crop)).crop(photo).astype(np.float32)
+    coarse = cv2.resize(face.crop, (FOLD_SIDE, FOLD_SIDE), interpolation=cv2.INTER_CUBIC)
+    left = (fine - coarse) @ LUMA
+    lines = np.zeros_like(left)
+    for _ in range(2):  # what one pass leaves of a curved line, the next one takes
+        band = left - cv2.GaussianBlur(left, (0, 0), WIDE * FOLD_SIDE)
+        responses = np.stack([cv2.filter2D(band, -1, _along(slant)) for slant in SLANTS])
+        found = np.take_along_axis(responses, np.abs(responses).argmax(0)[None], 0)[0]
+        left, lines = left - found, lines + found
+    side = len(face.crop)
+    lips = 1 - filled(face.landmarks[OUTER], (side, side))
+    away = cv2.distanceTransform((lips > 0.5).astype(np.uint8), cv2.DIST_L2, 5) / side
+    where = face.masks.cheeks * smoothstep(away, 0.25 * BESIDE, BESIDE).astype(np.float32)
+    return lines * cv2.resize(where, (FOLD_SIDE, FOLD_SIDE), interpolation=cv2.INTER_LINEAR)
+
+
+def _along(degrees: float) -> np.ndarray:
+    """A kernel that averages along a line: ``[K, K]``, sum 1. 0 degrees is upright, positive ones lean right below."""
+    reach = round(2.5 * LONG * FOLD_SIDE)
+    x, y = np.meshgrid(*[np.arange(-reach, reach + 1, dtype=np.float32)] * 2)
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    across, along = c * x - s * y, s * x + c * y
+    kernel = np.exp(-0.5 * ((across / (FINE * FOLD_SIDE)) ** 2 + (along / (LONG * FOLD_SIDE)) ** 2))
+    return (kernel / kernel.sum()).astype(np.float32)
