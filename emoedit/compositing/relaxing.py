@@ -30,12 +30,12 @@ from emoedit.types import CropSpec
 SIDE = 192  # of the crop in which movements are found
 FOLD_SIDE = 256  # of the crop in which the lines of a smile are found
 # of the side: so far beyond the opening lips are taken from, or teeth show in the line between them
-MARGIN = 0.006, 0.01
+MARGIN = 0.008, 0.012
 UPPER = 0.4  # share of the way that is the upper lip's; the lower lip and the chin do the rest
 ABOVE, BELOW = 0.11, 0.17  # of the side: how far the skin above and below goes with its lip
 ENDS = 0.05  # of the side: how softly that ends beside the corners
-DARK, SATURATED = 0.3, 1.5  # level of the line between lips, skin being 1; its colour, that of skin being 1
-SHADOW, LINE, OPEN = 0.7, 0.008, 0.03  # how dark the line between lips is; its width and a whole opening, of the side
+DARK, SATURATED = 0.35, 2.5  # level of the line between lips, skin being 1; its colour, that of skin being 1
+SHADOW, LINE, OPEN = 0.7, 0.005, 0.03  # how dark the line between lips is; its width and a whole opening, of the side
 REACH, NOISE = 0.1, 0.1  # how far a landmark takes the face along, of the side; how far it may be off
 SMILE = (0.006, 0.012)  # of the side: how far the corners of a mouth move where there is a smile; less is an error
 LONG, FINE, WIDE = 0.02, 0.004, 0.03  # of the side: how long, fine and wide the line of a fold is
