@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from emoedit.types import EditError, UnknownNameError
 
-UNSMILING = 0.5  # of a full expression: what takes all of a smile away
+UNSMILING = 0.75  # of a full expression: what takes all of a smile away
 BASIC = ("neutral", "happy", "sad", "angry", "surprised", "fearful", "disgusted")
 
 
@@ -326,8 +326,9 @@ def resolve(expression: str, available: Collection[str]) -> dict[str, float]:
 
 
 def smile_reduction(expression: str, strength: float, available: Collection[str]) -> float:
-    """How much of a smile an edit ends: nothing where some of it is happy, and all from half of another emotion on.
+    """How much of a smile an edit ends.
 
+    Nothing where some of it is happy; in proportion to its other emotions, all from three quarters of one on.
     What the vocabulary does not know, an editor's own words, says nothing about smiles.
 
     Args:
@@ -336,7 +337,7 @@ def smile_reduction(expression: str, strength: float, available: Collection[str]
         available: names that the editor knows.
 
     Returns:
-        From 0 to 1, growing smoothly with the strength.
+        From 0 to 1, in proportion to the strength.
 
     Raises:
         UnknownNameError: a name that does not exist.
@@ -353,7 +354,7 @@ def smile_reduction(expression: str, strength: float, available: Collection[str]
     if happy > 0:
         return 0.0
     others = min((sum(max(weight, 0.0) for weight in basic.values()) - happy) / UNSMILING, 1.0)
-    return max(others * others * (3 - 2 * others), min(max(neutral, 0.0), 1.0))
+    return max(others, neutral, 0.0) if neutral < 1 else 1.0
 
 
 @lru_cache(maxsize=64)

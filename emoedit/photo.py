@@ -31,6 +31,7 @@ from emoedit.faces.analysis import FaceAnalysis, analyse
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.landmarks import landmark_finder
 from emoedit.faces.masks import face_masks
+from emoedit.faces.occlusion import occlusion_finder
 from emoedit.faces.teeth import teeth_finder
 from emoedit.faces.tone import Tone, find_tone
 from emoedit.io import checkpoints
@@ -198,7 +199,7 @@ class PhotoEditor:
 
     def _source(self, rgb: np.ndarray, faces: Sequence[Face], alignments: Sequence[Alignment], seed: int) -> Source:
         """Look at faces and invert them."""
-        backbone, finders = self.editor.backbone, self._finders()
+        backbone, finders = self.editor.backbone, {**self._finders(), "occlusion": occlusion_finder(self.device)}
         x, tones = crop_and_normalise(rgb, alignments, backbone)
         inversion = self.editor.invert(x, generator=torch.Generator().manual_seed(seed))
         masks = face_masks(backbone.crop)
@@ -212,6 +213,7 @@ class PhotoEditor:
         return self._source(rgb, faces, alignments, seed)
 
     def _finders(self) -> dict[str, Any]:
+        """What looks at drawings."""
         return {"landmarks": landmark_finder(self.device), "teeth": teeth_finder(self.device)}
 
     def edit(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit]:

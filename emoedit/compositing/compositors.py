@@ -120,19 +120,20 @@ def compositor(description: str | Mapping[str, Any]) -> Compositor:
 
 def drawn() -> Compositor:
     """For small models of luminance: they say what moves and how light changes; mouths are drawn by anatomy."""
-    names = ("movement", "skin", "eyes", "mouth", "light")
+    names = ("movement", "skin", "eyes", "mouth", "light", "front")
     return Compositor("drawn", tuple((name, COMPOSITOR_PARTS.get(name)()) for name in names), closes_smiles=True)
 
 
 def rgb() -> Compositor:
     """For models of colour, which draw everything themselves."""
     movement = replace(COMPOSITOR_PARTS.get("movement")(), held=0.0)
-    return Compositor("rgb", (("movement", movement), ("new_edges", COMPOSITOR_PARTS.get("new_edges")())))
+    others = tuple((name, COMPOSITOR_PARTS.get(name)()) for name in ("new_edges", "front"))
+    return Compositor("rgb", (("movement", movement), *others))
 
 
 def moved() -> Compositor:
     """For references without a model, which say themselves what they move and light."""
-    names = ("known_movement", "light")
+    names = ("known_movement", "light", "front")
     return Compositor("moved", tuple((name, COMPOSITOR_PARTS.get(name)()) for name in names))
 
 

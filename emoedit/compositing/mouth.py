@@ -153,7 +153,7 @@ class Mouth:
         return np.clip(near, self.least_light * face.skin_level, face.skin_level / self.least_light)
 
     def _coloured(self, levels: np.ndarray, teeth: np.ndarray, face: FaceAnalysis, grid: MouthGrid) -> np.ndarray:
-        """Levels ``[h, w]`` in colour, ``[h, w, 3]``: the dark as red as shaded lips, teeth in the light of the face."""
+        """Levels ``[h, w]`` in colour, ``[h, w, 3]``: the dark as red as lips in shadow, teeth pale."""
         around = grid.enlarge(cv2.GaussianBlur(face.crop, (0, 0), self.colour * len(face.crop)))
         near = np.maximum(around @ LUMA, 1)
         share = np.clip(levels / near, 0, 1) * self.saturated

@@ -64,6 +64,7 @@ class Movement:
         # Two pictures laid over each other would show everything twice: what is held moves less and changes less.
         share = 1 - self.held * masks.nose
         less = unfold(flow * share[..., None])
+        share = share * masks.face
         if scene.drawing.after.ndim == 2:
             change = (after - sample(before, flow)) * share
         else:
@@ -158,7 +159,7 @@ def _dense(first: np.ndarray, second: np.ndarray, mask: np.ndarray, levels: tupl
 
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     finder.setFinestScale(0)
-    finder.setVariationalRefinementIterations(10)
+    finder.setVariationalRefinementIterations(5)
     finder.setVariationalRefinementAlpha(20.0)
     flow = finder.calc(prepared(second), prepared(first), None)
     return cv2.GaussianBlur(cv2.medianBlur(flow, 5), (0, 0), 2.5) * mask[..., None]

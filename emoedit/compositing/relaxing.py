@@ -69,7 +69,7 @@ def find_smile(face: FaceAnalysis, network: RelaxationNetwork) -> Smile | None:
         network: which knows neutral faces.
 
     Returns:
-        None where there is no smile and no teeth are seen.
+        None where there is no smile and no teeth are seen, or the mouth is hidden.
     """
     config, side = network.config, len(face.crop)
     spec = CropSpec(128, "stable", config.scale, config.down)
@@ -81,7 +81,7 @@ def find_smile(face: FaceAnalysis, network: RelaxationNetwork) -> Smile | None:
     before = (face.landmarks + 0.5) / side
     corners = float(np.linalg.norm((after - before)[list(CORNERS)], axis=-1).mean())
     amount = float(smoothstep(corners, *SMILE))
-    if face.opening is None and amount == 0:
+    if (face.opening is None and amount == 0) or face.mouth_hidden:
         return None
     after = before + amount * (after - before)
     if face.opening is not None:
@@ -111,13 +111,14 @@ def relax(photo: np.ndarray, face: FaceAnalysis, smile: Smile, amount: float = 1
     to_lower, shade = _lip_line(smile, face, amount)
     level = face.skin_level  # the shadow between lips is dark and has more colour than skin
     dark = DARK * (level + SATURATED * (face.skin - level)).clip(0, 255).astype(np.float32)
+    free = face.masks.face * (1 - face.hidden)
     grid, resize = MouthGrid(len(face.crop)), FOLD_SIDE / len(face.crop)
     moved = cv2.resize(above, (FOLD_SIDE, FOLD_SIDE), interpolation=cv2.INTER_LINEAR) * np.float32(resize)
     lines = amount * smile.amount * sample(_smile_lines(photo, face), moved)
     fine = np.array([[1 / resize, 0, 0.5 / resize - 0.5], [0, 1 / resize, 0.5 / resize - 0.5]])
     for strip in window.strips():
         part = photo[strip.slices]
-        mask = np.minimum(1, 4 * strip.warp(face.masks.face, flags=cv2.INTER_LINEAR))[..., None]
+        mask = np.minimum(1, 4 * strip.warp(free, flags=cv2.INTER_LINEAR))[..., None]
         new = strip.sample(photo, above)
         if smile.opening is not None:
             lower = strip.warp(to_lower, grid.to_crop, cv2.INTER_LINEAR)[..., None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -11,8 +12,9 @@ from emoedit.faces.align import Alignment
 from emoedit.faces.curves import filled
 from emoedit.faces.detect import Face
 from emoedit.faces.landmarks import LandmarkFinder
-from emoedit.faces.layout import EYES
+from emoedit.faces.layout import EYES, OUTER
 from emoedit.faces.masks import LUMA, FaceMasks
+from emoedit.faces.occlusion import OcclusionFinder
 from emoedit.faces.opening import Opening, find_opening
 from emoedit.faces.teeth import TeethFinder
 from emoedit.faces.tone import Tone
@@ -21,6 +23,7 @@ FINEST = 384  # pixels: the crop's side at which blur is measured; a larger face
 AGAIN = 1.5  # pixels: the second blur by which the first one is told
 EDGES, SHARPEST = 0.95, 0.25  # quantiles: of the slopes, above which is an edge; of edges' widths: shadows are soft
 DARKEST = 0.001  # share of a face that is darker: pupils, nostrils, the line between lips
+HIDDEN = 0.5  # how surely something is in front of a mouth, on average, that is hidden
 NEAREST = 0.2  # of the crop's side: how near to each other pupils are taken to be
 BRIGHTEST = 99  # percentile of a photograph's light
 WHITE = 85  # percentile of the light between lids, above which is the white of the eye
@@ -43,6 +46,7 @@ class FaceAnalysis:
         black: grey level of its darkest places.
         brightest: grey level of the brightest places of the whole photograph, which says how dim its light is.
         opening: of a mouth that shows teeth; None for others.
+        hidden: float32 ``[R, R]`` in [0, 1]: how surely something is in front of the face.
     """
 
     face: Face
@@ -57,11 +61,18 @@ class FaceAnalysis:
     black: float
     brightest: float
     opening: Opening | None
+    hidden: np.ndarray
 
     @property
     def skin_level(self) -> float:
         """Grey level of the skin, 0 to 255."""
         return float(self.skin @ LUMA)
+
+    @cached_property
+    def mouth_hidden(self) -> bool:
+        """Whether something is in front of most of the mouth."""
+        lips = filled(self.landmarks[OUTER], self.hidden.shape) > 0.5
+        return bool(lips.any() and self.hidden[lips].mean() > HIDDEN)
 
     @property
     def pupil_distance(self) -> float:
@@ -80,6 +91,7 @@ def analyse(
     *,
     landmarks: LandmarkFinder,
     teeth: TeethFinder,
+    occlusion: OcclusionFinder,
 ) -> FaceAnalysis:
     """Look at a face.
 
@@ -91,6 +103,7 @@ def analyse(
         tone: of the crop.
         landmarks: finds landmarks.
         teeth: finds teeth.
+        occlusion: finds what is in front of the face.
     """
     crop = alignment.crop(photo).astype(np.float32)
     points = landmarks([crop], alignment, face)[0]
@@ -105,7 +118,10 @@ def analyse(
     shown = cv2.resize(masks.face, luma.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
     blur, black = edge_blur(luma, shown) / fine, float(np.quantile(luma[shown], DARKEST))
     white, brightest = eye_white(crop, points, skin), float(np.percentile(_small(photo) @ LUMA, BRIGHTEST))
-    return FaceAnalysis(face, alignment, masks, tone, crop, points, skin, white, blur, black, brightest, opening)
+    hidden = occlusion(photo, face, alignment)
+    return FaceAnalysis(
+        face, alignment, masks, tone, crop, points, skin, white, blur, black, brightest, opening, hidden
+    )
 
 
 def _small(photo: np.ndarray) -> np.ndarray:

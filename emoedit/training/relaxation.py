@@ -1,4 +1,4 @@
-"""Pairs of a smiling and a neutral photograph of the same person, for the network that takes smiles out of landmarks."""
+"""Pairs of a smiling and a neutral photograph of one person, for the network that takes smiles out of landmarks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,59 @@
+"""What is in front of a face: hands, microphones, cups, strands of hair, as a small network sees it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+
+from emoedit.faces.align import Alignment, align
+from emoedit.faces.detect import Face
+from emoedit.io import checkpoints
+from emoedit.nn.occlusion import OcclusionNetwork
+
+AROUND, SOFT = 0.02, 0.012  # of the crop's side: how far around a thing nothing changes, and how softly that ends
+
+
+class OcclusionFinder:
+    """Finds what is in front of faces; loaded once, used for many.
+
+    Args:
+        device: where the network runs.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        network = OcclusionNetwork.from_pretrained(checkpoints.embedded_root() / "occlusion")
+        self.network = network.to(device, memory_format=torch.channels_last)
+        self.device = torch.device(device)
+
+    @torch.no_grad()
+    def __call__(self, photo: np.ndarray, face: Face, alignment: Alignment) -> np.ndarray:
+        """How surely something is in front of each place of a crop.
+
+        Args:
+            photo: uint8 ``[H, W, 3]``.
+            face: where it was found.
+            alignment: of the crop.
+
+        Returns:
+            float32 ``[R, R]`` in [0, 1].
+        """
+        seen = align(face.landmarks, self.network.crop)
+        x = torch.from_numpy(seen.crop(photo)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        x = torch.cat([x, x.flip(-1)]).to(self.device, memory_format=torch.channels_last)
+        straight, mirrored = self.network(x).sigmoid()[:, 0]
+        found = ((straight + mirrored.flip(-1)) / 2).cpu().numpy()
+        to_seen = (seen.matrix @ np.vstack([alignment.inverse, [0, 0, 1]])).astype(np.float64)
+        side = alignment.resolution
+        how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
+        found = cv2.warpAffine(found, to_seen, (side, side), **how)
+        near = cv2.dilate(found, np.ones((round(AROUND * side) | 1,) * 2, np.uint8))
+        return cv2.GaussianBlur(near, (0, 0), SOFT * side)
+
+
+@lru_cache(maxsize=4)
+def occlusion_finder(device: str = "cpu") -> OcclusionFinder:
+    """A finder that everything on a device shares; its network is frozen."""
+    return OcclusionFinder(device)
