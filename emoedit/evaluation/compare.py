@@ -19,6 +19,7 @@ from emoedit.faces.detect import Face, FaceDetector
 from emoedit.io import checkpoints
 from emoedit.io.images import Picture, load_picture, save_picture, write_atomic
 from emoedit.metrics.measure import measures
+from emoedit.metrics.null_suite import NullSuite
 from emoedit.metrics.suite import Subject, Suite
 from emoedit.photo import PhotoEdit, PhotoEditor
 from emoedit.report.grid import labelled_grid
@@ -104,7 +105,7 @@ def load_entries(
 
 
 def edited(
-    suite: Suite,
+    suite: Suite | NullSuite,
     entry: Entry,
     picture: Picture,
     subjects: Mapping[str, Subject],
@@ -134,8 +135,8 @@ def edited(
     waiting: list[tuple[Edit, PhotoEdit | EmoEditError]] = []
 
     def measured() -> Iterator[tuple[dict[str, Any], Image.Image | None]]:
-        for emotion, group in groupby(waiting, key=lambda pair: pair[0].emotion):
-            group = list(group)
+        for emotion, pairs in groupby(waiting, key=lambda pair: pair[0].emotion):
+            group = list(pairs)
             pixels = [np.asarray(made.image.convert("RGB")) for _, made in group if isinstance(made, PhotoEdit)]
             rows = iter(suite.measure(subjects[emotion], pixels, [emotion] * len(pixels)))
             for edit, made in group:
@@ -161,7 +162,9 @@ def edited(
     yield from measured()
 
 
-def nothing(suite: Suite, picture: Picture, subject: Subject, emotion: str) -> tuple[dict[str, Any], Image.Image]:
+def nothing(
+    suite: Suite | NullSuite, picture: Picture, subject: Subject, emotion: str
+) -> tuple[dict[str, Any], Image.Image]:
     """The reference row of an editor that does nothing."""
     row = suite.measure(subject, [subject.photo], [emotion])[0]
     head = {"editor": NOTHING, "reference": True, "emotion": emotion, "strength": None, "seconds": None, "error": None}
@@ -169,7 +172,7 @@ def nothing(suite: Suite, picture: Picture, subject: Subject, emotion: str) -> t
 
 
 def photograph(
-    suite: Suite, subject: Subject, truth: np.ndarray, face: Face, emotion: str
+    suite: Suite | NullSuite, subject: Subject, truth: np.ndarray, face: Face, emotion: str
 ) -> tuple[dict[str, Any], Image.Image]:
     """The reference row of the same person really showing the emotion."""
     row = suite.measure_other(subject, truth, face, emotion)
@@ -196,7 +199,8 @@ def head_of(image: Image.Image, face: Face) -> Image.Image:
     half = HEAD / 2 * max(x1 - x0, y1 - y0)
     cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
     box = max(0, cx - half), max(0, cy - half), min(image.width, cx + half), min(image.height, cy + half)
-    return image.crop(tuple(round(v) for v in box))
+    left, top, right, bottom = (round(v) for v in box)
+    return image.crop((left, top, right, bottom))
 
 
 def to_pandas(rows: Iterable[Mapping[str, Any]]) -> Any:

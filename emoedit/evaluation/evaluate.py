@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,12 +146,13 @@ class Evaluation:
             names = [*named, *sorted(met.difference(named))]
             intended = [names.index(row["emotion"]) for row in fitted]
             read = [names.index(row["top1"]) for row in fitted]
-            sweeps: dict[tuple[str, str], list[tuple[float, float]]] = {}
+            sweeps: dict[Hashable, tuple[list[float], list[float]]] = {}
             for row in rows:
                 if row["strength"] is not None and row.get("target_score") is not None:
-                    sweep = sweeps.setdefault((row["photo"], row["emotion"]), [])
-                    sweep.append((row["strength"], row["target_score"]))
-            linear = cls({key: tuple(zip(*sweep, strict=True)) for key, sweep in sweeps.items()})
+                    of_strength, scores = sweeps.setdefault((row["photo"], row["emotion"]), ([], []))
+                    of_strength.append(row["strength"])
+                    scores.append(row["target_score"])
+            linear = cls(sweeps)
             table.append(
                 {
                     "editor": editor,
@@ -183,9 +184,20 @@ class Evaluation:
 
 
 def _curve(editor: str, lines: Sequence[Mapping[str, Any]]) -> Curve:
-    columns = ("identity", "target_score", "identity_low", "identity_high", "target_score_low", "target_score_high")
-    numbers = [[line[key] for line in lines] for key in columns]
-    return Curve(editor, [line["strength"] for line in lines], *numbers, bool(lines[0]["reference"]))
+    def column(key: str) -> list[Any]:
+        return [line[key] for line in lines]
+
+    return Curve(
+        editor,
+        column("strength"),
+        x=column("identity"),
+        y=column("target_score"),
+        x_low=column("identity_low"),
+        x_high=column("identity_high"),
+        y_low=column("target_score_low"),
+        y_high=column("target_score_high"),
+        reference=bool(lines[0]["reference"]),
+    )
 
 
 def interval(rows: Sequence[Mapping[str, Any]], key: str) -> Interval:
@@ -386,7 +398,7 @@ def _count(case: Case, asked: Sequence[Any], names: Sequence[str], references: b
 def _one(
     case: Case,
     missing: set[Key],
-    suite: Suite,
+    suite: Suite | NullSuite,
     entries: Sequence[Entry],
     edits: Sequence[Edit],
     names: Sequence[str],

@@ -18,7 +18,8 @@ from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.metrics.expression import target_classes
 from emoedit.metrics.measure import EditViews, View, measures
 from emoedit.metrics.perceptual import perceptual_distance
-from emoedit.types import CropSpec, ImageError, UnknownNameError
+from emoedit.nn.perceptual import PerceptualNetwork
+from emoedit.types import CheckpointError, CropSpec, ImageError, UnknownNameError
 
 LOOK = CropSpec(256, "stable", 0.66, 0.074)  # where picture quality is measured: about what a portrait has to show
 NEAR = 2.6  # side of what is looked at, in sides of the detector's box
@@ -29,7 +30,10 @@ class Recogniser(Protocol):
     """A network that reads expressions: the crop it wants, and probabilities of its emotions."""
 
     name: str
-    emotions: tuple[str, ...]
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """What it scores."""
 
     def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
         """The crop of a photograph, uint8 ``[H, W, 3]``, that the network takes.
@@ -249,11 +253,15 @@ class _EmbeddedPerceptual:
 
     def __init__(self, device: str) -> None:
         self._network = EmbeddedNetwork.load("perceptual", device=device)
+        trunk = self._network.network
+        if not isinstance(trunk, PerceptualNetwork):
+            raise CheckpointError("the embedded network 'perceptual' has heads: it is no trunk")
+        self._trunk = trunk
         self.faces = self._network.faces
 
     def distance(self, first: np.ndarray, second: np.ndarray) -> Tensor:
         a, b = self._network.tensor(first), self._network.tensor(second)
-        return perceptual_distance(a, b, self._network.network).cpu()
+        return perceptual_distance(a, b, self._trunk).cpu()
 
 
 class _LPIPSPerceptual:
@@ -283,8 +291,11 @@ class _TransformersRecogniser:
 
         self.name = name
         self._model = TransformersExpression(name).to(device)
-        self.emotions = self._model.emotions
         self.scores = self._model.scores
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        return self._model.emotions
 
     def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
         return align(face.landmarks, LOOK).crop(photo)
@@ -300,9 +311,7 @@ def _identity(name: str, device: str) -> Any:
     if name not in IDENTITY:
         raise UnknownNameError(f"no identity network {name!r}; there are {', '.join(IDENTITY)}")
     if name == "vggface2" or name == "auto" and FaceNet.available():
-        network = FaceNet.from_file().to(device)
-        network.name = "vggface2"
-        return network
+        return FaceNet.from_file().to(device)
     return EmbeddedNetwork.load("identity", device=device)
 
 

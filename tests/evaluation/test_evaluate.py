@@ -209,7 +209,7 @@ class TestRun:
         for line in found.control():
             assert f"{line['target_score']:.3f}" in page and f"{line['acc']:.3f}" in page
         assert f"{len(found.rows)} cells of 3 people" in page
-        assert "Networks that spoke" in page and "failed" not in page
+        assert "Metric networks" in page and "failed" not in page
 
     def test_settings_say_what_made_the_rows(self, whole):
         settings = json.loads((whole[0] / "settings.json").read_text())
