@@ -352,8 +352,6 @@ def compare(
         EditError: a strength or a choice of editors that makes no sense; a truth of an emotion that is not edited.
         CheckpointError: damaged weights.
     """
-    from tqdm import tqdm
-
     names = canonical_names([emotions] if isinstance(emotions, str) else emotions)
     strengths = list(dict.fromkeys(float(s) for s in strengths))
     edits = [Edit(name, s) for name in names for s in strengths]
@@ -375,30 +373,46 @@ def compare(
     subjects = {name: suite.subject(picture.rgb, found, truths.get(name)) for name in names}
     rows: list[dict[str, Any]] = []
     images: list[Image.Image | None] = []
-
-    def add(row: dict[str, Any], image: Image.Image | None, where: Face) -> None:
+    for row, image in _rows_of(entries, edits, suite, picture, subjects, found, seed=seed, progress=progress):
         rows.append({"photo": picture.name, **row})
-        images.append(None if image is None else head_of(image, where))
+        images.append(None if image is None else head_of(image, found))
+    for name in names if references else ():
+        references_of = [(*nothing(suite, picture, subjects[name], name), found)]
+        if name in truths:
+            references_of.append((*photograph(suite, subjects[name], *truths[name], name), truths[name][1]))
+        for row, image, where in references_of:
+            rows.append({"photo": picture.name, **row})
+            images.append(head_of(image, where))
+    return Comparison(picture.name, rows, images, head_of(picture.to_pil(), found))
+
+
+def _rows_of(
+    entries: Sequence[Entry],
+    edits: Sequence[Edit],
+    suite: Suite,
+    picture: Picture,
+    subjects: Mapping[str, Subject],
+    face: Face,
+    *,
+    seed: int,
+    progress: bool,
+) -> Iterator[tuple[dict[str, Any], Image.Image | None]]:
+    """Every editor's edits of one photograph with their numbers; references are asked only for what they know."""
+    from tqdm import tqdm
 
     jobs = [(c, [e for e in edits if c.knows(e.emotion) or not c.reference]) for c in entries]
     with tqdm(total=sum(len(own) for _, own in jobs), unit="edit", disable=None if progress else True) as bar:
         for entry, own in jobs:
             done = 0
             try:
-                for row, image in edited(suite, entry, picture, subjects, found, own, seed=seed):
-                    add(row, image, found)
+                for made in edited(suite, entry, picture, subjects, face, own, seed=seed):
+                    yield made
                     done += 1
                     bar.update()
             except EmoEditError as error:
                 for edit in own[done:]:
-                    add(failed(entry, edit, error, seed=seed), None, found)
+                    yield failed(entry, edit, error, seed=seed), None
                     bar.update()
-    if references:
-        for name in names:
-            add(*nothing(suite, picture, subjects[name], name), found)
-            if name in truths:
-                add(*photograph(suite, subjects[name], *truths[name], name), truths[name][1])
-    return Comparison(picture.name, rows, images, head_of(picture.to_pil(), found))
 
 
 def canonical_names(emotions: Iterable[str]) -> list[str]:

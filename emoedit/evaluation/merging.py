@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from emoedit.evaluation.evaluate import JOB, RESULTS, SETTINGS, Evaluation, control_table, summary_table, write_reports
+from emoedit.evaluation.evaluate import JOB, RESULTS, SETTINGS
 from emoedit.evaluation.shards import open_cases
+from emoedit.evaluation.summary import Evaluation, control_table, summary_table, write_reports
 from emoedit.io import checkpoints
 from emoedit.io.images import load_picture, write_atomic
 from emoedit.io.results import key_of, last_rows, renamed

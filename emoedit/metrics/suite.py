@@ -21,8 +21,10 @@ from emoedit.metrics.perceptual import perceptual_distance
 from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.types import CheckpointError, CropSpec, ImageError, UnknownNameError
 
-LOOK = CropSpec(256, "stable", 0.66, 0.074)  # where picture quality is measured: about what a portrait has to show
-NEAR = 2.6  # side of what is looked at, in sides of the detector's box
+QUALITY_CROP = CropSpec(
+    256, "stable", 0.66, 0.074
+)  # where picture quality is measured
+SURROUNDINGS = 2.6  # side of what is looked at, in sides of the detector's box
 CONFIDENCE_SIDE = 224  # pixels of that square for the detector: small, as it sees one face close by
 
 
@@ -95,7 +97,7 @@ class Suite:
         self.expression = _expression(expression, device)
         self.landmarks = EmbeddedNetwork.load("landmarks", device=device)
         self._detector = FaceDetector(device, min_confidence=0.0)
-        self._inside = torch.from_numpy(face_masks(LOOK).face)
+        self._inside = torch.from_numpy(face_masks(QUALITY_CROP).face)
 
     @property
     def backends(self) -> dict[str, str]:
@@ -113,23 +115,25 @@ class Suite:
 
     def views(self, photos: Sequence[np.ndarray], face: Face) -> list[View]:
         """How the networks see photographs of one size, uint8 ``[H, W, 3]``, with the face in one place."""
-        near, face = _near(photos, face)
-        if not near:
+        cut, face = _surroundings(photos, face)
+        if not cut:
             return []
-        identity = self.identity.embed(np.stack([self.identity.faces(p, face) for p in near]))
-        scores = self.expression.scores(np.stack([self.expression.faces(p, face) for p in near])).cpu()
-        points = self.landmarks.points(np.stack([self.landmarks.faces(p, face) for p in near]))
-        alignment = align(face.landmarks, LOOK)
-        grey = np.stack([cv2.cvtColor(alignment.crop(p), cv2.COLOR_RGB2GRAY) for p in near])
-        look = torch.from_numpy(grey)[:, None].float() / 127.5 - 1
+        identity = self.identity.embed(np.stack([self.identity.faces(p, face) for p in cut])).cpu()
+        scores = self.expression.scores(np.stack([self.expression.faces(p, face) for p in cut])).cpu()
+        points = self.landmarks.points(np.stack([self.landmarks.faces(p, face) for p in cut]))
+        alignment = align(face.landmarks, QUALITY_CROP)
+        grey = np.stack([cv2.cvtColor(alignment.crop(p), cv2.COLOR_RGB2GRAY) for p in cut])
+        luminance = torch.from_numpy(grey)[:, None].float() / 127.5 - 1
         return [
-            View(p, identity[i].cpu(), scores[i], points[i], self.perceptual.faces(p, face), look[i], self._sure(p))
-            for i, p in enumerate(near)
+            View(
+                p, identity[i].cpu(), scores[i], points[i], self.perceptual.faces(p, face), luminance[i], self._sure(p)
+            )
+            for i, p in enumerate(cut)
         ]
 
-    def _sure(self, near: np.ndarray) -> float:
+    def _sure(self, photo: np.ndarray) -> float:
         """The detector's confidence in the middle face, 0 where it sees none."""
-        small = cv2.resize(near, (CONFIDENCE_SIDE, CONFIDENCE_SIDE), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(photo, (CONFIDENCE_SIDE, CONFIDENCE_SIDE), interpolation=cv2.INTER_AREA)
         middle = CONFIDENCE_SIDE / 2
         sure = [
             f.confidence
@@ -227,13 +231,13 @@ class Suite:
             target_classes(emotion, self.emotions)
 
 
-def _near(photos: Sequence[np.ndarray], face: Face) -> tuple[list[np.ndarray], Face]:
+def _surroundings(photos: Sequence[np.ndarray], face: Face) -> tuple[list[np.ndarray], Face]:
     """The surroundings of a face in each photograph, and the face in them: what lies further away is not looked at."""
     if not photos:
         return [], face
     height, width = photos[0].shape[:2]
     x0, y0, x1, y1 = face.box
-    half = NEAR / 2 * max(x1 - x0, y1 - y0)
+    half = SURROUNDINGS / 2 * max(x1 - x0, y1 - y0)
     cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
     left, top = max(0, int(cx - half)), max(0, int(cy - half))
     right, bottom = min(width, int(np.ceil(cx + half))), min(height, int(np.ceil(cy + half)))
@@ -265,7 +269,7 @@ class _EmbeddedPerceptual:
 
 
 class _LPIPSPerceptual:
-    """LPIPS over colour crops of ``LOOK``."""
+    """LPIPS over colour crops of ``QUALITY_CROP``."""
 
     def __init__(self, net: str, device: str) -> None:
         from emoedit.metrics.lpips import LPIPSDistance
@@ -275,7 +279,7 @@ class _LPIPSPerceptual:
         self._device = device
 
     def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
-        return align(face.landmarks, LOOK).crop(photo)
+        return align(face.landmarks, QUALITY_CROP).crop(photo)
 
     @torch.no_grad()
     def distance(self, first: np.ndarray, second: np.ndarray) -> Tensor:
@@ -298,7 +302,7 @@ class _TransformersRecogniser:
         return self._model.emotions
 
     def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
-        return align(face.landmarks, LOOK).crop(photo)
+        return align(face.landmarks, QUALITY_CROP).crop(photo)
 
 
 IDENTITY = ("auto", "embedded", "vggface2")

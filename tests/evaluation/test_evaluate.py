@@ -27,7 +27,8 @@ import emoedit
 from emoedit.cli import main
 from emoedit.evaluation.cases import Case
 from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH
-from emoedit.evaluation.evaluate import Evaluation, averaged, evaluate, in_words, interval
+from emoedit.evaluation.evaluate import evaluate
+from emoedit.evaluation.summary import Evaluation, averaged, in_words, interval
 from emoedit.faces.networks import NAMES as NETWORKS
 from emoedit.io import checkpoints
 from emoedit.io.results import Results, key_of
