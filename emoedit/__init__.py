@@ -19,7 +19,7 @@ _HOME = {
     "compare": "emoedit.evaluation.compare",
     "Comparison": "emoedit.evaluation.compare",
     "evaluate": "emoedit.evaluation.evaluate",
-    "Evaluation": "emoedit.evaluation.summary",
+    "Evaluation": "emoedit.evaluation.evaluate",
     "PhotoEditor": "emoedit.photo",
     "PhotoEdit": "emoedit.photo",
     "load_editor": "emoedit.editors",
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from emoedit.editors import Editor, EditOutput, list_editors, load_editor
     from emoedit.emotions import list_emotions
     from emoedit.evaluation.compare import Comparison, compare
-    from emoedit.evaluation.evaluate import evaluate
-    from emoedit.evaluation.summary import Evaluation
+    from emoedit.evaluation.evaluate import Evaluation, evaluate
     from emoedit.io.checkpoints import list_models
     from emoedit.photo import PhotoEdit, PhotoEditor, edit
     from emoedit.types import Control, Edit, EmoEditError, Inversion

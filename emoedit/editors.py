@@ -296,7 +296,7 @@ class Editor:
             OutputError: it cannot be written. An older folder of that name is kept in both cases.
         """
         folder = Path(folder)
-        part: dict[str, Any] = {"kind": _kind(BACKBONES, self.backbone), "folder": "backbone"}
+        part = {"kind": _kind(BACKBONES, self.backbone), "folder": "backbone"}
         if backbone_of is not None:
             part = {"kind": part["kind"], "editor": os.fspath(backbone_of), "settings": self._beside(backbone_of)}
         with checkpoints.new_folder(folder) as new:
@@ -449,7 +449,7 @@ def _backbone(folder: Path, part: dict[str, Any]) -> Backbone:
         raise CheckpointError(f"{folder / checkpoints.EDITOR}: {error}") from error
 
 
-def _kind(registry: Registry[Any], part: Any) -> str:
+def _kind(registry: Registry[type], part: Any) -> str:
     """The registered name of a part's class."""
     for name in registry.names():
         try:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
@@ -158,7 +158,7 @@ def load_picture(
                 return _read(stream, str(path), _stem(path), path, max_pixels)
     if hasattr(source, "read"):
         with _reading("the open file"):
-            data = _whole(cast("BinaryIO", source))
+            data = _whole(source)
         return _read(io.BytesIO(data), "the open file", _stem(getattr(source, "name", "")), None, max_pixels)
     raise ImageError(
         f"a picture cannot be read from {type(source).__name__}; give a path, bytes, an open file, a PIL picture, "

@@ -157,8 +157,7 @@ def _plain(image: Image.Image) -> Image.Image:
     if profile:
         try:
             source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-            image = image if converted is None else converted  # None only where it was asked to work in place
+            image = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
         except (ImageCms.PyCMSError, OSError) as error:
             warnings.warn(f"the photo's colour profile cannot be used and is ignored: {error}", stacklevel=3)
     image.info.clear()
@@ -184,7 +183,7 @@ def encode_gif(frames: Sequence[Image.Image], pause: float) -> bytes:
     for frame, page in zip(frames, dotted, strict=True):
         same = (np.asarray(frame) == still).all(2)
         pages.append(Image.fromarray(np.where(same, first, np.asarray(page))))
-        pages[-1].putpalette(palette.getpalette() or [])
+        pages[-1].putpalette(palette.getpalette())
     buffer = io.BytesIO()
     duration = max(SHORTEST, 10 * round(100 * pause))  # GIF counts hundredths of a second
     pages[0].save(buffer, "GIF", save_all=True, append_images=pages[1:], duration=duration, loop=0, optimize=False)
