@@ -360,7 +360,7 @@ class TestResume:
 
         refused("seed", seed=6)
         refused("one", editors=[PhotoEditor(tiny_pixels("one", seed=1), detector=editor.detector)])
-        refused("one", editors=[PhotoEditor(editor.editor, detector=editor.detector, mode="residual")])
+        refused("one", editors=[PhotoEditor(editor.editor, detector=editor.detector, compositor="replace")])
         refused("seed, one", editors=[tiny_pixels("one", seed=1)], seed=0)
         settings = json.loads((folder / "settings.json").read_text())
         for key, value in (
