@@ -273,7 +273,7 @@ def parse(expression: str, extra: Collection[str] = ()) -> dict[str, float]:
             raise unknown_name("emotion", word, names)
 
     # One letter a token, n(ame), w(eight) or the operator itself, so that a regular expression is the grammar.
-    kinds = "".join(found.group() if found.lastgroup == "operator" else found.lastgroup[0] for found in tokens)
+    kinds = "".join(found.group() if found.lastgroup == "operator" else (found.lastgroup or "")[:1] for found in tokens)
     weights: dict[str, float] = {}
     position = 0
     while position < len(kinds) or not weights:

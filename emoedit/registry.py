@@ -17,6 +17,8 @@ from emoedit.types import EmoEditError
 if TYPE_CHECKING:
     from emoedit.editors import Editor
     from emoedit.metrics.measure import Measure
+    from emoedit.models.base import Backbone
+    from emoedit.steering.base import Steering
     from emoedit.training.readers import Sample
 
 T = TypeVar("T")
@@ -142,8 +144,8 @@ def _describe(entry: EntryPoint) -> str:
 DEFAULT_EDITOR = "stylegan"  # what edits where none is named
 
 EDITORS: Registry[Callable[[], Editor]] = Registry("editor", "emoedit.editors")  # those that no folder describes
-BACKBONES: Registry[type] = Registry("backbone", "emoedit.backbones")
-STEERINGS: Registry[type] = Registry("steering", "emoedit.steerings")
+BACKBONES: Registry[type[Backbone]] = Registry("backbone", "emoedit.backbones")
+STEERINGS: Registry[type[Steering]] = Registry("steering", "emoedit.steerings")
 READERS: Registry[Callable[[Path], Sequence[Sample]]] = Registry("data reader", "emoedit.readers")
 METRICS: Registry[Measure] = Registry("metric", "emoedit.metrics")  # columns of every row, in this order
 COMPOSITORS: Registry[Callable[[], Any]] = Registry("compositor", "emoedit.compositors")  # functions without arguments

@@ -139,9 +139,9 @@ def exact_inversion(path: Iterator[tuple[Tensor, Tensor]], schedule: Schedule) -
         ``[N, C, R, R]`` and ``[N, S, C, R, R]``.
     """
     lost: list[Tensor] = []
-    before = None
+    before = torch.empty(0)
     for k, (x, eps) in enumerate(path):
-        target = x if before is None else before  # the picture is x at the first timestep and what the last step gives
+        target = before if k else x  # the picture is x at the first timestep and what the last step gives
         lost.append(target - ddim_step(x, eps, schedule.alpha_bar[k], schedule.below(k)))
         before = x
     return before, torch.stack(lost, 1)
@@ -169,20 +169,25 @@ def decode(
             the way without noise goes on. Default: everywhere.
         noise: draws ``[N, C, R, R]`` standard normal values; needed if ``t_boost`` is above 0.
         callback: called with (steps done, steps in all).
+
+    Raises:
+        EditError: ``t_boost`` is above 0 and nothing draws noise.
     """
     where = None
     for k in reversed(range(len(schedule))):
         t, a_t, a_next = schedule.timesteps[k], schedule.alpha_bar[k], schedule.below(k)
         eps, eps_shifted = eps_at(x, t)
         step = partial(ddim_step, x, eps, a_t, a_next, eps_shifted=eps_shifted)
-        if t >= t_boost or changed is not None:
+        boosted = t < t_boost
+        if not boosted or changed is not None:
             onward = step() if lost is None else step() + lost[:, k]
-        if t < t_boost and changed is None:
-            onward = step(noise=noise())
-        elif t < t_boost:
-            if where is None:
+        if boosted:
+            if noise is None:
+                raise EditError("quality boosting draws noise: say what draws it, or set t_boost to 0")
+            noisy = step(noise=noise())
+            if changed is not None and where is None:
                 where = changed(predicted_x0(x, eps if eps_shifted is None else eps_shifted, a_t))
-            onward = onward.lerp(step(noise=noise()), where)
+            onward = noisy if where is None else onward.lerp(noisy, where)
         x = onward
         if callback is not None:
             callback(len(schedule) - k, len(schedule))

@@ -20,7 +20,8 @@ from PIL import Image
 
 from emoedit.evaluation.cases import Case, read_cases
 from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH
-from emoedit.evaluation.evaluate import Evaluation, evaluate, in_words, interval
+from emoedit.evaluation.evaluate import evaluate
+from emoedit.evaluation.summary import Evaluation, in_words, interval
 from emoedit.metrics.statistics import curve_at
 from emoedit.report.plots import pareto_grid
 from emoedit.training.prepare import split_of

@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from emoedit.editors import Editor, list_editors
 from emoedit.evaluation.cases import Case
 from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH, Entry
-from emoedit.evaluation.evaluate import Evaluation, evaluate, in_words, interval
+from emoedit.evaluation.evaluate import evaluate
+from emoedit.evaluation.summary import Evaluation, in_words, interval
 from emoedit.metrics.control import CONFUSABLE, binary_confusion_rate, confusion
 from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor

@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from emoedit.editors import Editor, load_editor
 from emoedit.evaluation.cases import Case, read_cases
 from emoedit.evaluation.compare import NOTHING
-from emoedit.evaluation.evaluate import Evaluation, evaluate, in_words, interval
+from emoedit.evaluation.evaluate import evaluate
+from emoedit.evaluation.summary import Evaluation, in_words, interval
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io.images import load_picture

@@ -43,6 +43,10 @@ photos = emoedit.PhotoEditor("tinted")
 compared = emoedit.compare("me.png", "happy", editors=[photos, "plugged"], strengths=[1.0], references=False)
 compared.save("compared")
 
+parts = {"parts": ["movement", "light", "blush"], "settings": {"blush": {"amount": 30.0}}}
+blushing = emoedit.PhotoEditor("vae", compositor=parts)
+emoedit.edit("me.png", "happy", editor=blushing, strength=0.5).save("blushing.png")
+
 assert main(["edit", "me.png", "--emotion", "happy", "--editor", "tinted", "--output", "tinted.png"]) == 0
 assert main(["edit", "me.png", "--emotion", "happy", "--editor", "plugged", "--output", "plugged.png"]) == 0
 how = ["--reader", "listed", "--editors", "tinted", "--emotions", "happy", "--strengths", "1", "--no-references"]
@@ -85,7 +89,7 @@ def used(work, environment) -> subprocess.CompletedProcess[str]:
 
 
 def test_each_plugin_is_short():
-    assert len(PLUGINS) == 5
+    assert len(PLUGINS) == 6
     for name, text in PLUGINS.items():
         assert len(text.splitlines()) <= 40, name
 
@@ -105,6 +109,12 @@ def test_plugged_editors_change_the_photograph(used, work):
     for name in ("tinted", "plugged"):
         after = np.asarray(Image.open(work / f"{name}.png"), int)
         assert after.shape == before.shape and (np.abs(after - before).max(-1) > 4).mean() > 0.02, name
+
+
+def test_a_plugged_part_of_the_compositor_reddens_skin(used, work):
+    before, after = (np.asarray(Image.open(work / name).convert("RGB"), float) for name in ("me.png", "blushing.png"))
+    redder = (after - before) @ [1, -0.5, -0.5]
+    assert redder.max() > 20 and (redder > 10).mean() > 0.02
 
 
 def test_a_sweep_takes_a_plugged_editor_reader_and_metric(work, environment):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import CheckpointError, Edit, EditError, EmoEditError, OutputError, UnknownNameError
@@ -205,6 +205,13 @@ def say(text: str) -> None:
     tqdm.write(printable(text), file=sys.stderr)
 
 
-def show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
-    """For ``warnings.showwarning``."""
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """For ``warnings.showwarning``; where the warning comes from is not shown."""
     say(f"emoedit: warning: {message}")

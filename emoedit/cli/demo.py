@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emoedit.cli.common import (
     CommandParser,
@@ -18,6 +19,9 @@ from emoedit.cli.common import (
     usage,
 )
 from emoedit.types import Edit
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 HEAD = 2.0  # side of the demo's square in sides of the detector's box, which leaves out hair, ears and neck
 COLUMNS = 4
@@ -68,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
     head = (left, top, left + side, top + side)
 
     source = picture.to_pil().crop(head)
-    images, labels = [], []
+    images: list[Image.Image] = []
+    labels: list[str] = []
     for result in tqdm(photo_editor.edit(opened, edits), total=len(edits), unit="edit", disable=None):
         if len(strengths) > 1 and len(images) % (len(emotions) + 1) == 0 or not images:
             images.append(source)

@@ -92,6 +92,10 @@ def run(args: argparse.Namespace) -> int:
     photos = load(folder, args.device)
     opened = photos.open(picture, args.face, seed=args.seed)
     with tqdm(total=len(strengths), unit="frame", disable=None) as bar:
+
+        def shown(_done: int, _total: int) -> None:
+            bar.update()
+
         found = walk(
             photos,
             opened,
@@ -99,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
             strengths,
             longest=args.size or None,
             seed=args.seed,
-            callback=lambda *_: bar.update(),
+            callback=shown,
         )
     for output in outputs:
         found.save(output, seconds=args.seconds, back=not args.one_way, overwrite=args.overwrite)

@@ -83,7 +83,7 @@ def read_cases(
     if (folder / "labels.csv").is_file():
         cases = _labelled(folder, split, canonical(source))
     else:
-        emotions = {}
+        emotions: dict[str, Path] = {}
         for path in sorted(p for p in folder.iterdir() if p.is_dir()):
             try:
                 emotion = canonical(path.name)
@@ -106,17 +106,17 @@ def read_cases(
 def _sampled(path: Path, reader: str, split: str | None, source: str) -> list[Case]:
     """Cases from a data reader; other emotions of the same person are the truth."""
     samples = [s for s in READERS.get(reader)(path) if split is None or s.split == split]
-    if any(not isinstance(s.picture, Path) for s in samples):
-        raise DataError(f"the data reader {reader!r} gives pixels; photographs to edit are files")
     truths: dict[str, dict[str, Path]] = {}
+    cases = []
     for sample in samples:
-        if sample.person is not None and sample.emotion != source:
-            truths.setdefault(sample.person, {}).setdefault(sample.emotion, sample.picture)
-    cases = [
-        Case(s.picture, s.name, s.person or s.name, truths.get(s.person or "", {}), {"split": s.split or ""})
-        for s in samples
-        if s.emotion == source
-    ]
+        if not isinstance(sample.picture, Path):
+            raise DataError(f"the data reader {reader!r} gives pixels; photographs to edit are files")
+        person = sample.person or sample.name
+        truth = truths.setdefault(person, {})
+        if sample.emotion == source:
+            cases.append(Case(sample.picture, sample.name, person, truth, {"split": sample.split or ""}))
+        else:
+            truth.setdefault(sample.emotion, sample.picture)
     if not cases:
         raise DataError(f"{path}: the data reader {reader!r} finds no {source} picture to edit there")
     return cases

@@ -19,6 +19,7 @@ from emoedit.faces.detect import Face, FaceDetector
 from emoedit.io import checkpoints
 from emoedit.io.images import Picture, load_picture, save_picture, write_atomic
 from emoedit.metrics.measure import measures
+from emoedit.metrics.null_suite import NullSuite
 from emoedit.metrics.suite import Subject, Suite
 from emoedit.photo import PhotoEdit, PhotoEditor
 from emoedit.report.grid import labelled_grid
@@ -104,7 +105,7 @@ def load_entries(
 
 
 def edited(
-    suite: Suite,
+    suite: Suite | NullSuite,
     entry: Entry,
     picture: Picture,
     subjects: Mapping[str, Subject],
@@ -134,8 +135,8 @@ def edited(
     waiting: list[tuple[Edit, PhotoEdit | EmoEditError]] = []
 
     def measured() -> Iterator[tuple[dict[str, Any], Image.Image | None]]:
-        for emotion, group in groupby(waiting, key=lambda pair: pair[0].emotion):
-            group = list(group)
+        for emotion, pairs in groupby(waiting, key=lambda pair: pair[0].emotion):
+            group = list(pairs)
             pixels = [np.asarray(made.image.convert("RGB")) for _, made in group if isinstance(made, PhotoEdit)]
             rows = iter(suite.measure(subjects[emotion], pixels, [emotion] * len(pixels)))
             for edit, made in group:
@@ -161,7 +162,9 @@ def edited(
     yield from measured()
 
 
-def nothing(suite: Suite, picture: Picture, subject: Subject, emotion: str) -> tuple[dict[str, Any], Image.Image]:
+def nothing(
+    suite: Suite | NullSuite, picture: Picture, subject: Subject, emotion: str
+) -> tuple[dict[str, Any], Image.Image]:
     """The reference row of an editor that does nothing."""
     row = suite.measure(subject, [subject.photo], [emotion])[0]
     head = {"editor": NOTHING, "reference": True, "emotion": emotion, "strength": None, "seconds": None, "error": None}
@@ -169,7 +172,7 @@ def nothing(suite: Suite, picture: Picture, subject: Subject, emotion: str) -> t
 
 
 def photograph(
-    suite: Suite, subject: Subject, truth: np.ndarray, face: Face, emotion: str
+    suite: Suite | NullSuite, subject: Subject, truth: np.ndarray, face: Face, emotion: str
 ) -> tuple[dict[str, Any], Image.Image]:
     """The reference row of the same person really showing the emotion."""
     row = suite.measure_other(subject, truth, face, emotion)
@@ -196,7 +199,8 @@ def head_of(image: Image.Image, face: Face) -> Image.Image:
     half = HEAD / 2 * max(x1 - x0, y1 - y0)
     cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
     box = max(0, cx - half), max(0, cy - half), min(image.width, cx + half), min(image.height, cy + half)
-    return image.crop(tuple(round(v) for v in box))
+    left, top, right, bottom = (round(v) for v in box)
+    return image.crop((left, top, right, bottom))
 
 
 def to_pandas(rows: Iterable[Mapping[str, Any]]) -> Any:
@@ -348,8 +352,6 @@ def compare(
         EditError: a strength or a choice of editors that makes no sense; a truth of an emotion that is not edited.
         CheckpointError: damaged weights.
     """
-    from tqdm import tqdm
-
     names = canonical_names([emotions] if isinstance(emotions, str) else emotions)
     strengths = list(dict.fromkeys(float(s) for s in strengths))
     edits = [Edit(name, s) for name in names for s in strengths]
@@ -371,30 +373,46 @@ def compare(
     subjects = {name: suite.subject(picture.rgb, found, truths.get(name)) for name in names}
     rows: list[dict[str, Any]] = []
     images: list[Image.Image | None] = []
-
-    def add(row: dict[str, Any], image: Image.Image | None, where: Face) -> None:
+    for row, image in _rows_of(entries, edits, suite, picture, subjects, found, seed=seed, progress=progress):
         rows.append({"photo": picture.name, **row})
-        images.append(None if image is None else head_of(image, where))
+        images.append(None if image is None else head_of(image, found))
+    for name in names if references else ():
+        references_of = [(*nothing(suite, picture, subjects[name], name), found)]
+        if name in truths:
+            references_of.append((*photograph(suite, subjects[name], *truths[name], name), truths[name][1]))
+        for row, image, where in references_of:
+            rows.append({"photo": picture.name, **row})
+            images.append(head_of(image, where))
+    return Comparison(picture.name, rows, images, head_of(picture.to_pil(), found))
+
+
+def _rows_of(
+    entries: Sequence[Entry],
+    edits: Sequence[Edit],
+    suite: Suite,
+    picture: Picture,
+    subjects: Mapping[str, Subject],
+    face: Face,
+    *,
+    seed: int,
+    progress: bool,
+) -> Iterator[tuple[dict[str, Any], Image.Image | None]]:
+    """Every editor's edits of one photograph with their numbers; references are asked only for what they know."""
+    from tqdm import tqdm
 
     jobs = [(c, [e for e in edits if c.knows(e.emotion) or not c.reference]) for c in entries]
     with tqdm(total=sum(len(own) for _, own in jobs), unit="edit", disable=None if progress else True) as bar:
         for entry, own in jobs:
             done = 0
             try:
-                for row, image in edited(suite, entry, picture, subjects, found, own, seed=seed):
-                    add(row, image, found)
+                for made in edited(suite, entry, picture, subjects, face, own, seed=seed):
+                    yield made
                     done += 1
                     bar.update()
             except EmoEditError as error:
                 for edit in own[done:]:
-                    add(failed(entry, edit, error, seed=seed), None, found)
+                    yield failed(entry, edit, error, seed=seed), None
                     bar.update()
-    if references:
-        for name in names:
-            add(*nothing(suite, picture, subjects[name], name), found)
-            if name in truths:
-                add(*photograph(suite, subjects[name], *truths[name], name), truths[name][1])
-    return Comparison(picture.name, rows, images, head_of(picture.to_pil(), found))
 
 
 def canonical_names(emotions: Iterable[str]) -> list[str]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image
 
-from emoedit.evaluation.evaluate import JOB, RESULTS, SETTINGS, Evaluation, control_table, summary_table, write_reports
+from emoedit.evaluation.evaluate import JOB, RESULTS, SETTINGS
 from emoedit.evaluation.shards import open_cases
+from emoedit.evaluation.summary import Evaluation, control_table, summary_table, write_reports
 from emoedit.io import checkpoints
 from emoedit.io.images import load_picture, write_atomic
 from emoedit.io.results import key_of, last_rows, renamed
@@ -159,7 +161,9 @@ def failures_table(found: Evaluation) -> Table:
     for row in found.errors:
         key = row["photo"], row["editor"], row["error"]
         told[key] = told.get(key, 0) + 1
-    rows = [[photo, editor, count, error] for (photo, editor, error), count in list(told.items())[:FAILURES]]
+    rows: list[list[str | float | None]] = [
+        [photo, editor, count, error] for (photo, editor, error), count in list(told.items())[:FAILURES]
+    ]
     rest = f"and {len(told) - FAILURES} more" if len(told) > FAILURES else ""
     return Table("What could not be edited", ["photo", "editor", "cells", "error"], rows, rest)
 
@@ -187,6 +191,10 @@ def _small(path: Path) -> Image.Image:
     image = load_picture(path).to_pil()
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return image
+
+
+def _put(page: bytes, file: BinaryIO) -> None:
+    file.write(page)
 
 
 def write_merged(folder: Path, output: Path, *, photographs: int = 6) -> list[Path]:
@@ -226,6 +234,6 @@ def write_merged(folder: Path, output: Path, *, photographs: int = 6) -> list[Pa
         write_reports(found, place, title=f"Editors compared: {data}", tables=tables, sheets=sheets(own, photographs))
         text = "\n".join(markdown(t) for t in (summary_table(found.summary()), control_table(found.control()), *tables))
         page = f"# {data}\n\n{text}".encode()
-        write_atomic(place / TABLES, lambda file, page=page: file.write(page), overwrite=True)
+        write_atomic(place / TABLES, partial(_put, page), overwrite=True)
         written.append(place)
     return written

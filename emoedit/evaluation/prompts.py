@@ -92,7 +92,8 @@ def parse_prompt(text: str) -> Prompt:
             f"{text!r:.80} has {len(fields)} fields after the expression, expected {len(PARTS)}: {'; '.join(PARTS)}"
         )
     nuances = tuple(part.strip() for part in _BETWEEN.split(fields[0]) if part.strip())
-    return Prompt(text, head["expression"], nuances, *fields[1:])
+    subject, camera, kind, scene, style = fields[1:]
+    return Prompt(text, head["expression"], nuances, subject, camera, kind, scene, style)
 
 
 def read_emotions(prompt: Prompt) -> Reading:

@@ -224,7 +224,7 @@ class Job:
             raise DataError(f"pictures is one of {formats}, or null; not {self.pictures!r}")
         len(self.cases)
         if self.metric_networks is not None:
-            self._check_networks()
+            self._check_networks(self.metric_networks)
 
     def _emotions(self) -> list[str] | None:
         """What the editor shows; None where only its weights could tell."""
@@ -237,16 +237,14 @@ class Job:
             raise CheckpointError(f"{folder / checkpoints.EDITOR}: 'emotions' must be a list, found {known!r}")
         return [str(name) for name in known]
 
-    def _check_networks(self) -> None:
+    def _check_networks(self, networks: Mapping[str, str]) -> None:
         from emoedit.metrics.expression import target_classes
         from emoedit.metrics.suite import IDENTITY, PERCEPTUAL
 
         for kind, names in (("identity", IDENTITY), ("perceptual", PERCEPTUAL)):
-            if self.metric_networks[kind] not in names:
-                raise UnknownNameError(
-                    f"no {kind} metric network {self.metric_networks[kind]!r}; there are {', '.join(names)}"
-                )
-        if self.metric_networks["expression"] == "embedded":
+            if networks[kind] not in names:
+                raise UnknownNameError(f"no {kind} metric network {networks[kind]!r}; there are {', '.join(names)}")
+        if networks["expression"] == "embedded":
             classes = checkpoints.read_json(checkpoints.embedded_root() / "expression" / checkpoints.CONFIG)["emotions"]
             for edit in self.edits:
                 target_classes(edit.emotion, classes)

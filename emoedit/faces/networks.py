@@ -28,7 +28,7 @@ class EmbeddedNetwork:
         network: see ``emoedit.nn.measuring.MeasuringNetwork``.
 
     Attributes:
-        name: ``"embedded"``: what results say spoke.
+        name: ``"embedded"``: what results call it.
     """
 
     name = "embedded"
@@ -47,10 +47,9 @@ class EmbeddedNetwork:
         folder = checkpoints.embedded_root() / text if text in NAMES else Path(text).expanduser()
         if not (folder / checkpoints.CONFIG).is_file():
             raise CheckpointError(f"no measuring network {text!r}; there are {', '.join(NAMES)}, or a folder of one")
-        kind = (
-            MeasuringNetwork if checkpoints.read_json(folder / checkpoints.CONFIG).get("heads") else PerceptualNetwork
-        )
-        return cls(kind.from_pretrained(folder).to(device, memory_format=torch.channels_last))
+        heads = checkpoints.read_json(folder / checkpoints.CONFIG).get("heads")
+        network = (MeasuringNetwork if heads else PerceptualNetwork).from_pretrained(folder)
+        return cls(network.to(device).to(memory_format=torch.channels_last))
 
     def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
         """The aligned luminance crop, uint8 ``[R, R]``, of a photograph uint8 ``[H, W, 3]``."""

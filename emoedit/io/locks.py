@@ -18,7 +18,7 @@ def exclusive(path: Path) -> Iterator[None]:
     """Hold a lock while the body runs.
 
     The lock is the operating system's, not the file: when a process ends in whatever way, its lock is gone with it. A
-    file beside it names the last holder.
+    file beside it names who holds it.
 
     Args:
         path: of the lock file; folders above it are made.
@@ -45,12 +45,12 @@ def exclusive(path: Path) -> Iterator[None]:
         raise OutputError(
             f"{path} cannot be locked ({why}); choose a folder that can be written, on a file system with locks"
         ) from error
-    with lock:
+    try:
         try:
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
         except OSError as error:
             raise OutputError(f"{holder} cannot be written: {error.strerror or error}") from error
-        try:
-            yield
-        finally:
-            lock.release()
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

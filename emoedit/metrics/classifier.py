@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -133,7 +133,7 @@ def _locate(name_or_folder: str | os.PathLike[str]) -> Path:
         ) from error
 
 
-def _columns(config: object, folder: Path) -> tuple[tuple[str, ...], Tensor]:
+def _columns(config: Any, folder: Path) -> tuple[tuple[str, ...], Tensor]:
     """The emotions a model knows, and which of its labels belong to which: ones in ``[labels, emotions]``."""
     names = config.id2label
     if not isinstance(names, Mapping) or sorted(names) != list(range(len(names))):

@@ -45,6 +45,9 @@ class Clip(nn.Module):
         size: side of the pictures it sees, in pixels.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, model: CLIPModel, tokenizer: PreTrainedTokenizerBase, mean: Sequence[float], std: Sequence[float]
     ) -> None:
@@ -289,6 +292,7 @@ class AestheticPredictor(nn.Module):
                 "(1,), or layers.0.weight (1024, 768) and layers 2, 4, 6 and 7"
             )
         width = state[first].shape[1]
+        layers: nn.Module
         if first == "weight":
             layers, prefix = nn.Linear(width, 1), ""
         else:

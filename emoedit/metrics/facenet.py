@@ -38,6 +38,8 @@ class FaceNet(nn.Module):
         network: ``[N, 3, 160, 160]`` -> unit-length embeddings ``[N, 512]``; see ``from_file``.
     """
 
+    name = "vggface2"
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last).requires_grad_(False)

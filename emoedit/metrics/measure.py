@@ -25,21 +25,21 @@ class View:
     """One photograph of a face as every network sees it.
 
     Args:
-        near: the surroundings of the face, uint8 ``[h, w, 3]``.
+        surroundings: the surroundings of the face, uint8 ``[h, w, 3]``.
         identity: embedding ``[D]``.
         scores: probabilities of the recogniser's emotions ``[E]``.
         points: landmarks ``[68, 2]`` in pixels of the landmark network's crop.
         perceptual: what the perceptual network compares.
-        look: luminance of the face crop, ``[1, 256, 256]`` in [-1, 1].
+        luminance: luminance of the face crop, ``[1, 256, 256]`` in [-1, 1].
         confidence: the detector's probability that this is a face.
     """
 
-    near: np.ndarray
+    surroundings: np.ndarray
     identity: Tensor
     scores: Tensor
     points: Tensor
     perceptual: Any
-    look: Tensor
+    luminance: Tensor
     confidence: float
 
 
@@ -53,7 +53,7 @@ class EditViews:
         emotions: what each edit is meant to show.
         classes: the emotions that the recogniser scores.
         distance: perceptual distance ``[N]`` of two lists of N views.
-        inside: the face mask of ``look``, ``[256, 256]`` in [0, 1].
+        inside: the face mask of ``luminance``, ``[256, 256]`` in [0, 1].
         crop: the landmark network's.
         truth: the same person really showing the emotion, where there is a photograph.
         photo: the source photograph, uint8 ``[H, W, 3]``.
@@ -93,14 +93,14 @@ class EditViews:
         return value[None].expand(len(self), *value.shape)
 
     @cached_property
-    def look(self) -> Tensor:
+    def luminance(self) -> Tensor:
         """Luminance of the edited face crops, ``[N, 1, 256, 256]`` in [-1, 1]."""
-        return torch.stack([view.look for view in self.edits])
+        return torch.stack([view.luminance for view in self.edits])
 
     @cached_property
-    def look_before(self) -> Tensor:
+    def luminance_before(self) -> Tensor:
         """Luminance of the source's face crop for each edit, ``[N, 1, 256, 256]`` in [-1, 1]."""
-        return self.repeated(self.source.look)
+        return self.repeated(self.source.luminance)
 
     @cached_property
     def points(self) -> Tensor:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+
+from emoedit.faces.detect import Face
 
 
 class NullSuite:
@@ -12,14 +16,22 @@ class NullSuite:
     Rows say what was made, how long it took, and what went wrong.
     """
 
-    backends = {"identity_backend": None, "perceptual_backend": None, "expression_backend": None}
+    backends: Mapping[str, str | None] = {
+        "identity_backend": None,
+        "perceptual_backend": None,
+        "expression_backend": None,
+    }
 
     def check_emotions(self, emotions: Sequence[str]) -> None:
         """Every emotion will do."""
 
-    def subject(self, *photograph: Any) -> None:
+    def subject(self, photo: np.ndarray, face: Face, truth: tuple[np.ndarray, Face] | None = None) -> Any:
         """Nothing is looked at."""
 
-    def measure(self, subject: None, edited: Sequence[Any], emotions: Sequence[str]) -> list[dict[str, Any]]:
+    def measure(self, subject: Any, edited: Sequence[np.ndarray], emotions: Sequence[str]) -> list[dict[str, Any]]:
         """A row without numbers for each edit."""
         return [{} for _ in edited]
+
+    def measure_other(self, subject: Any, photo: np.ndarray, face: Face, emotion: str) -> dict[str, Any]:
+        """A row without numbers."""
+        return {}

@@ -331,7 +331,7 @@ SSIM = Measure(
     True,
     "1",
     "to the source, in the face crop (Wang et al. 2004)",
-    lambda views: ssim(views.look_before, views.look),
+    lambda views: ssim(views.luminance_before, views.luminance),
     same_place=True,
     shown_in="rows",
 )
@@ -342,7 +342,7 @@ MS_SSIM = Measure(
     True,
     "1",
     "to the source, in the face crop (Wang et al. 2003)",
-    lambda views: ms_ssim(views.look_before, views.look),
+    lambda views: ms_ssim(views.luminance_before, views.luminance),
     same_place=True,
     shown_in="rows",
 )
@@ -353,7 +353,7 @@ PSNR = Measure(
     True,
     "dB",
     "dB to the source, in the face crop, at most 100",
-    lambda views: psnr(views.look_before, views.look),
+    lambda views: psnr(views.luminance_before, views.luminance),
     same_place=True,
     shown_in="rows",
 )
@@ -375,7 +375,7 @@ SHARPNESS_KEPT = Measure(
     None,
     "1",
     "variance of the Laplacian, the source's is 1",
-    lambda views: sharpness_kept(views.look_before, views.look, views.inside),
+    lambda views: sharpness_kept(views.luminance_before, views.luminance, views.inside),
     same_place=True,
     shown_in="summary",
 )
@@ -386,7 +386,7 @@ FOLD_FREE = Measure(
     True,
     "1",
     "share of the face whose implied flow does not fold, 0 to 1",
-    lambda views: fold_free(views.look_before, views.look, views.inside),
+    lambda views: fold_free(views.luminance_before, views.luminance, views.inside),
     same_place=True,
     shown_in="summary",
 )
@@ -397,7 +397,7 @@ ENTROPY = Measure(
     None,
     "bits",
     "of the grey levels in the face crop, bits, 0 to 8",
-    lambda views: grey_entropy(views.look),
+    lambda views: grey_entropy(views.luminance),
     shown_in="rows",
 )
 NOISE = Measure(
@@ -407,6 +407,6 @@ NOISE = Measure(
     None,
     "grey levels",
     "noise estimate in the face crop, grey levels (Immerkaer 1996)",
-    lambda views: noise_sigma(views.look),
+    lambda views: noise_sigma(views.luminance),
     shown_in="rows",
 )

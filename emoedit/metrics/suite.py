@@ -18,10 +18,13 @@ from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.metrics.expression import target_classes
 from emoedit.metrics.measure import EditViews, View, measures
 from emoedit.metrics.perceptual import perceptual_distance
-from emoedit.types import CropSpec, ImageError, UnknownNameError
+from emoedit.nn.perceptual import PerceptualNetwork
+from emoedit.types import CheckpointError, CropSpec, ImageError, UnknownNameError
 
-LOOK = CropSpec(256, "stable", 0.66, 0.074)  # where picture quality is measured: about what a portrait has to show
-NEAR = 2.6  # side of what is looked at, in sides of the detector's box
+QUALITY_CROP = CropSpec(
+    256, "stable", 0.66, 0.074
+)  # where picture quality is measured
+SURROUNDINGS = 2.6  # side of what is looked at, in sides of the detector's box
 CONFIDENCE_SIDE = 224  # pixels of that square for the detector: small, as it sees one face close by
 
 
@@ -29,7 +32,10 @@ class Recogniser(Protocol):
     """A network that reads expressions: the crop it wants, and probabilities of its emotions."""
 
     name: str
-    emotions: tuple[str, ...]
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """What it scores."""
 
     def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
         """The crop of a photograph, uint8 ``[H, W, 3]``, that the network takes.
@@ -91,7 +97,7 @@ class Suite:
         self.expression = _expression(expression, device)
         self.landmarks = EmbeddedNetwork.load("landmarks", device=device)
         self._detector = FaceDetector(device, min_confidence=0.0)
-        self._inside = torch.from_numpy(face_masks(LOOK).face)
+        self._inside = torch.from_numpy(face_masks(QUALITY_CROP).face)
 
     @property
     def backends(self) -> dict[str, str]:
@@ -109,23 +115,25 @@ class Suite:
 
     def views(self, photos: Sequence[np.ndarray], face: Face) -> list[View]:
         """How the networks see photographs of one size, uint8 ``[H, W, 3]``, with the face in one place."""
-        near, face = _near(photos, face)
-        if not near:
+        cut, face = _surroundings(photos, face)
+        if not cut:
             return []
-        identity = self.identity.embed(np.stack([self.identity.faces(p, face) for p in near]))
-        scores = self.expression.scores(np.stack([self.expression.faces(p, face) for p in near])).cpu()
-        points = self.landmarks.points(np.stack([self.landmarks.faces(p, face) for p in near]))
-        alignment = align(face.landmarks, LOOK)
-        grey = np.stack([cv2.cvtColor(alignment.crop(p), cv2.COLOR_RGB2GRAY) for p in near])
-        look = torch.from_numpy(grey)[:, None].float() / 127.5 - 1
+        identity = self.identity.embed(np.stack([self.identity.faces(p, face) for p in cut])).cpu()
+        scores = self.expression.scores(np.stack([self.expression.faces(p, face) for p in cut])).cpu()
+        points = self.landmarks.points(np.stack([self.landmarks.faces(p, face) for p in cut]))
+        alignment = align(face.landmarks, QUALITY_CROP)
+        grey = np.stack([cv2.cvtColor(alignment.crop(p), cv2.COLOR_RGB2GRAY) for p in cut])
+        luminance = torch.from_numpy(grey)[:, None].float() / 127.5 - 1
         return [
-            View(p, identity[i].cpu(), scores[i], points[i], self.perceptual.faces(p, face), look[i], self._sure(p))
-            for i, p in enumerate(near)
+            View(
+                p, identity[i].cpu(), scores[i], points[i], self.perceptual.faces(p, face), luminance[i], self._sure(p)
+            )
+            for i, p in enumerate(cut)
         ]
 
-    def _sure(self, near: np.ndarray) -> float:
+    def _sure(self, photo: np.ndarray) -> float:
         """The detector's confidence in the middle face, 0 where it sees none."""
-        small = cv2.resize(near, (CONFIDENCE_SIDE, CONFIDENCE_SIDE), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(photo, (CONFIDENCE_SIDE, CONFIDENCE_SIDE), interpolation=cv2.INTER_AREA)
         middle = CONFIDENCE_SIDE / 2
         sure = [
             f.confidence
@@ -223,13 +231,13 @@ class Suite:
             target_classes(emotion, self.emotions)
 
 
-def _near(photos: Sequence[np.ndarray], face: Face) -> tuple[list[np.ndarray], Face]:
+def _surroundings(photos: Sequence[np.ndarray], face: Face) -> tuple[list[np.ndarray], Face]:
     """The surroundings of a face in each photograph, and the face in them: what lies further away is not looked at."""
     if not photos:
         return [], face
     height, width = photos[0].shape[:2]
     x0, y0, x1, y1 = face.box
-    half = NEAR / 2 * max(x1 - x0, y1 - y0)
+    half = SURROUNDINGS / 2 * max(x1 - x0, y1 - y0)
     cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
     left, top = max(0, int(cx - half)), max(0, int(cy - half))
     right, bottom = min(width, int(np.ceil(cx + half))), min(height, int(np.ceil(cy + half)))
@@ -249,15 +257,19 @@ class _EmbeddedPerceptual:
 
     def __init__(self, device: str) -> None:
         self._network = EmbeddedNetwork.load("perceptual", device=device)
+        trunk = self._network.network
+        if not isinstance(trunk, PerceptualNetwork):
+            raise CheckpointError("the embedded network 'perceptual' has heads: it is no trunk")
+        self._trunk = trunk
         self.faces = self._network.faces
 
     def distance(self, first: np.ndarray, second: np.ndarray) -> Tensor:
         a, b = self._network.tensor(first), self._network.tensor(second)
-        return perceptual_distance(a, b, self._network.network).cpu()
+        return perceptual_distance(a, b, self._trunk).cpu()
 
 
 class _LPIPSPerceptual:
-    """LPIPS over colour crops of ``LOOK``."""
+    """LPIPS over colour crops of ``QUALITY_CROP``."""
 
     def __init__(self, net: str, device: str) -> None:
         from emoedit.metrics.lpips import LPIPSDistance
@@ -267,7 +279,7 @@ class _LPIPSPerceptual:
         self._device = device
 
     def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
-        return align(face.landmarks, LOOK).crop(photo)
+        return align(face.landmarks, QUALITY_CROP).crop(photo)
 
     @torch.no_grad()
     def distance(self, first: np.ndarray, second: np.ndarray) -> Tensor:
@@ -283,11 +295,14 @@ class _TransformersRecogniser:
 
         self.name = name
         self._model = TransformersExpression(name).to(device)
-        self.emotions = self._model.emotions
         self.scores = self._model.scores
 
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        return self._model.emotions
+
     def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
-        return align(face.landmarks, LOOK).crop(photo)
+        return align(face.landmarks, QUALITY_CROP).crop(photo)
 
 
 IDENTITY = ("auto", "embedded", "vggface2")
@@ -300,9 +315,7 @@ def _identity(name: str, device: str) -> Any:
     if name not in IDENTITY:
         raise UnknownNameError(f"no identity network {name!r}; there are {', '.join(IDENTITY)}")
     if name == "vggface2" or name == "auto" and FaceNet.available():
-        network = FaceNet.from_file().to(device)
-        network.name = "vggface2"
-        return network
+        return FaceNet.from_file().to(device)
     return EmbeddedNetwork.load("identity", device=device)
 
 

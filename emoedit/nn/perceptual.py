@@ -21,6 +21,8 @@ class PerceptualNetwork(MeasuringNetwork):
         config: without heads.
     """
 
+    layer_weights: Tensor
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         self.register_buffer("layer_weights", torch.ones(len(config.widths)))

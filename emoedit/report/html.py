@@ -185,7 +185,7 @@ def printable(text: str) -> str:
 def _sheet(number: int, sheet: Sheet, columns: Sequence[Column], emotions: Sequence[str]) -> dict[str, Any]:
     """What the template needs of a photograph: its groups (an emotion each) of cards (an editor each) of states."""
     uri, size = _jpeg(sheet.source)
-    groups = []
+    groups: list[dict[str, Any]] = []
     for name, entries in _by(sheet.entries, "emotion").items():
         best = {column.key: _best(entries, column) for column in columns}
         strengths = sorted({s for entry in entries if (s := _number(entry, "strength")) is not None})
@@ -204,7 +204,7 @@ def _sheet(number: int, sheet: Sheet, columns: Sequence[Column], emotions: Seque
                 "emotion": name,
                 "emotion_number": emotions.index(name),
                 "strengths": strengths,
-                "start": strengths.index(shown) if strengths else 0,
+                "start": 0 if shown is None else strengths.index(shown),
                 "cards": cards,
             }
         )
@@ -230,12 +230,12 @@ def _card(
         cells = []
         for column in columns:
             value = _number(entry, column.key)
-            rival = not entry.row.get("reference") and value is not None and best[column.key] is not None
+            rival = not entry.row.get("reference") and best[column.key] is not None
             cells.append(
                 {
                     "value": value,
                     "text": _text(value, column.digits),
-                    "best": rival and round(value, column.digits) == best[column.key],
+                    "best": rival and value is not None and round(value, column.digits) == best[column.key],
                 }
             )
         states.append(
@@ -320,6 +320,8 @@ def _text(number: float | None, digits: int) -> str:
 
 def _nearest(strengths: Sequence[float], wanted: float | None) -> float | None:
     """None where there are no strengths; the lower of two that are equally near."""
+    if wanted is None:
+        return None
     return min(strengths, key=lambda strength: abs(strength - wanted), default=None)
 
 

@@ -127,7 +127,7 @@ def _draw(panels: Mapping[str, Sequence[Curve]], title: str, x_label: str, y_lab
         figure = Figure(figsize=(width, (4.4 if across == 1 else 3.0) * down + 0.4 + 0.22 * legend_rows))
         figure.set_layout_engine("constrained")
         axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
-        handles = {}
+        handles: dict[str, Line2D] = {}
         for ax, (heading, panel) in zip(axes, panels.items(), strict=False):
             ax.set_title(printable(heading), fontsize=10, parse_math=False)
             ax.grid(color="#e4e4e4", linewidth=0.6)

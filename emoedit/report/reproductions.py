@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from emoedit.types import CheckpointError, DataError, EditError, EmoEditError, U
 
 if TYPE_CHECKING:
     from emoedit.models.ddpm.backbone import DDPMBackbone
+    from emoedit.models.ddpm.config import DDPMConfig
 
 ORDER = ("seed-report", "asyrp", "ffe-bench", "prompt-study")
 HEAD = """# Reproductions
@@ -112,7 +113,7 @@ def draw_people(
         noise = QUIET * torch.randn(size, channels, side, side, generator=generator)
         with torch.no_grad():
             x = sampling.decode(backbone.eps_at(), noise.to(backbone.device), backbone.schedule)
-        x = without_grid(x.float(), backbone.config.patch)
+        x = without_grid(x.float(), cast("DDPMConfig", backbone.config).patch)
         levels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         for crop in levels:
             small = Image.fromarray(crop[..., 0] if crop.shape[-1] == 1 else crop).convert("RGB")

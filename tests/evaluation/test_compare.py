@@ -369,7 +369,7 @@ def test_results_are_written_and_never_over_others(found, tmp_path):
     page = (folder / "report.html").read_text("utf-8")
     assert all(name in page for name in ("one", "two", "mean_warp", "pixel_mean", NOTHING, PHOTOGRAPH))
     assert page.count("data:image/jpeg;base64,") >= len(found.rows)
-    assert "Networks that spoke: identity embedded" in page
+    assert "Metric networks: identity embedded" in page
 
     (folder / "grid.png").unlink()
     (folder / "results.jsonl").unlink()

@@ -27,7 +27,8 @@ import emoedit
 from emoedit.cli import main
 from emoedit.evaluation.cases import Case
 from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH
-from emoedit.evaluation.evaluate import Evaluation, averaged, evaluate, in_words, interval
+from emoedit.evaluation.evaluate import evaluate
+from emoedit.evaluation.summary import Evaluation, averaged, in_words, interval
 from emoedit.faces.networks import NAMES as NETWORKS
 from emoedit.io import checkpoints
 from emoedit.io.results import Results, key_of
@@ -209,7 +210,7 @@ class TestRun:
         for line in found.control():
             assert f"{line['target_score']:.3f}" in page and f"{line['acc']:.3f}" in page
         assert f"{len(found.rows)} cells of 3 people" in page
-        assert "Networks that spoke" in page and "failed" not in page
+        assert "Metric networks" in page and "failed" not in page
 
     def test_settings_say_what_made_the_rows(self, whole):
         settings = json.loads((whole[0] / "settings.json").read_text())
@@ -359,7 +360,7 @@ class TestResume:
 
         refused("seed", seed=6)
         refused("one", editors=[PhotoEditor(tiny_pixels("one", seed=1), detector=editor.detector)])
-        refused("one", editors=[PhotoEditor(editor.editor, detector=editor.detector, mode="residual")])
+        refused("one", editors=[PhotoEditor(editor.editor, detector=editor.detector, compositor="replace")])
         refused("seed, one", editors=[tiny_pixels("one", seed=1)], seed=0)
         settings = json.loads((folder / "settings.json").read_text())
         for key, value in (

@@ -26,7 +26,7 @@ from emoedit.metrics.expression import expression_change, target_classes, target
 from emoedit.metrics.measure import measures
 from emoedit.metrics.paired import expression_distance, relative_distance
 from emoedit.metrics.perceptual import perceptual_distance
-from emoedit.metrics.suite import NEAR, Suite
+from emoedit.metrics.suite import SURROUNDINGS, Suite
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig, standardise
 from emoedit.nn.perceptual import PerceptualNetwork, calibrate, layer_distances
 from emoedit.types import CheckpointError, ImageError, UnknownNameError
@@ -707,7 +707,7 @@ def test_a_blurred_face_loses_sharpness_and_likeness(suite, subject):
 def test_what_changes_far_from_the_face_is_background_and_nothing_else(suite, subject):
     photo = subject.photo
     x0, y0, x1, y1 = subject.face.box
-    reach = NEAR / 2 * max(x1 - x0, y1 - y0)
+    reach = SURROUNDINGS / 2 * max(x1 - x0, y1 - y0)
     assert max(x0 + x1, y0 + y1) / 2 + reach < 330  # the corner is outside of what is looked at
     edited = photo.copy()
     edited[330:, 330:] = np.where(edited[330:, 330:] < 128, edited[330:, 330:] + 50, edited[330:, 330:] - 50)
