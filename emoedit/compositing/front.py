@@ -12,25 +12,17 @@ import cv2
 import numpy as np
 
 from emoedit.compositing.composite import Composite, Layer, Scene
-from emoedit.faces.curves import smoothstep
 
 MOUTH_HIDDEN = "something hides the mouth: it stays as it is"
 
 
 @dataclass(frozen=True)
 class Front:
-    """Keeps what is in front of a face.
-
-    Args:
-        sure: how surely something is there, between which it begins to be kept; chosen so that of faces with nothing in
-            front of them one part in a hundred is kept.
-    """
-
-    sure: tuple[float, float] = (0.5, 0.85)
+    """Keeps what is in front of a face."""
 
     def __call__(self, scene: Scene, composite: Composite) -> Composite:
         """The composite without changes where something hides the face."""
-        hidden = smoothstep(scene.face.hidden, *self.sure).astype(np.float32)
+        hidden = scene.face.hidden
         if not hidden.any():
             return composite
         free = 1 - hidden

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from emoedit.faces.align import Alignment, align
+from emoedit.faces.curves import smoothstep
 from emoedit.faces.detect import Face
 from emoedit.io import checkpoints
 from emoedit.nn.occlusion import OcclusionNetwork
 
+SURE = (0.7, 0.95)  # how surely something is there, between which it begins to count: noses gleam, and beards are dark
 AROUND, SOFT = 0.02, 0.012  # of the crop's side: how far around a thing nothing changes, and how softly that ends
 
 
@@ -25,7 +27,7 @@ class OcclusionFinder:
 
     def __init__(self, device: str = "cpu") -> None:
         network = OcclusionNetwork.from_pretrained(checkpoints.embedded_root() / "occlusion")
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
         self.device = torch.device(device)
 
     @torch.no_grad()
@@ -42,9 +44,9 @@ class OcclusionFinder:
         """
         seen = align(face.landmarks, self.network.crop)
         x = torch.from_numpy(seen.crop(photo)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        x = torch.cat([x, x.flip(-1)]).to(self.device, memory_format=torch.channels_last)
+        x = torch.cat([x, x.flip(-1)]).to(self.device)
         straight, mirrored = self.network(x).sigmoid()[:, 0]
-        found = ((straight + mirrored.flip(-1)) / 2).cpu().numpy()
+        found = smoothstep(((straight + mirrored.flip(-1)) / 2).cpu().numpy(), *SURE).astype(np.float32)
         to_seen = (seen.matrix @ np.vstack([alignment.inverse, [0, 0, 1]])).astype(np.float64)
         side = alignment.resolution
         how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
