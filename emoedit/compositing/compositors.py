@@ -16,8 +16,9 @@ import numpy as np
 from emoedit.compositing.composite import Composite, Scene
 from emoedit.compositing.window import render
 from emoedit.registry import COMPOSITOR_PARTS, COMPOSITORS
-from emoedit.types import CheckpointError
+from emoedit.types import CheckpointError, EditError
 
+# A part may say with an attribute ``channels`` which drawings it is for: 1 those of luminance, 3 those of colour.
 Part = Callable[[Scene, Composite], Composite]
 
 
@@ -36,9 +37,17 @@ class Compositor:
     closes_smiles: bool = False
 
     def compose(self, scene: Scene) -> Composite:
-        """What has to change in the photograph."""
+        """What has to change in the photograph.
+
+        Raises:
+            EditError: a part that is for other drawings, of luminance or of colour, than this one.
+        """
         composite = Composite.empty(len(scene.face.crop))
-        for _, part in self.parts:
+        channels = 1 if scene.drawing.after.ndim == 2 else 3
+        for name, part in self.parts:
+            if getattr(part, "channels", channels) != channels:
+                kind, other = ("luminance", "rgb") if channels == 3 else ("colour", "drawn")
+                raise EditError(f"the compositor's part {name!r} is for models of {kind}; use {other!r} with this one")
             composite = part(scene, composite)
         return composite
 
@@ -48,6 +57,9 @@ class Compositor:
         Args:
             photo: uint8 ``[H, W, 3]``; not modified.
             scene: the face and its drawing.
+
+        Raises:
+            EditError: a part that is for other drawings than this one.
         """
         drawing = scene.drawing
         if drawing.known is None and np.array_equal(drawing.before, drawing.after):
