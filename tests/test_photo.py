@@ -174,7 +174,7 @@ def test_the_seed_decides_the_noise_of_a_photo(astronaut):
     assert not np.array_equal(edited(1), edited(2))
 
 
-@pytest.mark.parametrize("name", ["drawn", "rgb", "replace"])
+@pytest.mark.parametrize("name", ["drawn", "replace"])
 def test_a_diffusion_editors_photo_does_not_depend_on_what_else_is_edited(astronaut, name):
     """Several edits are drawn in one batch; the picture between two others is the picture alone."""
     photos = PhotoEditor(TINY["tiny-asyrp"](), compositor=name)
@@ -260,13 +260,14 @@ def test_a_smile_is_taken_out_before_what_ends_it_is_drawn(astronaut, monkeypatc
     opened = photos.open(astronaut, edits=[Edit("happy")])
     assert opened.smiles[0] is not None and opened.relaxed is None and len(inverted) == 1
     (happy,) = photos.edit(opened, [Edit("happy")])
-    assert len(inverted) == 1 and opening_of(photos, happy) is not None
+    assert len(inverted) == 1
     drawn, decode = [], photos.editor.decode
     monkeypatch.setattr(photos.editor, "decode", lambda x, edits, **k: drawn.append(list(edits)) or decode(x, edits, **k))
     edits = [Edit("sad"), Edit("neutral"), Edit("angry")]
     both = list(photos.edit(opened, edits))
     assert len(inverted) == 2  # what was opened for other edits is relaxed when it is needed
     assert drawn == [edits]  # in one batch, and nothing for the smile
+    assert opening_of(photos, happy) is not None
     for result in both:
         assert opening_of(photos, result) is None, result.edit
     whole = photos.open(astronaut)
@@ -380,16 +381,14 @@ from emoedit.types import Edit
 photos = emoedit.PhotoEditor()
 small = astronaut()
 list(photos.edit(photos.open(small), [Edit("happy"), Edit("sad")]))
-large = cv2.resize(small[0:260, 90:350], (8000, 8000), interpolation=cv2.INTER_CUBIC)
+large = cv2.resize(small[20:215, 145:295], None, fx=35, fy=35, interpolation=cv2.INTER_CUBIC)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-opened = photos.open(large)
+opened = photos.open(large, edits=[Edit("happy"), Edit("sad")])
 (x0, y0, x1, y1) = opened.faces[0].box
-assert y1 - y0 > 3000, opened.faces[0].box
-for result in photos.edit(opened, [Edit("happy"), Edit("sad")]):
-    assert result.image.size == (8000, 8000)
-    del result
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((after - before) / 1024 - 2 * large.nbytes / 2**20)
+assert y1 - y0 > 3900, opened.faces[0].box
+for edit in ("happy", "sad"):
+    assert next(photos.edit(opened, [Edit(edit)])).image.size == (5250, 6825)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_environment())
     assert done.returncode == 0, done.stderr
