@@ -19,6 +19,7 @@ from emoedit.faces.analysis import analyse
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.landmarks import landmark_finder
 from emoedit.faces.masks import FaceMasks, face_masks
+from emoedit.faces.occlusion import occlusion_finder
 from emoedit.faces.teeth import teeth_finder
 from emoedit.faces.tone import Tone, find_tone
 from emoedit.types import CropSpec, ImageError
@@ -76,7 +77,7 @@ def perfect_scene(
         tone = find_tone(first.crop(cv2.cvtColor(neutral, cv2.COLOR_RGB2GRAY)), masks.face)
         lifted = (cv2.cvtColor(tone.lifted(photo), cv2.COLOR_RGB2GRAY) for photo in (neutral, true))
         crops = [first.crop(grey).astype(np.float32) for grey in lifted]
-    known = analyse(neutral, faces[0], first, masks, tone, **finders)
+    known = analyse(neutral, faces[0], first, masks, tone, occlusion=occlusion_finder(), **finders)
     (drawing,) = read_drawings(crops[0], crops[1:], faces[0], first, known=[None], **finders)
     return Scene(known, drawing), true
 

@@ -10,7 +10,7 @@ import pytest
 
 from emoedit.compositing import relaxing
 from emoedit.compositing.relaxing import FOLD_SIDE, Smile, find_smile, relax
-from emoedit.faces.align import align
+from emoedit.faces.align import FFHQ_POINTS, align
 from emoedit.faces.layout import CORNERS, PAIRS
 from emoedit.faces.masks import LUMA, face_masks
 from emoedit.nn.relaxation import RelaxationConfig, RelaxationNetwork
@@ -24,7 +24,6 @@ from tests.fixtures.faces import (
     lips,
     near,
     photo_of,
-    placed,
     points_of,
     smiling,
 )
@@ -108,7 +107,9 @@ def test_neutral_people_hardly_smile_and_smiling_people_do(data_root):
 
     photos = PhotoEditor(from_neutral(tiny_vae()))
     amounts: dict[str, list[float]] = {"neutral": [], "happy": []}
-    for sample in [s for s in read_pairs(data_root / "london-pairs") if s.split == "test"][:16]:
+    pairs = read_pairs(data_root / "london-pairs")
+    people = {name: [s for s in pairs if s.split == "test" and s.emotion == name][:6] for name in amounts}
+    for sample in [*people["neutral"], *people["happy"]]:
         smile = photos.open(load_picture(sample.picture).rgb, edits=[]).smiles[0]
         amounts[sample.emotion].append(0.0 if smile is None else smile.amount)
     assert np.mean(amounts["neutral"]) < 0.3 and np.mean(amounts["happy"]) > 0.7
@@ -122,11 +123,12 @@ def test_lines_go_and_pores_and_light_stay():
     light = 30 * np.sin(x / FOLD_SIDE * 3)
     curve = 75 - 0.0025 * (y - 150) ** 2
     crease = -30 * np.exp(-(((x - curve) / 1.3) ** 2)) * ((y > 110) & (y < 200))
-    alignment = placed().scaled(FOLD_SIDE / 96)
+    five = FFHQ_POINTS * 400 + [400, 380]
+    alignment = align(five, replace(SPEC, resolution=FOLD_SIDE))
     masks = replace(face_masks(SPEC), cheeks=np.ones((96, 96), np.float32))
-    photo = cv2.warpAffine(150 + pores + light + crease, alignment.inverse, (300, 300), borderMode=cv2.BORDER_REPLICATE)
+    photo = cv2.warpAffine(150 + pores + light + crease, alignment.inverse, (800, 800), borderMode=cv2.BORDER_REPLICATE)
     photo = np.repeat(photo[..., None], 3, -1).clip(0, 255).round().astype(np.uint8)
-    face = replace(analysis_of(photo, face_of()), masks=masks)
+    face = replace(analysis_of(photo, face_of(), align(five, SPEC)), masks=masks)
     found = relaxing._smile_lines(photo, face)
     on = (np.abs(x - curve) < 1) & (y > 125) & (y < 185)
     away = (np.abs(x - curve) > 25) & (y > 40) & (y < 140) & (x > 40) & (x < 220)

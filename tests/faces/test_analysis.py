@@ -73,6 +73,7 @@ def test_a_portrait_is_known(astronaut):
         Tone(),
         landmarks=landmark_finder(),
         teeth=teeth_finder(),
+        occlusion=lambda *_: np.zeros((96, 96), np.float32),
     )
     assert found.opening is not None  # she smiles
     assert found.skin[0] > found.skin[1] > found.skin[2] and 100 < found.skin_level < 230
