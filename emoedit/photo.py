@@ -193,7 +193,8 @@ class PhotoEditor:
         smiles: tuple[Smile | None, ...] = (None,) * len(faces)
         if self.compositor.closes_smiles:
             smiles = tuple(find_smile(found, _relaxation()) for found in source.faces)
-        wanted = any(smiles) and any(self._reduction(edit) for edit in edits or [Edit("neutral")])
+        asked = [Edit("neutral")] if edits is None else edits
+        wanted = any(smiles) and any(self._reduction(edit) for edit in asked)
         relaxed = self._relaxed(source, smiles, seed) if wanted else None
         return OpenPhoto(picture, tuple(faces), source, smiles, relaxed, time.perf_counter() - start)
 

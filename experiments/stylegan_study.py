@@ -84,7 +84,7 @@ def opened_stages(
         ("encoder", backbone),
         ("w_plus", backbone.inverting(losses, optimise_steps=steps["w_plus"])),
     ):
-        photos = PhotoEditor(Editor(found, editor.steerings, name=editor.name))
+        photos = PhotoEditor(Editor(found, editor.steerings, name=editor.name, compositor=editor.compositor))
         opened = photos.open(picture, face)
         yield name, photos, opened, opened.seconds
     start, inversion = time.perf_counter(), opened.inversion
@@ -92,8 +92,9 @@ def opened_stages(
     own = tuning.apply(backbone).requires_grad_(False)
     extras = {**inversion.extras, "reconstruction": own.decode(inversion)}
     seconds = opened.seconds + time.perf_counter() - start
-    photos = PhotoEditor(Editor(own, editor.steerings, name=editor.name))
-    yield "tuned", photos, replace(opened, inversion=replace(inversion, extras=extras)), seconds
+    photos = PhotoEditor(Editor(own, editor.steerings, name=editor.name, compositor=editor.compositor))
+    source = replace(opened.source, inversion=replace(inversion, extras=extras))
+    yield "tuned", photos, replace(opened, source=source, relaxed=None), seconds
 
 
 def study(

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from emoedit.emotions import BASIC, canonical, fold_name, get, list_emotions, parse, resolve, takes_smile
+from emoedit.emotions import BASIC, canonical, fold_name, get, list_emotions, parse, resolve, smile_reduction
 from emoedit.types import EditError, EmoEditError, UnknownNameError
 
 NUANCED = [name for name in list_emotions() if name not in BASIC]
@@ -273,29 +274,37 @@ def test_only_the_standard_library_is_imported():
 
 
 @pytest.mark.parametrize(
-    ("expression", "strength", "ends"),
+    ("expression", "strength", "share"),
     [
-        ("happy", 1.0, False),
-        ("happy", -1.0, True),
-        ("angry", 1.0, True),
-        ("anger", 0.5, True),
-        ("angry", 0.4, False),
-        ("neutral", 1.0, True),
-        ("surprised", 1.0, True),
-        ("melancholy", 1.0, True),
-        ("melancholy", 0.5, False),
-        ("pleasantly surprised", 1.0, False),
-        ("angry + 0.1*happy", 1.0, False),
-        ("0.3*sad - 0.3*happy", 1.0, True),
-        ("-surprised", 1.0, False),
-        ("smirk", 1.0, False),
-        ("angry + smirk", 1.0, False),
+        ("happy", 1.0, 0),
+        ("happy", -1.0, 1),
+        ("angry", 1.0, 1),
+        ("anger", 0.5, 1),
+        ("angry", 0.25, 0.5),
+        ("angry", 0.0, 0),
+        ("neutral", 1.0, 1),
+        ("neutral", 0.5, 0.5),
+        ("surprised", 1.0, 1),
+        ("melancholy", 1.0, 1),
+        ("pleasantly surprised", 1.0, 0),
+        ("angry + 0.1*happy", 1.0, 0),
+        ("0.3*sad - 0.3*happy", 1.0, 1),
+        ("-surprised", 1.0, 0),
+        ("smirk", 1.0, 0),
+        ("angry + smirk", 1.0, 0),
     ],
 )
-def test_what_ends_a_smile(expression, strength, ends):
-    assert takes_smile(expression, strength, ["happy", "smirk"]) == ends
+def test_how_much_of_a_smile_an_edit_ends(expression, strength, share):
+    assert smile_reduction(expression, strength, ["happy", "smirk"]) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("name", ["sad", "neutral", "melancholy"])
+def test_a_smile_goes_by_degrees(name):
+    shares = [smile_reduction(name, strength, ["happy"]) for strength in np.linspace(0, 1.5, 61)]
+    steps = np.diff(shares)
+    assert shares[0] == 0 and shares[-1] == 1 and (steps >= 0).all() and steps.max() < 0.1
 
 
 def test_an_unknown_word_has_no_smile_to_speak_of():
     with pytest.raises(UnknownNameError):
-        takes_smile("hapy", 1.0, ["happy"])
+        smile_reduction("hapy", 1.0, ["happy"])

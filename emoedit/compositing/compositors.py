@@ -7,6 +7,7 @@ A model's ``editor.json`` names its compositor and may change settings of its pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -16,8 +17,9 @@ import numpy as np
 from emoedit.compositing.composite import Composite, Scene
 from emoedit.compositing.window import render
 from emoedit.registry import COMPOSITOR_PARTS, COMPOSITORS
-from emoedit.types import CheckpointError
+from emoedit.types import CheckpointError, EditError
 
+# A part may say with an attribute ``channels`` which drawings it is for: 1 those of luminance, 3 those of colour.
 Part = Callable[[Scene, Composite], Composite]
 
 
@@ -36,9 +38,17 @@ class Compositor:
     closes_smiles: bool = False
 
     def compose(self, scene: Scene) -> Composite:
-        """What has to change in the photograph."""
+        """What has to change in the photograph.
+
+        Raises:
+            EditError: a part that is for other drawings, of luminance or of colour, than this one.
+        """
         composite = Composite.empty(len(scene.face.crop))
-        for _, part in self.parts:
+        channels = 1 if scene.drawing.after.ndim == 2 else 3
+        for name, part in self.parts:
+            if getattr(part, "channels", channels) != channels:
+                kind, other = ("luminance", "rgb") if channels == 3 else ("colour", "drawn")
+                raise EditError(f"the compositor's part {name!r} is for models of {kind}; use {other!r} with this one")
             composite = part(scene, composite)
         return composite
 
@@ -48,6 +58,9 @@ class Compositor:
         Args:
             photo: uint8 ``[H, W, 3]``; not modified.
             scene: the face and its drawing.
+
+        Raises:
+            EditError: a part that is for other drawings than this one.
         """
         drawing = scene.drawing
         if drawing.known is None and np.array_equal(drawing.before, drawing.after):
@@ -68,6 +81,8 @@ class Compositor:
         Raises:
             CheckpointError: a part that this compositor has not, or a setting that a part has not.
         """
+        if not isinstance(settings, Mapping):
+            raise CheckpointError(f"settings of a compositor are a mapping of its parts, not {settings!r}")
         known = [name for name, _ in self.parts]
         for name, values in settings.items():
             if name not in known:
@@ -86,10 +101,17 @@ def _check_settings(name: str, part: Part, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if key not in offered:
             raise CheckpointError(f"the compositor's part {name!r} has no setting {key!r}; it has {', '.join(offered)}")
-        pair, number = isinstance(offered[key], tuple), isinstance(value, int | float) and not isinstance(value, bool)
-        right = isinstance(value, list | tuple) and len(value) == len(offered[key]) if pair else number
-        if not right:
+        if not _alike(value, offered[key]):
             raise CheckpointError(f"setting {name}.{key} of the compositor is like {offered[key]!r}, not {value!r}")
+
+
+def _alike(value: Any, offered: Any) -> bool:
+    """Whether a setting is a finite number where one is, or as many of them."""
+    if isinstance(offered, tuple):
+        same = isinstance(value, list | tuple) and len(value) == len(offered)
+        return same and all(_alike(v, o) for v, o in zip(value, offered, strict=True))
+    numbers = [isinstance(v, int | float) and not isinstance(v, bool) for v in (value, offered)]
+    return all(numbers) and math.isfinite(value)
 
 
 def _as_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,6 +133,8 @@ def compositor(description: str | Mapping[str, Any]) -> Compositor:
     if not isinstance(description, Mapping) or not {"name", "parts"} & set(description):
         raise CheckpointError(f"a compositor is described by a name or its parts, not {description!r}")
     if "parts" in description:
+        if not isinstance(description["parts"], list | tuple):
+            raise CheckpointError(f"the parts of a compositor are a list of names, not {description['parts']!r}")
         parts = tuple((str(name), COMPOSITOR_PARTS.get(str(name))()) for name in description["parts"])
         made = Compositor(str(description.get("name", "custom")), parts)
     else:

@@ -8,6 +8,7 @@ recogniser saw surprise in .57 of held-out faces in place of .67.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -33,6 +34,7 @@ class Eyes:
         white: percentile of the light between lids: how bright the white is.
     """
 
+    channels: ClassVar[int] = 1
     kept: float = 0.85
     brow: float = 0.07
     below: float = 0.015

@@ -7,6 +7,7 @@ that it becomes. Dark faces are drawn at lifted tones; here the change comes bac
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ class Light:
         floor: grey levels, added to both sides of the ratio: noise in the dark has no colour.
     """
 
+    channels: ClassVar[int] = 1
     spread: float = 0.05
     edge: tuple[float, float] = (8.0, 24.0)
     darkest: float = 0.2

@@ -8,6 +8,7 @@ nothing is shown. What comes to be seen is drawn: the dark, a tongue, and upper 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -92,6 +93,7 @@ class Mouth:
         teeth: how upper teeth are drawn.
     """
 
+    channels: ClassVar[int] = 1
     kept: float = 0.9
     around: float = 0.065
     fade: float = 0.015

@@ -8,6 +8,7 @@ edit is shown as it is drawn.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ class NewEdges:
         mouth: the same in the mouth, which is new as soon as it opens.
     """
 
+    channels: ClassVar[int] = 3
     spread: float = 0.03
     soft: float = 0.012
     skin: tuple[float, float] = (0.08, 0.2)

@@ -9,6 +9,7 @@ nose, specks at a temple. Mouths and eyes change by their landmarks, and are lef
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -33,6 +34,7 @@ class Skin:
         soft: how softly that ends.
     """
 
+    channels: ClassVar[int] = 1
     restored: float = 0.85
     gleam: float = 0.08
     crease: float = 0.2

@@ -24,7 +24,6 @@ from skimage.data import astronaut
 from emoedit import __version__
 from emoedit.cli import main
 from emoedit.cli.compare import COMPARISON
-from emoedit.compositing.paste import MODES
 from emoedit.editors import Editor, list_editors
 from emoedit.emotions import BASIC, list_emotions
 from emoedit.io import checkpoints
@@ -147,9 +146,17 @@ def test_several_results_go_to_a_folder(run, capsys) -> None:
     assert "several results" in error_of(capsys)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_modes(run, mode) -> None:
-    assert run("edit", "me.png", "--mode", mode) == 0
+@pytest.mark.parametrize("name", ["drawn", "replace"])
+def test_compositors(run, name, capsys) -> None:
+    assert run("edit", "me.png", "--compositor", name) == 0
+    assert run("edit", "me.png", "--compositor", "painted", "--output", "other.png") == 2
+    assert "painted" in error_of(capsys) and not Path("other.png").exists()
+
+
+def test_a_compositor_that_does_not_suit_the_editor_is_refused(run, capsys) -> None:
+    for name in ("moved", "rgb"):
+        assert run("edit", "me.png", "--compositor", name) == 2
+        assert "use 'drawn'" in error_of(capsys) and files() == {"me.png"}
 
 
 def test_a_floor_for_the_person_weakens_an_edit_and_says_so(run, capsys) -> None:
@@ -753,7 +760,7 @@ def test_an_editor_that_diffuses(run, tmp_path, capsys) -> None:
     words = ("edit", "me.png", "--editor", folder, "--json", "-")
     seen = []
     for n, seed in enumerate((5, 5, 6)):
-        assert run(*words, "--seed", seed, "--output", f"{n}.png", "--mode", "replace") == 0
+        assert run(*words, "--seed", seed, "--output", f"{n}.png", "--compositor", "replace") == 0
         (record,) = json.loads(capsys.readouterr().out)
         assert (record["editor"], record["seed"]) == ("tiny-asyrp", seed)
         seen.append(pixels(f"{n}.png").tobytes())

@@ -7,18 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from emoedit.compositing.closing import find_opening
-from emoedit.compositing.paste import MODES, paste
-from emoedit.faces.align import Alignment, align
-from emoedit.faces.masks import LUMA, regions
+from emoedit.faces.align import align
+from emoedit.faces.masks import face_masks
 from emoedit.faces.tone import LEAN, LIGHT, Tone, find_tone, skewness
 from emoedit.models.base import Backbone
-from emoedit.photo import PhotoEditor, see
+from emoedit.photo import PhotoEditor, crop_and_normalise
 from emoedit.types import CropSpec, Edit
 from tests.fixtures.editors import from_neutral, tiny_vae
 
 SPEC = CropSpec(96, "stable", 0.66, 0.074)
-FACE = regions(SPEC).face
+FACE = face_masks(SPEC).face
 LEVELS = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
 
 
@@ -87,21 +85,19 @@ def test_models_of_luminance_see_the_lifted_face_and_models_of_colour_the_photog
 
     backbone = photos.editor.backbone
     alignment = align(face.landmarks, backbone.crop)
-    x, (tone,) = see(dark, [alignment], backbone)
+    x, (tone,) = crop_and_normalise(dark, [alignment], backbone)
     assert tone.power < 1
     grey = cv2.cvtColor(tone.lifted(dark), cv2.COLOR_RGB2GRAY)
     np.testing.assert_array_equal(x[0, 0], torch.from_numpy(alignment.crop(grey)).float() / 127.5 - 1)
-    x, tones = see(dark, [where], OfColour())
+    x, tones = crop_and_normalise(dark, [where], OfColour())
     assert tones == (Tone(1.0),)
     np.testing.assert_array_equal(x[0].permute(1, 2, 0), torch.from_numpy(where.crop(dark)).float() / 127.5 - 1)
 
 
-@pytest.mark.parametrize(("mode", "alike"), [("warp", 0.6), ("mouth", 0.5)])
-def test_an_edit_of_a_dark_face_is_that_of_the_lifted_one_at_its_own_tones(photos, astronaut, mode, alike):
-    photos = PhotoEditor(photos.editor, detector=photos.detector, mode=mode)
+def test_an_edit_of_a_dark_face_is_that_of_the_lifted_one_at_its_own_tones(photos, astronaut):
     dark = darkened(astronaut)
     opened = photos.open(dark)
-    (tone,) = opened.tones
+    tone = opened.source.faces[0].tone
     assert tone.power < 1
     zero, one = photos.edit(opened, [Edit("happy", 0), Edit("happy", 1.5)])
     assert np.array_equal(np.asarray(zero.image), dark)
@@ -111,22 +107,6 @@ def test_an_edit_of_a_dark_face_is_that_of_the_lifted_one_at_its_own_tones(photo
     own = tone.lifted(result).astype(int) - lifted
     assert np.abs(own).max() > 5
     moved = (np.abs(change) > 8).any(-1)
-    assert np.corrcoef(change[moved].ravel(), own[moved].ravel())[0, 1] > alike
+    assert np.corrcoef(change[moved].ravel(), own[moved].ravel())[0, 1] > 0.5
     unchanged = ~cv2.dilate((np.abs(change).max(-1) > 0).astype(np.uint8), np.ones((25, 25))).astype(bool)
     assert np.array_equal(result[unchanged], dark[unchanged])
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_pale_lips_that_lifting_brightens_are_no_teeth(mode):
-    photo = np.tile(np.array([70, 45, 35], np.uint8), (96, 96, 1))
-    photo[68:76, 34:62] = (80, 62, 62)
-    tone, where = Tone(0.35), regions(SPEC)
-    itself = Alignment(np.eye(2, 3), np.eye(2, 3), 96)
-    assert find_opening(photo, itself, where) is None
-    assert find_opening(tone.lifted(photo), itself, where) is not None  # or this would test nothing
-    before = (tone.lifted(photo) @ LUMA).astype(np.float32)
-    after = before.copy()
-    after[68:76, 34:62] -= 40
-    result = paste(photo, itself, [before, after], where, mode=mode, tone=tone)
-    assert (result[72, 48] <= photo[72, 48]).all() and (mode == "warp" or (result[72, 48] < photo[72, 48]).any())
-    assert np.array_equal(result[0], photo[0])

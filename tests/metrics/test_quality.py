@@ -14,7 +14,7 @@ from torchmetrics.image import (
     MultiScaleStructuralSimilarityIndexMeasure,
 )
 
-from emoedit.compositing.flow import jacobian
+from emoedit.faces.warp import jacobian
 from emoedit.metrics import quality
 from emoedit.metrics.quality import (
     background_change,

@@ -25,7 +25,7 @@ from emoedit.emotions import BASIC, get
 from emoedit.evaluation.instantiate import instantiate
 from emoedit.faces.align import align
 from emoedit.faces.detect import Face
-from emoedit.faces.masks import regions
+from emoedit.faces.masks import face_masks
 from emoedit.io import checkpoints
 from emoedit.models.stability import client as remote
 from emoedit.models.stability.backbone import StabilityBackbone
@@ -432,7 +432,7 @@ def test_the_name_leads_to_it_without_key_or_network(monkeypatch):
     assert isinstance(editor.backbone, StabilityBackbone) and editor.name == "stability"
     assert editor.backbone.client.address == "https://api.stability.ai"
     assert editor.emotions == BASIC and str(editor.device) == "cpu"
-    assert editor.backbone.crop == CropSpec(768, "ffhq") and editor.backbone.paste_mode == "replace"
+    assert editor.backbone.crop == CropSpec(768, "ffhq") and editor.backbone.compositor == "replace"
     inversion = editor.invert(torch.zeros(1, 3, 768, 768))
     with pytest.raises(RemoteError, match=KEY):
         list(editor.edit(inversion, [Edit("happy", 0.5)]))
@@ -570,7 +570,7 @@ def test_a_photograph_is_edited_where_the_face_is_and_nowhere_else(service, astr
     difference = np.asarray(one.image, int) - kept
     assert difference.max() <= 12  # darker by 40 levels at most, but for what resampling moves
     y, x = np.mgrid[:512, :512]
-    where = regions(CropSpec(256, "ffhq")).face
+    where = face_masks(CropSpec(256, "ffhq")).face
     crop = alignment.to_crop(np.stack([x, y], -1).reshape(-1, 2).astype(float)).reshape(512, 512, 2)
     inside = ((crop > -1) & (crop < 256)).all(-1)
     assert not difference[~inside].any()
