@@ -116,7 +116,11 @@ class Backbone(nn.Module, ABC):
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.
         """
-        model = cls.from_config(checkpoints.read_json(folder / checkpoints.CONFIG))
+        config = checkpoints.read_json(folder / checkpoints.CONFIG)
+        with torch.device("meta"):  # neither random numbers nor memory before the file is known to fit
+            skeleton = cls.from_config(config)
+        checkpoints.check_shapes(skeleton.state_dict(), folder / checkpoints.WEIGHTS)
+        model = cls.from_config(config)
         state = checkpoints.read_weights(folder / checkpoints.WEIGHTS)
         checkpoints.check_state(model.state_dict(), state, folder / checkpoints.WEIGHTS)
         model.load_state_dict(state)
