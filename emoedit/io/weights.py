@@ -88,6 +88,7 @@ class Tensors:
             "collections.OrderedDict": mapping,
             "collections.Counter": mapping,
             "builtins.set": members,
+            "__builtin__.set": members,
             "torch.Size": lambda sides=(): tuple(sides),
             "torch.device": lambda *parts: str(parts[0])[:20],
             "_codecs.encode": _encoded,

@@ -168,8 +168,8 @@ def test_archives_that_claim_more_than_they_have_are_refused(tmp_path):
     refused(rewritten(tmp_path / "x.pt", path, zipfile.ZIP_STORED, {"data.pkl": lying}), "were announced")
     path.write_bytes(whole + b"more")
     refused(path, "does not end as an archive")
-    end = whole.rindex(b"PK\5\6")
-    path.write_bytes(whole[: end + 12] + struct.pack("<I", 2**31) + whole[end + 16 :])
+    end = whole.rindex(b"PK\6\6") + 40  # the size of the list in the 64-bit record
+    path.write_bytes(whole[:end] + struct.pack("<Q", 2**40) + whole[end + 8 :])
     refused(path, "list of entries takes")
     path.write_bytes(whole[: len(whole) // 2])
     refused(path, "does not end as an archive")
@@ -182,9 +182,9 @@ def test_archives_that_claim_more_than_they_have_are_refused(tmp_path):
 
 def test_the_old_format_cannot_ask_for_more_than_the_file(tmp_path):
     path = tmp_path / "x.pt"
-    torch.save({"x": torch.zeros(4)}, path, _use_new_zipfile_serialization=False)
+    torch.save({"x": torch.zeros(77)}, path, _use_new_zipfile_serialization=False)
     whole = path.read_bytes()
-    path.write_bytes(whole.replace(b"K\x04", b"J\xff\xff\xff\x7f", 1))
+    path.write_bytes(whole.replace(b"K\x4d", b"J\xff\xff\xff\x7f", 1))
     refused(path, "more than the file has bytes")
     for end in range(0, len(whole), 7):
         path.write_bytes(whole[:end])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from emoedit.models.stylegan2 import files as stylegan2_files
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
 from emoedit.types import CheckpointError
+from tests.fixtures.memory import peak_of
 
 SIZES = {4: 12, 8: 12, 16: 8}  # pixels -> channels
 W, LAYERS = 8, 3  # length of z and w, layers between them
@@ -495,3 +496,30 @@ def test_a_pytorch_file_that_would_run_code_is_refused(tmp_path):
         with pytest.raises(CheckpointError, match="Nothing of it was executed"):
             StyleGAN2Backbone.load(tmp_path / "x.pt")
         assert not marker.exists()
+
+
+def test_files_that_would_never_end_or_fill_the_memory_are_refused(tmp_path, names):
+    many = module("Block", {}, {})
+    for _ in range(7):  # a module that holds itself 30 times on every level: 30^7 of them
+        many = module("Block", {}, {str(n): many for n in range(30)})
+    expanded = nvidia_generator(by_formula())
+    expanded.state["_modules"]["mapping"].state["_buffers"]["w_avg"] = torch.zeros(1).expand(10**6, 10**6)
+    stored = torch.zeros(10**6).__reduce_ex__(4)[1][0].__reduce__()[1][0]
+    again = [Calls(torch.storage._load_from_bytes, stored) for _ in range(300)]  # the same bytes, 300 times over
+    cases = [
+        ({"G_ema": many}, "more than 2,000 modules"),
+        ({"G_ema": expanded}, "each used many times over"),
+        ({"D": again, "G_ema": None}, "claim more bytes than the file has"),
+    ]
+    for contents, match in cases:
+        path = tmp_path / "x.pkl"
+        path.write_bytes(pickle.dumps(contents, protocol=4))
+
+        def read(path=path, match=match) -> None:
+            with pytest.raises(CheckpointError, match=match):
+                StyleGAN2Backbone.load(path)
+
+        assert peak_of(read) < 3 * path.stat().st_size + 200_000_000
+    path.write_bytes(b"\x80\x02Nr\xff\xff\xff\xfe.")
+    with pytest.raises(CheckpointError, match="holds NoneType"):
+        StyleGAN2Backbone.load(path)
