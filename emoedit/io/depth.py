@@ -123,7 +123,7 @@ def read_deep(stream: BinaryIO, label: str, max_pixels: int) -> np.ndarray | Non
     """The pixels of a PNG or TIFF of more than eight bits, as the file has them.
 
     Args:
-        stream: the file, at its start; it is read from there and put back there.
+        stream: the file, which is read from its start and put back there.
         label: names the picture in errors.
         max_pixels: a larger picture is refused from its header.
 
@@ -133,6 +133,7 @@ def read_deep(stream: BinaryIO, label: str, max_pixels: int) -> np.ndarray | Non
     Raises:
         ImageError: too large, or damaged behind its header.
     """
+    stream.seek(0)
     head = stream.read(32)
     stream.seek(0)
     try:

@@ -229,7 +229,6 @@ def _read(stream: BinaryIO, label: str, name: str, path: Path | None, max_pixels
         deep = None
         if image.format in ("PNG", "TIFF") and not frame:
             position = stream.tell()
-            stream.seek(0)
             found = read_deep(stream, label, max_pixels)
             deep = None if found is None else separate(found, label)
             stream.seek(position)  # where Pillow left it, between the header and the pixels

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -63,6 +64,11 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
             temporary.unlink(missing_ok=True)
     except OutputError:
         raise
+    except UnicodeEncodeError as error:
+        raise OutputError(
+            f"{ascii(str(path))} cannot be written: the names of files are in {sys.getfilesystemencoding()} here, which "
+            "has no such letters; set PYTHONUTF8=1"
+        ) from error
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
