@@ -66,8 +66,8 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
         raise
     except UnicodeEncodeError as error:
         raise OutputError(
-            f"{ascii(str(path))} cannot be written: the names of files are in {sys.getfilesystemencoding()} here, which "
-            "has no such letters; set PYTHONUTF8=1"
+            f"{ascii(str(path))} cannot be written: the names of files are in {sys.getfilesystemencoding()} here, "
+            "which has no such letters; set PYTHONUTF8=1"
         ) from error
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error

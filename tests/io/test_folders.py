@@ -63,7 +63,7 @@ from emoedit.models.pixels.backbone import PixelBackbone, PixelsConfig
 import torch
 from emoedit.steering.directions import LatentDirections
 backbone = PixelBackbone(PixelsConfig(resolution=8))
-directions = LatentDirections(["happy", "笑"], torch.zeros(2, int(np.prod(backbone.latent_shape))))
+directions = LatentDirections(["happy", "笑"], torch.zeros(2, 8))
 Editor(backbone, [directions], name="x").save_pretrained(folder / "editor", card="# 笑\\n")
 assert (folder / "editor" / "README.md").read_text("utf-8") == "# 笑\\n"
 print("done")
