@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +102,12 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         action="store_false",
         help="do not say in the picture's XMP that a model drew parts of it (IPTC DigitalSourceType)",
     )
+    parser.add_argument(
+        "--credentials",
+        nargs=2,
+        metavar=("CERT", "KEY"),
+        help="sign content credentials (C2PA) into each picture: a certificate chain and a key, both PEM",
+    )
     parser.set_defaults(run=run)
 
 
@@ -148,6 +154,10 @@ def run(args: argparse.Namespace) -> int:
     """The exit status."""
     with usage():
         folder, editor, jobs = _plan(args)
+        if args.credentials is not None:
+            from emoedit.io.provenance import Signer
+
+            Signer(*map(Path, args.credentials)).check()
     if args.json not in (None, "-"):
         check_free(args.json, args.overwrite)
     for job in jobs:
@@ -211,6 +221,16 @@ def _plan(args: argparse.Namespace) -> tuple[Path | str, str, list[_Job]]:
     return folder, editor, jobs
 
 
+def _signing(job: _Job, args: argparse.Namespace) -> Callable[[bytes | memoryview, str], bytes] | None:
+    """What signs the file of an edit, where credentials are asked for."""
+    if args.credentials is None:
+        return None
+    from emoedit.io.provenance import Signer, sign
+
+    signer, source = Signer(*map(Path, args.credentials)), Path(job.photo).expanduser().read_bytes()
+    return lambda data, kind: sign(data, kind, signer, source, job.output.name, f"emotion edited: {shown(job.edit)}")
+
+
 def _pictures(named: str, output: str | None) -> list[str]:
     """A photo, or those in a folder of that name but not in the folder for results."""
     from emoedit.io.folders import find_pictures
@@ -265,7 +285,8 @@ def _edit_photos(jobs: Sequence[_Job], folder: Path | str, args: argparse.Namesp
                 with _failing([job], job if isinstance(result, EmoEditError) else None):
                     if isinstance(result, EmoEditError):
                         raise result
-                    save_picture(result.image, job.output, overwrite=args.overwrite, mark=args.mark)
+                    signed = _signing(job, args)
+                    save_picture(result.image, job.output, overwrite=args.overwrite, mark=args.mark, signed=signed)
                     if used.strength != job.edit.strength:
                         say(f"{job}: strength {used.strength:g} keeps {args.min_identity:g} of the person")
                     job.report = {"strength": used.strength}

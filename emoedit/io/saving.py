@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +25,13 @@ _EXIF_TEXTS = {270: "ImageDescription", 271: "Make", 272: "Model", 306: "DateTim
 
 
 def save_picture(
-    image: Image.Image, path: str | os.PathLike[str], *, overwrite: bool = False, quality: int = 95, mark: bool = True
+    image: Image.Image,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    quality: int = 95,
+    mark: bool = True,
+    signed: Callable[[bytes | memoryview, str], bytes] | None = None,
 ) -> None:
     """Writes a picture in the format that the suffix names, with what its ``.info`` says of it.
 
@@ -38,6 +45,7 @@ def save_picture(
         overwrite: whether an existing file may be replaced.
         quality: 1 to 100, of JPEG (without chroma subsampling) and WebP; PNG and TIFF are lossless.
         mark: whether an edited picture says so in its XMP (``emoedit.io.metadata.mark_edited``).
+        signed: what makes of the encoded file and its format the one that is written (``emoedit.io.provenance.sign``).
 
     Raises:
         OutputError: another suffix, a picture that the format cannot hold, or whatever ``write_atomic`` meets.
@@ -46,6 +54,8 @@ def save_picture(
     if suffix not in SUFFIXES:
         raise OutputError(f"{path}: the format {suffix!r} is not known; end the name in one of {', '.join(SUFFIXES)}")
     data = encode_picture(image, SUFFIXES[suffix], quality=quality, mark=mark, label=str(path))
+    if signed is not None:
+        data = signed(data, SUFFIXES[suffix])
 
     def write(file: BinaryIO) -> None:
         file.write(data)
