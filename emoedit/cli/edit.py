@@ -323,4 +323,7 @@ def _found(face: Face) -> dict[str, Any]:
 
 
 def _real(path: str | os.PathLike[str]) -> str:
-    return os.path.realpath(os.path.expanduser(path))
+    try:
+        return os.path.realpath(os.path.expanduser(path))
+    except ValueError as error:  # a NUL in it
+        raise UsageError(f"{os.fspath(path)!r} is no path: {error}") from error

@@ -50,6 +50,8 @@ def test_command_lines_parse_or_say_why(arguments, counted):
     strength=st.floats(),
     output=st.one_of(st.none(), st.text(max_size=6)),
 )
+@example(photos=["\0"], emotion="happy", strength=0.0, output=None)
+@example(photos=["/nowhere/a.jpg"], emotion="happy", strength=0.0, output="\0/")
 def test_commands_about_photos_that_are_not_there(photos, emotion, strength, output, counted, tmp_path_factory):
     empty = tmp_path_factory.getbasetemp() / "empty"
     empty.mkdir(exist_ok=True)
