@@ -174,7 +174,7 @@ def _read_tiff(stream: BinaryIO, label: str, max_pixels: int) -> np.ndarray | No
 
     try:
         with tifffile.TiffFile(stream) as file:
-            page = file.pages[0]
+            page = file.pages.first
             kind, bits = page.sampleformat, page.bitspersample
             is_float = kind == tifffile.SAMPLEFORMAT.IEEEFP and bits in (16, 32, 64)
             if not is_float and not (kind == tifffile.SAMPLEFORMAT.UINT and bits == 16):
@@ -184,6 +184,7 @@ def _read_tiff(stream: BinaryIO, label: str, max_pixels: int) -> np.ndarray | No
             if page.imagelength * page.imagewidth > max_pixels:
                 return None  # refused by whoever knows how to say it
             inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+            found: np.ndarray | None
             try:
                 found = page.asarray()
                 found = np.moveaxis(found, 0, -1) if page.planarconfig == 2 and found.ndim == 3 else found

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -112,7 +112,7 @@ class Picture:
             image.info["icc_profile"] = self.icc_profile
         if self.exif is not None:
             image.info["exif"] = self.exif
-        image.info |= self.metadata.to_info()
+        image.info.update(self.metadata.to_info())
         if edited:
             image.info["emoedit_edited"] = True
         if self.deep is not None:
@@ -172,7 +172,7 @@ def load_picture(
                 return _read(stream, str(path), _stem(path), path, max_pixels, frame)
     if hasattr(source, "read"):
         with _reading("the open file"):
-            data = _whole(source)
+            data = _whole(cast("BinaryIO", source))
         name = _stem(getattr(source, "name", ""))
         return _read(io.BytesIO(data), "the open file", name, None, max_pixels, frame)
     raise ImageError(
@@ -315,7 +315,7 @@ def _is_one_page(image: Image.Image, count: int) -> bool:
         others = []
         for page in range(1, min(count, 100)):
             image.seek(page)
-            others.append(bool(image.tag_v2.get(_REDUCED, 0) & 1))
+            others.append(bool(getattr(image, "tag_v2", {}).get(_REDUCED, 0) & 1))
         image.seek(0)
         return all(others)
     except Exception:  # a damaged page is a page
@@ -347,7 +347,7 @@ def _decode(
     if orientation in _UPRIGHT:
         turn = _UPRIGHT[orientation]
         rgb, alpha, deep = rgb.transpose(turn), alpha and alpha.transpose(turn), deep and deep.turned(turn)
-    kept = {"icc_profile": icc_profile, "exif": exif, "metadata": metadata, "name": name, "path": path}
+    kept: dict[str, Any] = {"icc_profile": icc_profile, "exif": exif, "metadata": metadata, "name": name, "path": path}
     if deep is None:
         return Picture(_frozen(rgb), None if alpha is None else _frozen(alpha), **kept)
     if deep.alpha is None and alpha is not None:  # a transparent colour
@@ -403,7 +403,9 @@ def _split(image: Image.Image, label: str) -> tuple[Image.Image, Image.Image | N
             own = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
             intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
             srgb = ImageCms.createProfile("sRGB")
-            return ImageCms.profileToProfile(source, own, srgb, intent, "RGB", flags=flags), alpha, None
+            translated = ImageCms.profileToProfile(source, own, srgb, intent, "RGB", flags=flags)
+            assert translated is not None  # it is only where the source is translated in place
+            return translated, alpha, None
         except (ImageCms.PyCMSError, OSError) as error:
             if mode == "LAB":  # nothing else can translate it
                 raise

@@ -43,15 +43,18 @@ _PICTURE_NAMES = ("Thumbnails", "MotionPhoto", "MicroVideo")  # what the local n
 
 # The tags that tell of the photograph. All others tell how its bytes were laid out in the file it came from, which
 # would be wrong in a new file (a TIFF written with a foreign ImageWidth or StripOffsets cannot be opened again).
-_KEPT_TAGS = [
+_KEPT_TAGS: list[int] = [
     ExifTags.Base[name]
     for name in (
         "ImageDescription Make Model Orientation XResolution YResolution ResolutionUnit Software DateTime Artist "
         "HostComputer Copyright Rating XPTitle XPComment XPAuthor XPKeywords XPSubject"
     ).split()
 ]
-_KEPT_FOLDERS = [ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo]
-_DROPPED_TAGS = [ExifTags.IFD.Interop, ExifTags.Base.MakerNote]  # offsets into the old block; previews of its own
+_KEPT_FOLDERS: list[int] = [ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo]
+_DROPPED_TAGS: list[int] = [
+    ExifTags.IFD.Interop,
+    ExifTags.Base.MakerNote,
+]  # offsets into the old block; previews of its own
 
 
 @dataclass(frozen=True)
@@ -120,12 +123,12 @@ def read_exif(image: Image.Image, label: str) -> tuple[int, bytes | None]:
         for tag in _KEPT_TAGS:
             if tag in exif:
                 kept[tag] = exif[tag]
-        for tag in _KEPT_FOLDERS:
-            folder = dict(exif.get_ifd(tag))
+        for place in _KEPT_FOLDERS:
+            folder = dict(exif.get_ifd(place))
             for dropped in _DROPPED_TAGS:
                 folder.pop(dropped, None)
             if folder:
-                kept[tag] = folder
+                kept[place] = folder
         if not kept:
             return orientation, None
         kept[ExifTags.Base.Orientation] = 1
@@ -176,7 +179,7 @@ def mark_edited(packet: bytes | None) -> bytes:
     root = document.getElementsByTagNameNS(RDF, "RDF")[0]
     value = MADE if read_source_type(packet) == MADE else EDITED
     for element in list(_elements(document)):
-        if element.namespaceURI == IPTC_EXT and element.localName == SOURCE_TYPE:
+        if element.namespaceURI == IPTC_EXT and element.localName == SOURCE_TYPE and element.parentNode is not None:
             element.parentNode.removeChild(element)
         elif element.hasAttributeNS(IPTC_EXT, SOURCE_TYPE):
             element.removeAttributeNS(IPTC_EXT, SOURCE_TYPE)
@@ -225,7 +228,7 @@ def _parse(packet: bytes) -> minidom.Document:
 
 
 def _packet(document: minidom.Document) -> bytes:
-    body = document.documentElement.toxml().encode()
+    body = b"" if document.documentElement is None else document.documentElement.toxml().encode()
     return b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>' + body + b'<?xpacket end="w"?>'
 
 
@@ -269,19 +272,17 @@ def _read_iptc(image: Image.Image, label: str) -> bytes | None:
 
 def _without_previews(data: bytes) -> bytes:
     """IPTC-IIM 4.2: each data set is 0x1C, record, number, two bytes of length, content."""
-    kept, at = bytearray(), 0
-    data = data.rstrip(b"\0")
+    kept, at, padded = bytearray(), 0, data
+    data = data.rstrip(b"\0")  # blocks are filled up; what of it belongs to the last content is taken from ``padded``
     while at < len(data):
         if data[at] != 0x1C:
             raise ValueError("a data set does not begin as one")
         record, number, length = data[at + 1], data[at + 2], int.from_bytes(data[at + 3 : at + 5], "big")
         end = at + 5 + length
-        if length & 0x8000 or end > len(data):
-            # Zeros at the end may belong to the last content; a longer one than there is does not.
-            if length & 0x8000 or end > len(data) + 1:
-                raise ValueError("a data set is longer than the block")
+        if length & 0x8000 or end > len(padded):  # a length of more bytes; or more content than there is
+            raise ValueError("a data set is longer than the block")
         if (record, number) not in _PREVIEWS:
-            kept += data[at:end].ljust(end - at, b"\0")
+            kept += padded[at:end]
         at = end
     return bytes(kept)
 
@@ -303,10 +304,11 @@ def _read_texts(image: Image.Image) -> dict[str, str]:
             found[str(name)[:79]] = str(text)
     comment = image.info.get("comment")
     if isinstance(comment, bytes):
+        raw = comment
         try:
-            comment = comment.decode("utf-8")
+            comment = raw.decode("utf-8")
         except UnicodeDecodeError:
-            comment = comment.decode("latin-1")
+            comment = raw.decode("latin-1")
     if isinstance(comment, str) and comment.strip("\0 ") and len(comment) <= MAX_TEXT:
         found.setdefault("Comment", comment.strip("\0"))
     return found

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 MAX_INSTRUCTIONS = 500_000  # published files have 100,000 at most; each can make an object of about 250 bytes
 MAX_TEXT = 2**25  # characters, all texts together; NVIDIA's files carry the source code of their modules
@@ -290,7 +290,7 @@ def read_pickle(file: BinaryIO, names: Mapping[str, Build], persistent: Build | 
     """
     machine = _Machine(names, persistent)
     try:
-        for count, (instruction, argument, _) in enumerate(pickletools.genops(_Part(file))):
+        for count, (instruction, argument, _) in enumerate(pickletools.genops(cast("BinaryIO", _Part(file)))):
             if count > MAX_INSTRUCTIONS:
                 raise PickleError(f"it has more than {MAX_INSTRUCTIONS:,} instructions")
             if instruction.name == "STOP":

@@ -53,7 +53,7 @@ def save_picture(
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise OutputError(f"{path}: the format {suffix!r} is not known; end the name in one of {', '.join(SUFFIXES)}")
-    data = encode_picture(image, SUFFIXES[suffix], quality=quality, mark=mark, label=str(path))
+    data: bytes | memoryview = encode_picture(image, SUFFIXES[suffix], quality=quality, mark=mark, label=str(path))
     if signed is not None:
         data = signed(data, SUFFIXES[suffix])
 
@@ -79,7 +79,7 @@ def encode_picture(
     Raises:
         OutputError: a picture that the format cannot hold.
     """
-    info = dict(image.info)
+    info: dict[str, Any] = {str(key): value for key, value in image.info.items()}
     if mark and info.get("emoedit_edited"):
         info["xmp"] = mark_edited(info.get("xmp"))
     try:

@@ -324,7 +324,7 @@ def _fill(storage: Storage, file: Any, size: int) -> None:
         raise PickleError(f"a storage has {size:,} bytes, and {storage.values.nbytes:,} were announced")
     if not size:
         return
-    target = memoryview(storage.values.view(torch.uint8).numpy())
+    target = memoryview(storage.values.view(torch.uint8).numpy().data)
     read = 0
     while read < size:
         got = file.readinto(target[read : read + CHUNK])

@@ -281,10 +281,7 @@ class AestheticPredictor(nn.Module):
                 "github.com/LAION-AI/aesthetic-predictor and sac+logos+ava1-l14-linearMSE.pth of "
                 "github.com/christophschuhmann/improved-aesthetic-predictor"
             )
-        if path.suffix.lower() == ".safetensors":
-            state = checkpoints.read_weights(path)
-        else:
-            state = read_torch(path)
+        state = checkpoints.read_weights(path) if path.suffix.lower() == ".safetensors" else read_torch(path)
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
             raise CheckpointError(f"{path} holds a {type(state).__name__}, expected names -> tensors (a state dict)")
         first = next((key for key in ("weight", "layers.0.weight") if key in state), None)
