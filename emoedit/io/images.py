@@ -62,6 +62,7 @@ _UPRIGHT = {  # EXIF 2.32, table 6: what undoes each orientation
 # The colour space an ICC profile must be for (bytes 16-20 of its header) before it can translate the mode to RGB.
 _PROFILE_SPACE = {"CMYK": b"CMYK", "LAB": b"Lab ", "1": b"GRAY", "L": b"GRAY", "LA": b"GRAY"}
 
+_STRIP = 256  # rows of a picture that are copied at once
 _WARNING_FILTERS = threading.Lock()
 
 
@@ -375,7 +376,14 @@ def _check_size(width: int, height: int, label: str, max_pixels: int) -> None:
 
 
 def _frozen(pixels: Image.Image | np.ndarray) -> np.ndarray:
-    copy = np.array(pixels, order="C")
+    if isinstance(pixels, np.ndarray):
+        copy = np.array(pixels, order="C")
+    else:  # by strips: all at once, Pillow makes two further copies on the way
+        bands = len(pixels.getbands())
+        copy = np.empty((pixels.height, pixels.width, bands)[: 2 if bands == 1 else 3], np.uint8)
+        for top in range(0, pixels.height, _STRIP):
+            strip = (0, top, pixels.width, min(top + _STRIP, pixels.height))
+            copy[top : top + _STRIP] = np.asarray(pixels.crop(strip))
     copy.setflags(write=False)
     return copy
 
@@ -395,7 +403,7 @@ def _split(image: Image.Image, label: str) -> tuple[Image.Image, Image.Image | N
 
     space = profile[16:20] if profile else None
     if space == b"RGB " and mode not in ("CMYK", "LAB"):
-        return image.convert("RGB"), alpha, profile
+        return _as_rgb(image), alpha, profile
     if mode == "LAB" or (space is not None and space == _PROFILE_SPACE.get(mode)):
         source = image.getchannel(0) if space == b"GRAY" and image.mode == "RGB" else image
         source = source.convert("L") if source.mode == "1" else source
@@ -410,7 +418,12 @@ def _split(image: Image.Image, label: str) -> tuple[Image.Image, Image.Image | N
             if mode == "LAB":  # nothing else can translate it
                 raise
             warnings.warn(f"{label}: its colour profile is damaged and is not used ({error})", stacklevel=2)
-    return image.convert("RGB"), alpha, None
+    return _as_rgb(image), alpha, None
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB; itself, not a copy, where it is."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_numeric(image: Image.Image, label: str) -> tuple[Image.Image, Image.Image | None]:

@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 from emoedit.io import images as pictures
 from emoedit.io.images import Picture, load_picture, output_path, save_picture, write_atomic, write_json
 from emoedit.types import ImageError, OutputError
+from tests.fixtures.memory import peak_of
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -623,6 +624,14 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
         with pytest.raises(ImageError, match="limit is 99"):
             load_picture(large, max_pixels=99)
     assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_large_pictures_take_eight_bytes_a_pixel(tmp_path):
+    """Pillow's own copy takes four, the array three."""
+    Image.new("RGB", (6000, 4000), "red").save(tmp_path / "x.png", compress_level=1)
+    load_picture(tmp_path / "x.png", max_pixels=24_000_000)  # what is loaded once does not count
+    peak = peak_of(lambda: load_picture(tmp_path / "x.png"))
+    assert peak < 8.5 * 24_000_000
 
 
 def test_pillow_does_not_warn_below_the_limit():
