@@ -123,7 +123,7 @@ def kill(times: int, photos: int = 4) -> Killed:
         folder = Path(name)
         paths, output = photographs(folder, photos), folder / "edits"
         command = [sys.executable, "-m", *EDIT.split(), "--output", f"{output}/"]
-        command[3:3] = map(str, paths)  # photos come before --emotion
+        command[4:4] = map(str, paths)  # photos come before --emotion
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         longest = 10.0
         for attempt in range(times):
@@ -150,7 +150,7 @@ def kill(times: int, photos: int = 4) -> Killed:
         subprocess.run([*command, "--overwrite"], env=environment, stderr=subprocess.DEVNULL, check=False)
         wanted = {f"{p.stem}_{e}{s}.png" for p in paths for e in ("happy", "sad") for s in ("", "_0.5")}
         found.lost = sorted(wanted - {path.name for path in output.glob("*.png")})
-        found.litter = len([path for path in output.iterdir() if path.name.endswith(".tmp")])
+        found.litter = len(list(output.glob(".emoedit-*.tmp")))
     return found
 
 

@@ -101,6 +101,7 @@ JSON = st.recursive(
 
 
 @given(value=JSON)
+@example(value={"widths": []})
 def test_descriptions(value, counted, tmp_path_factory):
     from emoedit.models.vae.backbone import VAEBackbone
 
