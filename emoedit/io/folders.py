@@ -49,7 +49,9 @@ def picture_names(folder: Path, *, recursive: bool = True) -> list[str]:
     Raises:
         DataError: no such folder, or it cannot be read.
     """
-    found, skipped, count = [], [], 0
+    found: list[str] = []
+    skipped: list[str] = []
+    count = 0
     for name in _files(folder, recursive):
         base = name.rpartition("/")[2]
         suffix = os.path.splitext(base)[1].lower()
