@@ -319,8 +319,9 @@ class Editor:
                     p.relative_to(new).as_posix(): checkpoints.sha256(p) for p in sorted(new.rglob("*.safetensors"))
                 },
             }
-            (new / "README.md").write_text(card or f"# {self.name}\n\nAn emoedit editor: {description['role']}.\n")
-            (new / checkpoints.EDITOR).write_text(json.dumps(description, indent=2) + "\n")
+            text = card or f"# {self.name}\n\nAn emoedit editor: {description['role']}.\n"
+            (new / "README.md").write_text(text, encoding="utf-8")
+            (new / checkpoints.EDITOR).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         return folder
 
     @classmethod

@@ -113,7 +113,7 @@ def main(config: DictConfig) -> None:
             "",
         ]
     )
-    Path(config.output).write_text(text)
+    Path(config.output).write_text(text, encoding="utf-8")
     print(text)
 
 

@@ -103,7 +103,7 @@ def fit_stage(config: DictConfig) -> None:
         psnr = -10 * torch.log10(error / backbone.oval.sum() / 4)
         report[f"reconstruction inside the face, held-out faces, {name}, dB"] = round(float(psnr.mean()), 2)
     numbers = "\n".join(f"- {title}: {value}" for title, value in report.items())
-    card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text().replace("{numbers}", numbers)
+    card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text("utf-8").replace("{numbers}", numbers)
     editor = Editor(backbone, [steering], name=config.name)
     editor.save_pretrained(config.output, card=card, role="emotion editor (VAE directions)", licence=LICENCE)
     print(numbers)

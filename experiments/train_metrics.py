@@ -187,7 +187,7 @@ def finish_landmarks(network: MeasuringNetwork, crops: CropSet, config: DictConf
         )
     }
     root = Path(config.data.root) / config.data.sets.london.path
-    with (root / "landmarks.csv").open(newline="") as file:
+    with (root / "landmarks.csv").open(newline="", encoding="utf-8") as file:
         placed = {row[0]: np.array(row[1:], float).reshape(-1, 2) for row in csv.reader(file) if row[0] != "face_id"}
     chosen = crops.where(data="london", emotion="neutral")
     found = outputs(crops, chosen, side, lambda x: network(x)["points"]).numpy()
@@ -283,7 +283,7 @@ def finish_stage(config: DictConfig) -> None:
     network.eval().requires_grad_(False)
     report = FINISH[name](network, CropSet(config.data.crops), config)
     numbers = "\n".join(f"- {title}: {value}" for title, value in report.items())
-    card = (Path(__file__).parent / "cards" / f"{name}.md").read_text().replace("{numbers}", numbers)
+    card = (Path(__file__).parent / "cards" / f"{name}.md").read_text("utf-8").replace("{numbers}", numbers)
     steps, batch = config.network.trainer.steps, config.network.batch_size
     state = torch.load(Path(config.work) / "state.pt", weights_only=True, mmap=True)
     minutes = state["seconds"] / 60

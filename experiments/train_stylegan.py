@@ -254,7 +254,7 @@ def finish_stage(config: DictConfig) -> None:
         each = {name: minutes(work / f"lead_{name}") for name in config.steering.lead.emotions}
         report["directions"] += ", led on: " + ", ".join(f"{name} {spent:.1f} minutes" for name, spent in each.items())
     numbers = "\n".join(f"- {title}: {value}" for title, value in report.items())
-    card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text().replace("{numbers}", numbers)
+    card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text("utf-8").replace("{numbers}", numbers)
     editor.save_pretrained(config.output, card=card, role="emotion editor (StyleGAN2, walks in W+)", licence=LICENCE)
     print(numbers)
 

@@ -284,7 +284,7 @@ def finish_stage(config: DictConfig) -> None:
     )
     editor = Editor(backbone, [steering], name=config.name)
     stages = ("tokenizer", "clip", "autoencoder", "unet", "tokens")
-    numbers = "".join((work / f"{stage}.md").read_text(encoding="utf-8") for stage in stages).rstrip()
+    numbers = "".join((work / f"{stage}.md").read_text("utf-8") for stage in stages).rstrip()
     card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text().replace("{numbers}", numbers)
     output = editor.save_pretrained(
         config.output, card=card, role="emotion editor (learned tokens, Stable Diffusion's layout)", licence=LICENCE

@@ -68,7 +68,7 @@ def fit_stage(config: DictConfig) -> None:
         each = OmegaConf.to_container(OmegaConf.merge(how, {"emotions": [emotion]}, alone.get(emotion, {})))
         shift, gain = part_of(shifts, emotion)
         fit(config, emotion, each, backbone, Directions(gain * shift.directions, shift.timesteps))
-        print((fitted_folder(config, emotion) / "facts.txt").read_text(encoding="utf-8"))
+        print((fitted_folder(config, emotion) / "facts.txt").read_text("utf-8"))
 
 
 def join(config: DictConfig) -> Editor:
@@ -98,9 +98,9 @@ def join(config: DictConfig) -> Editor:
 
 def join_stage(config: DictConfig) -> None:
     """The finished folder."""
-    facts = [(fitted_folder(config, name) / "facts.txt").read_text(encoding="utf-8") for name in config.fit.emotions]
+    facts = [(fitted_folder(config, name) / "facts.txt").read_text("utf-8") for name in config.fit.emotions]
     numbers = f"- fits, on one thread of a CPU beside another: {'; '.join(facts)}"
-    card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text(encoding="utf-8")
+    card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text("utf-8")
     join(config).save_pretrained(
         config.output,
         card=card.replace("{numbers}", numbers),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from emoedit.registry import DEFAULT_EDITOR
-from emoedit.types import CheckpointError, Edit, EditError, EmoEditError, OutputError, UnknownNameError
+from emoedit.types import CheckpointError, DataError, Edit, EditError, EmoEditError, OutputError, UnknownNameError
 
 if TYPE_CHECKING:
     from emoedit.photo import PhotoEditor
@@ -26,7 +26,7 @@ def usage() -> Iterator[None]:
     """What is wrong with names, numbers and paths inside is wrong with the command."""
     try:
         yield
-    except (UnknownNameError, EditError, OutputError) as error:
+    except (UnknownNameError, EditError, OutputError, DataError) as error:
         raise UsageError(str(error)) from error
 
 
@@ -97,6 +97,33 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """``--seed``."""
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="for editors that draw noise; default: 0")
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """``--max-pixels`` and ``--frame``."""
+    parser.add_argument(
+        "--max-pixels",
+        type=_count,
+        default=250_000_000,  # emoedit.io.images.MAX_PIXELS, whose import takes NumPy with it
+        metavar="N",
+        help="refuse larger pictures before they are decoded; default: 250,000,000",
+    )
+    parser.add_argument(
+        "--frame", type=_index, metavar="N", help="of an animation or a TIFF of several pages: which, from 0 on"
+    )
+
+
+def _count(text: str) -> int:
+    digits = text.replace(",", "").replace("_", "")
+    if digits.isdecimal() and 0 < int(digits) < 2**40:
+        return int(digits)
+    raise argparse.ArgumentTypeError(f"expected a whole number above 0, not {text!r}")
+
+
+def _index(text: str) -> int:
+    if text.isdecimal() and int(text) < 2**31:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, not {text!r}")
 
 
 def _seed(text: str) -> int:

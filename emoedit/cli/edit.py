@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from emoedit.cli.common import (
     CommandParser,
     UsageError,
     add_editing,
+    add_reading,
     add_seed,
     check_format,
     check_free,
@@ -57,7 +58,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         editors=True,
     )
     parser.add_argument(
-        "photos", nargs="*", metavar="PHOTO", help="pictures; they come before --emotion and --strength"
+        "photos", nargs="*", metavar="PHOTO", help="pictures, or folders of them; before --emotion and --strength"
     )
     parser.add_argument(
         "--emotion",
@@ -93,6 +94,19 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         help="how changes are put into the photo: with mouths drawn between the photo's own lips (drawn), as the "
         "model's change in colour (rgb), as a reference moves pixels (moved), or as the model's picture in its place "
         "(replace); default: what suits the editor",
+    )
+    add_reading(parser)
+    parser.add_argument(
+        "--no-mark",
+        dest="mark",
+        action="store_false",
+        help="do not say in the picture's XMP that a model drew parts of it (IPTC DigitalSourceType)",
+    )
+    parser.add_argument(
+        "--credentials",
+        nargs=2,
+        metavar=("CERT", "KEY"),
+        help="sign content credentials (C2PA) into each picture: a certificate chain and a key, both PEM",
     )
     parser.set_defaults(run=run)
 
@@ -140,6 +154,10 @@ def run(args: argparse.Namespace) -> int:
     """The exit status."""
     with usage():
         folder, editor, jobs = _plan(args)
+        if args.credentials is not None:
+            from emoedit.io.provenance import Signer
+
+            Signer(*map(Path, args.credentials)).check()
     if args.json not in (None, "-"):
         check_free(args.json, args.overwrite)
     for job in jobs:
@@ -163,10 +181,10 @@ def _plan(args: argparse.Namespace) -> tuple[Path | str, str, list[_Job]]:
         EmoEditError: what is wrong with the command as a whole.
     """
     from emoedit.emotions import resolve
-    from emoedit.io.images import output_path
+    from emoedit.io.output import distinct_stems, output_path
 
     order = "photos come before --emotion and --strength, which take all that follows them"
-    photos = list(dict.fromkeys(args.photos))
+    photos = list(dict.fromkeys(each for named in args.photos for each in _pictures(named, args.output)))
     if not photos:
         raise UsageError(f"no photo given; {order}")
     edits = [Edit(name, s) for name in dict.fromkeys(args.emotion or ["happy"]) for s in strengths_of(args)]
@@ -188,9 +206,9 @@ def _plan(args: argparse.Namespace) -> tuple[Path | str, str, list[_Job]]:
             raise UsageError(f"the report {args.json} is one of the photos; name another file")
         taken[_real(args.json)] = "the report"
     jobs = []
-    for photo in photos:
+    for photo, stem in zip(photos, distinct_stems(photos), strict=True):
         for edit in edits:
-            stem, strength = Path(photo).stem, edit.strength
+            strength = edit.strength
             path = output_path(stem, edit.emotion, strength=strength, output=args.output, many=many, face=face)
             check_format(path)
             job, real = _Job(photo, edit, path), _real(path)
@@ -203,11 +221,32 @@ def _plan(args: argparse.Namespace) -> tuple[Path | str, str, list[_Job]]:
     return folder, editor, jobs
 
 
+def _signing(job: _Job, args: argparse.Namespace) -> Callable[[bytes | memoryview, str], bytes] | None:
+    """What signs the file of an edit, where credentials are asked for."""
+    if args.credentials is None:
+        return None
+    from emoedit.io.provenance import Signer, sign
+
+    signer, source = Signer(*map(Path, args.credentials)), Path(job.photo).expanduser().read_bytes()
+    return lambda data, kind: sign(data, kind, signer, source, job.output.name, f"emotion edited: {shown(job.edit)}")
+
+
+def _pictures(named: str, output: str | None) -> list[str]:
+    """A photo, or those in a folder of that name but not in the folder for results."""
+    from emoedit.io.folders import find_pictures
+
+    if not os.path.isdir(os.path.expanduser(named)):
+        return [named]
+    results = None if output is None else Path(_real(output))
+    found = [path for path in find_pictures(named) if results not in Path(_real(path)).parents]
+    return [str(path) for path in found] or [named]  # reading a folder says what is wrong with it
+
+
 def _edit_photos(jobs: Sequence[_Job], folder: Path | str, args: argparse.Namespace) -> None:
     """Do every edit that has not failed yet: one inversion a photo, one file an edit."""
     from tqdm import tqdm
 
-    from emoedit.io.images import load_picture
+    from emoedit.io.images import load_picture, save_picture
 
     groups: dict[str, list[_Job]] = {}
     for job in _alive(jobs):
@@ -231,7 +270,7 @@ def _edit_photos(jobs: Sequence[_Job], folder: Path | str, args: argparse.Namesp
             if not _alive(group):
                 continue
             with _failing(group):
-                picture = load_picture(photo)
+                picture = load_picture(photo, max_pixels=args.max_pixels, frame=args.frame)
             if _alive(group):
                 with _failing(group, photo):
                     opened = photo_editor.open(picture, args.face, seed=args.seed)
@@ -246,7 +285,8 @@ def _edit_photos(jobs: Sequence[_Job], folder: Path | str, args: argparse.Namesp
                 with _failing([job], job if isinstance(result, EmoEditError) else None):
                     if isinstance(result, EmoEditError):
                         raise result
-                    result.save(job.output, overwrite=args.overwrite)
+                    signed = _signing(job, args)
+                    save_picture(result.image, job.output, overwrite=args.overwrite, mark=args.mark, signed=signed)
                     if used.strength != job.edit.strength:
                         say(f"{job}: strength {used.strength:g} keeps {args.min_identity:g} of the person")
                     job.report = {"strength": used.strength}
@@ -283,4 +323,7 @@ def _found(face: Face) -> dict[str, Any]:
 
 
 def _real(path: str | os.PathLike[str]) -> str:
-    return os.path.realpath(os.path.expanduser(path))
+    try:
+        return os.path.realpath(os.path.expanduser(path))
+    except ValueError as error:  # a NUL in it
+        raise UsageError(f"{os.fspath(path)!r} is no path: {error}") from error

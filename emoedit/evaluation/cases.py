@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emoedit.emotions import canonical
-from emoedit.io.images import SUFFIXES
+from emoedit.io.folders import find_pictures
 from emoedit.registry import READERS
 from emoedit.types import DataError, UnknownNameError
 
@@ -31,10 +31,6 @@ class Case:
     person: str
     truth: Mapping[str, Path] = field(default_factory=dict)
     info: Mapping[str, str] = field(default_factory=dict)
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
 def _rows(path: Path, *required: str) -> list[dict[str, str]]:
@@ -61,7 +57,7 @@ def read_cases(
       those of ``source`` are edited, the others are the truth. An ``info.csv`` with ``face_id`` tells more of each.
     - *labels*: a ``labels.csv`` with columns ``image``, ``emotion`` and, where known, ``person`` and ``split``; the
       pictures of emotion ``source`` are edited.
-    - *plain*: pictures, each of another person.
+    - *plain*: pictures, those in folders below included, each of another person.
 
     Args:
         folder: where it is.
@@ -97,7 +93,7 @@ def read_cases(
         elif split is not None:
             raise DataError(f"{folder}: there is no csv that says which pictures belong to split {split!r}")
         else:
-            cases = [Case(path, path.name, path.name) for path in _pictures(folder)]
+            cases = [_plain(path, folder) for path in find_pictures(folder)]
     if not cases:
         raise DataError(f"{folder}: no picture to edit there (layouts: neutral/ and smiling/, labels.csv, or pictures)")
     return cases
@@ -122,15 +118,21 @@ def _sampled(path: Path, reader: str, split: str | None, source: str) -> list[Ca
     return cases
 
 
+def _plain(path: Path, folder: Path) -> Case:
+    """A picture of a person of its own; one in a folder below is named with that folder."""
+    name = path.relative_to(folder).as_posix()
+    return Case(path, name, name)
+
+
 def _pairs(folder: Path, emotions: Mapping[str, Path], split: str | None, source: str) -> list[Case]:
     info: dict[str, dict[str, str]] = {}
     if (folder / "info.csv").is_file():
         info = {row.pop("face_id"): row for row in _rows(folder / "info.csv", "face_id")}
     if split is not None and not any("split" in row for row in info.values()):
         raise DataError(f"{folder}: info.csv with a column split is needed to choose split {split!r}")
-    truths = {name: {p.stem: p for p in _pictures(path)} for name, path in emotions.items() if name != source}
+    truths = {name: {p.stem: p for p in find_pictures(path)} for name, path in emotions.items() if name != source}
     cases = []
-    for photo in _pictures(emotions[source]):
+    for photo in find_pictures(emotions[source]):
         row = dict(info.get(photo.stem, {}))
         if split is not None and row.get("split") != split:
             continue

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, overload
 
 from emoedit.emotions import canonical
 from emoedit.evaluation.cases import Case, read_cases
-from emoedit.io.images import SUFFIXES
+from emoedit.io.folders import picture_names
 from emoedit.types import DataError, UnknownNameError
 
 S = TypeVar("S", bound=Sequence[Any])
@@ -105,15 +105,13 @@ def open_cases(
         near = get_close_matches(folder.name, beside, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise DataError(f"{folder}: no such folder{hint}")
-    names, plain = [], True
     with os.scandir(folder) as entries:
-        for entry in entries:
-            plain = plain and entry.name != "labels.csv" and not (entry.is_dir() and _is_neutral(entry.name))
-            # Not by pathlib, which would keep every part of a path it has seen.
-            if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.name.startswith("."):
-                names.append(entry.name)
-    if plain and split is None and names:
-        cases: Sequence[Case] = Photographs(folder, sorted(names))
+        plain = all(
+            entry.name != "labels.csv" and not (entry.is_dir() and _is_neutral(entry.name)) for entry in entries
+        )
+    names = picture_names(folder) if plain and split is None else []
+    if names:
+        cases: Sequence[Case] = Photographs(folder, names)
     else:
         cases = read_cases(folder, split=split)
     return (shard or Shard()).of(cases[:limit])

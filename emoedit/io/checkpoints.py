@@ -28,6 +28,29 @@ CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # the name diffusers gives them
 STEP = ":step"  # ends the name of what an 8-bit tensor's rows are multiplied by
 EDITOR = "editor.json"
+MAX_JSON = 2**24  # bytes of a description or a header; the largest published ones have 2 MB
+DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # safetensors' names
+LARGEST = {  # endings of names in a config.json -> the largest number that published networks are described by, doubled
+    "layers": 256,
+    "blocks": 256,
+    "per_block": 256,
+    "heads": 1024,
+    "resolution": 4096,
+    "sample_size": 4096,
+    "image_size": 4096,
+    "patch": 64,
+    "side": 4096,
+    "widths": 32768,
+    "width": 32768,
+    "channels": 32768,
+    "_dim": 65536,
+    "neck": 32768,
+    "latent": 65536,
+    "shape": 65536,
+    "hidden_size": 65536,
+    "intermediate_size": 262144,
+    "vocab_size": 1048576,
+}
 FETCHED = (  # of a repository on the hub: no pickles, no other formats or precisions, nothing that training left there
     "README.md",
     "LICENSE*",
@@ -140,14 +163,102 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: missing, not json, or not an object.
     """
     try:
+        if path.stat().st_size > MAX_JSON:
+            raise CheckpointError(f"{path} is larger than {MAX_JSON:,} bytes: this describes no model")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: this is no model folder, or its download stopped half-way") from None
-    except (ValueError, OSError) as error:
+    except CheckpointError:
+        raise
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as json: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}, expected an object")
+    if path.name == CONFIG:
+        check_config(value, path)
     return value
+
+
+def check_config(config: Mapping[str, Any], path: Path | str, depth: int = 0) -> None:
+    """Refuse the description of a network that is far larger than any published one, before anything is built.
+
+    Args:
+        config: what a ``config.json`` holds.
+        path: what errors call it.
+        depth: of objects around it.
+
+    Raises:
+        CheckpointError: a side, width or number of layers beyond ``LARGEST``, or objects nested more than 20 deep.
+    """
+    if depth > 20:
+        raise CheckpointError(f"{path}: objects lie more than 20 deep in each other; this describes no network")
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            check_config(value, path, depth + 1)
+            continue
+        limit = next((most for ending, most in LARGEST.items() if name.endswith(ending)), None)
+        numbers = value if isinstance(value, list) else [value]
+        if limit is None or not all(isinstance(number, int) for number in numbers):
+            continue
+        if len(numbers) > 256 or max(map(abs, numbers), default=0) > limit:
+            told = str(numbers[:4])[1:-1] if isinstance(value, list) else value
+            raise CheckpointError(f"{path}: {name} is {told}, and no network is built with more than {limit:,}")
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a safetensors file, from its header alone.
+
+    Raises:
+        CheckpointError: missing, damaged, a header of more than 16 MB, or complex, quantised or 8-bit floating numbers.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: this is no model folder, or its download stopped half-way")
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(MAX_JSON, path.stat().st_size - 8):
+                raise ValueError(f"a header of {length:,} bytes")
+            header = json.loads(file.read(length))
+        found = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in header.items() if name[:2] != "__"}
+    except (ValueError, OSError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read: damaged or no safetensors file ({error})") from error
+    if odd := [f"{name[:60]} ({kind})" for name, (kind, _) in found.items() if kind not in DTYPES]:
+        raise CheckpointError(f"{path} cannot be read: it holds {odd[0]}; expected one of {', '.join(DTYPES)}")
+    return {name: shape for name, (_, shape) in found.items()}
+
+
+def check_shapes(expected: Mapping[str, Tensor], path: Path) -> None:
+    """Compare a safetensors file's header with what a model expects, before either takes memory.
+
+    Args:
+        expected: the state dict of the model, on the meta device.
+        path: the file.
+
+    Raises:
+        CheckpointError: as :func:`check_state` says it, or the file cannot be read.
+    """
+    found = read_shapes(path)
+    bare = {name: shape for name, shape in found.items() if name.removesuffix(STEP) not in found or name[-5:] != STEP}
+    _refuse(_misfits({name: tuple(value.shape) for name, value in expected.items()}, bare), path)
+
+
+def check_size(skeleton: nn.Module, folder: Path) -> None:
+    """Refuse a description whose network is far larger than the weights beside it: what a file lacks would be filled
+    with random numbers.
+
+    Args:
+        skeleton: the network, on the meta device.
+        folder: of the ``.safetensors`` files.
+
+    Raises:
+        CheckpointError: it has more than four times the numbers that the files can hold in half precision.
+    """
+    wanted = sum(value.numel() for value in skeleton.state_dict().values())
+    have = sum(path.stat().st_size for path in folder.glob("*.safetensors")) // 2
+    if wanted > 4 * have + 10_000_000:
+        raise CheckpointError(
+            f"{folder / CONFIG} describes a network of {wanted:,} numbers, and the weights beside it hold {have:,}"
+        )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -159,12 +270,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing: this is no model folder, or its download stopped half-way")
+    read_shapes(path)  # refuses what the library would take
     try:
         found = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise CheckpointError(f"{path} cannot be read: damaged or no safetensors file ({error})") from error
     for name in [name for name in found if name + STEP in found]:
         step = found.pop(name + STEP).float()
         if step.shape != found[name].shape[:1]:
@@ -179,15 +289,26 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], pat
     Raises:
         CheckpointError: keys missing, unexpected, of another shape, or not finite, with the first few of each.
     """
+    problems = _misfits(*({name: tuple(value.shape) for name, value in state.items()} for state in (expected, found)))
+    for name in sorted(expected.keys() & found.keys()):
+        if expected[name].shape == found[name].shape and not bool(found[name].isfinite().all()):
+            problems.append(f"{name} holds values that are not finite")
+    _refuse(problems, path)
+
+
+def _misfits(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:
     problems = []
     for title, names in (("missing", expected.keys() - found.keys()), ("unexpected", found.keys() - expected.keys())):
         if names:
-            problems.append(f"{len(names)} {title} ({', '.join(sorted(names)[:4])}{', …' if len(names) > 4 else ''})")
+            told = ", ".join(name[:80] for name in sorted(names)[:4])
+            problems.append(f"{len(names)} {title} ({told}{', …' if len(names) > 4 else ''})")
     for name in sorted(expected.keys() & found.keys()):
-        if expected[name].shape != found[name].shape:
-            problems.append(f"{name} is {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}")
-        elif found[name].is_floating_point() and not bool(found[name].isfinite().all()):
-            problems.append(f"{name} holds values that are not finite")
+        if expected[name] != found[name]:
+            problems.append(f"{name} is {found[name]}, expected {expected[name]}")
+    return problems
+
+
+def _refuse(problems: list[str], path: Path | str) -> None:
     if problems:
         rest = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
         raise CheckpointError(f"{path} does not fit: {'; '.join(problems[:6])}{rest}")

@@ -1,39 +1,53 @@
 """Any picture in, a finished file out: nothing half-read, nothing half-written.
 
 What is read becomes a :class:`Picture`: upright 8-bit RGB, with what a result has to give back (alpha, colour profile,
-EXIF) beside it. What is written appears under its name only when it is complete.
+metadata, the bits beyond the eighth) beside it. How it is written stands in ``emoedit.io.saving``.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
-import re
-import secrets
-import shutil
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
-from emoedit.types import ImageError, OutputError
+from emoedit.io.depth import DeepPixels, read_deep, separate, to_uint8
+from emoedit.io.metadata import Metadata, read_exif, read_metadata
+from emoedit.io.output import SUFFIXES as SUFFIXES
+from emoedit.io.output import distinct_stems as distinct_stems
+from emoedit.io.output import output_path as output_path
+from emoedit.io.output import write_atomic as write_atomic
+from emoedit.io.output import write_json as write_json
+from emoedit.io.saving import save_picture as save_picture
+from emoedit.types import ImageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+MAX_PIXELS = 250_000_000  # phones make 200 megapixels; a picture takes 8 to 12 bytes a pixel while it is read
 
 # Vector drawings: Pillow hands the first to an external Ghostscript process, which untrusted input must not reach.
 _NOT_PHOTOGRAPHS = {"EPS", "WMF"}
 
-_HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
+_JXL_HEADS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+_ANIMATED = {
+    "GIF",
+    "PNG",
+    "WEBP",
+    "TIFF",
+    "AVIF",
+    "JXL",
+}  # formats whose further frames are pictures in their own right
+_REDUCED = 254  # TIFF's NewSubfileType: bit 0 marks a smaller copy of another page
 
 _UPRIGHT = {  # EXIF 2.32, table 6: what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,23 +59,10 @@ _UPRIGHT = {  # EXIF 2.32, table 6: what undoes each orientation
     8: Image.Transpose.ROTATE_90,
 }
 
-# The tags that tell of the photograph. All others tell how its bytes were laid out in the file it came from, which
-# would be wrong in a new file (a TIFF written with a foreign ImageWidth or StripOffsets cannot be opened again).
-_KEPT_TAGS = [
-    ExifTags.Base[name]
-    for name in (
-        "ImageDescription Make Model Orientation XResolution YResolution ResolutionUnit Software DateTime Artist "
-        "HostComputer Copyright Rating XPTitle XPComment XPAuthor XPKeywords XPSubject"
-    ).split()
-]
-_KEPT_FOLDERS = [ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo]
-
 # The colour space an ICC profile must be for (bytes 16-20 of its header) before it can translate the mode to RGB.
 _PROFILE_SPACE = {"CMYK": b"CMYK", "LAB": b"Lab ", "1": b"GRAY", "L": b"GRAY", "LA": b"GRAY"}
 
-_JPEG_SEGMENT = 65_533  # bytes: a JPEG marker counts its own two length bytes in 16 bits
-_FLOAT_SLACK = 1e-3  # a quarter of a grey level: what resampling leaves outside 0..1 without any fault of the caller
-
+_STRIP = 256  # rows of a picture that are copied at once
 _WARNING_FILTERS = threading.Lock()
 
 
@@ -74,6 +75,8 @@ class Picture:
         alpha: uint8 ``[H, W]`` or None; 255 is opaque.
         icc_profile: the RGB colour profile of the photo, or None.
         exif: an EXIF block that says "upright" (orientation 1) and holds no preview image, or None.
+        deep: the pixels in more than 8 bits, where the file has them; or None.
+        metadata: resolution, XMP, IPTC and comments.
         name: what a result is named after: the stem of the file name, or ``"photo"``.
         path: the file it was read from, or None.
     """
@@ -82,6 +85,8 @@ class Picture:
     alpha: np.ndarray | None = None
     icc_profile: bytes | None = None
     exif: bytes | None = None
+    deep: DeepPixels | None = None
+    metadata: Metadata = field(default_factory=Metadata)
     name: str = "photo"
     path: Path | None = None
 
@@ -92,11 +97,14 @@ class Picture:
             rgb: uint8 ``[H, W, 3]`` of the photo's size; None for the photo itself.
 
         Returns:
-            RGB, or RGBA where the photo has alpha; ``.info`` holds ``icc_profile`` and ``exif`` where it has them.
+            RGB, or RGBA where the photo has alpha; ``.info`` holds ``icc_profile``, ``exif``, ``dpi``, ``xmp``,
+            ``iptc`` and ``texts`` where it has them, ``emoedit_edited`` where ``rgb`` is another than the photo's own,
+            and ``emoedit_photo`` (this object) where the photo has more than 8 bits: :func:`save_picture` reads them.
 
         Raises:
             ImageError: ``rgb`` is not uint8 of the photo's shape.
         """
+        edited = rgb is not None and rgb is not self.rgb
         rgb = self.rgb if rgb is None else rgb
         if rgb.shape != self.rgb.shape or rgb.dtype != np.uint8:
             raise ImageError(f"expected uint8 of shape {self.rgb.shape}, found {rgb.dtype} of shape {rgb.shape}")
@@ -105,13 +113,19 @@ class Picture:
             image.info["icc_profile"] = self.icc_profile
         if self.exif is not None:
             image.info["exif"] = self.exif
+        image.info.update(self.metadata.to_info())
+        if edited:
+            image.info["emoedit_edited"] = True
+        if self.deep is not None:
+            image.info["emoedit_photo"] = self
         return image
 
 
 def load_picture(
     source: str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray | Tensor | Picture,
     *,
-    max_pixels: int = 100_000_000,
+    max_pixels: int = MAX_PIXELS,
+    frame: int | None = None,
 ) -> Picture:
     """Reads one picture, whatever holds it. The source is left as it was.
 
@@ -124,18 +138,19 @@ def load_picture(
             * an array ``[H, W]`` or ``[H, W, 1 | 3 | 4]``: uint8, uint16 (full range), bool, or float in 0..1;
             * a torch tensor ``[1 | 3, H, W]`` or ``[1, 1 | 3, H, W]`` of the same kinds;
             * a :class:`Picture`, which is returned as it is.
-        max_pixels: a larger picture is refused from its header, before anything is decoded. Pillow's own limit, twice
-            ``PIL.Image.MAX_IMAGE_PIXELS`` (179 million unless changed), holds for files as well.
+        max_pixels: a larger picture is refused from its header, before anything is decoded.
+        frame: of a file with several pictures (an animation, a TIFF of several pages), which one, from 0 on.
 
     Returns:
-        The picture, turned upright by its EXIF orientation. Of an animation or a multi-picture file, the first frame.
-        Sixteen bits and floats are scaled to 8 bit by rounding. RGB colour profiles are kept, wide gamuts included;
-        CMYK, Lab and grey pictures with a profile of their own are translated to sRGB by it. A damaged profile of
-        theirs, or damaged EXIF, is left out with a warning.
+        The picture, turned upright by its EXIF orientation. Sixteen bits and floats are scaled to 8 bit by rounding;
+        those of a PNG or TIFF are kept in ``deep``. RGB colour profiles are kept, wide gamuts included; CMYK, Lab and
+        grey pictures with a profile of their own are translated to sRGB by it. A damaged profile of theirs, or damaged
+        metadata, is left out with a warning.
 
     Raises:
         ImageError: no such file, a folder, no permission, not a picture, damaged or truncated, empty, too large, or an
-            array of another kind or range.
+            array of another kind or range; a file of several pictures without ``frame``; HEIC and JPEG XL without the
+            package that reads them.
     """
     if isinstance(source, Picture):
         return source
@@ -147,7 +162,7 @@ def load_picture(
     if type(source).__module__.startswith("torch"):  # so that reading a file does not import torch
         return _from_array(_tensor_to_array(source), "the tensor", max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _read(io.BytesIO(source), f"the picture of {len(source):,} bytes", "photo", None, max_pixels)
+        return _read(io.BytesIO(source), f"the picture of {len(source):,} bytes", "photo", None, max_pixels, frame)
     if isinstance(source, str | os.PathLike):
         path = Path(os.path.expanduser(source))
         with _reading(str(path)):
@@ -155,11 +170,12 @@ def load_picture(
                 raise ImageError(f"{path} is a folder; name a picture in it")
             with open(path, "rb") as file:
                 stream = file if file.seekable() else io.BytesIO(file.read())
-                return _read(stream, str(path), _stem(path), path, max_pixels)
+                return _read(stream, str(path), _stem(path), path, max_pixels, frame)
     if hasattr(source, "read"):
         with _reading("the open file"):
-            data = _whole(source)
-        return _read(io.BytesIO(data), "the open file", _stem(getattr(source, "name", "")), None, max_pixels)
+            data = _whole(cast("BinaryIO", source))
+        name = _stem(getattr(source, "name", ""))
+        return _read(io.BytesIO(data), "the open file", name, None, max_pixels, frame)
     raise ImageError(
         f"a picture cannot be read from {type(source).__name__}; give a path, bytes, an open file, a PIL picture, "
         "a NumPy array or a torch tensor"
@@ -200,49 +216,153 @@ def _stem(filename: object) -> str:
     return Path(filename).stem or "photo"
 
 
-def _read(stream: BinaryIO, label: str, name: str, path: Path | None, max_pixels: int) -> Picture:
+def _read(stream: BinaryIO, label: str, name: str, path: Path | None, max_pixels: int, frame: int | None) -> Picture:
     """Identifies and decodes an encoded picture. ``label`` names it in errors."""
+    image = _open(stream, label, max_pixels)
+    if image is None:  # a TIFF that Pillow does not know
+        found = read_deep(stream, label, max_pixels)
+        if found is None:
+            raise ImageError(f"{label} is not a picture of a known format")
+        return _from_deep(separate(found, label), label, name, path)
+    with image:
+        _check_size(*image.size, label, max_pixels)
+        _choose_frame(image, label, frame)
+        deep = None
+        if image.format in ("PNG", "TIFF") and not frame:
+            position = stream.tell()
+            found = read_deep(stream, label, max_pixels)
+            deep = None if found is None else separate(found, label)
+            stream.seek(position)  # where Pillow left it, between the header and the pixels
+        return _decode(image, label, name, path, max_pixels, deep)
+
+
+def _open(stream: BinaryIO, label: str, max_pixels: int) -> Image.Image | None:
+    """The picture with its header read; None for a TIFF of a kind that Pillow does not know."""
     head = stream.read(12)
+    stream.seek(0)
     if not head:
         raise ImageError(f"{label} is empty")
     Image.init()
     formats = [known for known in Image.ID if known not in _NOT_PHOTOGRAPHS]
     try:
-        # Pillow warns from half of its limit on; the limit that counts here is max_pixels. The filters are global to
-        # the process, so two threads must not save and restore them crosswise.
-        with _WARNING_FILTERS, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(stream, formats=formats)
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{label} is too large (limit {max_pixels:,} pixels): {error}") from error
+        with _without_limit():
+            if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+                return _open_heif(stream, label)
+            return Image.open(stream, formats=formats)
     except UnidentifiedImageError as error:
-        if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
+        if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return None
+        if head.startswith(_JXL_HEADS):
             raise ImageError(
-                f"{label} is a HEIC picture: convert it to JPEG, or install pillow-heif and call "
-                "pillow_heif.register_heif_opener() first"
+                f"{label} is a JPEG XL picture: convert it to PNG or JPEG, or install the package pillow-jxl-plugin "
+                "and import pillow_jxl first"
             ) from error
         raise ImageError(f"{label} is not a picture of a known format") from error
+    except ImageError:
+        raise
     except Exception as error:  # decoders fail on hostile headers in every way there is
         raise ImageError(f"{label} is damaged: {error}") from error
-    with image:
-        return _decode(image, label, name, path, max_pixels)
 
 
-def _decode(image: Image.Image, label: str, name: str, path: Path | None, max_pixels: int) -> Picture:
+@contextmanager
+def _without_limit() -> Iterator[None]:
+    """Pillow's own limit of pixels is one for the whole process, and lower than what phones make; the one that counts
+    here is checked right after the header was read. What is global to the process is changed by one thread at a time.
+    """
+    with _WARNING_FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _open_heif(stream: BinaryIO, label: str) -> Image.Image:
+    try:
+        from pillow_heif import HeifImagePlugin  # noqa: F401 - registers itself with Pillow
+        from pillow_heif.as_plugin import HeifImageFile
+    except ImportError as error:
+        raise ImageError(
+            f"{label} is a HEIC picture, as phones make them: pip install 'emoedit[heif]' reads it; or convert it to "
+            "JPEG (on the phone: Settings, Camera, Formats, Most Compatible)"
+        ) from error
+    return HeifImageFile(stream)
+
+
+def _choose_frame(image: Image.Image, label: str, frame: int | None) -> None:
+    """Goes to the frame that is asked for; refuses to choose between several."""
+    count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+    if frame is None:
+        if count == 1 or (image.format == "TIFF" and _is_one_page(image, count)):
+            return
+        what = "pages" if image.format == "TIFF" else "frames"
+        raise ImageError(
+            f"{label} holds {count} {what}, and one picture is edited at a time: choose one with frame=0 (--frame 0 on "
+            f"the command line) and so on to {count - 1}, or save the {what} as pictures of their own and edit those"
+        )
+    if not 0 <= frame < count:
+        raise ImageError(f"{label} has the frames 0 to {count - 1}, not {frame}")
+    if frame:
+        try:
+            image.seek(frame)
+        except Exception as error:  # decoders fail on hostile files in every way there is
+            raise ImageError(f"{label} is damaged: its frame {frame} cannot be read ({error})") from error
+
+
+def _is_one_page(image: Image.Image, count: int) -> bool:
+    """Whether all pages but the first are smaller copies of it; the first is then the current one again."""
+    try:
+        others = []
+        for page in range(1, min(count, 100)):
+            image.seek(page)
+            others.append(bool(getattr(image, "tag_v2", {}).get(_REDUCED, 0) & 1))
+        image.seek(0)
+        return all(others)
+    except Exception:  # a damaged page is a page
+        return False
+
+
+def _decode(
+    image: Image.Image, label: str, name: str, path: Path | None, max_pixels: int, deep: DeepPixels | None = None
+) -> Picture:
     """A PIL picture of any mode, decoded or not yet, as a :class:`Picture`."""
     _check_size(*image.size, label, max_pixels)
     try:
         image.load()
-        orientation, exif = _read_exif(image, label)  # after load: a PNG may hold its EXIF behind the pixels
+        orientation, exif = read_exif(image, label)  # after load: a PNG may hold its EXIF behind the pixels
+        metadata = read_metadata(image, label)
         rgb, alpha, icc_profile = _split(image, label)
     except ImageError:
         raise
     except Exception as error:  # as above, in the pixels
         raise ImageError(f"{label} is damaged or truncated: {error}") from error
+    if deep is not None and deep.values.shape[:2] != (rgb.height, rgb.width):
+        raise ImageError(f"{label} is damaged: two readers find different sizes in it")
+    if deep is not None and image.info.get("icc_profile") and icc_profile is None:
+        warnings.warn(
+            f"{label}: its colours are translated to sRGB in 8 bits; convert it to an RGB profile to keep 16",
+            stacklevel=3,
+        )
+        deep = None
     if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-        alpha = alpha and alpha.transpose(_UPRIGHT[orientation])
-    return Picture(_frozen(rgb), None if alpha is None else _frozen(alpha), icc_profile, exif, name, path)
+        turn = _UPRIGHT[orientation]
+        rgb, alpha, deep = rgb.transpose(turn), alpha and alpha.transpose(turn), deep and deep.turned(turn)
+    kept: dict[str, Any] = {"icc_profile": icc_profile, "exif": exif, "metadata": metadata, "name": name, "path": path}
+    if deep is None:
+        return Picture(_frozen(rgb), None if alpha is None else _frozen(alpha), **kept)
+    if deep.alpha is None and alpha is not None:  # a transparent colour
+        opaque = np.asarray(alpha)
+        top = 65_535 if deep.values.dtype == np.uint16 else np.float32(1)
+        deep = replace(deep, alpha=(opaque > 127).astype(deep.values.dtype) * top)
+    return _from_deep(deep, label, **kept)
+
+
+def _from_deep(deep: DeepPixels, label: str, name: str, path: Path | None, **kept: Any) -> Picture:
+    """A picture of more than 8 bits: what models see is rounded from it."""
+    rgb = _frozen(to_uint8(deep.values, label))
+    alpha = None if deep.alpha is None else _frozen(to_uint8(deep.alpha, label))
+    return Picture(rgb, alpha, deep=deep, name=name, path=path, **kept)
 
 
 def _check_size(width: int, height: int, label: str, max_pixels: int) -> None:
@@ -251,42 +371,21 @@ def _check_size(width: int, height: int, label: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{label} is too large: {width} x {height} = {width * height:,} pixels, and the limit is {max_pixels:,} "
-            "(max_pixels)"
+            "(max_pixels=, --max-pixels on the command line)"
         )
 
 
 def _frozen(pixels: Image.Image | np.ndarray) -> np.ndarray:
-    copy = np.array(pixels, order="C")
+    if isinstance(pixels, np.ndarray):
+        copy = np.array(pixels, order="C")
+    else:  # by strips: all at once, Pillow makes two further copies on the way
+        bands = len(pixels.getbands())
+        copy = np.empty((pixels.height, pixels.width, bands)[: 2 if bands == 1 else 3], np.uint8)
+        for top in range(0, pixels.height, _STRIP):
+            strip = (0, top, pixels.width, min(top + _STRIP, pixels.height))
+            copy[top : top + _STRIP] = np.asarray(pixels.crop(strip))
     copy.setflags(write=False)
     return copy
-
-
-def _read_exif(image: Image.Image, label: str) -> tuple[int, bytes | None]:
-    """The orientation (1 to 8), and the EXIF block a result may carry.
-
-    The block is rebuilt, not copied: the preview picture that cameras put behind it (IFD1) would show the face as it
-    was before the edit.
-    """
-    orientation = 1
-    try:
-        exif = image.getexif()
-        orientation = exif.get(ExifTags.Base.Orientation, 1)
-        kept = Image.Exif()
-        for tag in _KEPT_TAGS:
-            if tag in exif:
-                kept[tag] = exif[tag]
-        for tag in _KEPT_FOLDERS:
-            folder = dict(exif.get_ifd(tag))
-            folder.pop(ExifTags.IFD.Interop, None)  # an offset into the block that is left behind
-            if folder:
-                kept[tag] = folder
-        if not kept:
-            return orientation, None
-        kept[ExifTags.Base.Orientation] = 1
-        return orientation, kept.tobytes()
-    except Exception as error:  # the pixels are sound, and a photo is worth more than its EXIF
-        warnings.warn(f"{label}: its EXIF is damaged and is left out ({error})", stacklevel=2)
-        return orientation, None
 
 
 def _split(image: Image.Image, label: str) -> tuple[Image.Image, Image.Image | None, bytes | None]:
@@ -304,7 +403,7 @@ def _split(image: Image.Image, label: str) -> tuple[Image.Image, Image.Image | N
 
     space = profile[16:20] if profile else None
     if space == b"RGB " and mode not in ("CMYK", "LAB"):
-        return image.convert("RGB"), alpha, profile
+        return _as_rgb(image), alpha, profile
     if mode == "LAB" or (space is not None and space == _PROFILE_SPACE.get(mode)):
         source = image.getchannel(0) if space == b"GRAY" and image.mode == "RGB" else image
         source = source.convert("L") if source.mode == "1" else source
@@ -312,12 +411,19 @@ def _split(image: Image.Image, label: str) -> tuple[Image.Image, Image.Image | N
             own = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
             intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
             srgb = ImageCms.createProfile("sRGB")
-            return ImageCms.profileToProfile(source, own, srgb, intent, "RGB", flags=flags), alpha, None
+            translated = ImageCms.profileToProfile(source, own, srgb, intent, "RGB", flags=flags)
+            assert translated is not None  # it is only where the source is translated in place
+            return translated, alpha, None
         except (ImageCms.PyCMSError, OSError) as error:
             if mode == "LAB":  # nothing else can translate it
                 raise
             warnings.warn(f"{label}: its colour profile is damaged and is not used ({error})", stacklevel=2)
-    return image.convert("RGB"), alpha, None
+    return _as_rgb(image), alpha, None
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB; itself, not a copy, where it is."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_numeric(image: Image.Image, label: str) -> tuple[Image.Image, Image.Image | None]:
@@ -335,33 +441,14 @@ def _from_numeric(image: Image.Image, label: str) -> tuple[Image.Image, Image.Im
     alpha = None
     if "transparency" in image.info:
         alpha = Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8))
-    return Image.fromarray(_to_uint8(values, label)), alpha
-
-
-def _to_uint8(values: np.ndarray, label: str) -> np.ndarray:
-    """Any supported kind of number as 0..255, rounded to the nearest level."""
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == np.bool_:
-        return values.astype(np.uint8) * np.uint8(255)
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if values.dtype.kind == "f":
-        low, high = float(values.min()), float(values.max())
-        if not (low >= -_FLOAT_SLACK and high <= 1 + _FLOAT_SLACK):  # also when either is NaN
-            raise ImageError(
-                f"{label} holds floats {low:g}..{high:g}, and 0..1 is expected: rescale -1..1 by (x + 1) / 2, "
-                "0..255 by x / 255"
-            )
-        return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
-    raise ImageError(f"{label} holds {values.dtype}; uint8, uint16, bool, or float in 0..1 is expected")
+    return Image.fromarray(to_uint8(values, label)), alpha
 
 
 def _from_array(array: np.ndarray, label: str, max_pixels: int) -> Picture:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(f"{label} has shape {array.shape}; [H, W] or [H, W, 1 | 3 | 4] is expected")
     _check_size(array.shape[1], array.shape[0], label, max_pixels)
-    pixels = _to_uint8(np.atleast_3d(array), label)
+    pixels = to_uint8(np.atleast_3d(array), label)
     rgb = np.repeat(pixels, 3, 2) if pixels.shape[2] == 1 else pixels[..., :3]
     return Picture(_frozen(rgb), _frozen(pixels[..., 3]) if pixels.shape[2] == 4 else None)
 
@@ -377,186 +464,3 @@ def _tensor_to_array(tensor: Any) -> np.ndarray:
     if tensor.is_floating_point():
         tensor = tensor.float()  # NumPy has no bfloat16
     return tensor.permute(1, 2, 0).numpy()
-
-
-def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], object], *, overwrite: bool = False) -> None:
-    """Writes a file that is either there and complete, or not there.
-
-    The content goes to a temporary name in the same folder, to the disk, and then to its own name in one step. Missing
-    folders above it are made. Whatever happens on the way, an interrupt included, the temporary file goes and an
-    existing file stays.
-
-    Args:
-        path: the file; ``~`` is expanded. With ``overwrite``, a symbolic link is written through.
-        write: is given the temporary file, open for binary writing. What it raises other than OSError is passed on.
-        overwrite: whether an existing file may be replaced (it keeps its permissions).
-
-    Raises:
-        OutputError: the target exists, is not a regular file, or cannot be written; says the path and the reason.
-    """
-    path = Path(os.path.expanduser(path))
-    if overwrite:
-        path = Path(os.path.realpath(path))
-    temporary = path.parent / f".emoedit-{secrets.token_hex(8)}.tmp"
-    try:
-        if os.path.lexists(path) and not path.is_file():
-            raise OutputError(f"{path} exists and is not a regular file")
-        if path.exists() and not overwrite:
-            raise _exists(path)
-        _make_folder(path.parent)
-        try:
-            with open(temporary, "xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            if not overwrite:
-                _claim(temporary, path)
-            else:
-                if path.exists():
-                    shutil.copymode(path, temporary)
-                os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
-
-
-def _exists(path: Path) -> OutputError:
-    return OutputError(f"{path} exists already; pass overwrite=True (--overwrite on the command line) to replace it")
-
-
-def _claim(temporary: Path, path: Path) -> None:
-    """Gives the file its name only if the name is free, with no moment between the check and the rename."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError as error:
-        raise _exists(path) from error
-    except OSError:  # FAT and some network shares have no hard links: take the name with an empty file, then fill it
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError as error:
-            raise _exists(path) from error
-        try:
-            os.replace(temporary, path)
-        except BaseException:
-            path.unlink()
-            raise
-
-
-def save_picture(
-    image: Image.Image, path: str | os.PathLike[str], *, overwrite: bool = False, quality: int = 95
-) -> None:
-    """Writes a picture in the format that the suffix names, with the ICC profile and EXIF of its ``.info``.
-
-    JPEG has no transparency: there the picture is laid on white. An EXIF block larger than JPEG can hold (64 KiB) is
-    left out with a warning.
-
-    Args:
-        image: of a mode that the format can hold (RGB, RGBA and L always are).
-        path: ends in .png, .jpg, .jpeg, .webp, .tif or .tiff; ``~`` is expanded.
-        overwrite: whether an existing file may be replaced.
-        quality: 1 to 100, of JPEG (without chroma subsampling) and WebP; PNG and TIFF are lossless.
-
-    Raises:
-        OutputError: another suffix, a picture that the format cannot hold, or whatever :func:`write_atomic` meets.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise OutputError(f"{path}: the format {suffix!r} is not known; end the name in one of {', '.join(SUFFIXES)}")
-    kind = SUFFIXES[suffix]
-    options: dict[str, Any] = {key: image.info[key] for key in ("icc_profile", "exif") if image.info.get(key)}
-    if kind in ("JPEG", "WEBP"):
-        options["quality"] = quality
-    if kind == "JPEG":
-        options["subsampling"] = 0
-        if len(options.get("exif", b"")) > _JPEG_SEGMENT:
-            warnings.warn(f"{path}: the EXIF of the photo is too large for a JPEG and is left out", stacklevel=2)
-            del options["exif"]
-
-    def encode(file: BinaryIO) -> None:
-        # In memory first: Pillow's encoders write past Python to the file, and then a full disk has no readable reason.
-        buffer = io.BytesIO()
-        try:
-            (_on_white(image) if kind == "JPEG" else image).save(buffer, kind, **options)
-        except Exception as error:  # OSError, ValueError, struct.error, RuntimeError: each encoder has its own
-            raise OutputError(f"{path} cannot be written as {kind}: {error}") from error
-        file.write(buffer.getbuffer())
-
-    write_atomic(path, encode, overwrite=overwrite)
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """The picture in a mode that JPEG has."""
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.copy().convert("RGBA"))
-        return white.convert("RGB")
-    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
-
-
-def write_json(path: str | os.PathLike[str], value: object, *, overwrite: bool = False) -> None:
-    """Writes ``value`` as indented UTF-8 JSON, through :func:`write_atomic`.
-
-    Raises:
-        OutputError: JSON has no form for the value (NaN and infinity included), or the file cannot be written.
-    """
-    try:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    except (TypeError, ValueError) as error:
-        raise OutputError(f"{path}: the value has no form in JSON: {error}") from error
-    write_atomic(path, lambda file: file.write(text), overwrite=overwrite)
-
-
-def output_path(
-    name: str,
-    emotion: str,
-    *,
-    strength: float = 1.0,
-    output: str | os.PathLike[str] | None = None,
-    many: bool,
-    face: int | None = None,
-    suffix: str = ".png",
-) -> Path:
-    """Where the result of one edit goes: ``NAME_happy.png``, ``NAME_face2_happy_0.5.png``.
-
-    Args:
-        name: of the photo (:attr:`Picture.name`).
-        emotion: a name or algebra on names; blanks and ``*`` go, and what does not suit a file name becomes ``_``, so
-            that ``"happy - 0.4*surprised"`` gives ``happy-0.4surprised``.
-        strength: is part of the name where it is not 1.
-        output: None for the current folder; an existing folder, or a name that ends in a separator, for that folder;
-            another name for the file itself. ``~`` is expanded.
-        many: whether the command gives more than one result, so that ``output`` must be a folder, existing or not.
-        face: which face of the photo, where one was asked for.
-        suffix: of the file name, where it is made here.
-
-    Raises:
-        OutputError: many results, and an ``output`` that names one picture file.
-    """
-    parts = [name]
-    if face is not None:
-        parts.append(f"face{face}")
-    parts.append(re.sub(r"[^\w.+-]+", "_", re.sub(r"[\s*]+", "", emotion)))
-    if strength != 1:
-        parts.append(f"{strength:g}")
-    filename = "_".join(parts) + suffix
-    if output is None:
-        return Path(filename)
-    output = os.path.expanduser(output)
-    folder = Path(output)
-    if folder.is_dir() or output.endswith(("/", os.sep)):
-        return folder / filename
-    if not many:
-        return folder
-    if folder.suffix.lower() in SUFFIXES:
-        raise OutputError(f"{output} names one file, and there are several results; name a folder")
-    return folder / filename

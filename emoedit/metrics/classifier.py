@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from emoedit.emotions import BASIC, canonical
+from emoedit.io import checkpoints
 from emoedit.types import CheckpointError, ImageError, UnknownNameError
 
 BATCH = 32  # faces through the network at once: memory stays flat however many there are
@@ -53,9 +54,15 @@ class TransformersExpression(nn.Module):
                 "load the model where it is trusted and write it with save_pretrained"
             )
         options = {"trust_remote_code": False, "local_files_only": True}
+        checkpoints.read_json(folder / checkpoints.CONFIG)  # refuses what is too large to be one
         try:
             config = AutoConfig.from_pretrained(folder, **options)
             self.emotions, columns = _columns(config, folder)
+            with torch.device("meta"):
+                skeleton = AutoModelForImageClassification.from_config(
+                    config, attn_implementation="eager", trust_remote_code=False
+                )
+            checkpoints.check_size(skeleton, folder)
             # Eager: config.json could otherwise name an attention kernel of the hub, which is code.
             network, info = AutoModelForImageClassification.from_pretrained(
                 folder,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from emoedit.faces.masks import LUMA
 from emoedit.io import checkpoints
+from emoedit.io.weights import read_torch
 from emoedit.metrics.base import check_pictures
 from emoedit.types import CheckpointError, DataError
 
@@ -70,7 +71,7 @@ class Clip(nn.Module):
             CheckpointError: it is not here and the hub does not give it, or its files are damaged, missing or of
                 another kind of model.
         """
-        from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+        from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
         name = os.fspath(name_or_folder)
         folder = Path(name).expanduser()
@@ -90,7 +91,12 @@ class Clip(nn.Module):
             if kind != "clip":
                 raise CheckpointError(f"{folder / checkpoints.CONFIG}: model_type is {kind!r}, expected 'clip'")
             try:
+                with torch.device("meta"):
+                    skeleton = CLIPModel(CLIPConfig.from_pretrained(str(folder), local_files_only=True))
+                checkpoints.check_size(skeleton, folder)
                 model, report, tokenizer, processor = load(str(folder), True)
+            except CheckpointError:
+                raise
             except Exception as error:  # a damaged folder can fail in any way
                 raise CheckpointError(
                     f"{folder} cannot be read as a CLIP of transformers (config.json, model.safetensors, "
@@ -275,13 +281,7 @@ class AestheticPredictor(nn.Module):
                 "github.com/LAION-AI/aesthetic-predictor and sac+logos+ava1-l14-linearMSE.pth of "
                 "github.com/christophschuhmann/improved-aesthetic-predictor"
             )
-        if path.suffix.lower() == ".safetensors":
-            state = checkpoints.read_weights(path)
-        else:
-            try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:  # a damaged or hostile file can fail in any way
-                raise CheckpointError(f"{path} cannot be read: damaged, or more than tensors in it") from error
+        state = checkpoints.read_weights(path) if path.suffix.lower() == ".safetensors" else read_torch(path)
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
             raise CheckpointError(f"{path} holds a {type(state).__name__}, expected names -> tensors (a state dict)")
         first = next((key for key in ("weight", "layers.0.weight") if key in state), None)

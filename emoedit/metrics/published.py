@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from emoedit.io.checkpoints import read_weights
+from emoedit.io.weights import read_torch
 from emoedit.types import CheckpointError
 
 
@@ -46,16 +47,7 @@ class PublishedFile:
             raise CheckpointError(
                 f"{path} is missing; this fetches the published file to where it is found without a path: {command}"
             )
-        try:
-            if path.suffix.lower() == ".safetensors":
-                state = load_file(path)
-            else:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged or hostile file can fail in any way
-            raise CheckpointError(
-                f"{path} cannot be read: its download stopped half-way, it is damaged, or it holds more than tensors "
-                "(a whole pickled module is refused, as reading one runs code)"
-            ) from error
+        state = read_weights(path) if path.suffix.lower() == ".safetensors" else read_torch(path)
         if not isinstance(state, Mapping) or not state:
             raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a state dict (names -> tensors)")
         for name, value in state.items():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from emoedit.io import checkpoints
-from emoedit.types import Change, Control, CropSpec, EditError, Inversion
+from emoedit.types import Change, CheckpointError, Control, CropSpec, EditError, Inversion
 
 Callback = Callable[[int, int], None]  # (steps done, steps in all)
 
@@ -116,7 +116,16 @@ class Backbone(nn.Module, ABC):
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.
         """
-        model = cls.from_config(checkpoints.read_json(folder / checkpoints.CONFIG))
+        config = checkpoints.read_json(folder / checkpoints.CONFIG)
+        try:
+            with torch.device("meta"):  # neither random numbers nor memory before the file is known to fit
+                skeleton = cls.from_config(config)
+        except CheckpointError:
+            raise
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"{folder / checkpoints.CONFIG} lacks or garbles an entry: {error!r}") from error
+        checkpoints.check_shapes(skeleton.state_dict(), folder / checkpoints.WEIGHTS)
+        model = cls.from_config(config)
         state = checkpoints.read_weights(folder / checkpoints.WEIGHTS)
         checkpoints.check_state(model.state_dict(), state, folder / checkpoints.WEIGHTS)
         model.load_state_dict(state)

@@ -116,7 +116,13 @@ class StoredNetwork(nn.Module, ABC):
         folder = Path(folder)
         raw = checkpoints.read_json(folder / checkpoints.CONFIG)
         try:
-            model = cls(cls.read_config(raw))
+            config = cls.read_config(raw)
+            with torch.device("meta"):  # neither random numbers nor memory before the file is known to fit
+                skeleton = cls(config)
+            checkpoints.check_shapes(skeleton.state_dict(), folder / WEIGHTS)
+            model = cls(config)
+        except CheckpointError:
+            raise
         except (LookupError, TypeError, ValueError, OverflowError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{folder / checkpoints.CONFIG} lacks or garbles an entry: {error!r}") from error
         state = checkpoints.read_weights(folder / WEIGHTS)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from emoedit.io import checkpoints
 from emoedit.io.images import write_atomic
+from emoedit.io.pickles import Record
 from emoedit.models.base import Backbone
 from emoedit.models.ddpm.files import read_file
 from emoedit.models.precision import versions
@@ -62,7 +63,8 @@ def read_embedding(path: str | os.PathLike[str]) -> tuple[str, Tensor]:
     """A learned token and its vectors ``[n, D]``, float32.
 
     Read are ``learned_embeds.safetensors`` and ``.bin`` of diffusers' script (one token -> vectors) and the embeddings
-    of Automatic1111: ``.pt`` (``string_to_param``) and ``.safetensors`` (``emb_params``, named by its file).
+    of Automatic1111: ``.pt`` (``string_to_param``) and ``.safetensors`` (``emb_params``, named by its file); and those
+    of the original latent-diffusion repository, whose token is ``*`` and is renamed after the file.
 
     Args:
         path: a file, or a folder with one of diffusers' names in it.
@@ -78,6 +80,10 @@ def read_embedding(path: str | os.PathLike[str]) -> tuple[str, Tensor]:
     found = checkpoints.read_weights(path) if path.suffix == ".safetensors" else read_file(path)
     if isinstance(found, Mapping) and isinstance(found.get("string_to_param"), Mapping):
         params, name = found["string_to_param"], found.get("name")
+        if isinstance(params, Record):  # a ParameterDict, as the original latent-diffusion repository writes it
+            params = params.get("_parameters", {})
+        if not isinstance(params, Mapping):
+            raise CheckpointError(f"{path} holds a {type(params).__name__}; expected a token and a tensor")
         if len(params) != 1:
             raise CheckpointError(f"{path} holds {len(params)} embeddings ({_listed(params)}); expected one")
         token, vectors = name if isinstance(name, str) and name else path.stem, next(iter(params.values()))

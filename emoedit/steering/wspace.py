@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from emoedit.io import checkpoints
+from emoedit.io.arrays import read_array
 from emoedit.io.images import write_atomic
 from emoedit.models.base import Backbone, Callback
 from emoedit.steering.boundaries import linear_svm, principal_axes
@@ -177,15 +178,11 @@ def read_boundary(path: str | os.PathLike[str], *, width: int | None = None) -> 
         CheckpointError: missing, damaged, no such array (arrays of objects are never unpickled); of another width; not
             of unit length.
     """
-    try:
-        found = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path} is damaged, or no array of plain numbers: {error}") from error
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or len(found) != 1 or found.dtype.kind != "f":
-        what = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
-        raise CheckpointError(f"{path} holds {what}; expected a boundary, float [1, {width or 'D'}]")
+    found = read_array(path)
+    if found.ndim != 2 or len(found) != 1 or found.dtype.kind != "f":
+        raise CheckpointError(
+            f"{path} holds {found.dtype} {found.shape}; expected a boundary, float [1, {width or 'D'}]"
+        )
     normal = torch.from_numpy(found[0].astype(np.float32))
     if width is not None and len(normal) != width:
         raise CheckpointError(f"{path} is a boundary of width {len(normal)}; the backbone's w has {width}")

@@ -27,7 +27,7 @@ class CropSet:
         if not (folder / "crops.npy").is_file() or not (folder / "index.csv").is_file():
             raise DataError(f"{folder}: no prepared crops there (crops.npy, index.csv); run the preparation first")
         self.crops = np.load(folder / "crops.npy", mmap_mode="r")
-        with (folder / "index.csv").open(newline="") as file:
+        with (folder / "index.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             self.rows = list(csv.DictReader(file))
         if len(self.rows) != len(self.crops):
             raise DataError(f"{folder}: index.csv has {len(self.rows)} rows for {len(self.crops)} crops; prepare again")

@@ -188,7 +188,7 @@ def prepare(
     cache_file = output / "detections.jsonl"
     cached: dict[str, list] = {}
     if cache_file.is_file():
-        for line in cache_file.read_text().splitlines():
+        for line in cache_file.read_text(encoding="utf-8").splitlines():
             try:
                 key, found = json.loads(line)
             except ValueError:
@@ -206,7 +206,7 @@ def prepare(
     job = partial(_prepare_one, spec=spec, keep=keep)
     with (
         ExitStack() as stack,
-        cache_file.open("a") as cache,
+        cache_file.open("a", encoding="utf-8") as cache,
         tqdm(total=total, unit="picture", smoothing=0.05) as bar,
     ):
         if workers == 1:
@@ -244,7 +244,7 @@ def prepare(
     crops.flush()
     del crops
     _shrink(temporary, output / "crops.npy", len(rows), spec.resolution)
-    with (output / "index.csv").open("w", newline="") as file:
+    with (output / "index.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(rows)
@@ -258,7 +258,7 @@ def prepare(
         "dropped": {kind: dict(counts) for kind, counts in dropped.items()},
         "names": names,
     }
-    (output / "report.json").write_text(json.dumps(report, indent=1))
+    (output / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     return report
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from emoedit.emotions import canonical
+from emoedit.io.folders import find_pictures
 from emoedit.registry import READERS
 from emoedit.types import DataError, UnknownNameError
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 FER_LABELS = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")  # FER-2013's own order, 0 to 6
 
 
@@ -97,7 +97,7 @@ def read_class_folders(root: str | Path) -> list[Sample]:
     samples = []
     for folder in sorted(p for p in root.iterdir() if p.is_dir()):
         emotion = _emotion(folder.name, str(root))
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        files = find_pictures(folder, recursive=False)
         samples += [Sample(path, emotion, f"{folder.name}/{path.name}") for path in files]
     if not samples:
         raise DataError(f"{root}: no picture in any folder; expected {root.name}/EMOTION/*.jpg")
@@ -134,13 +134,14 @@ def read_celeba(root: str | Path) -> list[Sample]:
     folder = next((root / n for n in ("img_align_celeba", "img_celeba") if (root / n).is_dir()), None)
     if not attributes.is_file() or folder is None:
         raise DataError(f"{root}: expected list_attr_celeba.txt and img_align_celeba/ there")
-    lines = attributes.read_text().splitlines()
+    lines = attributes.read_text("utf-8").splitlines()
     names = lines[1].split() if len(lines) > 1 else []
     if "Smiling" not in names:
         raise DataError(f"{attributes}: the second line names no attribute 'Smiling'")
     column = names.index("Smiling") + 1
     identity = root / "identity_CelebA.txt"
-    persons = dict(line.split()[:2] for line in identity.read_text().splitlines()) if identity.is_file() else {}
+    pairs = identity.read_text("utf-8").splitlines() if identity.is_file() else []
+    persons = dict(line.split()[:2] for line in pairs)
     samples = []
     for number, line in enumerate(lines[2:], 3):
         fields = line.split()
@@ -162,7 +163,7 @@ def read_pairs(root: str | Path) -> list[Sample]:
     samples = []
     for folder in sorted(p for p in root.iterdir() if p.is_dir()):
         emotion = _emotion(folder.name, str(root))
-        for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
+        for path in find_pictures(folder, recursive=False):
             if path.stem not in splits:
                 raise DataError(f"{root / 'info.csv'}: no row for {path.stem}")
             samples.append(Sample(path, emotion, f"{folder.name}/{path.name}", path.stem, splits[path.stem]))

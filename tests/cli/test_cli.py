@@ -401,8 +401,43 @@ def test_a_result_never_goes_over_another_photo(run, face, capsys) -> None:
 def test_two_results_of_one_name(run, face, capsys) -> None:
     Path("other").mkdir()
     face.save("other/me.png")
-    assert run("edit", "me.png", "other/me.png") == 2
-    assert "would be both me.png (happy) and other/me.png (happy)" in error_of(capsys)
+    face.save("other/me.webp")
+    assert run("edit", "other/me.png", "other/me.webp") == 2  # no folder tells them apart
+    assert "would be both other/me.png (happy) and other/me.webp (happy)" in error_of(capsys)
+    assert run("edit", "me.png", "other/me.png", "--output", "edits/") == 0
+    assert {"here_me_happy.png", "other_me_happy.png"} == {path.name for path in Path("edits").iterdir()}
+
+
+def test_a_folder_of_photos(run, face, capsys) -> None:
+    Path("set/more").mkdir(parents=True)
+    for name in ("a.jpg", "b.jfif", "more/c.bmp"):
+        face.save(f"set/{name}")
+    Path("set/notes.doc").write_text("no picture")
+    assert run("edit", "set", "--output", "set/edits/") == 0
+    assert "1 file is no picture by name and skipped: notes.doc" in error_of(capsys)
+    assert run("edit", "set", "--output", "set/edits/", "--overwrite") == 0  # results are no photos
+    assert {"a_happy.png", "b_happy.png", "c_happy.png"} == {path.name for path in Path("set/edits").iterdir()}
+
+
+def test_edits_say_so_unless_asked_not_to(run) -> None:
+    from emoedit.io.metadata import EDITED, read_source_type
+
+    assert run("edit", "me.png", "--strength", "0", "1") == 0
+    assert run("edit", "me.png", "--no-mark", "--output", "unmarked.png") == 0
+    marks = {}
+    for name in ("me_happy_0.png", "me_happy.png", "unmarked.png"):
+        with Image.open(name) as image:
+            marks[name] = read_source_type(image.info.get("xmp"))
+    assert marks == {"me_happy_0.png": None, "me_happy.png": EDITED, "unmarked.png": None}
+
+
+def test_large_pictures_and_frames_are_chosen_by_options(run, face, capsys) -> None:
+    assert run("edit", "me.png", "--max-pixels", "1,000") == 1
+    assert "256 x 256 = 65,536 pixels, and the limit is 1,000" in error_of(capsys)
+    face.save("me.gif", save_all=True, append_images=[face.transpose(Image.Transpose.FLIP_LEFT_RIGHT)])
+    assert run("edit", "me.gif") == 1
+    assert "holds 2 frames" in error_of(capsys)
+    assert run("edit", "me.gif", "--frame", "1", "--output", "one.png") == 0
 
 
 def test_unknown_editor(run, tmp_path, capsys) -> None:

@@ -29,9 +29,10 @@ def write(folder: Path, name: str, *lines: str, encoding: str = "utf-8") -> None
 def test_every_picture_of_a_plain_folder_is_another_person(tmp_path):
     make(tmp_path, "b.JPG", "a.png", "ünï (1).webp", "notes.txt", ".hidden.png", "._a.png", "more/c.png")
     cases = read_cases(tmp_path)
-    assert [case.name for case in cases] == ["a.png", "b.JPG", "ünï (1).webp"]
+    assert [case.name for case in cases] == ["a.png", "b.JPG", "more/c.png", "ünï (1).webp"]
     assert cases[0] == Case(tmp_path / "a.png", "a.png", "a.png", {}, {})
-    assert len({case.person for case in cases}) == 3
+    assert cases[2] == Case(tmp_path / "more/c.png", "more/c.png", "more/c.png", {}, {})
+    assert len({case.person for case in cases}) == 4
 
 
 def test_a_home_folder_and_a_string_will_do(tmp_path, monkeypatch):
@@ -40,9 +41,9 @@ def test_a_home_folder_and_a_string_will_do(tmp_path, monkeypatch):
     assert read_cases("~/set") == read_cases(str(tmp_path / "set"))
 
 
-def test_folders_of_other_things_make_no_pairs(tmp_path):
-    make(tmp_path, "a.png", "results/b.png", "smiling/a.png")
-    assert [case.name for case in read_cases(tmp_path)] == ["a.png"]
+def test_folders_without_neutral_ones_make_no_pairs_and_results_are_no_photographs(tmp_path):
+    make(tmp_path, "a.png", "results/pictures/b.png", "results/results.jsonl", "smiling/a.png")
+    assert [case.name for case in read_cases(tmp_path)] == ["a.png", "smiling/a.png"]
 
 
 # --- pairs ----------------------------------------------------------------------------------------------------------

@@ -230,7 +230,7 @@ def replaced(state, **parts):
         ({k.replace("2", "3").replace("4", "6"): v for k, v in five_state().items()}, "missing.*unexpected"),
         ({"state_dict": linear_state()}, "holds a dict, expected names -> tensors"),
         ([torch.zeros(1, WIDTH)], "holds a list"),
-        (nn.Linear(WIDTH, 1), "damaged, or more than tensors"),
+        (nn.Linear(WIDTH, 1), "holds more than tensors"),
     ],
     ids=["empty", "keys", "missing", "bias", "flat", "nan", "hidden", "with activations", "nested", "list", "pickle"],
 )

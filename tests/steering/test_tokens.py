@@ -236,12 +236,16 @@ def test_files_of_diffusers_script_and_of_automatic1111_are_read(tmp_path, backb
     }
     torch.save(a1111, tmp_path / "any.pt")
     save_file({"emb_params": found.half()}, tmp_path / "smirking.safetensors")
+    # What the original repository of latent diffusion writes.
+    params = torch.nn.ParameterDict({"*": torch.nn.Parameter(found.clone())})
+    torch.save({"string_to_token": {"*": torch.tensor(265)}, "string_to_param": params}, tmp_path / "gs-6099.pt")
     for path, token, expected in (
         (tmp_path, "<happy>", found),
         (tmp_path / "learned_embeds.safetensors", "<happy>", found),
         (tmp_path / "learned_embeds.bin", "<sad>", found[:1]),
         (tmp_path / "any.pt", "grumpy", found),
         (tmp_path / "smirking.safetensors", "smirking", found.half().float()),
+        (tmp_path / "gs-6099.pt", "gs-6099", found),
     ):
         read, rows = read_embedding(path)
         assert read == token and torch.equal(rows, expected) and not rows.requires_grad and rows.dtype == torch.float32

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from emoedit.io.weights import read_torch
 from emoedit.types import CheckpointError
 
 ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0", "norm": "group_norm"}
@@ -34,15 +34,7 @@ def read_file(path: Path) -> Any:
     Raises:
         CheckpointError: missing, damaged, or holding more than that.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file can fail in any way
-        raise CheckpointError(
-            f"{path} cannot be read: it is damaged, or holds more than tensors (a whole pickled module is refused, as "
-            "reading one runs code)"
-        ) from error
+    return read_torch(path)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

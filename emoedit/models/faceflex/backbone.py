@@ -17,9 +17,10 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from emoedit.io.checkpoints import read_weights
+from emoedit.io.weights import read_torch
 from emoedit.models.base import Backbone, Callback
 from emoedit.types import CheckpointError, Control, CropSpec, Inversion
 
@@ -148,15 +149,7 @@ class FaceFlexVAE(Backbone):
 def _read(path: Path) -> object:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
-    try:
-        if path.suffix.lower() == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file can fail in any way
-        raise CheckpointError(
-            f"{path} cannot be read: it is damaged, or holds more than tensors (a whole pickled module is refused, as "
-            "reading one runs code); save the weights alone, with torch.save(model.state_dict(), path)"
-        ) from error
+    return read_weights(path) if path.suffix.lower() == ".safetensors" else read_torch(path)
 
 
 def _checked(state: object, path: Path) -> tuple[dict[str, Tensor], int, int]:

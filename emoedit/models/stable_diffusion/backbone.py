@@ -551,6 +551,8 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
         except TypeError as error:
             raise CheckpointError(f"not a configuration of this Stable Diffusion: {error}") from error
         check_parts(config)
+        text = files.on_meta(files.new_text_encoder, config.text_encoder)
+        files.check_shapes(text, found.states["text_encoder"], folder / "text_encoder")
         parts: dict[str, Any] = {
             "unet": files.on_meta(files.new_unet, config.unet),
             "vae": files.on_meta(files.new_vae, config.vae),

@@ -231,6 +231,16 @@ def new_text_encoder(config: Mapping[str, Any]) -> CLIPTextModel:
         raise CheckpointError(f"not the configuration of a CLIPTextModel: {error}") from error
 
 
+def check_shapes(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Compare weights of a file with a module on the ``meta`` device, before the real one takes memory.
+
+    Raises:
+        CheckpointError: names are missing or left over, of another shape, or not finite.
+    """
+    own = {name.removeprefix("text_model."): value for name, value in module.state_dict().items()}
+    checkpoints.check_state(own, {name.removeprefix("text_model."): value for name, value in state.items()}, path)
+
+
 def fill_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Put weights of a file into a module, in float32; one on the ``meta`` device takes the tensors themselves.
 

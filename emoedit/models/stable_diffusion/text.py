@@ -120,7 +120,8 @@ def check_new(tokenizer: PreTrainedTokenizerBase, width: int, embeddings: Mappin
         for name in vectors_of(token, len(rows)):
             if name in known or name in taken:
                 raise CheckpointError(
-                    f"the token {name!r} exists already, in the tokenizer or among those that are added: give another"
+                    f"the token {name!r} exists already, in the tokenizer or among those that are added: give another, "
+                    "as tokens={'happy': '<happy>'} does"
                 )
             taken.add(name)
 

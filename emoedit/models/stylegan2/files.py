@@ -1,31 +1,32 @@
 """StyleGAN2 weight files of others, read into this package's names: NVIDIA's ``.pkl`` and rosinality's ``.pt``.
 
 A pickle is a program: it names functions to be called. NVIDIA's moreover carry the source code of their classes, which
-their own reader executes. Here a pickle may name only what stands in :data:`ALLOWED`, every entry of which builds a
-tensor, a number or a plain container; the code in it is thrown away unread, and anything else that is named ends the
-reading before it is called.
+their own reader executes. Here a pickle is interpreted as data (``emoedit.io.pickles``): it may name only what stands
+in ``ALLOWED``, for each of which a tensor, a number or a plain container is built; the code in it is thrown away
+unread, and anything else that is named ends the reading.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
 import math
-import pickle
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from emoedit.io import pickles
+from emoedit.io.pickles import NamedError, PickleError, mapping, members
+from emoedit.io.weights import Tensors, read_torch
 from emoedit.models.stylegan2.network import FIR, sides
 from emoedit.types import CheckpointError
 
 NUMBERS = {"f2": "e", "f4": "f", "f8": "d", "i4": "i", "i8": "q", "u1": "B", "b1": "?"}  # NumPy's names -> struct's
 DEEPEST = 8  # modules inside modules; what goes deeper is no StyleGAN2
+MOST = 2000  # modules; those of the largest published generator are 50
 SHOWN = 3  # names that an error lists
 
 
@@ -39,93 +40,68 @@ class Record(NamedTuple):
 class _Number:
     """A NumPy type, as far as single numbers need it; pickles set its byte order after it was made."""
 
-    __slots__ = ("code", "order")
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code = NUMBERS[code]
 
-    def __init__(self, code: str) -> None:
-        self.code, self.order = NUMBERS[code], "<"
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def set_state(self, state: tuple[Any, ...]) -> None:
+        """Its byte order, as NumPy's ``__setstate__`` is given it."""
         if state[1] not in ("<", "|", "="):
-            raise pickle.UnpicklingError(f"numbers of byte order {state[1]!r}")
+            raise PickleError(f"it has numbers of byte order {str(state[1])[:5]!r}")
 
 
-def _sealed(function: Callable[..., Any]) -> Any:
-    """The function as an object without attributes: a pickle can set those of whatever it names."""
-
-    class Sealed:
-        __slots__ = ()
-
-        def __call__(self, *args: Any) -> Any:
-            return function(*args)
-
-    return Sealed()
-
-
-@_sealed
 def _record(meta: Mapping[str, Any]) -> Record:
     if meta["type"] != "class" or not isinstance(meta["state"], dict):
-        raise pickle.UnpicklingError(f"a persistent {meta['type']!r}")
-    return Record(str(meta["class_name"]), meta["state"])
+        raise PickleError("it holds a module of another kind than a class")
+    return Record(str(meta["class_name"])[:80], meta["state"])
 
 
-@_sealed
-def _storage(data: bytes) -> torch.TypedStorage:
-    # A file in the file, written by torch.save. Its own reader refuses all that is no tensor.
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-
-
-@_sealed
-def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    if not isinstance(storage, torch.TypedStorage):
-        raise pickle.UnpicklingError(f"a tensor of a {type(storage).__name__}")
-    size, stride = tuple(size), tuple(stride)
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if min(offset, 0, *size, *stride) < 0 or (0 not in size and last >= storage._size()):  # torch would enlarge it
-        raise pickle.UnpicklingError(f"a tensor that reaches to {last} of {storage._size()} values")
-    return torch._utils._rebuild_tensor(storage, offset, size, stride)
-
-
-@_sealed
-def _parameter(data: Tensor, *_: Any) -> Tensor:
-    return data
-
-
-@_sealed
-def _number_type(code: str, *_: Any) -> _Number:
-    return _Number(code)
-
-
-@_sealed
 def _number(kind: _Number, data: bytes) -> Any:
     return struct.unpack("<" + kind.code, data)[0]
 
 
-ALLOWED: Mapping[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): dict,
-    ("builtins", "set"): set,
-    ("dnnlib.util", "EasyDict"): dict,
-    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _record,
-    ("torch.storage", "_load_from_bytes"): _storage,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("numpy", "dtype"): _number_type,
-    ("numpy.core.multiarray", "scalar"): _number,
-    ("numpy._core.multiarray", "scalar"): _number,
-}
+class _Storages:
+    """Files in the file, written by torch.save, with the numbers of one tensor each.
+
+    Args:
+        size: of the whole file, bytes: a pickle may hand over the same bytes any number of times.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def __call__(self, data: bytes) -> Any:
+        self._left -= len(data)
+        if self._left < 0:
+            raise PickleError("its tensors claim more bytes than the file has")
+        try:
+            return read_torch(data, "a tensor in it")
+        except CheckpointError as error:
+            raise PickleError(str(error)) from error
 
 
-class _Refused(pickle.UnpicklingError):
-    """A pickle names something that is not allowed."""
+ALLOWED = (  # what a pickle may name
+    "collections.OrderedDict",
+    "builtins.set",
+    "__builtin__.set",
+    "dnnlib.util.EasyDict",
+    "torch_utils.persistence._reconstruct_persistent_obj",
+    "torch.storage._load_from_bytes",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+)
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
-            raise _Refused(f"{module}.{name}")
-        return ALLOWED[module, name]
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        raise _Refused(f"something outside of the file, {str(pid)[:80]!r}")
+def _builders(size: int) -> dict[str, Callable[..., Any]]:
+    """What is built for each of :data:`ALLOWED`, for a file of ``size`` bytes."""
+    tensors = Tensors(size)
+    found = (
+        *(mapping, members, members, mapping, _record, _Storages(size), tensors.view, lambda data, *_: data),
+        *(_Number, _number, _number),
+    )
+    return dict(zip(ALLOWED, found, strict=True))
 
 
 def read_pickle(path: Path) -> Any:
@@ -138,22 +114,19 @@ def read_pickle(path: Path) -> Any:
         raise CheckpointError(f"{path}: there is no such file")
     try:
         with path.open("rb") as file:
-            return _Unpickler(file).load()
-    except _Refused as error:
-        found = str(error)
-        if found.startswith("dnnlib.tflib."):
+            return pickles.read_pickle(file, _builders(path.stat().st_size))
+    except NamedError as error:
+        if error.name.startswith("dnnlib.tflib."):
             raise CheckpointError(
-                f"{path} is a pickle of the TensorFlow version ({found}); convert it with legacy.py of "
+                f"{path} is a pickle of the TensorFlow version ({error.name}); convert it with legacy.py of "
                 "NVlabs/stylegan2-ada-pytorch, on a machine that may run its code"
             ) from None
         raise CheckpointError(
-            f"{path} asks for {found}, which a StyleGAN2 generator does not need: it is a pickle of something else, or "
-            "made to run code. Nothing of it was executed"
+            f"{path} asks for {error.name}, which a StyleGAN2 generator does not need: it is a pickle of something "
+            "else, or made to run code. Nothing of it was executed"
         ) from None
-    except Exception as error:  # a damaged or hostile file can fail in any way
-        raise CheckpointError(
-            f"{path} is damaged, or no pickle of a StyleGAN2 ({type(error).__name__}: {str(error)[:200]})"
-        ) from error
+    except (PickleError, OSError, struct.error, MemoryError) as error:
+        raise CheckpointError(f"{path} is damaged, or no pickle of a StyleGAN2 ({str(error)[:200]})") from error
 
 
 def read_generator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -183,7 +156,11 @@ def _from_nvidia(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(record, Record):
         held = ", ".join(map(str, list(contents)[:SHOWN])) if isinstance(contents, dict) else type(contents).__name__
         raise CheckpointError(f"{path} holds {held or 'nothing'}; expected a generator under 'G_ema'")
-    modules = dict(_modules(record, path))
+    modules: dict[str, Record] = {}
+    for name, part in _modules(record, path):
+        modules[name] = part
+        if len(modules) > MOST:  # a module that holds itself many times over
+            raise CheckpointError(f"{path} holds more than {MOST:,} modules; this is no StyleGAN2")
     state = {f"{at}{name}": value for at, part in modules.items() for name, value in _tensors(part).items()}
     if record.class_name != "Generator" or "synthesis.b4.const" not in state:
         listed = ", ".join(list(state)[:SHOWN]) or "no tensors"
@@ -288,16 +265,7 @@ def _joined(state: Mapping[str, Tensor], names: list[str], path: Path) -> dict[s
 
 
 def _from_rosinality(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    try:
-        # Its training keeps the arguments of the command line beside the weights: a container of plain values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            contents = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file can fail in any way
-        raise CheckpointError(
-            f"{path} cannot be read: it is damaged, or holds more than tensors. Nothing of it was executed"
-        ) from error
+    contents = read_torch(path)
     state = contents.get("g_ema") if isinstance(contents, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         held = ", ".join(map(str, list(contents)[:SHOWN])) if isinstance(contents, Mapping) else type(contents).__name__

@@ -1,0 +1,91 @@
+"""Runs that are killed at any moment: what is there is whole, nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from emoedit.io.images import load_picture
+from emoedit.io.results import Results
+
+CELLS = 120
+RUN = """
+import sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from emoedit.io.images import save_picture, write_json
+from emoedit.io.locks import exclusive
+from emoedit.io.results import Results
+
+folder = Path(sys.argv[1])
+with exclusive(folder / ".lock"), Results(folder / "results.jsonl") as results:
+    done = results.found()
+    print("ready", flush=True)
+    for number in range(int(sys.argv[2])):
+        cell = (f"{number}.jpg", "vae", "happy", 1.0)
+        if cell in done:
+            continue
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+        save_picture(Image.fromarray(pixels), folder / f"{number}.png", overwrite=True)
+        write_json(folder / "summary.json", {"last": number, "pad": "x" * 20_000}, overwrite=True)
+        results.append([dict(zip(("photo", "editor", "emotion", "strength"), cell)) | {"content": "c", "error": None}])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path):
+    rng = random.Random(5)
+    command = [sys.executable, "-c", RUN, str(tmp_path), str(CELLS)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = 0
+    for _ in range(60):
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as run:
+            assert run.stdout.readline() == "ready\n"  # its lock was free: the one before is gone with its process
+            time.sleep(rng.uniform(0, 0.15))
+            run.kill()
+        killed += run.returncode == -9
+        if (tmp_path / "summary.json").exists():
+            assert len(json.loads((tmp_path / "summary.json").read_text("utf-8"))["pad"]) == 20_000
+        for path in tmp_path.glob("*.png"):
+            if path.stat().st_mtime > time.time() - 5:
+                assert load_picture(path).rgb.shape == (64, 64, 3)  # whole, whenever it appeared
+        if run.returncode == 0 or killed >= 8:
+            break
+    assert killed >= 3
+    assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, timeout=120).returncode == 0
+    lines = Path(tmp_path / "results.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert sorted(int(row["photo"][:-4]) for row in rows) == list(range(CELLS))  # each once
+    assert all((tmp_path / f"{number}.png").is_file() for number in range(CELLS))
+    with Results(tmp_path / "results.jsonl") as results:
+        assert results.rows == CELLS
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, monkeypatch):
+    from emoedit.io import output
+    from emoedit.types import OutputError
+
+    path = tmp_path / "x.json"
+    output.write_json(path, 1)
+    real = open
+
+    def full(name, *arguments, **options):
+        if str(name).endswith(".tmp"):
+            Path(name).touch()
+            return real("/dev/full", "wb", *arguments[1:], **options)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr("builtins.open", full)
+    with pytest.raises(OutputError, match="No space left"):
+        output.write_json(path, 2, overwrite=True)
+    monkeypatch.undo()
+    assert path.read_text("utf-8") == "1\n" and [p.name for p in tmp_path.iterdir()] == ["x.json"]
