@@ -16,9 +16,9 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
+from benchmark import control, held_out_people, main_table, paired_table, table
 from omegaconf import DictConfig, OmegaConf
 
-from benchmark import control, held_out_people, main_table, paired_table, table
 from emoedit.editors import Editor, load_editor
 from emoedit.evaluation.cases import Case, read_cases
 from emoedit.evaluation.compare import NOTHING

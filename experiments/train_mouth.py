@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
+from train_metrics import wild_points
 
 from emoedit.editors import load_editor
 from emoedit.io import checkpoints
@@ -26,7 +27,6 @@ from emoedit.training.loop import train
 from emoedit.training.mouths import MouthBatches, MouthTask, chosen_crops, find_teeth
 from emoedit.training.prepare import prepare_config
 from emoedit.training.recipes import HELD_OUT, TRAINED_ON, minutes, tiles, trainer_config
-from train_metrics import wild_points
 
 BATCH = 16
 

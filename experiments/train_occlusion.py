@@ -31,7 +31,8 @@ def report(network: OcclusionNetwork, batches: OcclusionBatches, count: int) -> 
         bare, kept = bare + float(nothing.sum()), kept + float(found[nothing].float().mean((1, 2, 3)).sum())
     return (
         f"- held-out faces with things drawn in front of them: intersection over union {both / either:.2f}\n"
-        f"- held-out faces with nothing drawn in front of them: {kept / max(bare, 1):.1%} of the crop is taken for something"
+        f"- held-out faces with nothing drawn in front of them: {kept / max(bare, 1):.1%} of the crop is taken "
+        "for something"
     )
 
 

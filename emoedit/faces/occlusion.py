@@ -25,7 +25,7 @@ class OcclusionFinder:
 
     def __init__(self, device: str = "cpu") -> None:
         network = OcclusionNetwork.from_pretrained(checkpoints.embedded_root() / "occlusion")
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
         self.device = torch.device(device)
 
     @torch.no_grad()
