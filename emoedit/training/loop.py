@@ -60,8 +60,10 @@ class TrainerConfig:
 
 
 class Shared:
-    """Frozen modules that travel with a task without being part of it: not trained, not averaged, not saved, and left
-    on the device where they are."""
+    """Frozen modules that a task uses without owning them.
+
+    They are not trained, not averaged, not saved, and stay on the device where they are.
+    """
 
     def __init__(self, **parts: Any) -> None:
         self.__dict__.update(parts)
@@ -101,9 +103,11 @@ def train(
     """Train, or go on where the folder's last checkpoint stopped.
 
     Args:
+        task: what is trained.
         batches: (step, process) -> batch on the CPU; step counts batches (``accumulate`` a step of the optimiser).
         folder: working folder: ``state.pt`` (whose ``seconds`` say what the training took, over all runs) and
             TensorBoard files.
+        config: how it is made.
         preview: averaged task -> picture ``[3 or 1, H, W]`` in [0, 1] to log.
 
     Returns:
