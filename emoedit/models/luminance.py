@@ -38,8 +38,13 @@ def normalise(x: Tensor, oval: Tensor, *, mean: float, std: float | None) -> tup
 class Level(Protocol):
     """What of a backbone's configuration is about light."""
 
-    mean: float
-    std: float | None
+    @property
+    def mean(self) -> float:
+        """Of the luminance inside the face, in [-1, 1]."""
+
+    @property
+    def std(self) -> float | None:
+        """Contrast inside the face; None leaves it as it is."""
 
 
 class EvensLight:

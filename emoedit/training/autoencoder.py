@@ -37,6 +37,8 @@ class AutoencoderTask(nn.Module):
         CheckpointError: a latent that has not as many numbers as the picture.
     """
 
+    weight: Tensor
+
     def __init__(self, backbone: StableDiffusionBackbone, *, beta: float, pull: float) -> None:
         super().__init__()
         side = backbone.crop.resolution

@@ -26,6 +26,10 @@ class DenoisingTask(nn.Module):
         gamma: signal-to-noise ratio above which a noise level counts less.
     """
 
+    alphas: Tensor
+    counts: Tensor
+    weight: Tensor
+
     def __init__(self, alpha_bar: Tensor, weight: Tensor, *, t_last: int | None, gamma: float) -> None:
         super().__init__()
         a = alpha_bar[: (t_last or len(alpha_bar) - 1) + 1]

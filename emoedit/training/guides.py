@@ -45,6 +45,8 @@ class RecogniserGuide(Guide):
         noise: highest standard deviation of the noise that is put on them.
     """
 
+    labels: Tensor
+
     def __init__(
         self, network: MeasuringNetwork, emotions: Sequence[str], *, jitter: float = 0.03, noise: float = 0.1
     ) -> None:
@@ -147,6 +149,9 @@ class ClipGuide(Guide):
         clip: Asyrp uses ViT-B/16.
         tokens: learned words, of the text encoder that is this CLIP's text tower; default: phrases are used.
     """
+
+    before: Tensor
+    after: Tensor
 
     def __init__(self, clip: Clip, emotions: Sequence[str], *, tokens: EmotionTokens | None = None) -> None:
         super().__init__()

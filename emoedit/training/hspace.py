@@ -105,6 +105,8 @@ class ShiftTask(nn.Module):
             it costs is judging: a third of the steps takes half the time.
     """
 
+    outer: Tensor
+
     def __init__(
         self,
         backbone: Diffusion,

@@ -159,6 +159,8 @@ class MouthTask(nn.Module):
         teeth: as ``blurred``.
     """
 
+    where: Tensor
+
     def __init__(self, config: MouthConfig, *, blurred: float = 1.0, teeth: float = 1.0) -> None:
         super().__init__()
         self.network, self.blurred, self.teeth = MouthNetwork(config), blurred, teeth

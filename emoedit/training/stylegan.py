@@ -136,6 +136,8 @@ class GANTask(GeneratorTask):
         mapping_rate: as ``encoder_rate``.
     """
 
+    recent: Tensor
+
     def __init__(
         self,
         config: StyleGAN2Config,

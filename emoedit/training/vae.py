@@ -56,6 +56,8 @@ class VAETask(nn.Module):
         beta: weight of the Kullback-Leibler term in nats a pixel.
     """
 
+    weight: Tensor
+
     def __init__(self, config: VAEConfig, *, beta: float) -> None:
         super().__init__()
         self.backbone = VAEBackbone(config)

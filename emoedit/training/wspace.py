@@ -170,6 +170,9 @@ class LeadTask(nn.Module):
         where: layers that may move.
     """
 
+    mask: Tensor
+    outer: Tensor
+
     def __init__(
         self, backbone: StyleGAN2Backbone, guide: Guide, direction: Tensor, loss: ShiftLoss, *, where: Layers | None
     ) -> None:

@@ -45,6 +45,8 @@ class PixelBackbone(Backbone):
     channels = 1
     compositor = "moved"
 
+    grid: Tensor
+
     def __init__(self, config: PixelsConfig) -> None:
         super().__init__()
         self.config = config

@@ -88,6 +88,8 @@ class Mapping(nn.Module):
         rate: learning rate relative to the synthesis network's.
     """
 
+    w_avg: Tensor
+
     def __init__(self, z_dim: int, w_dim: int, *, layers: int = 8, rate: float = 0.01) -> None:
         super().__init__()
         sizes = [z_dim, *[w_dim] * layers]
@@ -116,6 +118,8 @@ class ModulatedConv(nn.Module):
         w_dim: length of w.
         clamp: largest magnitude that leaves the layer; published models trained in half precision have one.
     """
+
+    fir: Tensor | None
 
     def __init__(self, inputs: int, outputs: int, w_dim: int, *, up: bool = False, clamp: float | None = None) -> None:
         super().__init__()
@@ -223,6 +227,8 @@ class Synthesis(nn.Module):
         clamp: see ``ModulatedConv``.
     """
 
+    noise: Tensor
+
     def __init__(
         self, resolution: int, channels: int, w_dim: int, widths: Sequence[int], *, clamp: float | None = None
     ) -> None:
@@ -277,6 +283,8 @@ class EqualConv(nn.Module):
         gain: of what leaves it.
         plain: without bias and rectifier.
     """
+
+    fir: Tensor | None
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, down: bool = False, gain: float = 1.0, plain: bool = False

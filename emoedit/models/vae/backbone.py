@@ -133,6 +133,8 @@ class VAEBackbone(light.EvensLight, Backbone):
 
     channels = 1
 
+    oval: Tensor
+
     def __init__(self, config: VAEConfig = VAEConfig()) -> None:  # noqa: B008 - frozen
         super().__init__()
         if config.resolution % 2 ** len(config.widths):
