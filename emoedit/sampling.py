@@ -36,7 +36,8 @@ class Schedule:
     """The timesteps that are visited and their alpha_bar, ascending in t.
 
     Args:
-        timesteps: ``[S]``, 0 the nearest to the picture.  alpha_bar: ``[S]``, of the same timesteps.
+        timesteps: ``[S]``, 0 the nearest to the picture.
+        alpha_bar: ``[S]``, of the same timesteps.
     """
 
     timesteps: tuple[int, ...]
@@ -54,7 +55,9 @@ def make_schedule(alphas: Tensor, steps: int, t_last: int | None = None) -> Sche
     """``steps`` timesteps spread evenly over 0 to ``t_last``, rounded down, as Asyrp spreads them (``t_0`` there).
 
     Args:
-        alphas: alpha_bar of all T timesteps the model was trained on.  t_last: default T - 1.
+        alphas: alpha_bar of all T timesteps the model was trained on.
+        steps: number of steps.
+        t_last: default T - 1.
 
     Raises:
         EditError: fewer than 2 steps, more steps than timesteps, or a ``t_last`` the model does not know.
@@ -82,14 +85,19 @@ def ddim_step(
     eps_shifted: Tensor | None = None,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """One step of DDIM (Song et al. 2021, eq. 12); with shifted noise Asyrp's (Kwon et al. 2023, arXiv 2210.10960,
-    eq. 5).
+    """One step of DDIM (Song et al. 2021, eq. 12).
+
+    With shifted noise it is Asyrp's step (Kwon et al. 2023, arXiv 2210.10960, eq. 5).
 
     x_next = sqrt(a_next) P_t(eps_shifted) + D_t(eps) + sigma noise. The shift is in P_t only: in both terms its effects
     would nearly cancel (their theorem 1). Upwards (``a_next < a_t``) it is DDIM inversion.
 
     Args:
-        x_t, eps: ``[N, C, R, R]``.  eps_shifted: the same; None for no edit.
+        x_t: ``[N, C, R, R]``.
+        eps: as ``x_t``.
+        a_t: alpha_bar at this step.
+        a_next: alpha_bar at the next one.
+        eps_shifted: the same; None for no edit.
         noise: ``[N, C, R, R]`` standard normal: sigma is then DDPM's (eta = 1), else 0; downwards only.
     """
     x0 = predicted_x0(x_t, eps if eps_shifted is None else eps_shifted, a_t)
@@ -102,7 +110,7 @@ def ddim_step(
 def symmetric_gain(a_t: float, a_next: float) -> float:
     """How much larger a shift of the noise has to be in P_t and D_t alike, to move x_next as far as in P_t alone.
 
-    The ratio of the shift's coefficients in :func:`ddim_step`: 1 / (1 - s_next / s_t) with s = sqrt((1 - a) / a). With
+    The ratio of the shift's coefficients in ``ddim_step``: 1 / (1 - s_next / s_t) with s = sqrt((1 - a) / a). With
     it one pass of the model a step is enough (Haas et al. 2024, arXiv 2303.11073, find both forms alike once rescaled).
     """
     return 1 / (1 - ((1 - a_next) * a_t / (a_next * (1 - a_t))) ** 0.5)
@@ -112,7 +120,9 @@ def inversion_path(eps_at: EpsAt, x: Tensor, schedule: Schedule) -> Iterator[tup
     """DDIM inversion (Song et al. 2021, section 4.3): x_t and the noise in it at every timestep, ascending.
 
     Args:
+        eps_at: gives the noise in x_t at a timestep.
         x: ``[N, C, R, R]``, taken for x at the first timestep, as Asyrp does.
+        schedule: timesteps and their alpha_bar.
 
     Yields:
         ``x_t, eps``: S pairs for S steps, one pass of the model each; the last x_t is x_T.
@@ -128,12 +138,13 @@ def exact_inversion(path: Iterator[tuple[Tensor, Tensor]], schedule: Schedule) -
     """x_T, and what every step of DDIM back from it loses of the path.
 
     Inversion takes the noise of x_t for that of x_{t+1}; the way back sees x_{t+1} itself and leaves the path. By how
-    much costs nothing to know, since inversion computes that noise next. Added on the way back (:func:`decode`'s
+    much costs nothing to know, since inversion computes that noise next. Added on the way back (``decode``'s
     ``lost``), it makes the reconstruction exact at any number of steps, and an edit moves away from the path itself (Ju
     et al. 2024, arXiv 2310.01506; for stochastic paths Wu & De la Torre 2023, arXiv 2210.05559).
 
     Args:
-        path: of :func:`inversion_path`.
+        path: of ``inversion_path``.
+        schedule: timesteps and their alpha_bar.
 
     Returns:
         ``[N, C, R, R]`` and ``[N, S, C, R, R]``.
@@ -161,8 +172,10 @@ def decode(
     """Asyrp's reverse process, from x_T to the picture (Kwon et al. 2023, eq. 5 and section 4).
 
     Args:
+        eps_at: gives the noise in x_t at a timestep.
         x: ``[N, C, R, R]``, x_T.
-        lost: of :func:`exact_inversion`, for a source that is reproduced exactly.
+        schedule: timesteps and their alpha_bar.
+        lost: of ``exact_inversion``, for a source that is reproduced exactly.
         t_boost: quality boosting: at timesteps below it noise is drawn (eta = 1), and ``lost``, which belongs to the
             path without noise, is left out.
         changed: where noise is drawn: given P_t of the first boosted step, ``[N, 1, R, R]`` in [0, 1]; where it is 0
@@ -200,8 +213,9 @@ def changed_where(predicted: Tensor, source: Tensor) -> Tensor:
     What P_t shows early on are coarse forms, so both are compared through a Gaussian of 1/48 of the side.
 
     Args:
-        predicted, source: ``[N, C, R, R]``, P_t of the edit and of the source at the same timestep, at the contrast the
-            model works at (a face's deviation is about .45).
+        predicted: ``[N, C, R, R]``, P_t of the edit and of the source at the same timestep, at the contrast the model
+            works at (a face's deviation is about .45).
+        source: as ``predicted``.
     """
     side = predicted.shape[-1]
     apart = (blurred(predicted, side / 48) - blurred(source, side / 48)).abs().mean(1, keepdim=True)
@@ -218,11 +232,14 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
 
 
 def picture_noise(seeds: Tensor, shape: Sequence[int], device: torch.device) -> Callable[[], Tensor]:
-    """Draws ``[N, *shape]`` standard normal values at every call, from a generator of its own for each picture: what a
-    picture gets does not depend on the others in its batch, nor on the device.
+    """Draws ``[N, *shape]`` standard normal values at every call, from one generator a picture.
+
+    What a picture gets does not depend on the others in its batch, nor on the device.
 
     Args:
         seeds: ``[N]`` of int64.
+        shape: of one picture.
+        device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
     """
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     return lambda: torch.stack([torch.randn(*shape, generator=g) for g in generators]).to(device)
@@ -247,6 +264,7 @@ def find_t_edit(timesteps: Sequence[int], distances: Sequence[float], cosine: fl
     """Where editing ends: LPIPS between the picture and P_t reaches .33 x cosine (Kwon et al. 2023, section 4.1).
 
     Args:
+        timesteps: of the curve.
         distances: mean LPIPS(x_0, P_t) at each timestep.
         cosine: similarity of the CLIP embeddings of source and target text; an edit that goes further lasts longer.
     """
@@ -257,6 +275,7 @@ def find_t_boost(timesteps: Sequence[int], distances: Sequence[float]) -> int:
     """Where quality boosting begins: LPIPS between the picture and x_t reaches 1.2 (Kwon et al. 2023, section 4.2).
 
     Args:
+        timesteps: of the curve.
         distances: mean LPIPS(x_0, x_t) at each timestep.
     """
     return first_reaching(timesteps, distances, 1.2)

@@ -36,11 +36,11 @@ from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.metrics.suite import Suite
 from emoedit.models.ddpm.backbone import DDPMBackbone
 from emoedit.photo import OpenPhoto, PhotoEdit, PhotoEditor
-from emoedit.report.lines import Panel, line_plot
-from emoedit.report.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, portrait, table
 from emoedit.steering.hspace import Directions
 from emoedit.steering.shifts import adding, agreement, at_random, cosines, linear_part, recorded
 from emoedit.types import DataError, Edit, EditError, Inversion
+from lib.lines import Panel, line_plot
+from lib.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, portrait, table
 
 Row = dict[str, Any]
 PUBLISHED = {"t_edit": 538, "t_boost": 167}  # CelebA-HQ at 256 pixels, LPIPS

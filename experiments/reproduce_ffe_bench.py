@@ -28,8 +28,8 @@ from emoedit.evaluation.summary import Evaluation, in_words, interval
 from emoedit.metrics.control import CONFUSABLE, binary_confusion_rate, confusion
 from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
-from emoedit.report.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, table
 from emoedit.types import DataError
+from lib.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, table
 
 PUBLISHED = {"mscr": 0.055, "acc": 0.863, "cls": 0.808, "hes": 0.472, "identity": 0.652}
 LONDON = "london"

@@ -28,13 +28,13 @@ from PIL import Image
 from torch import Tensor
 
 from emoedit.evaluation.compare import head_of
-from emoedit.evaluation.prompts import FORM, Prompt, read_emotions, read_prompts
 from emoedit.io import checkpoints
 from emoedit.metrics.quality import grey_entropy, noise_sigma
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.photo import PhotoEdit, PhotoEditor
-from emoedit.report.reproductions import MissingEditorError, Page, open_editor, portrait, table
 from emoedit.types import CheckpointError, DataError, Edit, EmoEditError, UnknownNameError
+from lib.prompts import FORM, Prompt, read_emotions, read_prompts
+from lib.reproductions import MissingEditorError, Page, open_editor, portrait, table
 
 STUDIES = Path(__file__).with_name("prompt_studies.csv")
 MEASURES = {"entropy": "entropy", "noise": "noise", "prompt_clip_score": "prompt CLIP", "aesthetic": "aesthetic"}

@@ -26,7 +26,7 @@ from emoedit.io.images import load_picture
 from emoedit.metrics.suite import Suite
 from emoedit.models.stability.client import KEY
 from emoedit.photo import PhotoEditor
-from emoedit.report.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, portrait, table
+from lib.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, portrait, table
 
 
 @dataclass(frozen=True)

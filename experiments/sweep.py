@@ -14,10 +14,10 @@ import sys
 from importlib.util import find_spec
 
 import hydra
-import hydra_plugins.emoedit_together as together
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
+import hydra_plugins.emoedit_together as together
 from emoedit.io.progress import progress
 from emoedit.types import EmoEditError
 

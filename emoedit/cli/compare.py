@@ -134,7 +134,9 @@ def _contest(args: argparse.Namespace) -> list[str]:
     """The editors, every name checked without loading a weight.
 
     Raises:
-        UnknownNameError, EditError, CheckpointError: an editor, emotion or strength that makes no sense.
+        UnknownNameError: an editor, emotion or strength that makes no sense.
+        EditError: an editor, emotion or strength that makes no sense.
+        CheckpointError: an editor, emotion or strength that makes no sense.
     """
     from emoedit.emotions import resolve
     from emoedit.io import checkpoints

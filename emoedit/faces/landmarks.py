@@ -25,7 +25,7 @@ class LandmarkFinder:
 
     def __init__(self, device: str = "cpu") -> None:
         network = MeasuringNetwork.from_pretrained(checkpoints.embedded_root() / "landmarks")
-        self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self.network = network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         self.device = torch.device(device)
 
     @torch.no_grad()

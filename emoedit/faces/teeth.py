@@ -84,7 +84,7 @@ class TeethFinder:
 
     def __init__(self, device: str = "cpu") -> None:
         network = MouthNetwork.from_pretrained(checkpoints.embedded_root() / "mouth")
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
         self.device = torch.device(device)
         side = self.network.config.side
         # 0 at the border of the network's square, where it sees half a mouth.

@@ -12,7 +12,7 @@ EVERY = 30.0  # seconds between lines
 
 
 class Lines(tqdm):
-    """``tqdm`` for a file: a line for each state, at most one in :data:`EVERY` seconds, and the last.
+    """``tqdm`` for a file: a line for each state, at most one in ``EVERY`` seconds, and the last.
 
     Args: as ``tqdm``.
     """
@@ -37,7 +37,7 @@ class Lines(tqdm):
 
 
 def progress(**options: Any) -> tqdm:
-    """A bar on standard error where that is a terminal and this process has it for itself, else :class:`Lines`.
+    """A bar on standard error where that is a terminal and this process has it for itself, else ``Lines``.
 
     Args: as ``tqdm``.
     """

@@ -38,6 +38,7 @@ def read_rows(path: Path, end: int | None = None) -> Iterator[dict[str, Any]]:
     """Every row of a file of results, one at a time.
 
     Args:
+        path: of the file.
         end: only rows that begin before this byte.
 
     Raises:

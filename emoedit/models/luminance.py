@@ -21,8 +21,10 @@ def normalise(x: Tensor, oval: Tensor, *, mean: float, std: float | None) -> tup
     """Crops at one mean and contrast inside the face, and each crop's own ``[N, 1, 1, 1]`` mean and gain.
 
     Args:
-        x: ``[N, C, R, R]``.  oval: of :func:`face_oval`.
-        mean, std: what they are brought to; ``std`` None leaves them as they are.
+        x: ``[N, C, R, R]``.
+        oval: of ``face_oval``.
+        mean: what they are brought to; ``std`` None leaves them as they are.
+        std: as ``mean``.
     """
     if std is None:
         return x, x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
@@ -36,8 +38,13 @@ def normalise(x: Tensor, oval: Tensor, *, mean: float, std: float | None) -> tup
 class Level(Protocol):
     """What of a backbone's configuration is about light."""
 
-    mean: float
-    std: float | None
+    @property
+    def mean(self) -> float:
+        """Of the luminance inside the face, in [-1, 1]."""
+
+    @property
+    def std(self) -> float | None:
+        """Contrast inside the face; None leaves it as it is."""
 
 
 class EvensLight:

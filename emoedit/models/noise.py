@@ -18,7 +18,9 @@ def known_noise(scheduler: Mapping[str, Any], where: Path | str, predictions: Se
     """The entries that say which noise a model was trained with.
 
     Args:
-        where: for messages.  predictions: what the model may predict (keys of :data:`WHAT`).
+        scheduler: its configuration, as diffusers writes it.
+        where: for messages.
+        predictions: what the model may predict (keys of ``WHAT``).
 
     Raises:
         CheckpointError: it predicts something else, or its betas are rescaled to no signal at all.

@@ -14,8 +14,9 @@ from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 
 
 class PerceptualNetwork(MeasuringNetwork):
-    """A trunk whose stages are weighted so that each has an equal say in the distance between two people. Always in
-    inference mode, whatever ``train()`` asks for: it was taught as part of a network with heads.
+    """A trunk whose stages are weighted so that each has an equal say in the distance between two people.
+
+    Always in inference mode, whatever ``train()`` asks for: it was taught as part of a network with heads.
 
     Args:
         config: without heads.
@@ -29,6 +30,7 @@ class PerceptualNetwork(MeasuringNetwork):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
+        """Stays in inference mode, whatever is asked for."""
         return super().train(False)
 
     @torch.no_grad()
@@ -43,7 +45,9 @@ def layer_distances(network: MeasuringNetwork, first: Tensor, second: Tensor) ->
     Zhang et al. 2018 (LPIPS, arXiv 1801.03924), eq. 1 with equal channel weights.
 
     Args:
-        first, second: crops ``[N, 1, R, R]`` in [-1, 1].
+        network: the trunk.
+        first: crops ``[N, 1, R, R]`` in [-1, 1].
+        second: as ``first``.
     """
     columns = []
     for a, b in zip(*(network.features(x) for x in (first, second)), strict=True):
@@ -54,8 +58,10 @@ def layer_distances(network: MeasuringNetwork, first: Tensor, second: Tensor) ->
 
 @torch.no_grad()
 def calibrate(network: PerceptualNetwork, first: Tensor, second: Tensor) -> None:
-    """Set the layer weights from crops of people and of other people, ``[N, 1, R, R]`` each: every layer's mean
-    distance becomes 1 / layers."""
+    """Set the layer weights so that the mean distance in every layer is 1 / layers.
+
+    The mean is taken over crops of people and of other people, ``[N, 1, R, R]`` each.
+    """
     parts = [layer_distances(network, a, b) for a, b in zip(first.split(128), second.split(128), strict=True)]
     mean = torch.cat(parts).mean(0)
     network.layer_weights.copy_(1 / (len(mean) * mean))

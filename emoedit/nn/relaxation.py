@@ -41,6 +41,9 @@ class RelaxationNetwork(StoredNetwork):
         config: see [RelaxationConfig][emoedit.nn.relaxation.RelaxationConfig].
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, config: RelaxationConfig) -> None:
         super().__init__()
         self.config = config

@@ -40,7 +40,7 @@ class Steering(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what :meth:`save_pretrained` wrote.
+        """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.

@@ -18,7 +18,8 @@ class Boundary:
     """A hyperplane: ``latent @ normal + offset`` is the signed distance, above 0 on the positive side.
 
     Args:
-        normal: ``[D]``, unit length.  offset: scalar.
+        normal: ``[D]``, unit length.
+        offset: scalar.
         gap: how much further along the normal the mean of the positive examples lies than that of the negative ones.
     """
 
@@ -28,14 +29,18 @@ class Boundary:
 
 
 def linear_svm(latents: Tensor, positive: Tensor, *, penalty: float = 1.0) -> Boundary:
-    """A linear support vector machine with squared hinge loss (Cortes & Vapnik 1995; InterFaceGAN, Shen et al. 2020,
-    arXiv 1907.10786, and BoundaryDiffusion, Zhu et al. 2023, arXiv 2302.08357, find their edits with one).
+    """A linear support vector machine with squared hinge loss (Cortes & Vapnik 1995).
+
+    InterFaceGAN (Shen et al. 2020, arXiv 1907.10786) and BoundaryDiffusion (Zhu et al. 2023, arXiv 2302.08357) find
+    their edits with one.
 
     Both classes count alike, however many examples they have. Latents are centred and brought to a mean variance of 1
     first, so that ``penalty`` means the same for any latent space.
 
     Args:
-        latents: ``[N, D]``.  positive: ``[N]`` bool.  penalty: C, what a violated margin costs.
+        latents: ``[N, D]``.
+        positive: ``[N]`` bool.
+        penalty: C, what a violated margin costs.
 
     Raises:
         DataError: shapes that differ, or a class without examples.
@@ -75,7 +80,8 @@ def principal_axes(latents: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The axes along which latents vary most, and the standard deviations along them.
 
     Args:
-        latents: ``[N, D]``.  count: how many, at most N - 1.
+        latents: ``[N, D]``.
+        count: how many, at most N - 1.
 
     Returns:
         ``[count, D]`` orthonormal, each with its largest entry positive, and ``[count]``, descending.

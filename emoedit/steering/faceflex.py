@@ -1,4 +1,4 @@
-"""face-flex's attribute vectors as directions, for :class:`emoedit.models.faceflex.backbone.FaceFlexVAE`.
+"""face-flex's attribute vectors as directions, for ``emoedit.models.faceflex.backbone.FaceFlexVAE``.
 
 A file such as ``Smiling.pkl`` holds the mean latents of K groups of CelebA pictures with the attribute (``pos``) and of
 K groups without it (``neg``); a direction is their difference (Larsen et al. 2016, arXiv 1512.09300).
@@ -37,7 +37,7 @@ def directions_from_faceflex(
     Args:
         paths: ``{emotion: file}``; the name is yours to choose, as in ``{"happy": "Smiling.pkl"}``.
         factor: how many attribute vectors strength 1 adds; face-flex offers 0 to 4, and 3 is typical.
-        variant: as in :func:`read_attribute_vectors`.
+        variant: as in ``read_attribute_vectors``.
 
     Raises:
         CheckpointError: no file is given, one cannot be used, or they are for latents of different lengths.
@@ -147,7 +147,7 @@ class _Array:
 
 
 def _read_joblib(data: bytes) -> object:
-    """What joblib dumped, with an :class:`_Array` for each array."""
+    """What joblib dumped, with an ``_Array`` for each array."""
     if data[:1] != b"\x80":
         raise _Refused("it is no uncompressed joblib file, nor named .npz or .safetensors")
     file = io.BytesIO(data)

@@ -79,7 +79,7 @@ class Prompts(Steering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what :meth:`save_pretrained` wrote.
+        """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: the file is missing or damaged.

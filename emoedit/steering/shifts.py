@@ -48,6 +48,7 @@ def adding(editor: Editor, directions: Mapping[str, Directions], *, name: str) -
     """An editor with the same backbone that adds the same directions to every face, as they are.
 
     Args:
+        editor: whose steerings are looked at.
         directions: emotion -> what strength 1 adds.
         name: what it is called in results.
     """
@@ -79,7 +80,8 @@ def linear_part(changes: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
     """How far changes lie along others, picture by picture.
 
     Args:
-        changes, whole: ``[N, ...]``, of an edit at some strength and at strength 1.
+        changes: ``[N, ...]``, of an edit at some strength.
+        whole: ``[N, ...]``, of the edit at strength 1.
 
     Returns:
         Cosine ``[N]``, and the length along ``whole`` as a multiple of it ``[N]``; of a linear edit 1 and its strength.

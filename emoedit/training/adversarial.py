@@ -1,9 +1,10 @@
-"""Two players, one loop: what draws pictures against a critic that tells them from real ones (Goodfellow et al. 2014,
-arXiv 1406.2661, non-saturating), resumable at any moment, with a moving average of what draws.
+"""A generator against a critic in one resumable loop, with a moving average of the generator.
+
+Goodfellow et al. 2014 (arXiv 1406.2661), non-saturating.
 
 Both learn from the same pictures in the same step, so that each picture is drawn once. The critic's gradient at real
 pictures is kept small (R1: Mescheder et al. 2018, arXiv 1801.04406), lazily as in StyleGAN2 (Karras et al. 2020, arXiv
-1912.04958, section 3.1), and changes hide from it how small the data set is (:mod:`emoedit.training.augment_gan`).
+1912.04958, section 3.1), and changes hide from it how small the data set is (``emoedit.training.augment_gan``).
 """
 
 from __future__ import annotations
@@ -68,10 +69,12 @@ class GeneratorTask(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch, *, alone: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Drawn pictures, float32 ``[N, C, R, R]``, and scalars: ``loss`` (added to the critic's judgement), others to
-        be logged.
+        """Drawn pictures, float32 ``[N, C, R, R]``, and scalars.
+
+        ``loss`` is added to the critic's; others are logged.
 
         Args:
+            batch: of the task.
             alone: there is no critic yet, and nobody looks at the pictures.
         """
 
@@ -121,12 +124,14 @@ def train_adversarial(
     """Train, or go on where the folder's last checkpoint stopped. One process, on CUDA where there is one.
 
     Args:
+        task: what is trained.
         critic: pictures ``[N, C, R, R]`` -> logits ``[N]``; with ``precision="bf16"`` it is given bfloat16.
         batches: (step, 0) -> batch on the CPU.
         folder: working folder: ``state.pt`` (whose ``seconds`` say what the training took, over all runs) and
             TensorBoard files.
         config: of the task; ``betas``, ``clip`` (of each player's gradient) and ``ema`` among it. Of the averaged
             weights, only the task's are kept.
+        how: settings.
         preview: averaged task -> picture ``[3 or 1, H, W]`` in [0, 1] to log.
 
     Returns:

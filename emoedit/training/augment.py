@@ -21,7 +21,8 @@ class Augment:
 
     Args:
         rotation: degrees either way, one standard deviation.
-        scale, shift: of the crop's side, one standard deviation.
+        scale: of the crop's side, one standard deviation.
+        shift: as ``scale``.
         soften: share of the pictures that lose detail: sampled down to between 0.3 and 0.9 of the crop and up again.
         noise: highest standard deviation of added noise, the range of a picture being 2.
         hide: share of the pictures of which a rectangle is painted over.
@@ -50,8 +51,11 @@ def augment(
     """Changed pictures and where their landmarks went.
 
     Args:
-        x: ``[N, 1, S, S]`` in [-1, 1].  points: ``[N, 68, 2]`` as fractions of the side.
+        x: ``[N, 1, S, S]`` in [-1, 1].
+        points: ``[N, 68, 2]`` as fractions of the side.
         resolution: side of the result.
+        how: settings.
+        rng: draws what is random.
 
     Returns:
         ``[N, 1, R, R]`` in [-1, 1] and ``[N, 68, 2]``.

@@ -1,5 +1,6 @@
-"""Changes of pictures before a critic sees them, so that it cannot learn a small data set by heart (Karras et al. 2020,
-arXiv 2006.06676; Zhao et al. 2020, arXiv 2006.10738).
+"""Augmentations before a critic, so that it cannot learn a small data set by heart.
+
+Karras et al. 2020 (arXiv 2006.06676); Zhao et al. 2020 (arXiv 2006.10738).
 
 All are differentiable, and each is left out more often than not, so that none of them shows in what is generated (the
 first paper, section 2.2). How often they are made follows from how sure the critic is of real pictures.
@@ -21,9 +22,11 @@ class CriticAugment:
     """How far pictures are changed.
 
     Args:
-        shift: of the side, either way at most.  turn: degrees, standard deviation.  scale: standard deviation of its
-            logarithm.
-        bright, contrast: standard deviation of what is added, and of the logarithm of the factor.
+        shift: of the side, either way at most.
+        turn: degrees, standard deviation.
+        scale: standard deviation of its logarithm.
+        bright: standard deviation of what is added.
+        contrast: standard deviation of the logarithm of the factor.
         hide: side of the square that is made flat, of the picture's.
     """
 
@@ -39,7 +42,9 @@ def augment_for_critic(x: Tensor, probability: Tensor | float, how: CriticAugmen
     """Changed pictures; random numbers come from PyTorch's own generator.
 
     Args:
-        x: ``[N, C, R, R]``.  probability: 0 to 1, of each kind of change of each picture.
+        x: ``[N, C, R, R]``.
+        probability: 0 to 1, of each kind of change of each picture.
+        how: settings.
     """
     count, side, device = len(x), x.shape[-1], x.device
     happens = (torch.rand(4, count, device=device) < probability).float()
@@ -68,7 +73,9 @@ def adapted(probability: float, logits: Tensor, *, target: float, speed: float) 
     """The probability for the next step: more where the critic is surer of real pictures than ``target``.
 
     Args:
+        probability: of augmentation so far.
         logits: ``[N]`` of real pictures; the mean of their signs is 0 where it guesses, 1 where it knows them all.
+        target: share of real pictures that the critic is sure of.
         speed: pictures in which the probability may go from 0 to 1.
     """
     step = len(logits) / speed

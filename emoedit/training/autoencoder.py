@@ -37,6 +37,8 @@ class AutoencoderTask(nn.Module):
         CheckpointError: a latent that has not as many numbers as the picture.
     """
 
+    weight: Tensor
+
     def __init__(self, backbone: StableDiffusionBackbone, *, beta: float, pull: float) -> None:
         super().__init__()
         side = backbone.crop.resolution
@@ -77,8 +79,11 @@ class AutoencoderTask(nn.Module):
 
 @torch.no_grad()
 def face_psnr(backbone: StableDiffusionBackbone, crops: CropSet, positions: np.ndarray) -> tuple[float, float]:
-    """Means over crops, in decibel: of the reconstruction against the crop inside the face (the range of a picture
-    being 2), and of the latent against the normalised crop's pixels."""
+    """Mean PSNR of the reconstruction, and of the latent, over crops, in decibel.
+
+    The reconstruction is compared with the crop inside the face (the range of a picture being 2), the latent with the
+    normalised crop's pixels.
+    """
     face = torch.from_numpy(face_masks(backbone.crop).face)[None, None]
     patch = backbone.crop.resolution // backbone.latent_shape[1]
     shown, latent = [], []

@@ -69,7 +69,9 @@ def write_caption(
     """A caption for a picture, as ``"a small soft picture of a scared person with wide eyes"`` or ``"smiling face"``.
 
     Args:
+        rng: draws what is random.
         emotion: a basic one; of another one nothing is said.
+        data: what is known of the picture.
         kinds: data set -> phrases for the kind of picture it holds; of another one nothing is said.
         empty: share of captions that say nothing.
     """
@@ -91,7 +93,7 @@ def _article(words: str) -> str:
 
 
 def vocabulary_texts(kinds: Mapping[str, Sequence[str]], count: int = 6000) -> list[str]:
-    """What a tokenizer is learned from: captions, and every word of :mod:`emoedit.emotions`, a few times each."""
+    """What a tokenizer is learned from: captions, and every word of ``emoedit.emotions``, a few times each."""
     rng = np.random.default_rng(0)
     texts = []
     for _ in range(count):
@@ -111,6 +113,8 @@ def learn_tokenizer(
     Every byte is a token, inside a word and at its end, so there is no text it cannot read.
 
     Args:
+        texts: to learn from.
+        folder: where it is.
         merges: pairs to join at most: the vocabulary has 514 tokens more.
         length: tokens a prompt can have, with those of start and end.
     """
@@ -149,9 +153,9 @@ class CaptionedBatches:
 
     Args:
         batches: draws the crops.
-        kinds: see :func:`write_caption`.
+        kinds: see ``write_caption``.
         empty: share of empty captions.
-        how: changes to the pictures (:func:`emoedit.training.augment.augment`); None: they are flipped, no more.
+        how: changes to the pictures (``emoedit.training.augment.augment``); None: they are flipped, no more.
     """
 
     def __init__(
@@ -168,8 +172,11 @@ class CaptionedBatches:
         self.labels = np.stack([batches.crops.column("emotion"), batches.crops.column("data")], 1)
 
     def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
-        """``x`` ``[B, 1, R, R]`` in [-1, 1]; ``ids`` ``[B, T]``, of their captions; ``fits`` ``[B, B]`` of bool:
-        whether a column's caption is true of a row's picture."""
+        """A batch of crops with captions.
+
+        ``x`` ``[B, 1, R, R]`` in [-1, 1]; ``ids`` ``[B, T]`` of their captions; ``fits`` ``[B, B]`` of bool: whether a
+        column's caption is true of a row's picture.
+        """
         batches = self.batches
         chosen, _ = batches.draw(step, process)
         rng = np.random.default_rng((batches.seed, step, process, 1))

@@ -44,6 +44,7 @@ def new_clip(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> C
 
     Args:
         config: ``text`` and ``vision``, arguments of ``CLIPTextConfig`` and ``CLIPVisionConfig``; ``projection_dim``.
+        tokenizer: the model's own.
     """
     from transformers import CLIPConfig, CLIPModel
 
@@ -68,7 +69,7 @@ class ContrastiveTask(nn.Module):
         self.clip = clip
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: see :class:`emoedit.training.captions.CaptionedBatches`."""
+        """``batch``: see ``emoedit.training.captions.CaptionedBatches``."""
         clip, fits = self.clip, batch["fits"]
         seen = clip.vision_model(pixel_values=(batch["x"] / 2 + 0.5 - MEAN) / STD).pooler_output
         read = clip.text_model(input_ids=batch["ids"]).pooler_output
@@ -94,7 +95,7 @@ def text_tower(clip: CLIPModel) -> CLIPTextModel:
 
 
 def write_clip(folder: Path, clip: CLIPModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write what ``CLIPModel.from_pretrained`` and :class:`emoedit.metrics.clip.Clip` read."""
+    """Write what ``CLIPModel.from_pretrained`` and ``emoedit.metrics.clip.Clip`` read."""
     from transformers import CLIPImageProcessor
 
     config = {**clip.config.to_dict(), "architectures": ["CLIPModel"], "torch_dtype": "float32"}
@@ -113,7 +114,10 @@ def zero_shot(clip: Clip, crops: CropSet, positions: np.ndarray, emotions: Seque
     """Which of the emotions each crop shows, found by its words alone: numbers ``[N]``.
 
     Args:
-        emotions: of :data:`emoedit.training.captions.ADJECTIVES`; the words of each are averaged.
+        clip: a frozen CLIP.
+        crops: prepared crops.
+        positions: which of the crops.
+        emotions: of ``emoedit.training.captions.ADJECTIVES``; the words of each are averaged.
     """
     texts = [clip.text_embeddings([f"a {word} face" for word in ADJECTIVES[name]]).mean(0) for name in emotions]
     towards = F.normalize(torch.stack(texts), dim=1)

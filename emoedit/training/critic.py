@@ -1,6 +1,6 @@
 """The judge of adversarial training: picture -> how real it looks. Made for speed on few processors, and never shipped.
 
-As StyleGAN2's discriminator (:class:`emoedit.models.stylegan2.network.Discriminator`) it has residual blocks, scaled
+As StyleGAN2's discriminator (``emoedit.models.stylegan2.network.Discriminator``) it has residual blocks, scaled
 weights and the deviation within a group of pictures as one more map. It differs where that one spends its time: squares
 of 2 x 2 pixels are channels from the start, and learned 4 x 4 convolutions halve the maps instead of a fixed filter.
 """
@@ -51,7 +51,8 @@ class Critic(nn.Module):
     """See the module.
 
     Args:
-        channels: of the picture.  widths: channels at ``R / 2``, ``R / 4``, ... 4 pixels.
+        channels: of the picture.
+        widths: channels at ``R / 2``, ``R / 4``, ... 4 pixels.
     """
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
@@ -63,8 +64,11 @@ class Critic(nn.Module):
         self.out = EqualLinear(widths[-1], 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """``[N, C, R, R]`` -> logits ``[N]`` in float32; N is below :data:`GROUP` or a multiple of it, and groups are
-        neighbours. Convolutions are computed in the type of the picture."""
+        """Logits ``[N]`` in float32 of pictures ``[N, C, R, R]``.
+
+        N is below ``GROUP`` or a multiple of it, and groups are neighbours. Convolutions are computed in the type of
+        the picture.
+        """
         x = F.pixel_unshuffle(image, PATCH).contiguous(memory_format=torch.channels_last)
         x = self.first(x)
         for block in self.blocks:
@@ -75,8 +79,10 @@ class Critic(nn.Module):
 
 
 def _deviation(x: Tensor) -> Tensor:
-    """``[N, 1, h, w]``: standard deviation within each group, averaged over channels and places (Karras et al. 2018,
-    section 3)."""
+    """Standard deviation within each group, ``[N, 1, h, w]``.
+
+    It is averaged over channels and places (Karras et al. 2018, section 3).
+    """
     group = min(GROUP, len(x))
     spread = (x.float().unflatten(0, (-1, group)).var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
     return spread.repeat_interleave(group)[:, None, None, None].expand(-1, 1, *x.shape[2:]).to(x.dtype)

@@ -1,6 +1,8 @@
-"""What the embedded U-Nets are trained for: to find the noise in a noisy crop (Ho et al. 2020, arXiv 2006.11239, eq.
-14), every noise level counted as min-SNR does (Hang et al. 2023, arXiv 2303.09556, section 3.4), and counted more where
-expressions live."""
+"""The task of the embedded U-Nets: to find the noise in a noisy crop.
+
+Ho et al. 2020 (arXiv 2006.11239), eq. 14; noise levels are weighted as min-SNR does (Hang et al. 2023, arXiv
+2303.09556, section 3.4), and more where expressions are decided.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,10 @@ class DenoisingTask(nn.Module):
         t_last: nothing is learned about timesteps above it; None for all.
         gamma: signal-to-noise ratio above which a noise level counts less.
     """
+
+    alphas: Tensor
+    counts: Tensor
+    weight: Tensor
 
     def __init__(self, alpha_bar: Tensor, weight: Tensor, *, t_last: int | None, gamma: float) -> None:
         super().__init__()
@@ -54,9 +60,11 @@ class DenoisingTask(nn.Module):
 
 
 class DiffusionTask(DenoisingTask):
-    """Args:
-    config: the architecture and the noise.
-    gamma: signal-to-noise ratio above which a noise level counts less.
+    """The noise in noisy crops, found by a U-Net.
+
+    Args:
+        config: the architecture and the noise.
+        gamma: signal-to-noise ratio above which a noise level counts less.
     """
 
     def __init__(self, config: DDPMConfig, *, gamma: float = 5.0) -> None:

@@ -28,7 +28,8 @@ class Guide(nn.Module, ABC):
         """Means over the batch, by name.
 
         Args:
-            plain, edited: ``[N, C, R, R]`` in about [-1, 1].
+            plain: ``[N, C, R, R]`` in about [-1, 1].
+            edited: as ``plain``.
             rows: ``[N]``: which of the emotions each is to show.
         """
 
@@ -44,6 +45,8 @@ class RecogniserGuide(Guide):
         noise: highest standard deviation of the noise that is put on them.
     """
 
+    labels: Tensor
+
     def __init__(
         self, network: MeasuringNetwork, emotions: Sequence[str], *, jitter: float = 0.03, noise: float = 0.1
     ) -> None:
@@ -58,6 +61,7 @@ class RecogniserGuide(Guide):
         self.jitter, self.noise = jitter, noise
 
     def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """One pass of the network."""
         count, device = len(plain), plain.device
         both = torch.cat([plain, edited])
         angle, factor = torch.randn(2, count, device=device) * 2 * self.jitter
@@ -79,8 +83,9 @@ class RecogniserGuide(Guide):
 
 
 class TeethGuide(Guide):
-    """Another guide's losses, and ``teeth``: how little the mouth shows them, -log of how likely they are there. A
-    recogniser is content with a closed smile, and what keeps the person closes it.
+    """Another guide's losses, and ``teeth``: how little the mouth shows them, -log of how likely they are there.
+
+    A recogniser is content with a closed smile, and what keeps the person closes it.
 
     Args:
         guide: of emotions that show teeth, in luminance, with the mouth network's crop at any resolution.
@@ -94,6 +99,7 @@ class TeethGuide(Guide):
         self.guide, self.network = guide, network.eval().requires_grad_(False)
 
     def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """One pass of the network."""
         side = (self.network.config.resolution,) * 2
         crops = F.interpolate(edited.mean(1, keepdim=True), side, mode="bicubic", align_corners=False)
         patch, _, _ = standardise(self.network.config.patch(crops).clamp(-1, 1))
@@ -103,9 +109,10 @@ class TeethGuide(Guide):
 
 
 class OpeningGuide(Guide):
-    """Another guide's losses, and what a recogniser takes for an emotion too cheaply: ``opened``, by how much lips come
-    apart, in eye distances, and ``shut``, by how much eyes close, in heights over widths. A hole in the face is read as
-    a shout and a dark slit as tears, but neither is the person's.
+    """Another guide's losses, and prices on what a recogniser takes for an emotion too cheaply.
+
+    ``opened``: by how much lips come apart, in eye distances; ``shut``: by how much eyes close, in heights over widths.
+    A hole in the face is read as a shout and a dark slit as tears, but neither is the person's.
 
     Args:
         guide: of emotions that need neither, in luminance, with the landmark network's crop at any resolution.
@@ -119,6 +126,7 @@ class OpeningGuide(Guide):
         self.guide, self.network = guide, network.eval().requires_grad_(False)
 
     def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """One pass of the network."""
         side = (self.network.config.resolution,) * 2
         both = torch.cat([plain, edited]).mean(1, keepdim=True)
         points = self.network(F.interpolate(both, side, mode="bilinear", antialias=True))["points"]
@@ -132,14 +140,18 @@ class OpeningGuide(Guide):
 
 
 class ClipGuide(Guide):
-    """``emotion``: 1 - cosine of what changed in the picture and what changes in the text (Gal et al. 2022, arXiv
-    2108.00946, eq. 2), from "face" to the emotion's phrase ("smiling face"), as Asyrp is trained; or from the prompt
-    without to the prompt with its learned word.
+    """The loss ``emotion``: 1 - cosine of what changed in the picture and what changes in the text.
+
+    Gal et al. 2022 (arXiv 2108.00946), eq. 2. The text goes from "face" to the emotion's phrase ("smiling face"), as
+    Asyrp is trained; or from the prompt without to the prompt with its learned word.
 
     Args:
         clip: Asyrp uses ViT-B/16.
         tokens: learned words, of the text encoder that is this CLIP's text tower; default: phrases are used.
     """
+
+    before: Tensor
+    after: Tensor
 
     def __init__(self, clip: Clip, emotions: Sequence[str], *, tokens: EmotionTokens | None = None) -> None:
         super().__init__()
@@ -153,6 +165,7 @@ class ClipGuide(Guide):
         self.register_buffer("after", after, persistent=False)
 
     def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """One pass of the network."""
         first, second = (self.clip.image_embeddings(x.clamp(-1, 1)) for x in (plain, edited))
         return {"emotion": 1 - directional_similarity(first, second, self.before[rows], self.after[rows]).mean()}
 
@@ -163,6 +176,8 @@ def word_embeddings(clip: Clip, tokens: EmotionTokens, emotions: Sequence[str]) 
 
     Args:
         clip: its text tower is the text encoder that the words were learned in, whose table they stand beside.
+        tokens: learned words.
+        emotions: names of emotions.
 
     Raises:
         DataError: an emotion without a word.

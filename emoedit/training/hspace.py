@@ -41,7 +41,7 @@ def edited_timesteps(backbone: Diffusion) -> tuple[int, ...]:
 def mean_h(
     backbone: Diffusion, crops: CropSet, positions: np.ndarray, generator: torch.Generator, *, batch_size: int = 64
 ) -> Tensor:
-    """Mean of h over crops, every other one mirrored, ``[T, Ch, r, r]`` at :func:`edited_timesteps`.
+    """Mean of h over crops, every other one mirrored, ``[T, Ch, r, r]`` at ``edited_timesteps``.
 
     Noise is drawn, not inverted: the mean over noise is what is wanted, and one pass of the down path gives each level.
     """
@@ -62,7 +62,7 @@ def mean_h(
 
 
 def learnable(directions: Directions) -> Directions:
-    """The same directions as parameters, for :class:`ShiftTask`."""
+    """The same directions as parameters, for ``ShiftTask``."""
     start = directions.directions
     del directions._buffers["directions"]
     directions.directions = nn.Parameter(start.clone())
@@ -70,7 +70,7 @@ def learnable(directions: Directions) -> Directions:
 
 
 def fixed(shift: Shift) -> Shift:
-    """What was fitted, without :func:`learnable` directions: as it is saved."""
+    """What was fitted, without ``learnable`` directions: as it is saved."""
     if isinstance(shift, AdaptedDirections):
         return AdaptedDirections(fixed(shift.directions), shift.block)
     return Directions(shift.directions.detach(), shift.timesteps) if isinstance(shift, Directions) else shift
@@ -98,11 +98,14 @@ class ShiftTask(nn.Module):
     """Asyrp's training, along the edited way back: P_t is judged, and the next step starts where the edit led.
 
     Args:
-        backbone, guide: frozen.
-        shifts: one for each of the guide's emotions, directions made :func:`learnable`; only these are trained.
+        backbone: frozen.
+        guide: frozen.
+        shifts: one for each of the guide's emotions, directions made ``learnable``; only these are trained.
         judged: at how many steps of each way P_t is judged, drawn anew every time; default all, as in the paper. What
             it costs is judging: a third of the steps takes half the time.
     """
+
+    outer: Tensor
 
     def __init__(
         self,
@@ -128,8 +131,10 @@ class ShiftTask(nn.Module):
         return slice(round(top * side), round(bottom * side)), slice(round(left * side), round(right * side))
 
     def paleness(self, plain: Tensor, edited: Tensor) -> Tensor:
-        """How much brighter than the brightest twentieth of the skin in ``plain`` the mouth of ``edited`` is, where it
-        was not so before; scalar. Both ``[N, C, R, R]``."""
+        """How much brighter the edited mouth is than the brightest skin, where it was not before; scalar.
+
+        The brightest twentieth of the skin of ``plain``, and the mouth of ``edited``. Both ``[N, C, R, R]``.
+        """
         skin = plain[..., *self.skin].flatten(1).quantile(0.95, dim=1)[:, None, None, None]
         before, after = (p[..., *self.mouth] for p in (plain, edited))
         return F.relu(after - torch.maximum(before, skin).detach()).mean()
@@ -145,8 +150,11 @@ class ShiftTask(nn.Module):
         return total
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: ``latent`` and ``lost`` of an exact inversion, ``mean`` and ``gain`` of its crops, ``target``
-        ``[N]`` number of the emotion each is to show."""
+        """The losses of a batch.
+
+        ``batch``: ``latent`` and the residuals of an exact inversion, ``mean`` and ``gain`` of its crops, ``target``
+        ``[N]``: number of the emotion each is to show.
+        """
         backbone, guide = self.frozen
         rows, x, schedule = batch["target"], batch["latent"], backbone.schedule
         parts: dict[str, list[Tensor]] = {}
@@ -184,7 +192,7 @@ class SourceBatches:
     """Inverted pictures, each with an emotion that it is to show.
 
     Args:
-        inversion: of all sources, exact (:meth:`DDPMBackbone.invert`).
+        inversion: of all sources, exact (``DDPMBackbone.invert``).
         emotions: how many emotions there are to be fitted.
         shown: ``[N]`` number of the emotion that each source shows itself, -1 for none of them; it is not asked for it.
     """
@@ -194,6 +202,7 @@ class SourceBatches:
         self.batch_size, self.seed = batch_size, seed
 
     def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
+        """The batch of a step."""
         rng = np.random.default_rng((self.seed, step, process))
         target = rng.integers(self.emotions, size=self.batch_size)
         chosen = rng.integers(len(self.inversion), size=self.batch_size)
@@ -213,7 +222,11 @@ def invert_crops(
     """Exact inversions of many crops as one, what each step loses in half precision.
 
     Args:
+        backbone: the model that draws.
+        crops: prepared crops.
+        positions: which of the crops.
         mirrored: then of their mirror images too, behind all the others.
+        batch_size: pictures in one pass of the model.
     """
     latents: list[Tensor] = []
     extras: dict[str, list[Tensor]] = {"lost": [], "mean": [], "gain": []}
@@ -231,9 +244,10 @@ def invert_crops(
 
 @torch.no_grad()
 def path_h(backbone: Diffusion, x: Tensor) -> Tensor:
-    """h along the inversion of pictures, ``[N, T, Ch, r, r]`` at :func:`edited_timesteps`.
+    """Values of h along the inversion of pictures, ``[N, T, Ch, r, r]`` at ``edited_timesteps``.
 
     Args:
+        backbone: the model that draws.
         x: ``[N, C, R, R]`` in [-1, 1].
     """
     times = set(edited_timesteps(backbone))
@@ -241,11 +255,14 @@ def path_h(backbone: Diffusion, x: Tensor) -> Tensor:
 
 
 def principal_directions(h: Tensor, timesteps: Sequence[int], count: int) -> list[Directions]:
-    """The directions in which h varies most, over all timesteps together, without any label (Haas et al. 2024, section
-    4); each as long as one standard deviation.
+    """The directions in which h varies most, over all timesteps together, without any label.
+
+    Each is as long as one standard deviation (Haas et al. 2024, section 4).
 
     Args:
-        h: ``[N, T, Ch, r, r]`` of :func:`path_h`.  timesteps: its T timesteps.  count: how many.
+        h: ``[N, T, Ch, r, r]`` of ``path_h``.
+        timesteps: its T timesteps.
+        count: how many.
 
     Raises:
         DataError: fewer pictures than directions.
@@ -255,12 +272,16 @@ def principal_directions(h: Tensor, timesteps: Sequence[int], count: int) -> lis
 
 
 def boundary_direction(h: Tensor, timesteps: Sequence[int], positive: Tensor, t: int) -> Directions:
-    """The way across the boundary between two classes at a single timestep, the mixing step; nothing at the others
-    (BoundaryDiffusion, Zhu et al. 2023, arXiv 2302.08357). As long as the classes' means lie apart across it.
+    """The direction across the boundary between two classes at one timestep, the mixing step.
+
+    It is nothing at the others (BoundaryDiffusion, Zhu et al. 2023, arXiv 2302.08357). As long as the classes' means
+    lie apart across it.
 
     Args:
-        h: ``[N, T, Ch, r, r]`` of :func:`path_h`.  timesteps: its T timesteps.
-        positive: ``[N]`` bool.  t: one of the timesteps.
+        h: ``[N, T, Ch, r, r]`` of ``path_h``.
+        timesteps: its T timesteps.
+        positive: ``[N]`` bool.
+        t: one of the timesteps.
 
     Raises:
         DataError: another timestep, or a class without pictures.

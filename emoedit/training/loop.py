@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -60,11 +60,18 @@ class TrainerConfig:
 
 
 class Shared:
-    """Frozen modules that travel with a task without being part of it: not trained, not averaged, not saved, and left
-    on the device where they are."""
+    """Frozen modules that a task uses without owning them.
+
+    They are not trained, not averaged, not saved, and stay on the device where they are.
+    """
 
     def __init__(self, **parts: Any) -> None:
         self.__dict__.update(parts)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The part of that name."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
@@ -101,9 +108,11 @@ def train(
     """Train, or go on where the folder's last checkpoint stopped.
 
     Args:
+        task: what is trained.
         batches: (step, process) -> batch on the CPU; step counts batches (``accumulate`` a step of the optimiser).
         folder: working folder: ``state.pt`` (whose ``seconds`` say what the training took, over all runs) and
             TensorBoard files.
+        config: how it is made.
         preview: averaged task -> picture ``[3 or 1, H, W]`` in [0, 1] to log.
 
     Returns:
@@ -195,17 +204,17 @@ def train(
             )
             average.update_parameters(accelerator.unwrap_model(model))
             bar.update()
-            if main and step % 20 == 0:
+            if log is not None and step % 20 == 0:
                 for name, value in losses.items():
                     log.add_scalar(f"train/{name}", value, step)
                 bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
             if (step + 1) % config.save_every == 0:
                 save(step + 1)
-            if main and preview is not None and (step + 1) % config.preview_every == 0:
+            if log is not None and preview is not None and (step + 1) % config.preview_every == 0:
                 with torch.no_grad():
                     log.add_image("preview", preview(average.module), step + 1)
     if first < config.steps and config.steps % config.save_every:
         save(config.steps)
-    if main:
+    if log is not None:
         log.close()
     return average.module.cpu().eval()

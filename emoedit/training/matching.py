@@ -48,6 +48,9 @@ def read_crops(network: MeasuringNetwork, crops: CropSet, positions: np.ndarray,
 
     Args:
         network: with the heads ``emotion`` and ``person``.
+        crops: prepared crops.
+        positions: which of the crops.
+        batch_size: pictures in one pass of the model.
     """
     scores, people = [], []
     for part in np.array_split(positions, max(1, len(positions) // batch_size)):
@@ -60,10 +63,12 @@ def read_crops(network: MeasuringNetwork, crops: CropSet, positions: np.ndarray,
 
 @torch.no_grad()
 def mouth_opening(network: MeasuringNetwork, crops: CropSet, positions: np.ndarray) -> np.ndarray:
-    """Between the lips, in eye distances (:func:`emoedit.metrics.landmarks.mouth_shape`), ``[N]``.
+    """Between the lips, in eye distances (``emoedit.metrics.landmarks.mouth_shape``), ``[N]``.
 
     Args:
         network: with the head ``points``.
+        crops: prepared crops.
+        positions: which of the crops.
     """
     parts = np.array_split(positions, max(1, len(positions) // 128))
     points = torch.cat([network(crops.pixels(part, network.config.resolution))["points"] for part in parts])
@@ -74,6 +79,8 @@ def most_alike(pictures: Readings, among: Readings, *, turned: float = 2.0) -> n
     """For each picture the number of the one among others that is most like it, ``[N]``.
 
     Args:
+        pictures: which crops they are compared with.
+        among: which crops may be chosen.
         turned: how much a head turned by 1 further counts beside the cosine between people.
     """
     alike = pictures.person @ among.person.T - turned * (pictures.yaw[:, None] - among.yaw[None]).abs()

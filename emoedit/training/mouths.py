@@ -1,4 +1,4 @@
-"""What the network of sharp mouths (:mod:`emoedit.nn.mouth`) is trained on and for.
+"""What the network of sharp mouths (``emoedit.nn.mouth``) is trained on and for.
 
 Pairs: real mouths, and the same as small models draw them: the P_t of a noisy crop, a GAN's reconstruction, a blur, at
 less contrast and with a share of somebody else's mouth, as a model draws what it is unsure of.
@@ -39,7 +39,8 @@ def find_teeth(crop: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Where a sharp photograph shows teeth: what between parted lips is much brighter than they are.
 
     Args:
-        crop: uint8 ``[R, R]``.  points: ``[68, 2]`` landmarks in its pixels.
+        crop: uint8 ``[R, R]``.
+        points: ``[68, 2]`` landmarks in its pixels.
 
     Returns:
         float32 ``[R, R]`` in [0, 1].
@@ -73,9 +74,12 @@ class Unsure:
 
     Args:
         shares: of P_t, of reconstructions; the rest are real mouths, blurred.
-        blur: pixels, of these.  blur_more: of the others.
-        fade: share of the pictures at less contrast.  faded: by how much at most.
-        mix: share of the pictures with somebody else's mouth in them.  mixed: how much of it at most.
+        blur: pixels, of these.
+        blur_more: of the others.
+        fade: share of the pictures at less contrast.
+        faded: by how much at most.
+        mix: share of the pictures with somebody else's mouth in them.
+        mixed: how much of it at most.
     """
 
     shares: tuple[float, float] = (0.4, 0.3)
@@ -150,8 +154,12 @@ class MouthTask(nn.Module):
     """The distance to the real mouth, sharp and blurred, and the cross entropy of its teeth.
 
     Args:
-        config: of the network.  blurred, teeth: weights beside the plain distance.
+        config: of the network.
+        blurred: weights beside the plain distance.
+        teeth: as ``blurred``.
     """
+
+    where: Tensor
 
     def __init__(self, config: MouthConfig, *, blurred: float = 1.0, teeth: float = 1.0) -> None:
         super().__init__()
@@ -163,6 +171,7 @@ class MouthTask(nn.Module):
         self.register_buffer("where", where, persistent=False)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One pass of the network."""
         z, mean, deviation = standardise(batch["unsure"])
         sharp, teeth = self.network(z.contiguous(memory_format=torch.channels_last))
         with torch.autocast(z.device.type, enabled=False):

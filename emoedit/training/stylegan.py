@@ -35,11 +35,11 @@ class Weights:
     """What the parts of the loss count.
 
     Args:
-        rebuild: :func:`emoedit.training.vae.pyramid_loss` of real crops that were taken apart and drawn again.
+        rebuild: ``emoedit.training.vae.pyramid_loss`` of real crops that were taken apart and drawn again.
         perceptual: distance of the embedded perceptual network, of the same.
         identity: 1 - cosine of a network's embeddings of people, of the same.
         kl: a nat of Kullback-Leibler divergence between a picture's posterior of w and a standard normal distribution.
-        prior: :func:`energy_distance` of what mapping makes of random z and of recent pictures' w.
+        prior: ``energy_distance`` of what mapping makes of random z and of recent pictures' w.
         latent: squared difference of the w+ that was drawn and the w+ that the encoder finds.
         spread: variance of what the encoder finds over the layers: near W, edits keep what they do to samples.
     """
@@ -58,8 +58,9 @@ FEW = 256  # of them a step
 
 
 class TwoMixtures:
-    """``real`` pictures for the critic, and ``shown`` ones to be taken apart and drawn again: the second may be softer
-    than what the critic is to take for real.
+    """Two mixtures of data: ``real`` pictures for the critic, and ``shown`` ones for the encoder.
+
+    The second may be softer than what the critic is to take for real.
 
     Args:
         growing: side at which pictures are drawn -> step until which they are; at full size from the last of these on.
@@ -75,8 +76,10 @@ class TwoMixtures:
 
 
 def energy_distance(x: Tensor, y: Tensor) -> Tensor:
-    """How far two sets of points are from one distribution, ``[N, D]`` and ``[M, D]`` -> scalar, in deviations:
-    ``(2 E|x - y| - E|x - x'| - E|y - y'|) / sqrt(D)`` (Szekely & Rizzo 2013, equation 2.5)."""
+    """Energy distance of two sets of points, ``[N, D]`` and ``[M, D]`` -> scalar, in deviations.
+
+    ``(2 E|x - y| - E|x - x'| - E|y - y'|) / sqrt(D)`` (Szekely & Rizzo 2013, equation 2.5).
+    """
     return (2 * torch.cdist(x, y).mean() - torch.pdist(x).mean() - torch.pdist(y).mean()) / x.shape[1] ** 0.5
 
 
@@ -90,8 +93,11 @@ class _Rebuilding:
         self.identity = identity if weights.identity else None
 
     def __call__(self, drawn: Tensor, original: Tensor, *, half: bool, perceptual: bool = True) -> dict[str, Tensor]:
-        """``half``: they are compared at half the resolution, so that soft originals teach no softness: detail is the
-        critic's then. ``perceptual``: by what a network sees too."""
+        """The weighted losses of drawn pictures.
+
+        ``half``: they are compared at half the resolution, so that soft originals teach no softness: detail is left to
+        the critic. ``perceptual``: by what a network sees too.
+        """
         if half:
             drawn, original = (F.avg_pool2d(x, 2) for x in (drawn, original))
         found = {"rebuild": pyramid_loss(original, drawn, region_weights(drawn.shape[-1]).to(drawn))}
@@ -122,12 +128,15 @@ class GANTask(GeneratorTask):
     """Mapping, synthesis and encoder together.
 
     Args:
-        config: the architecture, with an encoder.  perceptual: frozen.
+        config: the architecture, with an encoder.
+        perceptual: frozen.
         weights: ``identity`` and ``spread`` are left to the encoder's own stage.
         mixing: share of the samples that have the styles of two (style mixing; Karras et al. 2019, arXiv 1812.04948).
-        encoder_rate, mapping_rate: learning rates of the encoder and of mapping, ordinary networks with Adam's usual
-            averages.
+        encoder_rate: learning rates of the encoder and of mapping, ordinary networks with Adam's usual averages.
+        mapping_rate: as ``encoder_rate``.
     """
+
+    recent: Tensor
 
     def __init__(
         self,
@@ -161,6 +170,7 @@ class GANTask(GeneratorTask):
         self.backbone.synthesis.compile()
 
     def groups(self, config: TrainerConfig) -> list[dict[str, Any]]:
+        """Parameters with their learning rates."""
         drawing = [parameter for parameter in self.backbone.synthesis.parameters() if parameter.requires_grad]
         reading = [*self.backbone.encoder.parameters(), *self.posterior.parameters()]
         mapping, usual = [*self.backbone.mapping.parameters()], {"betas": (0.9, 0.99)}
@@ -172,8 +182,11 @@ class GANTask(GeneratorTask):
 
     @torch.no_grad()
     def finished(self) -> StyleGAN2Backbone:
-        """The backbone, whose encoder now finds the middle of the posterior: where crops were drawn from, while what it
-        had learned of samples too lies nearer to the mean of w and is softer."""
+        """The backbone, whose encoder now finds the middle of the posterior.
+
+        Crops are encoded to where they were drawn from; what the encoder had learned of samples too lies nearer to the
+        mean of w and is softer.
+        """
         encoder, size = self.backbone.encoder, self.backbone.config.w_dim
         encoder.shared.weight.copy_(self.posterior.weight[:size])
         encoder.shared.bias.copy_(self.posterior.bias[:size] - self.backbone.mapping.w_avg)
@@ -182,11 +195,14 @@ class GANTask(GeneratorTask):
         return self.backbone
 
     def real(self, batch: Batch) -> Tensor:
+        """Real pictures of a batch, as the critic sees them."""
         return self.backbone.normalise(batch["real"])[0].clamp(-LIMIT, LIMIT)
 
     def forward(self, batch: Batch, *, alone: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """As many pictures as are ``real``: of random people, then of those that are ``shown``. Alone, as long as there
-        is no critic, real crops are rebuilt in the place of random people, at ``side``."""
+        """As many pictures as are ``real``: of random people, then of those that are ``shown``.
+
+        Alone, as long as there is no critic, real crops are rebuilt in the place of random people, at ``side``.
+        """
         backbone, dtype, side = self.backbone, self.backbone.dtype, int(batch["side"])
         shown = torch.cat([batch["shown"], batch["real"][len(batch["shown"]) :]]) if alone else batch["shown"]
         original = backbone.normalise(shown)[0].clamp(-LIMIT, LIMIT)
@@ -228,7 +244,8 @@ class EncoderTask(nn.Module):
 
     Args:
         backbone: its encoder is trained, the rest is frozen.
-        perceptual, identity: frozen.
+        perceptual: frozen.
+        identity: the same for identity.
         samples: drawn for each batch, at truncations from 0.5 to 1.
     """
 
@@ -273,10 +290,13 @@ class EncoderTask(nn.Module):
 def inversion_losses(
     perceptual: PerceptualNetwork, identity: MeasuringNetwork, weights: tuple[float, float, float] = (1.0, 1.0, 0.5)
 ) -> Losses:
-    """What inversion minimises with the embedded networks: squared difference, perceptual distance, 1 - cosine of whose
-    face it is.
+    """The losses of inversion with the embedded networks.
+
+    Squared difference, perceptual distance, and 1 - cosine of the identity embeddings.
 
     Args:
+        perceptual: the network for perceptual distance.
+        identity: the network for identity.
         weights: of these three.
     """
 

@@ -1,5 +1,7 @@
-"""A text-to-image U-Net for faces that starts from an unconditional one: what both have is taken over, and what reads
-text begins by saying nothing."""
+"""A text-to-image U-Net for faces that starts from an unconditional one.
+
+What both have is taken over; what reads text starts without an effect.
+"""
 
 from __future__ import annotations
 
@@ -127,8 +129,10 @@ class TextToImageTask(DenoisingTask):
 def held_out_losses(
     task: TextToImageTask, batches: Callable[[int], Mapping[str, Tensor]], empty: Tensor, count: int
 ) -> dict[str, float]:
-    """The mean loss over ``count`` batches, with the same noise, under each picture's ``true`` caption, ``another``
-    one's of the batch, and the ``empty`` one (``[T]`` ids)."""
+    """Mean losses over ``count`` batches with the same noise, under three kinds of captions.
+
+    Each picture's ``true`` caption, ``another`` one's of the batch, and the ``empty`` one (``[T]`` ids).
+    """
     totals = dict.fromkeys(("true", "another", "empty"), 0.0)
     for step in range(count):
         batch = batches(step)
@@ -152,8 +156,10 @@ def draw(
     guidance: float = 3.0,
     steps: int = 25,
 ) -> Tensor:
-    """Pictures from noise under captions, guided away from the empty one, ``[N, 1 or 3, R, R]``, at the model's mean
-    and contrast: what it knows of faces and words."""
+    """Pictures from noise under captions, guided away from the empty one, ``[N, 1 or 3, R, R]``.
+
+    They are at the model's mean and contrast, and show what it knows of faces and words.
+    """
     config = backbone.config
     last = len(backbone.alpha_bar) - 1 if config.t_last is None else config.t_last
     how = backbone.with_sampling(

@@ -49,10 +49,14 @@ def pyramid_loss(x: Tensor, y: Tensor, weight: Tensor, *, levels: int = 4) -> Te
 
 
 class VAETask(nn.Module):
-    """Args:
-    config: the architecture.
-    beta: weight of the Kullback-Leibler term in nats a pixel.
+    """Reconstruction and divergence of a VAE.
+
+    Args:
+        config: the architecture.
+        beta: weight of the Kullback-Leibler term in nats a pixel.
     """
+
+    weight: Tensor
 
     def __init__(self, config: VAEConfig, *, beta: float) -> None:
         super().__init__()

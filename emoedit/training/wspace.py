@@ -1,8 +1,10 @@
-"""Fitting directions in w+ to emotions: from the generator's own samples, which a recogniser scores, from labelled
-crops that the encoder took apart, or from both; how far strength 1 goes; and led on by gradient.
+"""Fitting directions in w+ to emotions.
+
+From the generator's own samples, which a recogniser scores, from labelled crops that the encoder took apart, or from
+both; how far strength 1 goes; and refined by gradient.
 
 Samples need no labelled photograph (Shen et al. 2020, arXiv 1907.10786). Every source is a data set of its own in
-:func:`emoedit.steering.directions.fit_directions`: differences of class means are taken inside it.
+``emoedit.steering.directions.fit_directions``: differences of class means are taken inside it.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ Scorer = Callable[[Tensor], Tensor]
 
 
 def recogniser_scores(network: MeasuringNetwork, emotions: Sequence[str]) -> Scorer:
-    """Pictures ``[N, 1, R, R]`` -> probabilities of these emotions ``[N, E]``, as a network reads them; of the classes
-    that it knows beside them nothing is said.
+    """Probabilities of these emotions ``[N, E]``, as a network reads them, of pictures ``[N, 1, R, R]``.
+
+    Of the classes that it knows beside them nothing is said.
 
     Raises:
         DataError: the network lacks one of them.
@@ -62,7 +65,13 @@ def scored_samples(
     """w+ of the samples that show each emotion most plainly, ``[n, L * D]``, and their labels.
 
     Args:
-        emotions: what the scorer's columns mean.  count: of samples.  share: of them, how many for each emotion.
+        backbone: the model that draws.
+        scorer: pictures -> probabilities of emotions ``[N, E]``.
+        emotions: what the scorer's columns mean.
+        generator: draws the noise; a model that draws none ignores it.
+        count: of samples.
+        share: of them, how many for each emotion.
+        truncation: of the samples: 1 none, 0 the mean.
 
     Raises:
         DataError: no sample for an emotion is left.
@@ -88,6 +97,8 @@ def in_layers(fitted: LatentDirections, backbone: StyleGAN2Backbone, where: Laye
 
     Args:
         fitted: its directions are ``[E, L * D]``.
+        backbone: the model that draws.
+        where: which layers.
 
     Raises:
         EditError: no such layers.
@@ -116,7 +127,12 @@ def reached(
     """Mean probability of each emotion in pictures that were edited to show it, at each strength.
 
     Args:
-        inversion: of pictures that show none of them.  emotions: what the scorer's columns mean.
+        backbone: the model that draws.
+        steering: what is measured.
+        inversion: of pictures that show none of them.
+        scorer: pictures -> probabilities of emotions ``[N, E]``.
+        emotions: what the scorer's columns mean.
+        strengths: that are tried.
     """
     found: dict[str, list[float]] = {name: [] for name in emotions if name != "neutral"}
     for name, means in found.items():
@@ -128,11 +144,14 @@ def reached(
 
 
 def chosen_gains(found: Mapping[str, Sequence[float]], strengths: Sequence[float], score: float) -> dict[str, float]:
-    """For each emotion the smallest strength at which it is read with this mean probability; where none gets there, the
-    one that gets furthest.
+    """The smallest strength at which each emotion is read with this mean probability.
+
+    Where none gets there, the one that gets furthest.
 
     Args:
-        found: of :func:`reached`, of directions whose gains are 1.
+        found: of ``reached``, of directions whose gains are 1.
+        strengths: that are tried.
+        score: strength -> probabilities.
     """
     gains = {}
     for name, means in found.items():
@@ -145,10 +164,14 @@ class LeadTask(nn.Module):
     """A direction that is led on: the edited picture has to show the emotion, says a guide, and stay near what it was.
 
     Args:
-        backbone, guide: frozen; the guide is of that one emotion.
+        backbone: frozen; the guide is of that one emotion.
+        guide: frozen.
         direction: ``[L, D]``, as long as strength 1 goes.
         where: layers that may move.
     """
+
+    mask: Tensor
+    outer: Tensor
 
     def __init__(
         self, backbone: StyleGAN2Backbone, guide: Guide, direction: Tensor, loss: ShiftLoss, *, where: Layers | None
@@ -189,13 +212,14 @@ class LatentBatches:
         self.latents, self.batch_size, self.seed = latents, batch_size, seed
 
     def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
+        """The batch of a step."""
         rng = np.random.default_rng((self.seed, step, process))
         chosen = rng.integers(len(self.latents), size=self.batch_size)
         return {"latent": self.latents[chosen]}
 
 
 def led(steering: WDirections, direction: Tensor, emotion: str) -> WDirections:
-    """A steering with what :class:`LeadTask` made of one of its directions, ``[L, D]``.
+    """A steering with what ``LeadTask`` made of one of its directions, ``[L, D]``.
 
     The gain stays: what a source shows is read in lengths of the old direction, and as much of the new is left out.
     """

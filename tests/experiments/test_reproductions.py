@@ -19,15 +19,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from emoedit.editors import Editor
-from emoedit.evaluation.instantiate import TargetError
 from emoedit.faces.detect import Face
 from emoedit.faces.networks import NAMES
 from emoedit.io import checkpoints
-from emoedit.report import reproductions
-from emoedit.report.reproductions import MissingEditorError, Page, cell, draw_people, open_editor, people, table
-from emoedit.report.sections import read_sections
 from emoedit.steering.tokens import EmotionTokens
 from emoedit.types import CheckpointError, DataError, EditError
+from lib import reproductions
+from lib.instantiate import TargetError
+from lib.reproductions import MissingEditorError, Page, cell, draw_people, open_editor, people, table
+from lib.sections import read_sections
 from tests.fixtures.clip import write_clip
 from tests.fixtures.editors import tiny_asyrp, tiny_pixels, tiny_vae
 from tests.fixtures.stable_diffusion import tiny as tiny_diffusion
@@ -322,8 +322,8 @@ def test_the_prompt_study_edits(scripts, config, page, tmp_path, astronaut):
 @needs_networks
 def test_the_prompt_study_rates_with_clip(scripts, config, page, tmp_path):
     """With a CLIP and a predictor in the public layouts, against the metrics themselves."""
-    from emoedit.evaluation.prompts import parse_prompt
     from emoedit.metrics.clip import AestheticPredictor, Clip
+    from lib.prompts import parse_prompt
 
     (tmp_path / "clip").mkdir()
     clip = str(write_clip(tmp_path / "clip"))

@@ -22,7 +22,6 @@ from PIL.PngImagePlugin import PngInfo
 
 from emoedit.editors import Editor, list_editors, load_editor, stability_editor
 from emoedit.emotions import BASIC, get
-from emoedit.evaluation.instantiate import instantiate
 from emoedit.faces.align import align
 from emoedit.faces.detect import Face
 from emoedit.faces.masks import face_masks
@@ -33,6 +32,7 @@ from emoedit.models.stability.client import KEY, MAX_SEED, RemoteError, Stabilit
 from emoedit.photo import PhotoEditor
 from emoedit.steering.prompts import Prompts
 from emoedit.types import CropSpec, Edit, EditError, EmoEditError, ImageError, MissingExtraError, UnknownNameError
+from lib.instantiate import instantiate
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sk-s3cr3t-0123456789"

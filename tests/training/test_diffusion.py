@@ -270,7 +270,7 @@ def test_no_source_is_asked_for_what_it_shows(crops):
 def coach(**heads: int) -> MeasuringNetwork:
     torch.manual_seed(0)
     heads = heads or {"emotion": 3, "person": 8}
-    return MeasuringNetwork(NetworkConfig(heads, 32, widths=(4, 4, 8, 8), emotions=("neutral", "happy", "sad"))).eval()
+    return MeasuringNetwork(NetworkConfig(heads, 32, widths=(8, 8, 8, 8), emotions=("neutral", "happy", "sad"))).eval()
 
 
 def test_a_recogniser_guides_by_what_it_reads_and_whom():

@@ -373,7 +373,7 @@ def test_drawing_goes_from_noise_to_pictures(tokenizer):
 def test_pictures_are_picked_by_label_and_by_score(crops):
     torch.manual_seed(0)
     names = ("neutral", "happy", "sad", "angry", "disgusted")
-    network = MeasuringNetwork(NetworkConfig({"emotion": 5}, 32, widths=(4, 4, 8, 8), emotions=names)).eval()
+    network = MeasuringNetwork(NetworkConfig({"emotion": 5}, 32, widths=(8, 8, 8, 8), emotions=names)).eval()
     scores, labels = read_emotions(network, crops, np.arange(40)), crops.column("emotion")
     x = crops.pixels(np.arange(40), 32)
     with torch.no_grad():

@@ -25,7 +25,9 @@ class PixelsConfig:
     """Which crop is moved and lit.
 
     Args:
-        resolution, crop_scale, crop_down: :class:`emoedit.types.CropSpec`, style ``stable``.
+        resolution: ``emoedit.types.CropSpec``, style ``stable``.
+        crop_scale: as ``resolution``.
+        crop_down: as ``resolution``.
     """
 
     resolution: int = 96
@@ -43,6 +45,8 @@ class PixelBackbone(Backbone):
     channels = 1
     compositor = "moved"
 
+    grid: Tensor
+
     def __init__(self, config: PixelsConfig) -> None:
         super().__init__()
         self.config = config
@@ -53,11 +57,13 @@ class PixelBackbone(Backbone):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.grid.device
 
     def invert(
         self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
     ) -> Inversion:
+        """The latents of crops; see ``Backbone.invert``."""
         latent = torch.cat([x, x.new_zeros(len(x), PLANES - 1, *x.shape[2:])], 1).flatten(1)
         if callback is not None:
             callback(1, 1)
@@ -68,6 +74,7 @@ class PixelBackbone(Backbone):
         return latent.unflatten(1, (PLANES, self.config.resolution, self.config.resolution))
 
     def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
+        """The drawing of latents under a control; see ``Backbone.decode``."""
         planes = self._planes(inversion, control)
         grid = (self.grid + planes[:, 1:3].permute(0, 2, 3, 1)) * 2 - 1
         moved = F.grid_sample(planes[:, :1], grid, padding_mode="reflection", align_corners=False)
@@ -82,10 +89,12 @@ class PixelBackbone(Backbone):
         return [Change(np.ascontiguousarray(p[1:3].transpose(1, 2, 0)) * side, p[3] * 127.5) for p in planes]
 
     def to_config(self) -> dict[str, Any]:
+        """What ``from_config`` needs to build the same, as json."""
         return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
+        """The architecture with fresh weights."""
         try:
             return cls(PixelsConfig(**config))
         except TypeError as error:

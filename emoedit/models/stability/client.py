@@ -63,8 +63,8 @@ class StabilityClient:
 
     Args:
         key: default: what the environment variable ``STABILITY_API_KEY`` holds when something is asked for.
-        method: ``"image-to-image"`` redraws the picture as far as the strength says; ``"structure"`` draws a new one
-            on its contours, the looser the larger the strength.
+        method: ``"image-to-image"`` redraws the picture as far as the strength says; ``"structure"`` draws a new one on
+            its contours, the looser the larger the strength.
         address: of another server with the same interface; ``http`` on this machine only, where nobody reads the key.
         timeout: seconds to wait for a connection, and for each part of an answer.
         retries: how often a request is repeated that came too early (429); others never are, because the service knows
@@ -111,7 +111,8 @@ class StabilityClient:
             RGB of the picture's size.
 
         Raises:
-            ImageError, EditError: the service would not take this; nothing was sent.
+            ImageError: the service would not take this.
+            EditError: nothing was sent.
             MissingExtraError: ``requests`` is not installed; nothing was sent.
             RemoteError: no key (nothing was sent), no answer, a refusal, or no picture of the same proportions.
         """
@@ -152,7 +153,8 @@ class StabilityClient:
         """What is sent beside the picture.
 
         Raises:
-            ImageError, EditError: the service would not take it.
+            ImageError: the service would not take it.
+            EditError: the service would not take it.
         """
         width, height = size
         if min(size) < MIN_SIDE or not MIN_PIXELS <= width * height <= MAX_PIXELS:

@@ -32,9 +32,10 @@ class Losses:
     """What is minimised: a weighted sum for each picture.
 
     Args:
-        perceptual, identity: differentiable distances ``[N]`` of two batches ``[N, C, R, R]`` at the model's own mean
-            and contrast (so values may leave [-1, 1]): LPIPS and 1 - cosine of a face recogniser's vectors in the
-            papers. Left out where None.
+        perceptual: differentiable distances ``[N]`` of two batches ``[N, C, R, R]`` at the model's own mean and
+            contrast (so values may leave [-1, 1]): LPIPS and 1 - cosine of a face recogniser's vectors in the papers.
+            Left out where None.
+        identity: as ``perceptual``.
         weights: of mean squared difference, perceptual and identity.
     """
 
@@ -52,14 +53,18 @@ class Losses:
 
 
 def unexplained(drawn: Tensor, target: Tensor) -> Tensor:
-    """The share of a picture's variance that is not drawn, ``[N]``: 0 for equal pictures, 1 for a flat one of the right
-    mean."""
+    """The share of a picture's variance that is not drawn, ``[N]``.
+
+    0 for equal pictures, 1 for a flat one of the right mean.
+    """
     return (drawn - target).square().mean((1, 2, 3)) / target.var((1, 2, 3), unbiased=False).clamp_min(1e-4)
 
 
 def autocorrelation(maps: list[Tensor]) -> Tensor:
-    """How much noise maps ``[N, 1, r, r]`` look like pictures, ``[N]``: squared correlation of neighbours, summed over
-    all scales down to 8 pixels (Karras et al. 2020, appendix D)."""
+    """How much noise maps ``[N, 1, r, r]`` look like pictures, ``[N]``.
+
+    Squared correlation of neighbours, summed over all scales down to 8 pixels (Karras et al. 2020, appendix D).
+    """
     total = maps[0].new_zeros(len(maps[0]))
     for each in maps:
         while True:
@@ -97,13 +102,17 @@ def optimise(
 
     Args:
         draw: w+ ``[N, L, D]`` and noise ``[N, P]`` -> pictures ``[N, C, R, R]``.
-        target: ``[N, C, R, R]``.  start: w+ to begin with.  noise: maps to begin with.  sizes: values of each map.
+        target: ``[N, C, R, R]``.
+        start: w+ to begin with.
+        noise: maps to begin with.
+        sizes: values of each map.
+        losses: what is minimised.
+        steps: number of steps.
         rate: Adam's highest learning rate.
         callback: called with (steps done, steps in all).
 
     Raises:
-        InversionError: some picture's loss is no longer finite, or more than :data:`UNEXPLAINED` of its variance is
-            left.
+        InversionError: some picture's loss is no longer finite, or more than ``UNEXPLAINED`` of its variance is left.
     """
     with torch.enable_grad():
         latent, noise = (part.clone(memory_format=torch.contiguous_format).requires_grad_() for part in (start, noise))

@@ -1,5 +1,6 @@
-"""StyleGAN2's networks (Karras et al. 2020, arXiv 1912.04958) in plain PyTorch: mapping, synthesis, discriminator, and
-a small encoder into W+.
+"""StyleGAN2's networks (Karras et al. 2020, arXiv 1912.04958) in plain PyTorch.
+
+Mapping, synthesis, discriminator, and a small encoder into W+.
 
 Modulation scales what goes into an ordinary convolution and demodulation what comes out of it. That equals a
 convolution with weights of each picture's own (the paper's equations 1 to 3) and is one large convolution for a whole
@@ -50,8 +51,10 @@ def _fir(channels: int, gain: float) -> Tensor:
 
 
 def upsample(image: Tensor) -> Tensor:
-    """``[N, C, R, R]`` -> ``[N, C, 2R, 2R]``, filtered with :data:`FIR`, which at factor 2 is linear interpolation with
-    zeros around the picture."""
+    """``[N, C, R, R]`` -> ``[N, C, 2R, 2R]``, filtered with ``FIR``.
+
+    At factor 2 this is linear interpolation with zeros around the picture.
+    """
     return F.interpolate(F.pad(image, (1, 1, 1, 1)), scale_factor=2, mode="bilinear")[..., 2:-2, 2:-2]
 
 
@@ -59,7 +62,8 @@ class EqualLinear(nn.Module):
     """A linear layer whose weights are scaled when used, so that all layers learn equally fast (Karras et al. 2018).
 
     Args:
-        rate: learning rate relative to the others.  bias: its first value.
+        rate: learning rate relative to the others.
+        bias: its first value.
     """
 
     def __init__(self, inputs: int, outputs: int, *, rate: float = 1.0, bias: float = 0.0) -> None:
@@ -69,6 +73,7 @@ class EqualLinear(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """One pass of the network."""
         scale = self.rate / math.sqrt(self.weight.shape[1])
         return F.linear(x, self.weight * scale, self.bias * self.rate)
 
@@ -77,8 +82,13 @@ class Mapping(nn.Module):
     """z -> w: z at unit mean square, then linear layers with leaky rectifiers.
 
     Args:
-        z_dim, w_dim: lengths.  layers: how many.  rate: learning rate relative to the synthesis network's.
+        z_dim: lengths.
+        w_dim: as ``z_dim``.
+        layers: how many.
+        rate: learning rate relative to the synthesis network's.
     """
+
+    w_avg: Tensor
 
     def __init__(self, z_dim: int, w_dim: int, *, layers: int = 8, rate: float = 0.01) -> None:
         super().__init__()
@@ -103,9 +113,13 @@ class ModulatedConv(nn.Module):
     """Style -> 3 x 3 convolution (after doubling the resolution, if ``up``) -> demodulation, noise, bias, rectifier.
 
     Args:
-        inputs, outputs: channels.  w_dim: length of w.
+        inputs: channels.
+        outputs: as ``inputs``.
+        w_dim: length of w.
         clamp: largest magnitude that leaves the layer; published models trained in half precision have one.
     """
+
+    fir: Tensor | None
 
     def __init__(self, inputs: int, outputs: int, w_dim: int, *, up: bool = False, clamp: float | None = None) -> None:
         super().__init__()
@@ -121,8 +135,10 @@ class ModulatedConv(nn.Module):
         return {**self.__dict__, "_kept": None}  # a copy has weights of its own
 
     def _prepared(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The weights as the convolution wants them (``[I, O, 3, 3]`` if ``up``), their squares summed over places
-        ``[I, O]``, and the filter; kept while the weights are neither trained nor changed."""
+        """The weights as the convolution wants them, their squares summed over places ``[I, O]``, and the filter.
+
+        Weights are ``[I, O, 3, 3]`` if ``up``. The three are kept while the weights are neither trained nor changed.
+        """
         if self.training:
             return self._made(dtype)
         counted = object() if self.weight.is_inference() else self.weight._version  # an object equals nothing else
@@ -144,7 +160,9 @@ class ModulatedConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """``[N, I, R, R]``, ``[N, w_dim]`` and ``[N or 1, 1, R', R']`` -> ``[N, O, R', R']``, R' = 2R if ``up``.
-        Without gradients ``x`` is overwritten."""
+
+        Without gradients ``x`` is overwritten.
+        """
         with torch.autocast(x.device.type, enabled=False):
             style = self.affine(w.float())
             weight, power, fir = self._prepared(x.dtype)
@@ -172,7 +190,10 @@ class ToImage(nn.Module):
     """Style -> 1 x 1 convolution without demodulation: what a resolution adds to the picture, in float32.
 
     Args:
-        inputs: channels.  outputs: of the picture.  w_dim, clamp: as in :class:`ModulatedConv`.
+        inputs: channels.
+        outputs: of the picture.
+        w_dim: as in ``ModulatedConv``.
+        clamp: as ``w_dim``.
     """
 
     def __init__(self, inputs: int, outputs: int, w_dim: int, *, clamp: float | None = None) -> None:
@@ -199,9 +220,14 @@ class Synthesis(nn.Module):
     """w+ -> picture: a constant, two modulated convolutions a resolution, and the sum of what each adds to the picture.
 
     Args:
-        resolution: a power of two, 16 at least.  channels: of the picture.  w_dim: length of w.
-        widths: channels at 4, 8, ... ``resolution`` pixels.  clamp: see :class:`ModulatedConv`.
+        resolution: a power of two, 16 at least.
+        channels: of the picture.
+        w_dim: length of w.
+        widths: channels at 4, 8, ... ``resolution`` pixels.
+        clamp: see ``ModulatedConv``.
     """
+
+    noise: Tensor
 
     def __init__(
         self, resolution: int, channels: int, w_dim: int, widths: Sequence[int], *, clamp: float | None = None
@@ -229,7 +255,8 @@ class Synthesis(nn.Module):
         """``[N, L, w_dim]`` -> ``[N, C, R, R]`` in about [-1, 1], float32.
 
         Args:
-            noise: ``[N or 1, P]``, all maps of :func:`noise_sides` behind each other; default: those that were saved.
+            w_plus: ``[N, L, D]``.
+            noise: ``[N or 1, P]``, all maps of ``noise_sides`` behind each other; default: those that were saved.
             dtype: of maps and convolutions; styles, demodulation and the picture are float32.
             side: draw no further than to this resolution, for training that begins with small pictures.
         """
@@ -247,12 +274,17 @@ class Synthesis(nn.Module):
 
 
 class EqualConv(nn.Module):
-    """A convolution with weights scaled as in :class:`EqualLinear`; ``down`` halves the resolution, filtered.
+    """A convolution with weights scaled as in ``EqualLinear``; ``down`` halves the resolution, filtered.
 
     Args:
-        inputs, outputs: channels.  kernel: 1 or 3.
-        gain: of what leaves it.  plain: without bias and rectifier.
+        inputs: channels.
+        outputs: as ``inputs``.
+        kernel: 1 or 3.
+        gain: of what leaves it.
+        plain: without bias and rectifier.
     """
+
+    fir: Tensor | None
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, down: bool = False, gain: float = 1.0, plain: bool = False
@@ -264,6 +296,7 @@ class EqualConv(nn.Module):
         self.register_buffer("fir", _fir(inputs, 1.0) if down else None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """One pass of the network."""
         kernel = self.weight.shape[-1]
         stride, padding = 1, kernel // 2
         if self.down:
@@ -291,11 +324,14 @@ class _DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Picture -> how real it looks: residual blocks, the deviation within a group of pictures as one more map, two
-    linear layers. For training only.
+    """Picture -> how real it looks.
+
+    Residual blocks, the deviation within a group of pictures as one more map, two linear layers. For training only.
 
     Args:
-        resolution, channels, widths: the generator's (:class:`Synthesis`).
+        resolution: the generator's (``Synthesis``).
+        channels: as ``resolution``.
+        widths: as ``resolution``.
     """
 
     def __init__(self, resolution: int, channels: int, widths: Sequence[int]) -> None:
@@ -310,8 +346,10 @@ class Discriminator(nn.Module):
         self.resolution = resolution
 
     def forward(self, image: Tensor) -> Tensor:
-        """``[N, C, R, R]`` -> logits ``[N]`` in float32; N is below :data:`STD_GROUP` or a multiple of it. Convolutions
-        are computed in the type of the picture."""
+        """``[N, C, R, R]`` -> logits ``[N]`` in float32; N is below ``STD_GROUP`` or a multiple of it.
+
+        Convolutions are computed in the type of the picture.
+        """
         x = self.from_image(image.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)
@@ -321,8 +359,10 @@ class Discriminator(nn.Module):
 
 
 def _group_deviation(x: Tensor) -> Tensor:
-    """``[N, 1, h, w]``: standard deviation within a group of pictures, averaged over channels and places (Karras et al.
-    2018, section 3)."""
+    """Standard deviation within a group of pictures, ``[N, 1, h, w]``.
+
+    It is averaged over channels and places (Karras et al. 2018, section 3).
+    """
     count, _, height, width = x.shape
     group = min(STD_GROUP, count)
     parts = x.float().reshape(group, -1, *x.shape[1:])
@@ -344,12 +384,17 @@ class _EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture -> where its w+ lies from the mean: a residual network whose last 4 x 4 maps are read by two linear
-    layers, one for the w that all styles share and one for what each has beside it (Tov et al. 2021, arXiv 2102.02766).
+    """Picture -> where its w+ lies from the mean (Tov et al. 2021, arXiv 2102.02766).
+
+    A residual network whose last 4 x 4 maps are read by two linear layers: one for the w that all styles share, one for
+    what each has beside it.
 
     Args:
-        resolution, channels: of the picture.  w_dim: length of w.
-        widths: channels at ``resolution / 2``, ``resolution / 4``, ... 4 pixels.  blocks: a resolution.
+        resolution: of the picture.
+        channels: as ``resolution``.
+        w_dim: length of w.
+        widths: channels at ``resolution / 2``, ``resolution / 4``, ... 4 pixels.
+        blocks: a resolution.
         neck: channels of the 4 x 4 maps that the linear layers read.
     """
 

@@ -39,8 +39,9 @@ class Tuning:
     """What pivotal tuning made for some pictures: a synthesis network of their own, and their inversion.
 
     Args:
-        weights: the tuned network's state dict.  inversion: of the pictures it was tuned for.
-        base: :func:`digest` of the network it comes from.
+        weights: the tuned network's state dict.
+        inversion: of the pictures it was tuned for.
+        base: ``digest`` of the network it comes from.
     """
 
     weights: Mapping[str, Tensor]
@@ -84,7 +85,7 @@ class Tuning:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote.
+        """Read what ``save`` wrote.
 
         Raises:
             CheckpointError: missing, damaged, or something else.
@@ -127,7 +128,8 @@ def tune(
         x: ``[N, C, R, R]`` in [-1, 1]; all pictures share the tuned network.
         inversion: of these pictures by this backbone.
         losses: default: the backbone's own.
-        steps, rate: of Adam; the paper takes 350 and 3e-4.
+        steps: of Adam; the paper takes 350.
+        rate: learning rate; the paper takes 3e-4.
         callback: called with (steps done, steps in all).
 
     Raises:

@@ -28,10 +28,13 @@ class VAEConfig:
     Args:
         resolution: side of the crop in pixels, a multiple of ``2 ** len(widths)``.
         widths: channels a level, finest first; the finest level works at half the resolution.
-        encoder_blocks, decoder_blocks: residual blocks a level.
+        encoder_blocks: residual blocks a level.
+        decoder_blocks: as ``encoder_blocks``.
         latent_dim: length of z.
-        crop_scale, crop_down: the alignment (:class:`emoedit.types.CropSpec`).
-        mean, std: luminance every crop is brought to before it is encoded (undone after decoding), in [-1, 1].
+        crop_scale: the alignment (``emoedit.types.CropSpec``).
+        crop_down: as ``crop_scale``.
+        mean: luminance every crop is brought to before it is encoded (undone after decoding), in [-1, 1].
+        std: as ``mean``.
     """
 
     resolution: int = 96
@@ -85,6 +88,7 @@ class Encoder(nn.Module):
         self.head = nn.Linear(NECK * side * side, 2 * config.latent_dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """One pass of the network."""
         h = self.layers(self.stem(F.pixel_unshuffle(x, 2)))
         mean, log_var = self.head(self.reduce(F.silu(self.norm(h))).flatten(1)).float().chunk(2, 1)
         return mean, log_var.clamp(-12, 6)
@@ -109,6 +113,7 @@ class Decoder(nn.Module):
         self.out = nn.Conv2d(widths[-1], 4, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
+        """One pass of the network."""
         h = self.start(z).view(len(z), NECK, self.side, self.side).contiguous(memory_format=torch.channels_last)
         h = self.expand(h)
         for i, blocks in enumerate(self.levels):
@@ -128,6 +133,8 @@ class VAEBackbone(light.EvensLight, Backbone):
 
     channels = 1
 
+    oval: Tensor
+
     def __init__(self, config: VAEConfig = VAEConfig()) -> None:  # noqa: B008 - frozen
         super().__init__()
         if config.resolution % 2 ** len(config.widths):
@@ -140,10 +147,12 @@ class VAEBackbone(light.EvensLight, Backbone):
         self.to(memory_format=torch.channels_last)
 
     def to_config(self) -> dict[str, Any]:
+        """What ``from_config`` needs to build the same, as json."""
         return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
+        """The architecture with fresh weights."""
         try:
             return cls(VAEConfig(**config))
         except (TypeError, ValueError) as error:
@@ -153,6 +162,7 @@ class VAEBackbone(light.EvensLight, Backbone):
     def invert(
         self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
     ) -> Inversion:
+        """The latents of crops; see ``Backbone.invert``."""
         normal, mean, gain = self.normalise(x)
         z, _ = self.encoder(normal.contiguous(memory_format=torch.channels_last))
         if callback:
@@ -161,6 +171,7 @@ class VAEBackbone(light.EvensLight, Backbone):
 
     @torch.no_grad()
     def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
+        """The drawing of latents under a control; see ``Backbone.decode``."""
         z = inversion.latent if control.shift is None else inversion.latent + control.shift
         normal = self.decoder(z).float()
         if callback:

@@ -20,15 +20,15 @@ from torch import Tensor
 from emoedit import sampling
 from emoedit.editors import Editor, choose_device, list_editors, load_editor
 from emoedit.evaluation.cases import Case, read_cases
-from emoedit.evaluation.instantiate import instantiate
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io import checkpoints
 from emoedit.io.images import save_picture, write_atomic
 from emoedit.report.grid import labelled_grid
 from emoedit.report.html import printable
-from emoedit.report.sections import write_section
 from emoedit.types import CheckpointError, DataError, EditError, EmoEditError, UnknownNameError
+from lib.instantiate import instantiate
+from lib.sections import write_section
 
 if TYPE_CHECKING:
     from emoedit.models.ddpm.backbone import DDPMBackbone
@@ -187,7 +187,7 @@ class Page:
     section: str
 
     def write(self, text: str) -> None:
-        """Replace the section (``emoedit.report.sections.write_section``)."""
+        """Replace the section (``lib.sections.write_section``)."""
         write_section(self.path, self.section, text, head=HEAD, order=ORDER)
         print(f"wrote section {self.section} of {self.path}")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from emoedit.emotions import parse, resolve
-from emoedit.evaluation.prompts import LONGEST, parse_prompt, read_emotions, read_prompts
 from emoedit.types import DataError, UnknownNameError
+from lib.prompts import LONGEST, parse_prompt, read_emotions, read_prompts
 
 STUDIES = Path(__file__).parents[2] / "experiments" / "prompt_studies.csv"
 SHAME = (

@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from emoedit.report.lines import Panel, line_plot
-from emoedit.report.sections import read_sections, write_section
 from emoedit.types import DataError
+from lib.lines import Panel, line_plot
+from lib.sections import read_sections, write_section
 
 HOW = {"head": "# Page\n\nGenerated.", "order": ("first", "second", "third")}
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from emoedit.evaluation.instantiate import TargetError, check_targets, find, instantiate
 from emoedit.types import Edit, EditError, EmoEditError, Inversion
+from lib.instantiate import TargetError, check_targets, find, instantiate
 
 OURS = {
     "emoedit.types.Edit": Edit,
@@ -43,8 +43,8 @@ def test_names_of_this_package_are_found(name):
         "emoedit.io.checkpoints.Path",
         "emoedit.io.checkpoints.Path.unlink",
         "emoedit.io.checkpoints.json.loads",
-        "emoedit.evaluation.instantiate.import_module",
-        "emoedit.evaluation.instantiate.isclass",
+        "lib.instantiate.import_module",
+        "lib.instantiate.isclass",
         "emoedit.evaluation.sweeps.dataclass",
         # Objects that only lie here.
         "emoedit.registry.BACKBONES.register",

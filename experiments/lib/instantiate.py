@@ -1,4 +1,4 @@
-"""Objects described by a config: ``_target_`` and arguments, of this package's own names only.
+"""Objects described by a config: ``_target_`` and arguments, of the package's own names only.
 
 A config can come from anywhere, and ``_target_: os.system`` would be a program. Hydra's own ``instantiate`` calls
 whatever is importable; this one calls what is defined in this package.
@@ -16,7 +16,7 @@ from typing import Any
 from emoedit.types import EmoEditError
 
 TARGET = "_target_"
-PACKAGE = __name__.partition(".")[0]
+PACKAGE = "emoedit"
 
 
 class TargetError(EmoEditError, ValueError):
