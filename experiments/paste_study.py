@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 import hydra
 import numpy as np
+from emoedit.compositing.paste import MODES, paste
 from omegaconf import DictConfig
 
-from emoedit.compositing.paste import MODES, paste
 from emoedit.faces.align import Alignment, align
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.landmarks import DrawingLandmarks

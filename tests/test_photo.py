@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from emoedit.compositing.closing import find_opening
+from emoedit.compositing.paste import MODES
 from PIL import Image
 
 import emoedit
-from emoedit.compositing.closing import find_opening
-from emoedit.compositing.paste import MODES
 from emoedit.editors import Editor, list_editors
 from emoedit.faces.masks import regions
 from emoedit.io import checkpoints

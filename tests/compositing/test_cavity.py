@@ -5,13 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-
 from emoedit.compositing.cavity import Between, beside_own_lips, cavity, dark_patch, opens_mouth
 from emoedit.compositing.dentition import SURPRISE
-from emoedit.compositing.lips import around, lip_flow
-from emoedit.compositing.mouth import LARGER
 from emoedit.compositing.paste import paste
 from emoedit.compositing.redraw import find_movement
+
+from emoedit.compositing.lips import around, lip_flow
+from emoedit.compositing.mouth import LARGER
 from emoedit.faces.align import FFHQ_POINTS, align
 from emoedit.faces.masks import LUMA, regions
 from tests.fixtures.faces import LEVEL, SPEC, lips, points_of

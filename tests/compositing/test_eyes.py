@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-
-from emoedit.compositing.eyes import beside_own_eyes, eye_flow
 from emoedit.compositing.paste import paste
 from emoedit.compositing.redraw import find_movement
+
+from emoedit.compositing.eyes import beside_own_eyes, eye_flow
 from emoedit.faces.align import FFHQ_POINTS, align
 from emoedit.faces.masks import LUMA, regions
 from tests.fixtures.faces import EYES, LEVEL, SPEC, drawn, face_of

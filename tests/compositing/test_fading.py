@@ -6,9 +6,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-
 from emoedit.compositing.fading import BLURRED, CREASE, GLEAM, KEPT, beside_eyes, faded, torn
 from emoedit.compositing.paste import paste
+
 from emoedit.faces.align import FFHQ_POINTS, align
 from emoedit.faces.masks import LUMA, regions
 from emoedit.types import CropSpec

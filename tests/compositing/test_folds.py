@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-
 from emoedit.compositing.flow import FLOW_SIDE, estimate_flow
 from emoedit.compositing.folds import FOLD_SIDE, beside_lips, fold_lines, unsmiling
 from emoedit.compositing.paste import _relight

@@ -5,12 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-
 from emoedit.compositing.cavity import Between, cavity
 from emoedit.compositing.dentition import SMILE, SURPRISE, dentition
 from emoedit.compositing.inside import draw_inside
-from emoedit.compositing.mouth import LARGER, teeth_level
 from emoedit.compositing.optics import black_level, edge_blur, no_darker
+
+from emoedit.compositing.mouth import LARGER, teeth_level
 from emoedit.compositing.window import Place
 from emoedit.faces.align import FFHQ_POINTS, align
 from emoedit.faces.masks import regions

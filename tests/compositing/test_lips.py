@@ -5,13 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-
 from emoedit.compositing.cavity import opens_mouth
 from emoedit.compositing.closing import Opening
 from emoedit.compositing.curves import arc, outline
 from emoedit.compositing.flow import FLOW_SIDE, estimate_flow, sample
-from emoedit.compositing.lips import inside_lips, lip_flow, parting
 from emoedit.compositing.paste import paste
+
+from emoedit.compositing.lips import inside_lips, lip_flow, parting
 from emoedit.faces.align import FFHQ_POINTS, align
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.landmarks import DrawingLandmarks

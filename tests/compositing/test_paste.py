@@ -5,12 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-
 from emoedit.compositing.closing import find_opening, gone, opens
 from emoedit.compositing.flow import estimate_change, jacobian, sample, unfold
-from emoedit.compositing.mouth import draw_mouth, steepen
 from emoedit.compositing.paste import MODES, _relight, close_mouth, loses_teeth, paste
 from emoedit.compositing.redraw import _hold
+
+from emoedit.compositing.mouth import draw_mouth, steepen
 from emoedit.faces.align import FFHQ_POINTS, Alignment, align
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.masks import LUMA, regions

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-
 from emoedit.compositing.closing import find_opening
-from emoedit.compositing.mouth import LARGER, teeth_level
 from emoedit.compositing.paste import loses_teeth, paste
+
+from emoedit.compositing.mouth import LARGER, teeth_level
 from emoedit.compositing.teeth import DrawnMouth, gaps, new_rows, went
 from emoedit.faces.align import FFHQ_POINTS, Alignment, align
 from emoedit.faces.detect import Face, FaceDetector

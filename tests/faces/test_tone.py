@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-
 from emoedit.compositing.closing import find_opening
 from emoedit.compositing.paste import MODES, paste
+
 from emoedit.faces.align import Alignment, align
 from emoedit.faces.masks import LUMA, regions
 from emoedit.faces.tone import LEAN, LIGHT, Tone, find_tone, skewness

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from emoedit.compositing.flow import jacobian
 from skimage.measure import shannon_entropy
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.image import (
     MultiScaleStructuralSimilarityIndexMeasure,
 )
 
-from emoedit.compositing.flow import jacobian
 from emoedit.metrics import quality
 from emoedit.metrics.quality import (
     background_change,

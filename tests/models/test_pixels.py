@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from emoedit.compositing.flow import MAX_FLOW, Change, jacobian
+from emoedit.compositing.paste import paste
 from scipy.ndimage import map_coordinates, maximum_filter
 
 from emoedit.compositing import paste as pasting
-from emoedit.compositing.flow import MAX_FLOW, Change, jacobian
-from emoedit.compositing.paste import paste
 from emoedit.editors import load_editor
 from emoedit.faces.align import Alignment
 from emoedit.faces.masks import LUMA, regions
