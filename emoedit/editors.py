@@ -322,7 +322,7 @@ class Editor:
             OutputError: it cannot be written. An older folder of that name is kept in both cases.
         """
         folder = Path(folder)
-        part = {"kind": _kind(BACKBONES, self.backbone), "folder": "backbone"}
+        part: dict[str, Any] = {"kind": _kind(BACKBONES, self.backbone), "folder": "backbone"}
         if self.backbone.source is not None:
             part = {"kind": part["kind"], **self.backbone.source, "settings": self._settings()}
         if backbone_of is not None:

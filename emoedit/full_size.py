@@ -101,8 +101,10 @@ class Request:
         entry, folder, model = self._found()
         if entry is None:
             return self._own(folder)
-        given = {name: _listed(getattr(self, name), entry, FLAGS[name]) for name in ("tokens", "shifts", "boundaries")}
-        given = {name: parts for name, parts in given.items() if parts is not None}
+        given: dict[str, Files] = {}
+        for name in ("tokens", "shifts", "boundaries"):
+            if (parts := _listed(getattr(self, name), entry, FLAGS[name])) is not None:
+                given[name] = parts
         if "shifts" in given and entry.name == "sd15":
             entry = TABLE["sd15-asyrp"]
         options = [*given, *(["layers"] if self.layers is not None else [])]
@@ -195,12 +197,13 @@ class Request:
             return found.made.with_sampling(**self.settings).to(device)
         if found.entry is None:
             settings = {name: value for name, value in self.settings.items() if name != "precision"}
+            assert found.folder is not None  # of an editor that says itself what it is
             editor = Editor.from_pretrained(found.folder, backbone=found.model).with_sampling(**settings)
             others = editor.backbone.source is not None
         else:
             entry, settings = found.entry, {**_defaults(found.entry), **self.settings}
             steerings = _STEERINGS[entry.name](found, settings)  # first: what is small may be what is wrong
-            backbone = load_backbone(entry.backbone, found.model, settings, revision=self.revision)
+            backbone = load_backbone(entry.backbone, found.model or "", settings, revision=self.revision)
             editor, others = Editor(backbone, steerings(backbone), name=entry.name), True
         with fitting(f"{editor.name} ({_gigabytes(editor.backbone):.1f} GB of weights in float32)"):
             if others:
@@ -258,14 +261,18 @@ def load_backbone(
     text = os.fspath(source)
     if Path(text).expanduser().exists():
         text = str(Path(text).expanduser().resolve())
-    found = BACKBONES.get(kind)
+    found: Any = BACKBONES.get(kind)
     how = {name: value for name, value in settings.items() if name != "precision"}
     backbone = found.load(text, revision=revision, **how)
     read_with = {name: value for name, value in how.items() if name not in found.settings}
     backbone.source = {"source": text, "revision": revision, "settings": read_with}
-    side = backbone.crop.resolution  # activations grow with the area of a crop
-    backbone.batch_size = 8 if side <= 128 else 4 if side <= 256 else 2 if side <= 512 else 1
+    backbone.batch_size = batch_size_of(backbone.crop.resolution)
     return backbone
+
+
+def batch_size_of(side: int) -> int:
+    """How many pictures of that side are drawn at once: what a pass keeps grows with their area."""
+    return 8 if side <= 128 else 4 if side <= 256 else 2 if side <= 512 else 1
 
 
 def _gigabytes(backbone: Backbone) -> float:
@@ -459,7 +466,8 @@ def _by_boundary(found: Resolved, settings: Mapping[str, Any]) -> Made:
                     f"numbers load here and mean nothing. {HOW_TO_FIT['boundaries']}",
                     stacklevel=2,
                 )
-        return [WDirections.spread(from_boundaries(normals, gains), count, found.layers)]
+        where = None if found.layers is None else (found.layers[0], found.layers[1])
+        return [WDirections.spread(from_boundaries(normals, gains), count, where)]
 
     return made
 

@@ -42,6 +42,8 @@ class TextSteering(Steering):
         CheckpointError: gains of another number than emotions, or limits that are none.
     """
 
+    gain: Tensor
+
     def __init__(
         self,
         emotions: Sequence[str],
@@ -112,7 +114,7 @@ class TextSteering(Steering):
         weights = self.weights(inversion, edits) * self.gain
         return Control(context=self.moved(backbone, weights), spans=self._spans(backbone, weights))
 
-    def _spans(self, backbone: StableDiffusionBackbone, weights: Tensor) -> Tensor | None:
+    def _spans(self, backbone: Any, weights: Tensor) -> Tensor | None:
         """First and last timestep of each picture's emotions, ``[N, 2]``."""
         if not self.spans:
             return None

@@ -230,7 +230,7 @@ class InstructBackbone(Backbone):
         if not folder.is_dir():
             folder = _downloaded(os.fspath(name_or_path), revision)
         index = checkpoints.read_json(folder / INDEX)
-        name = index.get("_class_name")
+        name = str(index.get("_class_name"))
         if name not in KINDS:
             raise CheckpointError(f"{folder} holds a {name}; expected one of {', '.join(KINDS)}")
         pipeline, kind = _loaded(folder, name, index), KINDS[name]
