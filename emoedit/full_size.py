@@ -270,6 +270,34 @@ def load_backbone(
     return backbone
 
 
+def backbone_of(model: str, settings: Mapping[str, Any]) -> tuple[Backbone, str | None]:
+    """The model that something is to be fitted to.
+
+    Args:
+        model: the name or folder of an editor, whose backbone it is; a full-size editor's name; a folder, a file, or
+            ``owner/name`` on the hub.
+        settings: of the model.
+
+    Returns:
+        The backbone, and the editor that holds it; None for a model of others.
+
+    Raises:
+        UnknownNameError: no such model.
+        CheckpointError: missing, damaged, or of another kind.
+        EditError: settings that it does not have.
+    """
+    from emoedit.editors import Editor
+
+    entry, folder, source = Request(model)._found()
+    if entry is None:
+        found = Editor.from_pretrained(folder).backbone
+        return found.with_sampling(**settings), None if found.source is not None else str(folder.resolve())
+    _check_settings(entry.name, settings, entry.allowed)
+    if source is None:
+        raise CheckpointError(f"{entry.name} needs its weights: give a file as the model, {entry.form}")
+    return load_backbone(entry.backbone, source, {**_defaults(entry), **settings}), None
+
+
 def batch_size_of(side: int) -> int:
     """How many pictures of that side are drawn at once: what a pass keeps grows with their area."""
     return 8 if side <= 128 else 4 if side <= 256 else 2 if side <= 512 else 1
@@ -441,6 +469,8 @@ def _read_shifts(files: Files) -> Any:
     from emoedit.steering.hspace import HSpace
 
     paths = {emotion: _path(part) for emotion, part in files.items()}
+    inside = {emotion: path / "steering_0" for emotion, path in paths.items()}  # of an editor that was fitted
+    paths |= {emotion: path for emotion, path in inside.items() if path.is_dir()}
     folders = [emotion for emotion, path in paths.items() if path.is_dir()]
     if not folders:
         return HSpace.from_asyrp(paths)

@@ -35,7 +35,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "--set",
         nargs="+",
         action="extend",
-        type=_setting,
+        type=setting,
         default=[],
         metavar="NAME=VALUE",
         help="settings of the model: steps=20 guidance=5",
@@ -67,7 +67,8 @@ def _layers(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def setting(text: str) -> tuple[str, Any]:
+    """The type of ``--set``."""
     name, found, value = text.partition("=")
     if not found or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, as in steps=20, not {text!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -36,7 +37,7 @@ def choose_device(device: str = "auto") -> str:
     """
     mps = torch.backends.mps.is_available()
     if device == "auto":
-        chosen = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+        chosen = _of_this_process() if torch.cuda.is_available() else "mps" if mps else "cpu"
         logger.info("computing on %s", chosen)
         return chosen
     kind, _, number = device.partition(":")
@@ -49,6 +50,12 @@ def choose_device(device: str = "auto") -> str:
     if kind == "mps" and not mps:
         raise EditError("device 'mps' was asked for, but torch finds none; use cpu or auto")
     return device
+
+
+def _of_this_process() -> str:
+    """CUDA; under ``accelerate launch`` or ``torchrun`` the card of this process."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    return f"cuda:{rank}" if rank.isdecimal() and int(rank) < torch.cuda.device_count() else "cuda"
 
 
 def choose_precision(precision: str, device: str) -> torch.dtype:

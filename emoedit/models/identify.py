@@ -41,6 +41,8 @@ def folder(path: Path) -> str:
         config = checkpoints.read_json(path / checkpoints.CONFIG)
         if config.get("_class_name") == "UNet2DModel":
             return "celebahq"
+        if {"mapping_layers", "w_dim"} <= set(config):
+            return "stylegan2"
         if "shifts" in config:
             raise CheckpointError(f"{path} is {SHIFT.format(path)}")
     shown = ", ".join(sorted(there)[:6]) or "nothing"

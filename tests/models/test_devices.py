@@ -40,6 +40,13 @@ def test_auto_is_cuda_then_mps_then_the_cpu(machine, caplog):
         assert caplog.messages[-1] == f"computing on {expected}"
 
 
+def test_each_process_of_a_launch_has_its_own_card(machine, monkeypatch):
+    machine(cuda=2)
+    for rank, expected in (("0", "cuda:0"), ("1", "cuda:1"), ("2", "cuda")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert choose_device("auto") == expected
+
+
 def test_devices_are_taken_by_name_or_refused(machine):
     machine(cuda=2, mps=True)
     for name in ("cpu", "mps", "cuda", "cuda:0", "cuda:1"):
