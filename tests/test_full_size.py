@@ -20,7 +20,7 @@ from emoedit.models.pretrained import STABLE_DIFFUSION, TABLE
 from emoedit.registry import BACKBONES
 from emoedit.steering.hspace import ShiftBlock
 from emoedit.steering.tokens import write_embedding
-from emoedit.types import CheckpointError, Edit, EditError, UnknownNameError
+from emoedit.types import CheckpointError, Edit, EditError, Inversion, UnknownNameError
 from tests.fixtures.editors import tiny_asyrp
 from tests.fixtures.faceflex import LATENT, numbers, weights
 from tests.fixtures.stable_diffusion import SMALL_TEXT, write_model
@@ -135,6 +135,39 @@ def test_asyrps_files(celebahq):
     )
     assert editor.emotions == ("happy",) and editor.steerings[0].train_steps == 40 and editor.backbone.steps == 4
     works(editor, "happy")
+
+
+def test_several_emotions_at_once_as_the_official_code_adds_them(celebahq, tmp_path):
+    """It divides the sum of n shifts by the root of n; the algebra on names does not, and can say so."""
+    model, shifts = celebahq
+    torch.manual_seed(3)
+    backbone = tiny_asyrp().backbone
+    block = ShiftBlock(backbone.h_shape[0], backbone.temb_dim)
+    torch.save({"0": block.state_dict()}, tmp_path / "angry_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth")
+    files = {"happy": shifts / SMILING, "angry": tmp_path / "angry_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth"}
+    editor = load_editor("celebahq", model=model, shifts=files, **QUICK | {"steps": 40, "t_edit": 100, "t_boost": 0})
+    inversion = Inversion(torch.zeros(1, 1, 32, 32))
+    state = editor.backbone.state(torch.randn(1, 1, 32, 32), 300)
+
+    def shift(emotion: str) -> torch.Tensor:
+        return editor.control(inversion, [Edit(emotion)]).delta_h(state)
+
+    official = (shift("happy") + shift("angry")) / 2**0.5
+    torch.testing.assert_close(shift("0.70710678*happy + 0.70710678*angry"), official)
+
+
+def test_shifts_of_the_other_u_net_family_are_named(celebahq, tmp_path):
+    file = tmp_path / "dog_happy_LC_dog_t999_ninv40_ngen40_0.pth"
+    torch.save({"0": {"in_layers.0.weight": torch.ones(512), "emb_layers.1.weight": torch.ones(512, 512)}}, file)
+    with pytest.raises(CheckpointError, match="ADM U-Net of guided diffusion"):
+        load_editor("celebahq", model=celebahq[0], shifts={"happy": file}, **QUICK)
+
+
+def test_a_token_of_another_stable_diffusion_is_refused(sd, tmp_path):
+    write_embedding(tmp_path / "wide.safetensors", "<glad>", numbers(3, 1, 48))
+    editor = load_editor("sd15", model=sd, tokens={"happy": tmp_path / "wide.safetensors"}, **QUICK)
+    with pytest.raises(CheckpointError, match="1.x has 768, 2.x 1024"):
+        editor.control(editor.invert(torch.zeros(1, 3, 64, 64)), [Edit("happy")])
 
 
 def test_a_part_that_is_missing_leaves_out_its_emotion(celebahq, sd, token, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,8 +122,17 @@ def _token(args: argparse.Namespace, backbone: Backbone) -> int:
     small = backbone.crop.resolution < 256
     steps = args.steps or (200 if small else 3000)
     # Of the embedded model as configs/trainer/token.yaml has it; of full-size ones as diffusers' script has it.
-    how = {"learning_rate": 5e-3 if small else 5e-4, "weight_decay": 0.0 if small else 1e-2, "ema": 0.98}
-    trainer = TrainerConfig(steps=steps, warmup=min(20, steps), decay=0.5, save_every=50, seed=args.seed, **how)
+    rate, weight_decay = (5e-3, 0.0) if small else (5e-4, 1e-2)
+    trainer = TrainerConfig(
+        steps=steps,
+        learning_rate=rate,
+        weight_decay=weight_decay,
+        ema=0.98,
+        warmup=min(20, steps),
+        decay=0.5,
+        save_every=50,
+        seed=args.seed,
+    )
     about = TokenConfig(args.emotion, args.like or args.emotion, vectors=args.vectors)
     learn_token(backbone, read_faces(args.pictures, backbone), about, args.output, trainer)
     file = Path(args.output) / EMBEDDINGS
@@ -143,9 +153,7 @@ def _steering(args: argparse.Namespace, backbone: Backbone) -> Any:
             return fit_shift(backbone, args.emotion, shown, neutral, gain=gain, seed=args.seed)
         with tqdm(total=len(shown) + len(neutral), unit="picture", disable=None) as bar:
             gain = 1.0 if args.gain is None else args.gain
-            return fit_direction(
-                backbone, args.emotion, shown, neutral, gain=gain, callback=lambda done, _: bar.update(done - bar.n)
-            )
+            return fit_direction(backbone, args.emotion, shown, neutral, gain=gain, callback=_showing(bar))
     from emoedit.faces.networks import EmbeddedNetwork
     from emoedit.steering.wspace import write_boundary
 
@@ -155,9 +163,18 @@ def _steering(args: argparse.Namespace, backbone: Backbone) -> Any:
             *(backbone, args.emotion, network),
             count=args.samples,
             seed=args.seed,
-            callback=lambda done, _: bar.update(done - bar.n),
+            callback=_showing(bar),
         )
     file = Path(f"{args.output}.npy")
     write_boundary(file, normal, overwrite=args.overwrite)
     say(f"wrote {file}: --boundary {args.emotion}={file}:{gain:.3g}")
     return steering
+
+
+def _showing(bar: Any) -> Callable[[int, int], None]:
+    """A callback that moves a progress bar."""
+
+    def moved(done: int, _: int) -> None:
+        bar.update(done - bar.n)
+
+    return moved

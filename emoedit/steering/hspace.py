@@ -296,6 +296,11 @@ def _asyrp_block(path: Path) -> ShiftBlock:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         listed = ", ".join(map(str, list(contents)[:4])) if isinstance(contents, Mapping) else type(contents).__name__
         raise CheckpointError(f"{path} holds {listed}; expected one DeltaBlock of Asyrp under '0'")
+    if "in_layers.0.weight" in state:
+        raise CheckpointError(
+            f"{path} is a shift for the ADM U-Net of guided diffusion (Asyrp's dogs and MetFaces); this is for the "
+            "DDPM's, as CelebA-HQ, churches and bedrooms have it"
+        )
     block = _empty(state, "", "block", path)
     checkpoints.check_state(block.state_dict(), state, path)
     block.load_state_dict(state)

@@ -220,4 +220,5 @@ def fit_direction_of_samples(
     found = fit_boundaries(w[rows], labels, [emotion])
     number = found.emotions.index(emotion)
     steering = WDirections.spread(found, backbone.latent_shape[0], None).eval()
-    return steering, found.directions[number], float(found.gain[number])
+    parts = found.state_dict()
+    return steering, parts["directions"][number], float(parts["gain"][number])
