@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -263,10 +264,17 @@ def _loaded(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
     without: dict[str, Any] = {part: None for part, value in parts.items() if value[0] is None}
     if "safety_checker" in parts:
         without |= {"safety_checker": None, "requires_safety_checker": False}
+    bars = diffusers.utils.logging.is_progress_bar_enabled()
+    diffusers.utils.logging.disable_progress_bar()
     try:
-        pipeline = kind.from_pretrained(folder, torch_dtype=_held(folder), local_files_only=True, **without)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch_dtype")  # versions before the other name know this one
+            pipeline = kind.from_pretrained(folder, torch_dtype=_held(folder), local_files_only=True, **without)
     except Exception as error:  # a damaged folder can fail in any way
         raise CheckpointError(f"{folder} cannot be loaded as a {name}: {str(error)[:300]}") from error
+    finally:
+        if bars:
+            diffusers.utils.logging.enable_progress_bar()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
