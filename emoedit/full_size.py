@@ -363,7 +363,7 @@ def _listed(parts: Any, entry: Pretrained, flag: str) -> Files | None:
         raise CheckpointError(f"{flag} {folder}: no such folder; give EMOTION=FILE, or a folder of files")
     known = {part.name: part.emotion for part in entry.parts}
     found = {known[path.name]: path for path in sorted(folder.iterdir()) if path.name in known}
-    found |= {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
+    found |= {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."}
     if not found:
         names = ", ".join(known) or "one folder an emotion, with a learned_embeds.safetensors in it"
         raise CheckpointError(f"{flag} {folder}: found nothing there that is known by its name; expected {names}")

@@ -320,6 +320,9 @@ def test_files_of_other_models_are_named(tmp_path, names, match):
 
 
 def test_files_of_parts_say_where_they_belong(celebahq, tmp_path):
+    torch.save({"0": {"conv1.weight": torch.ones(1)}}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match="a shift of h"):  # in the format of old versions of torch too
+        load_editor(tmp_path / "old.pth")
     with pytest.raises(CheckpointError, match="a shift of h .*--editor celebahq --shift EMOTION="):
         load_editor(celebahq[1] / SMILING)
     with pytest.raises(CheckpointError, match="a boundary in W: .*--boundary EMOTION="):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,12 @@ def tensors(path: Path) -> Mapping[str, tuple[int, ...]]:
         return _safetensors_names(path)
     import torch
 
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:  # only files of today's format, which are archives, can be looked at without reading the tensors
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged or hostile file can fail in any way
         raise CheckpointError(
-            f"{path} cannot be read: it is damaged, in an old format, or holds more than tensors. A checkpoint that "
-            "would run code is refused; a .safetensors of the same model can hold none"
+            f"{path} cannot be read: it is damaged, or holds more than tensors. A checkpoint that would run code is "
+            "refused; a .safetensors of the same model can hold none"
         ) from error
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
