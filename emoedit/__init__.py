@@ -27,7 +27,7 @@ _HOME = {
     "Editor": "emoedit.editors",
     "EditOutput": "emoedit.editors",
     "list_emotions": "emoedit.emotions",
-    "list_models": "emoedit.io.checkpoints",
+    "list_models": "emoedit.full_size",
     "Edit": "emoedit.types",
     "Inversion": "emoedit.types",
     "Control": "emoedit.types",
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from emoedit.emotions import list_emotions
     from emoedit.evaluation.compare import Comparison, compare
     from emoedit.evaluation.evaluate import Evaluation, evaluate
-    from emoedit.io.checkpoints import list_models
+    from emoedit.full_size import list_models
     from emoedit.photo import PhotoEdit, PhotoEditor, edit
     from emoedit.types import Control, Edit, EmoEditError, Inversion
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from emoedit.io import checkpoints
 from emoedit.models.base import Backbone, Callback
-from emoedit.registry import BACKBONES, DEFAULT_EDITOR, EDITORS, STEERINGS, Registry
+from emoedit.models.devices import choose_device, in_batches
+from emoedit.registry import BACKBONES, DEFAULT_EDITOR, STEERINGS, Registry
 from emoedit.steering.base import Steering
 from emoedit.types import (
     Change,
@@ -34,6 +35,8 @@ from emoedit.types import (
 
 if TYPE_CHECKING:
     from emoedit.models.stability.client import StabilityClient
+
+Parts = str | os.PathLike[str] | Mapping[str, Any]  # emotion -> file, or a folder of files
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class Editor:
         self.steerings = [steering.eval().requires_grad_(False) for steering in steerings]
         self.name = name
         self.compositor = self.backbone.compositor if compositor is None else compositor
+        self.batch: int | None = None  # pictures at once; None: what suits the backbone
         self._weights: tuple[list[Any], str, dict[str, Tensor]] | None = None  # of the last inversion
 
     @property
@@ -146,6 +150,11 @@ class Editor:
         other.backbone = self.backbone.with_sampling(**settings)
         return other
 
+    @property
+    def batch_size(self) -> int:
+        """How many pictures are drawn at once."""
+        return self.batch or self.backbone.batch_size
+
     @torch.no_grad()
     def invert(
         self, images: Any, *, generator: torch.Generator | None = None, callback: Callback | None = None
@@ -164,10 +173,22 @@ class Editor:
         digest = hashlib.sha256(self._backbone_identity().encode())
         digest.update(b"" if generator is None else generator.get_state().numpy().tobytes())
         digest.update(x.cpu().numpy().tobytes())
-        inversion = self.backbone.invert(x, generator=generator, callback=callback)
-        reconstruction = self.backbone.decode(inversion)
-        extras = {**inversion.extras, "source": x, "reconstruction": reconstruction}
-        return replace(inversion, extras=extras, fingerprint=digest.hexdigest()[:16])
+        state = None if generator is None else generator.get_state()
+
+        def taken_apart(part: slice) -> Inversion:
+            if state is not None and generator is not None:
+                generator.set_state(state)  # a picture's noise does not depend on its batch
+            found = self.backbone.invert(x[part], generator=generator, callback=callback)
+            return replace(found, extras={**found.extras, "reconstruction": self.backbone.decode(found)})
+
+        done = list(in_batches(len(x), self.batch_size, taken_apart, halved=self._halved))
+        extras = {name: torch.cat([part.extras[name] for part in done]) for name in done[0].extras}
+        latent = torch.cat([part.latent for part in done])
+        return Inversion(latent, {**extras, "source": x}, digest.hexdigest()[:16])
+
+    def _halved(self, size: int) -> None:
+        """Go on with batches of a size that fits."""
+        self.batch = min(size, self.batch_size)
 
     def _backbone_identity(self) -> str:
         """Kind, settings and weights of the backbone; weights are read again only when they are others than before."""
@@ -191,7 +212,7 @@ class Editor:
         return total
 
     @torch.no_grad()
-    def decode(self, inversion: Inversion, edits: Sequence[Edit], *, batch_size: int = 8) -> Iterator[Tensor]:
+    def decode(self, inversion: Inversion, edits: Sequence[Edit], *, batch_size: int | None = None) -> Iterator[Tensor]:
         """What the backbone draws for each edit, ``[N, C, R, R]`` each: to be compared with the reconstruction, not
         with the source. A strength of 0 gives the reconstruction itself.
         """
@@ -205,21 +226,24 @@ class Editor:
         jobs = [(e, n) for e, edit in enumerate(edits) if edit.strength for n in range(count)]
         reconstruction = inversion.extras["reconstruction"]
         done: dict[int, list[Tensor]] = {e: [] for e in range(len(edits))}
-        waiting = 0
+
+        def draw(which: slice) -> tuple[list[tuple[int, int]], Tensor]:
+            batch = jobs[which]
+            pick = torch.tensor([n for _, n in batch], device=inversion.latent.device)
+            part = replace(
+                inversion,
+                latent=inversion.latent[pick],
+                extras={k: v[pick] for k, v in inversion.extras.items()},
+            )
+            return batch, self.backbone.decode(part, self.control(part, [edits[i] for i, _ in batch]))
+
+        drawing = in_batches(len(jobs), batch_size or self.batch_size, draw, halved=self._halved)
         for e, edit in enumerate(edits):
             if not edit.strength:
                 yield reconstruction
                 continue
             while len(done[e]) < count:
-                batch = jobs[waiting : waiting + batch_size]
-                waiting += len(batch)
-                pick = torch.tensor([n for _, n in batch], device=inversion.latent.device)
-                part = replace(
-                    inversion,
-                    latent=inversion.latent[pick],
-                    extras={k: v[pick] for k, v in inversion.extras.items()},
-                )
-                drawn = self.backbone.decode(part, self.control(part, [edits[i] for i, _ in batch]))
+                batch, drawn = next(drawing)
                 for (i, _), picture in zip(batch, drawn, strict=True):
                     done[i].append(picture)
             yield torch.stack(done.pop(e))
@@ -232,7 +256,7 @@ class Editor:
         edits = [edit] * len(inversion)
         return self.backbone.changes(inversion, self.control(inversion, edits))
 
-    def edit(self, inversion: Inversion, edits: Sequence[Edit], *, batch_size: int = 8) -> Iterator[Tensor]:
+    def edit(self, inversion: Inversion, edits: Sequence[Edit], *, batch_size: int | None = None) -> Iterator[Tensor]:
         """The source with the change in it, for each edit in turn: ``[N, C, R, R]`` in [-1, 1].
 
         What the backbone lost of the source (its residual) is put back, so strength 0 gives the source.
@@ -283,6 +307,8 @@ class Editor:
     ) -> Path:
         """Write a folder that :meth:`from_pretrained` reads: ``editor.json``, a folder for each part, ``README.md``.
 
+        A model of others is named and not copied: ``editor.json`` says where its weights come from.
+
         Args:
             card: the model card (Markdown).
             backbone_of: another editor (a name, a folder) with the same backbone, which is not written twice then;
@@ -296,11 +322,13 @@ class Editor:
             OutputError: it cannot be written. An older folder of that name is kept in both cases.
         """
         folder = Path(folder)
-        part = {"kind": _kind(BACKBONES, self.backbone), "folder": "backbone"}
+        part: dict[str, Any] = {"kind": _kind(BACKBONES, self.backbone), "folder": "backbone"}
+        if self.backbone.source is not None:
+            part = {"kind": part["kind"], **self.backbone.source, "settings": self._settings()}
         if backbone_of is not None:
             part = {"kind": part["kind"], "editor": os.fspath(backbone_of), "settings": self._beside(backbone_of)}
         with checkpoints.new_folder(folder) as new:
-            if backbone_of is None:
+            if part.get("folder"):
                 self.backbone.save_pretrained(new / "backbone")
             kinds = []
             for number, steering in enumerate(self.steerings):
@@ -325,8 +353,16 @@ class Editor:
         return folder
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> Self:
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, backbone: str | None = None
+    ) -> Self:
         """An editor by embedded name, folder, or ``owner/name`` on the hub.
+
+        Args:
+            name_or_path: which.
+            revision: of what the hub gives.
+            backbone: where the weights are, of an editor that names a model and does not hold it; default: where it
+                says.
 
         Raises:
             UnknownNameError: no such name.
@@ -338,10 +374,18 @@ class Editor:
             steerings = [
                 STEERINGS.get(p["kind"]).from_pretrained(folder / p["folder"]) for p in description["steerings"]
             ]
-            backbone, name = _backbone(folder, description["backbone"]), description["name"]
+            part, name = description["backbone"], description["name"]
+            model = _backbone(folder, part if backbone is None else {**part, "source": backbone})
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{folder / checkpoints.EDITOR} lacks or garbles an entry: {error}") from error
-        return cls(backbone, steerings, name=name, compositor=description.get("compositor"))
+        return cls(model, steerings, name=name, compositor=description.get("compositor"))
+
+    def _settings(self) -> dict[str, Any]:
+        """The backbone's settings of sampling, and those its weights were read with."""
+        config = self.backbone.to_config()
+        read_with = (self.backbone.source or {}).get("settings", {})
+        sampled = {name: config[name] for name in self.backbone.settings if name in config and name != "precision"}
+        return {**read_with, **sampled}
 
     def _beside(self, other: str | os.PathLike[str]) -> dict[str, Any]:
         """What settings of sampling this backbone has other than another editor's.
@@ -374,22 +418,69 @@ class Editor:
             return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "editor"))
 
 
-def load_editor(name_or_path: str | os.PathLike[str] = DEFAULT_EDITOR, *, device: str = "auto") -> Editor:
+def load_editor(
+    name_or_path: str | os.PathLike[str] = DEFAULT_EDITOR,
+    *,
+    device: str = "auto",
+    precision: str | None = None,
+    batch: int | None = None,
+    offload: bool = False,
+    model: str | os.PathLike[str] | None = None,
+    tokens: Parts | None = None,
+    shifts: Parts | None = None,
+    boundaries: Parts | None = None,
+    layers: Sequence[int] | None = None,
+    revision: str | None = None,
+    name: str | None = None,
+    **settings: Any,
+) -> Editor:
     """An editor, loaded once and used for many photographs.
 
     Args:
-        name_or_path: an embedded name (:func:`list_editors`), a folder, ``owner/name`` on the hub, or a registered
-            editor (:data:`emoedit.registry.EDITORS`: a service, or one of an installed plugin).
-        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``.
+        name_or_path: an embedded name (:func:`list_editors`); a full-size one (``"sd15"``, ``"celebahq"``, ...: see
+            :data:`emoedit.models.pretrained.TABLE`); a folder of an editor, or of a model in the layout of diffusers; a
+            single weight file; ``owner/name`` on the hub; or a registered editor (:data:`emoedit.registry.EDITORS`: a
+            service, or one of an installed plugin).
+        device: ``"auto"`` (CUDA, then MPS, then CPU), ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:1"``.
+        precision: ``"auto"``, ``"float32"``, ``"float16"`` or ``"bfloat16"``; default: auto for full-size models, what
+            their folder says for embedded ones.
+        batch: how many pictures are drawn at once, at most; default: what suits the model. A batch that does not fit
+            into memory is halved.
+        offload: parts of the model that are not at work wait on the CPU.
+        model: the weights of a full-size editor: a folder, a file, or ``owner/name``.
+        tokens: emotion -> file or folder of a learned token.
+        shifts: emotion -> file of a shift of h (Asyrp), or a folder with files under their published names.
+        boundaries: emotion -> file of a boundary in W, or (file, how far strength 1 goes).
+        layers: of W+ that boundaries may change: from the first to before the second.
+        revision: of what the hub gives.
+        name: what it is called in results; default: its own name.
+        settings: of the model (``steps=20``, ``guidance=5.0``, ...).
 
     Raises:
-        UnknownNameError, CheckpointError: no such editor; damaged weights.
-        EditError: a device that is not there.
+        UnknownNameError: no such editor.
+        CheckpointError: weights or parts that are missing, damaged, unsafe, or of another kind.
+        EditError: a device that is not there; settings that the model does not have, or that make no sense.
+        DeviceMemoryError: the weights do not fit on the device.
     """
+    from emoedit.full_size import Request  # which builds on this module
+
+    if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
+        raise EditError(f"batch is a whole number from 1 on, not {batch!r}")
     device = choose_device(device)
-    if (name := os.fspath(name_or_path)) in EDITORS.names():
-        return EDITORS.get(name)().to(device)
-    return Editor.from_pretrained(name_or_path).to(device)
+    request = Request(
+        os.fspath(name_or_path),
+        model=None if model is None else os.fspath(model),
+        tokens=tokens,
+        shifts=shifts,
+        boundaries=boundaries,
+        layers=None if layers is None else tuple(layers),
+        revision=revision,
+        settings=settings,
+    )
+    editor = request.load(device, precision=precision, offload=offload)
+    editor.batch = batch
+    editor.name = name or editor.name
+    return editor
 
 
 def stability_editor(
@@ -435,6 +526,10 @@ def _backbone(folder: Path, part: dict[str, Any]) -> Backbone:
     Raises:
         CheckpointError: missing or damaged; the other editor shares one itself; settings that it does not have.
     """
+    if "source" in part:
+        from emoedit.full_size import load_backbone  # which builds on this module
+
+        return load_backbone(part["kind"], part["source"], part.get("settings", {}), revision=part.get("revision"))
     if "editor" not in part:
         return BACKBONES.get(part["kind"]).from_pretrained(folder / part["folder"])
     owner = checkpoints.locate(part["editor"])
@@ -459,15 +554,6 @@ def _kind(registry: Registry[type], part: Any) -> str:
         except EmoEditError:  # a plugin that cannot be imported: not this part's class, which has been
             continue
     raise EditError(f"{type(part).__name__} is not registered (emoedit.registry), so a folder could not name it")
-
-
-def choose_device(device: str) -> str:
-    """The torch device for ``auto``, ``cpu`` or ``cuda``."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise EditError(f"device {device!r} was asked for, but torch finds no CUDA device; use cpu or auto")
-    return device
 
 
 def list_editors() -> tuple[str, ...]:

@@ -52,6 +52,10 @@ class DataError(EmoEditError, ValueError):
     """A data set cannot be used as it is: a missing column, an unknown label, no picture left after filtering."""
 
 
+class DeviceMemoryError(EmoEditError, RuntimeError):
+    """A model or a picture does not fit into the memory of the device; the message says what would help."""
+
+
 class MissingExtraError(EmoEditError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

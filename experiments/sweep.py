@@ -3,6 +3,7 @@
     python experiments/sweep.py -m editor=asyrp,vae,references emotion=happy,sad strength=0.5,1.0 data=london
     python experiments/sweep.py -m data=folder data.path=photos data.limit=20 shard=all/2 launcher=joblib
     python experiments/sweep.py -m experiment=strengths
+    python experiments/sweep.py editor=sd15 editor.model=FOLDER editor.tokens.happy=learned_embeds.safetensors
     python experiments/report.py outputs/sweep
 
 Stop it whenever you like; the same command goes on where it stopped. docs/experiments.md tells the rest.
@@ -18,6 +19,7 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
 import hydra_plugins.emoedit_together as together
+from emoedit.evaluation.sweeps import with_one_editor
 from emoedit.io.progress import progress
 from emoedit.types import EmoEditError
 
@@ -40,4 +42,8 @@ def main(config: DictConfig) -> dict[str, int]:
 
 
 if __name__ == "__main__":
+    try:
+        sys.argv[1:] = with_one_editor(sys.argv[1:])
+    except EmoEditError as error:
+        raise SystemExit(f"sweep: {error}") from None
     main()

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from emoedit.cli.sources import add_compute, add_sources, device, request_of
 from emoedit.registry import DEFAULT_EDITOR
-from emoedit.types import CheckpointError, DataError, Edit, EditError, EmoEditError, OutputError, UnknownNameError
+from emoedit.types import DataError, Edit, EditError, EmoEditError, OutputError, UnknownNameError
 
 if TYPE_CHECKING:
+    from emoedit.full_size import Request
     from emoedit.photo import PhotoEditor
 
 
@@ -83,15 +85,24 @@ def add_editing(parser: argparse.ArgumentParser) -> None:
         "--editor",
         default=DEFAULT_EDITOR,
         metavar="NAME",
-        help="an embedded or registered editor (see below), a folder, or OWNER/NAME on the hub; default: %(default)s",
+        help="an embedded or registered editor (see below), a full-size one (sd15, celebahq, ...), a folder or file of "
+        "a model, or OWNER/NAME on the hub; default: %(default)s",
     )
+    add_sources(parser)
     add_device(parser)
+    add_compute(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """``--device``."""
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    parser.add_argument(
+        "--device",
+        type=device,
+        default="auto",
+        metavar="auto|cpu|mps|cuda[:N]",
+        help="default: auto, CUDA where there is one, else MPS, else the CPU",
+    )
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
@@ -153,34 +164,33 @@ def strengths_of(args: argparse.Namespace) -> list[float]:
 # --- editors --------------------------------------------------------------------------------------------------------
 
 
-def describe(editor: str) -> tuple[Path | str, str, list[str]]:
-    """Where an editor is loaded from (a folder, or a registered name), its name and its emotions, without its weights.
+def describe(editor: str, args: argparse.Namespace | None = None) -> tuple[Request, str, list[str]]:
+    """An editor, its name and its emotions, without its weights.
+
+    Args:
+        editor: a name, a folder, a file, or ``owner/name`` on the hub.
+        args: with the options that say what it is made of.
 
     Raises:
-        UnknownNameError: no such editor.
-        CheckpointError: a folder that is none.
+        UnknownNameError, CheckpointError: no such editor; a folder that is none.
+        EditError: parts or settings that it does not take.
     """
-    from emoedit.io import checkpoints
-    from emoedit.registry import EDITORS
-
-    if editor in EDITORS.names():
-        loaded = EDITORS.get(editor)()  # no folder describes it
-        return editor, loaded.name, list(loaded.emotions)
-
-    folder = checkpoints.locate(editor)
-    description = checkpoints.read_json(folder / checkpoints.EDITOR)
-    try:
-        return folder, str(description["name"]), [str(name) for name in description["emotions"]]
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / checkpoints.EDITOR} lacks or garbles an entry: {error}") from error
+    request = request_of(editor, args)
+    found = request.resolved()
+    return request, found.name, list(found.emotions)
 
 
-def load(editor: Path | str, device: str, **options: Any) -> PhotoEditor:
-    """The photo editor of a folder or of a registered name; options are its own."""
-    from emoedit.editors import load_editor
+def load(request: Request, args: argparse.Namespace, **options: Any) -> PhotoEditor:
+    """The photo editor that a command asks for; options are its own."""
+    from emoedit.models.devices import choose_device
+    from emoedit.models.devices import describe as described
     from emoedit.photo import PhotoEditor
 
-    return PhotoEditor(load_editor(editor, device=device), **options)
+    editor = request.load(choose_device(args.device), precision=args.precision, offload=args.offload)
+    editor.batch = args.batch
+    if editor.backbone.source is not None:
+        say(f"{editor.name} computes on {described(editor.device)}")
+    return PhotoEditor(editor, **options)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     with usage():
         check_format(Path(args.output))
         strengths = strengths_of(args)
-        folder, _, emotions = describe(args.editor)
+        request, _, emotions = describe(args.editor, args)
         edits = [Edit(name, strength) for strength in strengths for name in emotions]
     check_free(args.output, args.overwrite)
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         picture = load_picture(astronaut())
     else:
         picture = load_picture(args.photo)
-    photo_editor = load(folder, args.device)
+    photo_editor = load(request, args)
     opened = photo_editor.open(picture)
     x0, y0, x1, y1 = opened.faces[0].box
     height, width = picture.rgb.shape[:2]

@@ -34,6 +34,7 @@ from emoedit.types import Edit, EmoEditError
 
 if TYPE_CHECKING:
     from emoedit.faces.detect import Face
+    from emoedit.full_size import Request
 
 _EXAMPLES = """\
 examples:
@@ -153,7 +154,7 @@ def _alive(jobs: Sequence[_Job]) -> list[_Job]:
 def run(args: argparse.Namespace) -> int:
     """The exit status."""
     with usage():
-        folder, editor, jobs = _plan(args)
+        request, editor, jobs = _plan(args)
         if args.credentials is not None:
             from emoedit.io.provenance import Signer
 
@@ -163,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
     for job in jobs:
         with _failing([job]):
             check_free(job.output, args.overwrite)
-    _edit_photos(jobs, folder, args)
+    _edit_photos(jobs, request, args)
     report = [_record(job, editor, args) for job in jobs]
     if args.json == "-":
         write(json.dumps(report, indent=2))  # in ASCII: standard output need not be UTF-8
@@ -174,8 +175,8 @@ def run(args: argparse.Namespace) -> int:
     return 0 if len(_alive(jobs)) == len(jobs) else 1
 
 
-def _plan(args: argparse.Namespace) -> tuple[Path | str, str, list[_Job]]:
-    """The editor's folder and name, and every edit with its file, from names alone.
+def _plan(args: argparse.Namespace) -> tuple[Request, str, list[_Job]]:
+    """The editor and its name, and every edit with its file, from names alone.
 
     Raises:
         EmoEditError: what is wrong with the command as a whole.
@@ -188,7 +189,7 @@ def _plan(args: argparse.Namespace) -> tuple[Path | str, str, list[_Job]]:
     if not photos:
         raise UsageError(f"no photo given; {order}")
     edits = [Edit(name, s) for name in dict.fromkeys(args.emotion or ["happy"]) for s in strengths_of(args)]
-    folder, editor, known = describe(args.editor)
+    request, editor, known = describe(args.editor, args)
     for edit in edits:
         try:
             resolve(edit.emotion, known)
@@ -218,7 +219,7 @@ def _plan(args: argparse.Namespace) -> tuple[Path | str, str, list[_Job]]:
                 raise UsageError(f"{path}, for {job}, is another of the photos; name another --output")
             taken[real] = str(job)
             jobs.append(job)
-    return folder, editor, jobs
+    return request, editor, jobs
 
 
 def _signing(job: _Job, args: argparse.Namespace) -> Callable[[bytes | memoryview, str], bytes] | None:
@@ -242,7 +243,7 @@ def _pictures(named: str, output: str | None) -> list[str]:
     return [str(path) for path in found] or [named]  # reading a folder says what is wrong with it
 
 
-def _edit_photos(jobs: Sequence[_Job], folder: Path | str, args: argparse.Namespace) -> None:
+def _edit_photos(jobs: Sequence[_Job], request: Request, args: argparse.Namespace) -> None:
     """Do every edit that has not failed yet: one inversion a photo, one file an edit."""
     from tqdm import tqdm
 
@@ -259,7 +260,7 @@ def _edit_photos(jobs: Sequence[_Job], folder: Path | str, args: argparse.Namesp
     if not _alive(jobs):
         return
     with _failing(_alive(jobs)):
-        photo_editor = load(folder, args.device, compositor=args.compositor)
+        photo_editor = load(request, args, compositor=args.compositor)
         if args.min_identity is not None:
             from emoedit.guard import IdentityGuard
 

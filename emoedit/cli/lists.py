@@ -7,12 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from emoedit.cli.common import CommandParser, write
+from emoedit.cli.common import CommandParser, usage, write
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """The commands and their options."""
     models = commands.add_parser("models", help="the models there are")
+    models.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="of names: 'sd*'; default: all")
     models.add_argument("--json", action="store_true", help="as JSON, sizes in bytes")
     models.set_defaults(run=_models)
 
@@ -24,14 +25,24 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 
 def _models(args: argparse.Namespace) -> int:
-    from emoedit.io.checkpoints import list_models
+    from emoedit.emotions import fold_name, unknown_name
+    from emoedit.full_size import list_models
 
-    models = list_models()
+    models = list_models(args.pattern)
+    if not models:
+        with usage():
+            raise unknown_name("model", args.pattern, {fold_name(model.name): model.name for model in list_models()})
     if args.json:
         write(json.dumps([asdict(model) for model in models], indent=2))
     else:
-        rows = [(m.name, m.role, _size(m.size), m.licence, "yes" if m.here else "no", m.source) for m in models]
-        write(_table(("name", "role", "size", "licence", "here", "source"), rows))
+        rows = [
+            (
+                *(m.name, m.role, _size(m.size), "" if m.memory is None else f"{m.memory:.2g} GB", m.needs, m.licence),
+                *("yes" if m.here else "no", m.source),
+            )
+            for m in models
+        ]
+        write(_table(("name", "role", "size", "GPU", "needs", "licence", "here", "source"), rows))
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emoedit.cli.common import (
     CommandParser,
@@ -19,8 +20,12 @@ from emoedit.cli.common import (
     say,
     usage,
 )
+from emoedit.cli.sources import add_compute, add_sources
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit
+
+if TYPE_CHECKING:
+    from emoedit.full_size import Request
 
 _EXAMPLES = """\
 examples:
@@ -65,13 +70,16 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "--editor",
         default=DEFAULT_EDITOR,
         metavar="NAME",
-        help="an embedded or registered editor (see below), a folder, or OWNER/NAME on the hub; default: %(default)s",
+        help="an embedded or registered editor (see below), a full-size one (sd15, celebahq, ...), a folder or file of "
+        "a model, or OWNER/NAME on the hub; default: %(default)s",
     )
     parser.add_argument(
         "--face", type=face_type("largest", "all"), default="largest", metavar="largest|all|N", help="default: largest"
     )
     add_seed(parser)
+    add_sources(parser)
     add_device(parser)
+    add_compute(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.set_defaults(run=run)
 
@@ -79,7 +87,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """The exit status."""
     with usage():
-        folder, strengths, outputs = _plan(args)
+        request, strengths, outputs = _plan(args)
     for output in outputs:
         check_free(output, args.overwrite)
 
@@ -89,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from emoedit.report.walk import walk
 
     picture = load_picture(args.photo)
-    photos = load(folder, args.device)
+    photos = load(request, args)
     opened = photos.open(picture, args.face, seed=args.seed)
     with tqdm(total=len(strengths), unit="frame", disable=None) as bar:
 
@@ -111,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(args: argparse.Namespace) -> tuple[Path | str, list[float], list[str]]:
-    """The editor's folder, the strengths and the files, from names and numbers alone.
+def _plan(args: argparse.Namespace) -> tuple[Request, list[float], list[str]]:
+    """The editor, the strengths and the files, from names and numbers alone.
 
     Raises:
         EmoEditError: what is wrong with the command.
@@ -121,7 +129,7 @@ def _plan(args: argparse.Namespace) -> tuple[Path | str, list[float], list[str]]
     from emoedit.io.images import output_path
     from emoedit.report.walk import check_suffix, spread
 
-    folder, _, known = describe(args.editor)
+    request, _, known = describe(args.editor, args)
     resolve(args.emotion, known)
     for strength in (args.first, args.last):
         Edit(args.emotion, strength)
@@ -144,4 +152,4 @@ def _plan(args: argparse.Namespace) -> tuple[Path | str, list[float], list[str]]
         if real in taken:
             raise UsageError(f"{output} is named twice")
         taken.add(real)
-    return folder, strengths, outputs
+    return request, strengths, outputs

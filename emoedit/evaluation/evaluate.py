@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from emoedit.editors import Editor
 from emoedit.evaluation.cases import Case, read_cases
@@ -331,7 +332,7 @@ def _fingerprint(photo_editor: PhotoEditor) -> str:
     for part in (backbone, *editor.steerings):
         for name, value in sorted(part.state_dict().items()):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
 

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Self
 from emoedit.emotions import parse, resolve
 from emoedit.evaluation.cases import Case
 from emoedit.evaluation.shards import Shard, open_cases
+from emoedit.full_size import Request
 from emoedit.io import checkpoints
 from emoedit.io.images import SUFFIXES
-from emoedit.registry import EDITORS, READERS
-from emoedit.types import CheckpointError, DataError, Edit, EditError, UnknownNameError
+from emoedit.registry import READERS
+from emoedit.types import DataError, Edit, EditError, UnknownNameError
 
 if TYPE_CHECKING:
     from emoedit.editors import Editor
@@ -70,7 +71,8 @@ class Job:
     Args:
         editor: a name, a folder, ``owner/name`` on the hub; ``"references"`` (the reference editors, doing nothing, and
             true photographs where there are any), a registered editor; or a mapping ``{editor: NAME, name: CALLED,
-            SETTING: VALUE}``: an editor at other settings of sampling, and what it is called in results.
+            SETTING: VALUE}``: an editor and what it is made of (arguments of :func:`emoedit.load_editor`), and what it
+            is called in results.
         emotion: names or algebra on names.
         strength: 0 the photograph itself, 1 the fitted effect.
         data: what is edited.
@@ -79,7 +81,7 @@ class Job:
         metric_networks: which networks measure (``emoedit.metrics.suite.Suite``); None: nothing is measured.
         pictures: format in which every edited photograph is kept (``"jpg"``); None: none is.
         retry: whether what failed in an earlier run is tried again.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``.
+        device: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"``, ``"cuda:1"``.
         output: folder of the sweep; a job's own lies in it.
     """
 
@@ -126,9 +128,7 @@ class Job:
         for strength in strengths:
             Edit("happy", strength)
         editor = config["editor"]
-        if not isinstance(editor, str) and not (
-            isinstance(editor, Mapping) and all(isinstance(editor.get(key), str) for key in ("editor", "name"))
-        ):
+        if not isinstance(editor, str) and not (isinstance(editor, Mapping) and isinstance(editor.get("editor"), str)):
             raise DataError(f"an editor is a name, or a mapping with editor, name and settings; not {editor!r}")
         if not isinstance(data["path"], str):
             raise DataError(f"data.path is a folder, not {data['path']!r}")
@@ -158,7 +158,7 @@ class Job:
             name = _named(Path(self.editor).expanduser().resolve()) if local else self.editor
         else:
             digest = hashlib.sha256(json.dumps(self.editor, sort_keys=True, default=str).encode()).hexdigest()[:6]
-            name = f"{self.editor.get('name', 'editor')}-{digest}"
+            name = f"{self.editor.get('name') or self.editor.get('editor', 'editor')}-{digest}"
         parts = [name, self.data.key]
         if self.seed:
             parts.append(f"seed{self.seed}")
@@ -217,8 +217,8 @@ class Job:
             raise DataError(f"seed is a whole number from 0 to 2^63 - 1, not {self.seed!r}")
         if not isinstance(self.retry, bool):
             raise DataError(f"retry is true or false, not {self.retry!r}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise EditError(f"device is auto, cpu or cuda, not {self.device!r}")
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(self.device)):
+            raise EditError(f"device is auto, cpu, mps, cuda or cuda:N, not {self.device!r}")
         if self.pictures is not None and f".{self.pictures}" not in SUFFIXES:
             formats = ", ".join(suffix[1:] for suffix in SUFFIXES)
             raise DataError(f"pictures is one of {formats}, or null; not {self.pictures!r}")
@@ -228,14 +228,10 @@ class Job:
 
     def _emotions(self) -> list[str] | None:
         """What the editor shows; None where only its weights could tell."""
-        editor = self.editor if isinstance(self.editor, str) else self.editor["editor"]
-        if editor == REFERENCES or editor in EDITORS.names():
+        if self.editor == REFERENCES:
             return None
-        folder = checkpoints.locate(editor)
-        known = checkpoints.read_json(folder / checkpoints.EDITOR).get("emotions")
-        if not isinstance(known, list):
-            raise CheckpointError(f"{folder / checkpoints.EDITOR}: 'emotions' must be a list, found {known!r}")
-        return [str(name) for name in known]
+        described = {"editor": self.editor} if isinstance(self.editor, str) else self.editor
+        return list(Request.of(described).resolved().emotions)
 
     def _check_networks(self, networks: Mapping[str, str]) -> None:
         from emoedit.metrics.expression import target_classes
@@ -304,21 +300,53 @@ class Job:
         return counts
 
     def _editor(self) -> str | Editor:
-        """The editor's name, or the editor at other settings of sampling.
+        """The editor's name, or the editor that is described.
 
         Raises:
-            EditError: settings that its backbone does not have.
+            EditError: settings or parts that it does not have.
         """
         if isinstance(self.editor, str):
             return self.editor
         from emoedit.editors import load_editor
 
-        settings = dict(self.editor)
-        editor = load_editor(settings.pop("editor"), device=self.device)
-        name = settings.pop("name")
-        editor = editor.with_sampling(**settings)
-        editor.name = name
-        return editor
+        described = dict(self.editor)
+        return load_editor(described.pop("editor"), device=self.device, **described)
+
+
+def with_one_editor(arguments: Sequence[str]) -> list[str]:
+    """Overrides of a command line with ``editor=sd15 editor.model=FOLDER editor.steps=20`` as one override.
+
+    Args:
+        arguments: as the command line has them; Hydra gives a plain value no entries of its own.
+
+    Raises:
+        DataError: entries of several editors, or of none.
+    """
+    entries = [text for text in arguments if text.startswith("editor.") and "=" in text]
+    if not entries:
+        return list(arguments)
+    named = [text.partition("=")[2] for text in arguments if text.startswith("editor=")]
+    if len(named) != 1 or "," in named[0]:
+        raise DataError(f"{', '.join(entries)}: say of which editor, editor=NAME, and of one alone")
+    described: dict[str, Any] = {"editor": named[0]}
+    for text in entries:
+        key, _, value = text.partition("=")
+        *outer, last = key.split(".")[1:]
+        place = described
+        for name in outer:
+            place = place.setdefault(name, {})
+        place[last] = value
+    rest = [text for text in arguments if text not in entries and not text.startswith("editor=")]
+    return [*rest, f"editor={_override(described)}"]
+
+
+def _override(value: Any) -> str:
+    """A value as Hydra's grammar of overrides reads it; numbers, lists and what is quoted stay as they are."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_override(entry)}" for key, entry in value.items()) + "}"
+    if re.fullmatch(r"-?\d+(\.\d+)?|true|false|null|\[.*\]|'.*'|\".*\"", value):
+        return value
+    return "'" + value.replace("'", "\\'") + "'"
 
 
 def _check_keys(what: str, found: Mapping[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:

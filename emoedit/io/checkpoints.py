@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,17 @@ FETCHED = (  # of a repository on the hub: no pickles, no other formats or preci
     "tokenizer/*.json",
     "tokenizer/merges.txt",
 )
-DDPM = "google/ddpm-ema-celebahq-256"
+TELLING = (EDITOR, "model_index.json", CONFIG)  # what says which kind of model a repository holds
+_IN_ORDER = (WEIGHTS, WEIGHTS.replace(".safetensors", ".fp16.safetensors"), WEIGHTS.replace(".safetensors", ".bin"))
+PART_WEIGHTS: Mapping[str, Sequence[str]] = {  # a part's folder -> what its weights may be called, the best first
+    "": _IN_ORDER,
+    "unet": (*_IN_ORDER, WEIGHTS.replace(".safetensors", ".fp16.bin")),
+    "vae": (*_IN_ORDER, WEIGHTS.replace(".safetensors", ".fp16.bin")),
+    "text_encoder": (
+        *("model.safetensors", "model.fp16.safetensors"),
+        *("pytorch_model.bin", "pytorch_model.fp16.bin"),
+    ),
+}
 VGGFACE2, ALEX = "20180402-114759-vggface2.pt", "alexnet-owt-7be5be79.pth"  # as their authors publish them
 PUBLISHED = "published by its authors; the error without it names the command that fetches it"
 
@@ -126,28 +136,84 @@ def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None)
     )
 
 
+def peek(name: str, *, revision: str | None = None) -> tuple[str, dict[str, Any]]:
+    """What a repository of the hub is, before its weights are downloaded: the first of :data:`TELLING` it has.
+
+    Args:
+        name: ``owner/name``.
+        revision: default: the newest.
+
+    Returns:
+        The file's name, and what it says.
+
+    Raises:
+        CheckpointError: it has none of them, or the hub does not give it.
+    """
+    folder = _snapshot(name, revision, TELLING)
+    for file in TELLING:
+        if (folder / file).is_file():
+            return file, read_json(folder / file)
+    raise CheckpointError(f"{name} is no editor and no model: it has none of {', '.join(TELLING)}")
+
+
+def fetch_files(name: str, patterns: Sequence[str], *, revision: str | None = None) -> Path:
+    """Some files of a repository of the hub, downloaded once and cached.
+
+    Args:
+        name: ``owner/name``.
+        patterns: of paths in it, with ``*``.
+        revision: default: the newest.
+
+    Returns:
+        The folder they lie in.
+
+    Raises:
+        CheckpointError: the hub does not give them.
+    """
+    return _snapshot(name, revision, patterns)
+
+
 def _fetch(name: str, revision: str | None) -> Path:
-    """The snapshot of a repository of the hub, in the hub's cache."""
+    """The snapshot of a repository of the hub, in the hub's cache; of each part's weights one file, the best there is:
+    safetensors, in half precision if there is no other, a pickle of tensors if there is nothing else."""
+    folder = _snapshot(name, revision, FETCHED)
+    for part, names in PART_WEIGHTS.items():
+        place = folder / part if part else folder
+        if not (place / CONFIG).is_file() or (not part and not _is_unet(place)):
+            continue
+        for file in names:
+            if any((place / other).is_file() for other in names):
+                break
+            # A snapshot is named after its commit: all parts are of the same one.
+            _snapshot(name, folder.name, [f"{part}/{file}" if part else file])
+    return folder
+
+
+def _is_unet(folder: Path) -> bool:
+    return read_json(folder / CONFIG).get("_class_name") == "UNet2DModel"
+
+
+def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """What of a repository of the hub matches patterns, in the hub's cache.
+
+    Raises:
+        CheckpointError: the hub does not give it; the message says how to do without.
+    """
     from huggingface_hub import snapshot_download
 
     # HTTPError is the base of what its client for HTTP raises, which is another one in other versions of the hub.
     from huggingface_hub.errors import HFValidationError, HTTPError
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(FETCHED)))
-        part = folder / "unet" if (folder / "unet").is_dir() else folder
-        old = (part / WEIGHTS).with_suffix(".bin")
-        missing = (part / CONFIG).is_file() and not (part / WEIGHTS).is_file() and not old.is_file()
-        if missing and read_json(part / CONFIG).get("_class_name") == "UNet2DModel":  # others: safetensors only
-            # A snapshot is named after its commit: both parts are of the same one.
-            snapshot_download(name, revision=folder.name, allow_patterns=[old.relative_to(folder).as_posix()])
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except (HTTPError, HFValidationError, OSError) as error:
         raise CheckpointError(
             f"no folder {name!r} is here, and the hub did not give it either ({type(error).__name__}: "
-            f"{str(error).strip().partition(chr(10))[0]}); embedded editors, which need no network: "
+            f"{str(error).strip().partition(chr(10))[0]}). Where there is a network, "
+            f"'hf download {name} --local-dir FOLDER' fetches it; give that folder in its place (--model FOLDER, "
+            f"model=FOLDER in Python). The embedded editors, which need no network: "
             f"{', '.join(embedded_names()) or 'none in this installation'}"
         ) from error
-    return folder
 
 
 def sha256(path: Path) -> str:
@@ -418,6 +484,8 @@ class ModelInfo:
     Args:
         name: what to ask for.  role: what it does.  size: bytes.  licence: SPDX or a short phrase.
         source: where it comes from.  here: whether it can be used now without a network.
+        memory: gigabytes of weights on a GPU; None for small models.
+        needs: what has to be given with it.
     """
 
     name: str
@@ -426,10 +494,12 @@ class ModelInfo:
     licence: str
     source: str
     here: bool
+    memory: float | None = None
+    needs: str = ""
 
 
-def list_models() -> list[ModelInfo]:
-    """Every model this version can use, embedded ones first."""
+def list_small_models() -> list[ModelInfo]:
+    """The embedded models, and the networks that measure and detect."""
     from importlib.util import find_spec
 
     models = []
@@ -448,20 +518,7 @@ def list_models() -> list[ModelInfo]:
     models.append(
         ModelInfo("mtcnn", "face detector", 1_994_000, "MIT", "inside the package facenet-pytorch", found is not None)
     )
-    models.append(
-        ModelInfo(
-            "face-flex",
-            "VAE 128 px, colour (full-size)",
-            342_800_000,
-            "none given",
-            "weights.pth of github.com/leon-schi/face-flex, by path",
-            False,
-        )
-    )
     models += [
-        ModelInfo(
-            DDPM, "U-Net 256 px, colour (full-size)", 454_800_000, "Apache-2.0", "the Hugging Face hub", _cached(DDPM)
-        ),
         ModelInfo("vggface2", "judge of identity (full-size)", 111_900_000, "MIT", PUBLISHED, _fetched(VGGFACE2)),
         ModelInfo("lpips-alex", "perceptual distance (full-size)", 244_400_000, "BSD", PUBLISHED, _fetched(ALEX)),
     ]
@@ -474,9 +531,11 @@ def _fetched(name: str) -> bool:
     return (Path(home).expanduser() / "hub" / "checkpoints" / name).is_file()
 
 
-def _cached(repository: str) -> bool:
-    """Whether the hub's cache holds a model in diffusers' layout."""
+def is_cached(repository: str) -> bool:
+    """Whether the hub's cache holds weights of a model in the layout of diffusers."""
     from huggingface_hub import try_to_load_from_cache
 
-    names = (WEIGHTS, WEIGHTS.replace(".safetensors", ".bin"))
+    names = [
+        f"{part}/{name}" if part else name for part in ("", "unet", "transformer") for name in PART_WEIGHTS["unet"]
+    ]
     return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
@@ -40,6 +40,8 @@ class Backbone(nn.Module, ABC):
         crop: the aligned crop it was trained on.
         channels: 1 for luminance (ITU-R BT.601), 3 for RGB.
         batches_edits: whether different edits are drawn in one batch, so that one that fails takes others with it.
+        batch_size: how many pictures it draws at once if nothing else is said.
+        source: where its weights came from, if that was a model of others: a folder that names it need not hold it.
         settings: names of what :meth:`with_sampling` may change.
         evens_light: whether it brings every crop to one contrast, so that dark faces have to be lifted for it
             (:mod:`emoedit.faces.tone`).
@@ -50,6 +52,8 @@ class Backbone(nn.Module, ABC):
     evens_light: bool = False
     batches_edits: bool = True
     settings: tuple[str, ...] = ()
+    batch_size: int = 8
+    source: Mapping[str, Any] | None = None
 
     @property
     def compositor(self) -> str:
@@ -90,6 +94,20 @@ class Backbone(nn.Module, ABC):
         """
         check_settings(self, settings)
         return self
+
+    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+        """Move the weights to where they are used, held once, in the type they are used in.
+
+        Args:
+            device: of :func:`emoedit.models.devices.choose_device`.
+            precision: of :func:`emoedit.models.devices.choose_precision`; a model that computes in float32 alone
+                ignores it.
+            offload: keep parts that are not at work on the CPU, where the model has such parts.
+
+        Returns:
+            Itself.
+        """
+        return self.to(device)
 
     @property
     def device(self) -> torch.device:

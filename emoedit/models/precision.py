@@ -1,4 +1,5 @@
-"""In which precision a U-Net's passes run: the weights are kept in float32, a copy computes in bfloat16."""
+"""In which precision a U-Net's passes run: small models keep their weights in float32 beside a copy that computes in
+fewer bits; full-size ones are held once, in the type they compute in (:func:`hold`)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from emoedit.types import EditError
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "float16", "bfloat16")
+HALVES = (torch.float16, torch.bfloat16)
+EMBEDDING = "time_embedding"
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -46,15 +49,38 @@ def finite_or_float32(
     """
     found = run(working)
     if working is not full and not _finite(found):
-        logger.warning("bfloat16 gave values that are not finite at timestep %d; going on in float32", t)
+        logger.warning("%s gave values that are not finite at timestep %d; going on in float32", _name(working), t)
         working = full
         found = run(full)
     if not _finite(found):
+        if (held := held_in(working)) in HALVES:
+            raise EditError(
+                f"the U-Net gave values that are not finite at timestep {t}, in {_name(working)}: load it in another "
+                f"precision ({'bfloat16 or ' if held is torch.float16 else ''}float32)"
+            )
         raise EditError(
             f"the U-Net gave values that are not finite at timestep {t}: the strength is too large, or its weights are "
             "damaged"
         )
     return found, working
+
+
+def held_in(network: nn.Module) -> torch.dtype:
+    """The type of a U-Net's weights, its timestep embedding left aside."""
+    names = ((name, value) for name, value in network.named_parameters() if not name.startswith(EMBEDDING))
+    return next(names)[1].dtype
+
+
+def _name(network: nn.Module) -> str:
+    return str(held_in(network)).removeprefix("torch.")
+
+
+def hold(network: nn.Module, dtype: torch.dtype) -> None:
+    """Bring a U-Net's weights to a type, in place: no second copy is kept. The timestep embedding, which costs nothing,
+    stays in float32 so that timesteps stay apart."""
+    for name, part in network.named_children():
+        if name != EMBEDDING:
+            part.to(dtype)
 
 
 def _finite(found: Iterable[Tensor | None]) -> bool:
@@ -81,9 +107,8 @@ def computes_bfloat16(kind: str) -> bool:
 class InPrecision(Generic[Network]):
     """A network in the precision that was asked for.
 
-    ``auto`` is bfloat16 where the device computes it itself, else float32. The copy in bfloat16 is made once and again
-    when the weights have changed; the timestep embedding, which costs nothing, stays in float32 so that timesteps stay
-    apart.
+    ``auto`` is bfloat16 where the device computes it itself, else float32. The copy in fewer bits is made once, and
+    again when the weights have changed. A network that is held in fewer bits (:func:`hold`) is its own copy.
 
     Args:
         prepare: called with a new copy, to suit it to bfloat16.
@@ -94,17 +119,28 @@ class InPrecision(Generic[Network]):
         self._made: tuple[Any, Network] | None = None
 
     def of(self, network: Network, precision: str) -> Network:
-        """The network itself, or its copy."""
+        """The network itself, or its copy.
+
+        Args:
+            network: with its weights in float32, or held in fewer bits.
+            precision: one of :data:`PRECISIONS`.
+
+        Raises:
+            EditError: a network that is held in fewer bits is asked for another precision.
+        """
+        held = held_in(network)
+        if held in HALVES:
+            if precision not in ("auto", _name(network)):
+                raise EditError(f"the weights are held in {_name(network)}: load the model with precision={precision}")
+            return network
         if precision == "auto":
             precision = "bfloat16" if computes_bfloat16(next(network.parameters()).device.type) else "float32"
         if precision == "float32":
             return network
-        key = network.training, versions(network.parameters())
+        key = precision, network.training, versions(network.parameters())
         if self._made is None or self._made[0] != key:
             low = copy.deepcopy(network)
-            for name, part in low.named_children():
-                if name != "time_embedding":
-                    part.to(torch.bfloat16)
+            hold(low, getattr(torch, precision))
             self._prepare(low)
             self._made = key, low
         return self._made[1]

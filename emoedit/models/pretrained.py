@@ -1,104 +1,218 @@
-"""Editors of the models that others published, from their files, for what the embedded ones are held against.
+"""The published models this package can use: what each needs, who publishes it, and how it is sampled by default.
 
-Nothing is downloaded here except by name from the Hugging Face hub; files are given by path, and one that is missing is
-named by the error.
+Only files that exist are named. Nothing is loaded or downloaded here, and no deep-learning framework is imported.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from emoedit.editors import Editor
-from emoedit.io.checkpoints import DDPM
-from emoedit.types import EditError
-
-Paths = Mapping[str, str | os.PathLike[str]]
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+CELEBAHQ = "google/ddpm-ema-celebahq-256"
+PIX2PIX = "timbrooks/instruct-pix2pix"
+ASYRP = "https://github.com/kwonminki/Asyrp_official/tree/main/checkpoint"
+
+Option = Literal["tokens", "shifts", "boundaries", "layers"]
+CROP = ("crop_style", "crop_scale", "crop_down", "mean", "std")  # of every backbone, for models of one's own
 
 
-def asyrp(shifts: Paths, *, backbone: str = DDPM, name: str = "asyrp", **settings: Any) -> Editor:
-    """Asyrp as published (Kwon et al. 2023): a DDPM of CelebA-HQ and its f_t.
+@dataclass(frozen=True)
+class Default:
+    """The value of a setting, and where it comes from."""
 
-    Args:
-        shifts: emotion -> ``smiling_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth`` and the like.
-        backbone: a folder, a ``.ckpt``, or ``owner/name`` on the hub.
-        settings: of :class:`emoedit.models.ddpm.config.DDPMConfig` (``steps``, ``t_edit``, ``t_boost``).
-
-    Raises:
-        CheckpointError: a file is missing, damaged, or of another kind.
-    """
-    from emoedit.models.ddpm.backbone import DDPMBackbone
-    from emoedit.steering.hspace import HSpace
-
-    steering = HSpace.from_asyrp(shifts)  # first: it costs nothing to find that these are missing
-    return Editor(DDPMBackbone.load(backbone, **settings), [steering], name=name)
+    value: Any
+    source: str
 
 
-def textual_inversion(tokens: Paths, *, backbone: str = STABLE_DIFFUSION, name: str = "ti", **settings: Any) -> Editor:
-    """Words learned by textual inversion (Gal et al. 2022, arXiv 2208.01618) on Stable Diffusion.
+@dataclass(frozen=True)
+class Part:
+    """A published file that knows an emotion.
 
     Args:
-        tokens: emotion -> ``learned_embeds.safetensors`` or a folder of it.
-        backbone: a folder of diffusers, or ``owner/name`` on the hub.
-        settings: of :class:`emoedit.models.stable_diffusion.config.StableDiffusionConfig`.
-
-    Raises:
-        CheckpointError: a file is missing, damaged, or of another kind.
+        emotion: in the vocabulary's name.
+        name: of the file, as its authors publish it.
+        where: address of the folder that holds it.
     """
-    from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
-    from emoedit.steering.tokens import EmotionTokens
 
-    steering = EmotionTokens.from_files(tokens)
-    return Editor(StableDiffusionBackbone.load(backbone, **settings), [steering], name=name)
+    emotion: str
+    name: str
+    where: str
 
 
-def stylegan(
-    backbone: str,
-    boundaries: Paths,
-    *,
-    gains: Mapping[str, float],
-    layers: Sequence[int] | None = None,
-    name: str = "stylegan",
-    **settings: Any,
-) -> Editor:
-    """StyleGAN2 of FFHQ with InterFaceGAN's boundaries (Shen et al. 2020, arXiv 1907.10786).
+@dataclass(frozen=True)
+class Pretrained:
+    """One line of the table.
 
     Args:
-        backbone: NVIDIA's ``.pkl`` or rosinality's ``.pt``.
-        boundaries: emotion -> ``stylegan2_ffhq_smile_w_boundary.npy`` and the like.
-        gains: emotion -> how far strength 1 goes.
-        layers: from the first to before the second; default: all.
-        settings: of :class:`emoedit.models.stylegan2.backbone.StyleGAN2Config`.
-
-    Raises:
-        CheckpointError: a file is missing, damaged, or of another kind.
-        EditError: no such layers; an emotion without a gain.
+        name: what to ask for.
+        role: what it is, in a few words.
+        backbone: its registered name.
+        model: where the weights come from if nothing else is said: ``owner/name`` on the hub; None: a file has to be
+            given.
+        form: what may be given in place of it.
+        takes: which parts it may be given.
+        needs: which of them it cannot do without.
+        parts: files with emotions that its authors publish.
+        parameters: of all networks, in millions.
+        memory: gigabytes of weights on a GPU, with what ``precision="auto"`` holds there.
+        licence: of the published weights.
+        source: who publishes them.
+        paper: where the method is described.
+        resolution: side of the crop in pixels.
+        crop: the alignment (:class:`emoedit.types.CropSpec`).
+        channels: of the crop; 3 is RGB.
+        compositor: how its pictures are put into a photograph.
+        settings: what may be set: names of the backbone's settings of sampling.
+        extra: settings that are read when the weights are, beside :data:`CROP`.
+        defaults: settings that differ from the backbone's own defaults, or that a paper gives.
     """
-    from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
-    from emoedit.steering.wspace import WDirections, from_boundaries, read_boundary
 
-    if missing := [emotion for emotion in boundaries if emotion not in gains]:
-        raise EditError(f"no gain for {', '.join(missing)}: a boundary has no length of its own")
-    model = StyleGAN2Backbone.load(backbone, **settings)
-    count, width = model.latent_shape
-    normals = {emotion: read_boundary(path, width=width) for emotion, path in boundaries.items()}
-    where = None if layers is None else (layers[0], layers[1])
-    return Editor(model, [WDirections.spread(from_boundaries(normals, gains), count, where)], name=name)
+    name: str
+    role: str
+    backbone: str
+    model: str | None
+    form: str
+    parameters: float
+    memory: float
+    licence: str
+    source: str
+    paper: str
+    resolution: int
+    settings: tuple[str, ...]
+    takes: tuple[Option, ...] = ()
+    needs: tuple[Option, ...] = ()
+    parts: tuple[Part, ...] = ()
+    crop: str = "ffhq"
+    channels: int = 3
+    compositor: str = "rgb"
+    extra: tuple[str, ...] = ()
+    defaults: Mapping[str, Default] = field(default_factory=dict)
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """Names of all settings that may be given."""
+        return (*self.settings, *self.extra, *CROP)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights in float32."""
+        return round(self.parameters * 4e6)
 
 
-def face_flex(backbone: str, vectors: Paths, *, name: str = "vae") -> Editor:
-    """The VAE and attribute vectors of github.com/leon-schi/face-flex.
+_TEXT_SETTINGS = (
+    *("prompt", "negative", "steps", "t_last", "inversion", "guidance", "masked"),
+    *("t_text_min", "t_text_max", "t_edit", "t_boost", "boost", "null_iterations", "precision"),
+)
+_SD15: dict[str, Any] = {
+    "backbone": "stable_diffusion",
+    "model": STABLE_DIFFUSION,
+    "form": "a folder in the layout of diffusers, OWNER/NAME on the hub, or one .safetensors or .ckpt file of 1.x",
+    "parameters": 1066.2,  # U-Net 859.5, VAE 83.7, text encoder 123.1
+    "memory": 2.5,
+    "licence": "CreativeML OpenRAIL-M",
+    "source": "https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "resolution": 512,
+    "settings": _TEXT_SETTINGS,
+    "extra": ("tokenizer", "resolution"),
+    "defaults": {
+        "steps": Default(40, "as Asyrp's S; DDIM needs no more for a path whose losses are kept"),
+        "guidance": Default(3.0, "chosen on this package's small model; not measured at full size"),
+        "t_text_max": Default(700, "chosen on this package's small model; not measured at full size"),
+    },
+}
 
-    Args:
-        backbone: its ``weights.pth``.
-        vectors: emotion -> ``Smiling.pkl`` and the like.
-
-    Raises:
-        CheckpointError: a file is missing, damaged, or of another kind.
-    """
-    from emoedit.models.faceflex.backbone import FaceFlexVAE
-    from emoedit.steering.faceflex import directions_from_faceflex
-
-    return Editor(FaceFlexVAE.from_file(backbone), [directions_from_faceflex(vectors)], name=name)
+TABLE: Mapping[str, Pretrained] = {
+    entry.name: entry
+    for entry in (
+        Pretrained(
+            name="sd15",
+            role="Stable Diffusion 1.x or 2.x: prompts or learned tokens",
+            paper="Rombach et al. 2022, arXiv 2112.10752; tokens: Gal et al. 2022, arXiv 2208.01618",
+            takes=("tokens",),
+            **_SD15,
+        ),
+        Pretrained(
+            name="sd15-asyrp",
+            role="Stable Diffusion 1.x or 2.x: text, and shifts of h",
+            paper="Rombach et al. 2022, arXiv 2112.10752; shifts: Kwon et al. 2023, arXiv 2210.10960",
+            takes=("tokens", "shifts"),
+            **_SD15,
+        ),
+        Pretrained(
+            name="celebahq",
+            role="DDPM of CelebA-HQ with shifts of its h-space (Asyrp)",
+            backbone="ddpm",
+            model=CELEBAHQ,
+            form="a folder in the layout of diffusers, OWNER/NAME on the hub, or a .ckpt of the original DDPM",
+            parameters=113.7,
+            memory=0.25,
+            licence="Apache-2.0",
+            source="https://huggingface.co/google/ddpm-ema-celebahq-256",
+            paper="Ho et al. 2020, arXiv 2006.11239; shifts: Kwon et al. 2023, arXiv 2210.10960",
+            resolution=256,
+            takes=("shifts",),
+            needs=("shifts",),
+            parts=(  # the three emotions among its files; surprised and disgusted were never published
+                Part("happy", "smiling_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth", ASYRP),
+                Part("sad", "sad_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth", ASYRP),
+                Part("angry", "angry_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth", ASYRP),
+            ),
+            settings=("steps", "t_last", "t_edit", "t_boost", "boost", "symmetric", "exact", "precision"),
+            extra=("resolution",),
+            defaults={
+                "steps": Default(40, "the paper's S, and what ngen40 in the names of its files says"),
+                "t_edit": Default(513, "the paper's, for smiling, sad and angry"),
+                "t_boost": Default(167, "the paper's, where LPIPS(x, x_t) is 1.2"),
+            },
+        ),
+        Pretrained(
+            name="stylegan2",
+            role="StyleGAN2 of FFHQ with boundaries in W",
+            backbone="stylegan2",
+            model=None,
+            form="NVIDIA's .pkl or rosinality's .pt",
+            parameters=30.4,
+            memory=0.12,
+            licence="NVIDIA Source Code License: non-commercial",
+            source="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/ffhq.pkl",
+            paper="Karras et al. 2020, arXiv 1912.04958; boundaries: Shen et al. 2020, arXiv 1907.10786",
+            resolution=1024,
+            takes=("boundaries", "layers"),
+            needs=("boundaries",),  # none is published for this generator's W: InterFaceGAN's are StyleGAN1's
+            settings=("optimise_steps", "precision"),
+        ),
+        Pretrained(
+            name="face-flex",
+            role="VAE with attribute vectors",
+            backbone="faceflex",
+            model=None,
+            form="its weights.pth",
+            parameters=85.7,
+            memory=0.34,
+            licence="none given",
+            source="https://github.com/leon-schi/face-flex",
+            paper="https://github.com/leon-schi/face-flex",
+            resolution=128,
+            takes=("boundaries",),
+            needs=("boundaries",),
+            settings=(),
+        ),
+        Pretrained(
+            name="instruct",
+            role="any image-editing pipeline of diffusers, by instruction",
+            backbone="instruct",
+            model=PIX2PIX,
+            form="a folder in the layout of diffusers, or OWNER/NAME on the hub",
+            parameters=1066.2,
+            memory=2.2,
+            licence="MIT",
+            source="https://huggingface.co/timbrooks/instruct-pix2pix",
+            paper="Brooks et al. 2023, arXiv 2211.09800",
+            resolution=512,
+            settings=("steps", "guidance", "image_guidance", "precision"),
+            extra=("resolution",),
+        ),
+    )
+}

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from emoedit.io import checkpoints
 from emoedit.models.base import Backbone
-from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.registry import STEERINGS
 from emoedit.steering.base import Steering
-from emoedit.steering.tokens import EmotionTokens
+from emoedit.steering.words import TextSteering
 from emoedit.types import CheckpointError, Control, Edit, HState, Inversion
 
 
@@ -35,13 +34,13 @@ class TokenShift(Steering):
     size of delta_h is linear in the strength.
 
     Args:
-        tokens: the words.
+        tokens: the texts: learned tokens, or prompts of the vocabulary.
         gain: ``[E]``: how many of these differences strength 1 is; default 1 each.
         train_steps: of decoding, for which the gains were chosen: shifts act once a step, so fewer steps need larger
             ones.
     """
 
-    def __init__(self, tokens: EmotionTokens, *, train_steps: int, gain: Tensor | None = None) -> None:
+    def __init__(self, tokens: TextSteering, *, train_steps: int, gain: Tensor | None = None) -> None:
         super().__init__()
         self.tokens, self.emotions = tokens, tokens.emotions
         gain = torch.ones(len(self.emotions)) if gain is None else gain.float()
@@ -58,16 +57,11 @@ class TokenShift(Steering):
         Raises:
             CheckpointError: a backbone without text, or one that the tokens do not fit.
         """
-        if not isinstance(backbone, StableDiffusionBackbone):
-            raise CheckpointError(f"{type(backbone).__name__} knows no text: learned tokens need a Stable Diffusion")
         weights = self.weights(inversion, edits) * self.gain
         size = weights.abs().sum(1)
         if not bool(size.any()):
             return Control()
-        neutral = backbone.context()
-        towards = self.tokens.contexts(backbone) - neutral
-        mixed = weights / size.where(size > 0, 1)[:, None]
-        context = neutral + torch.einsum("ne,etd->ntd", mixed.to(towards), towards)
+        context = self.tokens.moved(backbone, weights / size.where(size > 0, 1)[:, None])
         factor = (size * (self.train_steps / backbone.steps))[:, None, None, None]
 
         def delta_h(state: HState) -> Tensor:
@@ -80,7 +74,7 @@ class TokenShift(Steering):
         """Write ``config.json`` and the tokens in a folder of their own."""
         (folder / "tokens").mkdir(parents=True, exist_ok=True)
         self.tokens.save_pretrained(folder / "tokens")
-        config = {"gain": self.gain.tolist(), "train_steps": self.train_steps}
+        config = {"gain": self.gain.tolist(), "train_steps": self.train_steps, "tokens": _registered(self.tokens)}
         (folder / checkpoints.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -92,7 +86,7 @@ class TokenShift(Steering):
             train_steps = config["train_steps"]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} lacks or garbles an entry: {error}") from error
-        return cls(EmotionTokens.from_pretrained(folder / "tokens"), train_steps=train_steps, gain=gain).eval()
+        return cls(_texts(config, folder), train_steps=train_steps, gain=gain).eval()
 
 
 class TokenAndShift(Steering):
@@ -102,13 +96,13 @@ class TokenAndShift(Steering):
     strength is 0 is not asked.
 
     Args:
-        tokens: move the context.
+        tokens: move the context: learned tokens, or prompts of the vocabulary.
         shift: moves h.
         token_strength, h_strength: what an edit's strength is multiplied by for each.
     """
 
     def __init__(
-        self, tokens: EmotionTokens, shift: Steering, *, token_strength: float = 1.0, h_strength: float = 1.0
+        self, tokens: TextSteering, shift: Steering, *, token_strength: float = 1.0, h_strength: float = 1.0
     ) -> None:
         super().__init__()
         self.tokens, self.shift = tokens, shift
@@ -142,13 +136,11 @@ class TokenAndShift(Steering):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write ``config.json`` and each part in a folder of its own."""
-        kind = next((name for name in STEERINGS.names() if STEERINGS.get(name) is type(self.shift)), None)
-        if kind is None:
-            raise CheckpointError(f"{type(self.shift).__name__} is not registered, so a folder could not name it")
+        kind, texts = _registered(self.shift), _registered(self.tokens)
         for name, part in (("tokens", self.tokens), ("shift", self.shift)):
             (folder / name).mkdir(parents=True, exist_ok=True)
             part.save_pretrained(folder / name)
-        config = {"shift": kind, "token_strength": self.token_strength, "h_strength": self.h_strength}
+        config = {"tokens": texts, "shift": kind, "token_strength": self.token_strength, "h_strength": self.h_strength}
         (folder / checkpoints.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -159,8 +151,27 @@ class TokenAndShift(Steering):
             raise CheckpointError(f"{path} lacks {', '.join(lacking)}")
         shift = STEERINGS.get(config["shift"]).from_pretrained(folder / "shift")
         return cls(
-            EmotionTokens.from_pretrained(folder / "tokens"),
+            _texts(config, folder),
             shift,
             token_strength=config["token_strength"],
             h_strength=config["h_strength"],
         ).eval()
+
+
+def _registered(part: Steering) -> str:
+    """The registered name of a steering's class."""
+    for name in STEERINGS.names():
+        if STEERINGS.get(name) is type(part):
+            return name
+    raise CheckpointError(f"{type(part).__name__} is not registered, so a folder could not name it")
+
+
+def _texts(config: Mapping[str, Any], folder: Path) -> TextSteering:
+    """The texts of a folder, learned tokens where its ``config.json`` does not say which."""
+    kind = config.get("tokens", "tokens")
+    if not isinstance(kind, str):
+        raise CheckpointError(f"{folder / checkpoints.CONFIG}: 'tokens' must name a steering, found {kind!r}")
+    found = STEERINGS.get(kind).from_pretrained(folder / "tokens")
+    if not isinstance(found, TextSteering):
+        raise CheckpointError(f"{folder / checkpoints.CONFIG}: {kind!r} is no steering by text")
+    return found

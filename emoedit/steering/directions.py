@@ -8,6 +8,7 @@ much of it, so that "neutral" is an edit too and a smile is taken away before sa
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from emoedit.models.base import Backbone
 from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, DataError, Edit, Inversion
 
+FEW = 10  # pictures of a class, below which no mean is worth taking
 PARTS = ("directions", "gain", "means", "readout", "offset", "distance")
 UNSURE, SURE = 0.35, 0.7  # neutral faces of 57 people read as any one emotion with at most .37, nine in ten below .26
 MOST_SHOWN = 2.0  # directions: what reads as more is an outlier, not an expression
@@ -213,6 +215,34 @@ def mean_differences(
     return torch.stack(rows)
 
 
+def _from_few(
+    sets: Mapping[str, tuple[Mapping[str, int], Mapping[str, Tensor]]],
+    emotions: Sequence[str],
+    trust: Mapping[str, float],
+    min_count: int,
+) -> Tensor:
+    """As :func:`mean_differences`; an emotion of which no data set has enough pictures is taken from those that have
+    :data:`FEW`, with a warning.
+
+    Raises:
+        DataError: none has even those.
+    """
+    rows = []
+    for emotion in emotions:
+        try:
+            rows.append(mean_differences(sets, [emotion], trust=trust, min_count=min_count)[0])
+        except DataError:
+            if min_count <= FEW:
+                raise
+            rows.append(mean_differences(sets, [emotion], trust=trust, min_count=FEW)[0])
+            warnings.warn(
+                f"no data set has {min_count} pictures of {emotion!r} and of neutral: what the few people have in "
+                "common beside it is fitted too",
+                stacklevel=3,
+            )
+    return torch.stack(rows)
+
+
 def fit_directions(
     sets: Mapping[str, ClassStatistics],
     emotions: Sequence[str],
@@ -233,14 +263,15 @@ def fit_directions(
             face that plainly shows it.
         ridge: :func:`calm`'s.  projection: :func:`project_out`'s share.
         shrinkage: of the within-class covariance towards a multiple of the identity (Friedman 1989), 0 to 1.
-        min_count: fewer pictures of an emotion or of neutral than this in a data set say nothing there.
+        min_count: fewer pictures of an emotion or of neutral than this in a data set say nothing there; an emotion of
+            which no data set has as many is taken from those with :data:`FEW`, with a warning.
 
     Raises:
         DataError: no data set has enough pictures of an emotion.
     """
     targets = [name for name in emotions if name != "neutral"]
     numbers = {name: (stats.counts, stats.means) for name, stats in sets.items()}
-    plain = mean_differences(numbers, targets, trust=trust, min_count=min_count)
+    plain = _from_few(numbers, targets, trust, min_count)
     dimension = plain.shape[1]
     pooled = sum(trust[name] * stats.scatter for name, stats in sets.items())
     pooled = pooled / sum(trust[name] * sum(stats.counts.values()) for name, stats in sets.items())

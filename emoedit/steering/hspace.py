@@ -250,6 +250,29 @@ class HSpace(Steering):
         blocks = [_asyrp_block(Path(path)) for path in files.values()]
         return cls(list(files), blocks, train_steps=train_steps, gain=gain).eval()
 
+    @classmethod
+    def joined(cls, parts: Mapping[str, HSpace]) -> Self:
+        """Shifts that were fitted one by one, as one steering.
+
+        Args:
+            parts: emotion -> what holds its shift.
+
+        Raises:
+            CheckpointError: none, or one that does not hold its emotion.
+        """
+        if not parts:
+            raise CheckpointError("no shift to join: give at least one")
+        steps = next(iter(parts.values())).train_steps
+        shifts, gains, against = [], [], []
+        for emotion, part in parts.items():
+            if emotion not in part.emotions and len(part.emotions) != 1:
+                raise CheckpointError(f"no shift for {emotion!r} among those for {', '.join(part.emotions)}")
+            number = part.emotions.index(emotion) if emotion in part.emotions else 0
+            shifts.append(part.shifts[number])
+            gains.append(float(part.gain[number]) * part.train_steps / steps)
+            against += list(part.against)
+        return cls(list(parts), shifts, train_steps=steps, gain=torch.tensor(gains), against=against).eval()
+
 
 def _names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
@@ -273,6 +296,11 @@ def _asyrp_block(path: Path) -> ShiftBlock:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         listed = ", ".join(map(str, list(contents)[:4])) if isinstance(contents, Mapping) else type(contents).__name__
         raise CheckpointError(f"{path} holds {listed}; expected one DeltaBlock of Asyrp under '0'")
+    if "in_layers.0.weight" in state:
+        raise CheckpointError(
+            f"{path} is a shift for the ADM U-Net of guided diffusion (Asyrp's dogs and MetFaces); this is for the "
+            "DDPM's, as CelebA-HQ, churches and bedrooms have it"
+        )
     block = _empty(state, "", "block", path)
     checkpoints.check_state(block.state_dict(), state, path)
     block.load_state_dict(state)

@@ -20,13 +20,12 @@ from torch import Tensor, nn
 from emoedit.io import checkpoints
 from emoedit.io.images import write_atomic
 from emoedit.io.pickles import Record
-from emoedit.models.base import Backbone
 from emoedit.models.ddpm.files import read_file
 from emoedit.models.precision import versions
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.models.stable_diffusion.text import encode, fill, with_tokens
-from emoedit.steering.base import Steering
-from emoedit.types import CheckpointError, Control, Edit, EditError, Inversion
+from emoedit.steering.words import TextSteering
+from emoedit.types import CheckpointError, EditError
 
 EMBEDDINGS = "learned_embeds.safetensors"  # diffusers' names
 OLD_EMBEDDINGS = "learned_embeds.bin"
@@ -118,21 +117,16 @@ def _check(name: str, vectors: Tensor) -> None:
         raise CheckpointError(f"{name}: its vectors hold values that are not finite")
 
 
-class EmotionTokens(Steering):
-    """Context = neutral + sum of strength x gain x (context with the emotion's token - neutral).
+class EmotionTokens(TextSteering):
+    """A learned word for each emotion, in a prompt (:class:`TextSteering`).
 
-    The neutral context is the backbone's own, which pictures were inverted under; strength 0 is exactly that, and
-    strength 1 of one emotion the prompt with its token. Tokens are put into copies: the backbone's tokenizer and text
-    encoder stay as they are.
+    Tokens are put into copies: the backbone's tokenizer and text encoder stay as they are.
 
     Args:
         embeddings: emotion -> ``[n, D]``, the vectors of its token.
         tokens: emotion -> token; default: :func:`token_of`.
         template: the prompt, with ``{}`` where the token goes.
-        gain: ``[E]``: how many steps from neutral to token strength 1 is; default 1 each.
-        spans: emotion -> first and last timestep at which its token is used, where the backbone's own limits
-            (``t_text_min``, ``t_text_max``) do not suit it: a frown is finer than a smile. A mixture is used from the
-            first to the last of its emotions'.
+        gain, spans: as :class:`TextSteering` has them.
 
     Raises:
         CheckpointError: no emotion, vectors of other shapes or of several widths, two emotions with one token, limits
@@ -149,8 +143,7 @@ class EmotionTokens(Steering):
         gain: Tensor | None = None,
         spans: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        super().__init__()
-        self.emotions = tuple(embeddings)
+        super().__init__(tuple(embeddings), gain=gain, spans=spans)
         self.tokens = tuple((tokens or {}).get(name) or token_of(name) for name in self.emotions)
         self.template = template
         fill(template, "", 1)
@@ -166,53 +159,13 @@ class EmotionTokens(Steering):
             raise CheckpointError(f"two emotions have the same token: {', '.join(self.tokens)}")
         if unknown := sorted(set(tokens or {}) - set(embeddings)):
             raise CheckpointError(f"tokens for {', '.join(unknown)}, of which there are no vectors")
-        gain = torch.ones(len(self.emotions)) if gain is None else gain.float()
-        if gain.shape != (len(self.emotions),) or not bool(gain.isfinite().all()):
-            raise CheckpointError(f"gains {gain.tolist()} for {len(self.emotions)} emotions; expected one number each")
-        self.spans = {emotion: tuple(span) for emotion, span in (spans or {}).items()}
-        for emotion, span in self.spans.items():
-            whole = len(span) == 2 and all(isinstance(t, int) for t in span)
-            if emotion not in embeddings or not whole or not 0 <= span[0] <= span[1]:
-                raise CheckpointError(
-                    f"timesteps {list(span)} for {emotion!r}; expected the first and the last one of an emotion that "
-                    "has a token"
-                )
         self.vectors = nn.ParameterList(nn.Parameter(v.detach().float().clone()) for v in embeddings.values())
-        self.register_buffer("gain", gain)
         self._contexts: tuple[Any, Tensor] | None = None
 
-    def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
-        """See :meth:`Steering.control`.
-
-        Raises:
-            CheckpointError: a backbone without text, vectors of another width than its text encoder's, or a token that
-                it knows already.
-            EditError: a prompt that is too long.
-        """
-        if not isinstance(backbone, StableDiffusionBackbone):
-            raise CheckpointError(f"{type(backbone).__name__} knows no text: learned tokens need a Stable Diffusion")
-        weights = self.weights(inversion, edits) * self.gain
-        neutral = backbone.context()
-        towards = self.contexts(backbone) - neutral
-        context = neutral + torch.einsum("ne,etd->ntd", weights.to(towards), towards)
-        return Control(context=context, spans=self._spans(backbone, weights))
-
-    def _spans(self, backbone: StableDiffusionBackbone, weights: Tensor) -> Tensor | None:
-        """First and last timestep of each picture's emotions, ``[N, 2]``."""
-        if not self.spans:
-            return None
-        usual = (backbone.config.t_text_min, backbone.config.t_text_max)
-        limits = torch.tensor([self.spans.get(name, usual) for name in self.emotions], device=weights.device)
-        used = weights != 0
-        used |= ~used.any(1, keepdim=True)  # nothing asked for: any limits do
-        top = limits.max() + 1
-        first = torch.where(used, limits[:, 0], top).amin(1)
-        last = torch.where(used, limits[:, 1], -1).amax(1)
-        return torch.stack([first, last], 1)
-
     @torch.no_grad()
-    def contexts(self, backbone: StableDiffusionBackbone) -> Tensor:
-        """Contexts of the prompts with each emotion's token, ``[E, T, D]``; kept while no weight changes.
+    def contexts(self, backbone: StableDiffusionBackbone, used: Sequence[int] | None = None) -> Tensor:
+        """Contexts of the prompts with each emotion's token (:meth:`TextSteering.contexts`); kept while no weight
+        changes.
 
         Raises:
             CheckpointError: vectors of another width than the text encoder's, or a token that exists already.
@@ -225,7 +178,7 @@ class EmotionTokens(Steering):
             tokenizer, text_encoder = with_tokens(backbone.tokenizer, backbone.text_encoder, embeddings)
             prompts = [fill(self.template, token, len(vectors)) for token, vectors in embeddings.items()]
             self._contexts = key, encode(tokenizer, text_encoder, prompts)
-        return self._contexts[1]
+        return self._contexts[1] if used is None else self._contexts[1][list(used)]
 
     def save_pretrained(self, folder: Path) -> None:
         """Write ``config.json`` and for each emotion a folder with its ``learned_embeds.safetensors``, which

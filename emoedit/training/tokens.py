@@ -21,6 +21,7 @@ from emoedit.faces.align import align
 from emoedit.faces.detect import FaceDetector
 from emoedit.io.checkpoints import read_json
 from emoedit.io.images import load_picture, write_json
+from emoedit.models.base import Backbone
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.models.stable_diffusion.text import fill, frozen_copy, rows_name, token_ids, with_tokens
 from emoedit.models.stable_diffusion.unet import down, up
@@ -182,9 +183,7 @@ def encode_pictures(backbone: StableDiffusionBackbone, crops: Tensor, *, batch_s
     return torch.stack(sides)
 
 
-def read_faces(
-    folder: str | os.PathLike[str], backbone: StableDiffusionBackbone, *, detector: FaceDetector | None = None
-) -> Tensor:
+def read_faces(folder: str | os.PathLike[str], backbone: Backbone, *, detector: FaceDetector | None = None) -> Tensor:
     """Aligned crops of the faces in a folder of photographs of one emotion, ``[N, 1 or 3, R, R]`` in [-1, 1]: the
     largest face of each, in order of their names.
 

@@ -24,8 +24,10 @@ from skimage.data import astronaut
 from emoedit import __version__
 from emoedit.cli import main
 from emoedit.cli.compare import COMPARISON
+from emoedit.compositing.paste import MODES
 from emoedit.editors import Editor, list_editors
 from emoedit.emotions import BASIC, list_emotions
+from emoedit.full_size import list_models
 from emoedit.io import checkpoints
 from emoedit.models.vae.backbone import VAEBackbone, VAEConfig
 from emoedit.steering.directions import LatentDirections
@@ -445,7 +447,7 @@ def test_unknown_editor(run, tmp_path, capsys) -> None:
     assert "did you mean 'vae'" in error_of(capsys)
     (tmp_path / "empty").mkdir()
     assert run("edit", "me.png", "--editor", tmp_path / "empty") == 1
-    assert "editor.json is missing" in error_of(capsys)
+    assert "is no editor and no model: found nothing; expected editor.json" in error_of(capsys)
 
 
 def test_a_damaged_editor_fails_everything_once(run, editor, tmp_path, capsys) -> None:
@@ -786,7 +788,7 @@ def test_without_embedded_editors_help_says_so(run, shelf, capsys) -> None:
     assert run("edit", "--help") == 0
     assert capsys.readouterr().out.endswith("\nembedded editors:\n  none\n")
     assert run("edit", "me.png", "--editor", "vae") == 2
-    assert "unknown model 'vae'; known: none" in error_of(capsys)
+    assert "unknown model 'vae'; known: sd15" in error_of(capsys)
 
 
 def test_an_editor_that_diffuses(run, tmp_path, capsys) -> None:
@@ -834,16 +836,16 @@ def test_models(run, capsys) -> None:
     assert run("models") == 0
     out, err = capsys.readouterr()
     header, *rows = out.splitlines()
-    assert header.split() == ["name", "role", "size", "licence", "here", "source"]
-    assert len(rows) == len(checkpoints.list_models()) and err == ""
+    assert header.split() == ["name", "role", "size", "GPU", "needs", "licence", "here", "source"]
+    assert len(rows) == len(list_models()) and err == ""
     assert any(row.startswith("mtcnn ") and "1.99 MB" in row and "yes" in row for row in rows)
     assert run("models", "--json") == 0
     models = json.loads(capsys.readouterr().out)
     roles = {model["name"]: model["role"] for model in models}
     assert all("reference" in roles[name] for name in checkpoints.reference_names())
     assert not any("reference" in roles[name] for name in list_editors())
-    assert [model["name"] for model in models] == [model.name for model in checkpoints.list_models()]
-    assert set(models[0]) == {"name", "role", "size", "licence", "source", "here"}
+    assert [model["name"] for model in models] == [model.name for model in list_models()]
+    assert set(models[0]) == {"name", "role", "size", "licence", "source", "here", "memory", "needs"}
 
 
 def test_emotions(run, capsys) -> None:

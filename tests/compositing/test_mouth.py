@@ -9,7 +9,7 @@ import pytest
 from emoedit.compositing.composite import Composite, Layer
 from emoedit.compositing.mouth import LipAperture, Mouth
 from emoedit.faces.masks import LUMA
-from emoedit.faces.teeth import MOUTH_UPSCALE, MouthGrid
+from emoedit.faces.teeth import MouthGrid
 from tests.fixtures.faces import (
     LEVEL,
     analysis_of,

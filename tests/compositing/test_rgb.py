@@ -10,7 +10,7 @@ from emoedit.compositing.compositors import compositor
 from emoedit.evaluation.perfect import judge, perfect_scene
 from emoedit.faces.masks import LUMA, face_masks
 from emoedit.types import CropSpec
-from tests.fixtures.faces import SPEC, analysis_of, face_of, photo_of, placed, points_of, scene_of, smiling, lips
+from tests.fixtures.faces import SPEC, analysis_of, face_of, lips, photo_of, placed, points_of, scene_of, smiling
 
 HUE = np.array([1.3, 0.9, 0.75]) / (np.array([1.3, 0.9, 0.75]) @ LUMA)
 LARGE = CropSpec(256, SPEC.style, SPEC.scale, SPEC.down)

@@ -118,11 +118,12 @@ def test_an_editor_that_is_not_here_is_told_from_one_that_cannot_be(editors):
     with pytest.raises(MissingEditorError, match="not here: .*nowhere"):
         open_editor("./nowhere/at-all")
     target = {
-        "_target_": "emoedit.models.pretrained.face_flex",
-        "backbone": "none.pth",
-        "vectors": {"happy": "none.npz"},
+        "_target_": "emoedit.editors.load_editor",
+        "name_or_path": "face-flex",
+        "model": "none.pth",
+        "boundaries": {"happy": "none.npz"},
     }
-    with pytest.raises(MissingEditorError, match="not here: .*none.pth"):
+    with pytest.raises(MissingEditorError, match="not here: .*none.npz"):
         open_editor(target)
     with pytest.raises(TargetError):
         open_editor({"_target_": "os.system", "command": "true"})

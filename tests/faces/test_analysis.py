@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from emoedit.faces.align import align
 from emoedit.faces.analysis import analyse, edge_blur, eye_white
 from emoedit.faces.detect import FaceDetector
-from emoedit.faces.align import align
 from emoedit.faces.landmarks import landmark_finder
 from emoedit.faces.masks import LUMA, face_masks
 from emoedit.faces.teeth import teeth_finder

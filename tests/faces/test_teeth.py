@@ -9,7 +9,7 @@ import pytest
 from emoedit.faces.align import FFHQ_POINTS, Alignment, align
 from emoedit.faces.teeth import MOUTH_UPSCALE, MouthGrid, TeethFinder, teeth_finder
 from emoedit.types import CropSpec
-from tests.fixtures.faces import LEVEL, SPEC, face_at, lips, smiling
+from tests.fixtures.faces import SPEC, face_at, lips, smiling
 
 
 @pytest.fixture(scope="module")

@@ -453,7 +453,7 @@ def test_settings_outside_the_schedule_are_refused(backbone):
         ({"steps": 1}, "1 steps"),
         ({"steps": 20, "t_last": 9, "t_edit": 5}, "20 steps"),
         ({"t_last": 1000}, "0 to 999"),
-        ({"precision": "float16"}, "bfloat16"),
+        ({"precision": "float8"}, "bfloat16"),
         ({"boost": "mouth"}, "everywhere or changed"),
         ({"boost": "changed", "t_boost": 300, "exact": False}, "needs exact"),
         ({"steps": "40"}, "whole number"),

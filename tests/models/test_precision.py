@@ -58,8 +58,8 @@ def test_a_processor_is_asked(monkeypatch, says, able):
 
 
 def test_other_precisions_are_refused():
-    for name in ("auto", "float32", "bfloat16"):
+    for name in ("auto", "float32", "float16", "bfloat16"):
         check_precision(name)
-    for name in ("float16", None, torch.float32):
-        with pytest.raises(EditError, match="precision must be auto, float32 or bfloat16"):
+    for name in ("float8", None, torch.float32):
+        with pytest.raises(EditError, match="precision must be auto, float32, float16 or bfloat16"):
             check_precision(name)

@@ -530,7 +530,7 @@ def test_settings_that_make_no_sense_are_refused(backbone):
         ({"steps": 1001}, "1001 steps"),
         ({"t_last": 1000}, "0 to 999"),
         ({"steps": "40"}, "whole number"),
-        ({"precision": "float16"}, "bfloat16"),
+        ({"precision": "float8"}, "bfloat16"),
         ({"inversion": "magic"}, "exact, ddim, null_text, edit_friendly, image_to_image"),
         ({"guidance": 0}, "guidance"),
         ({"guidance": float("nan")}, "guidance"),
@@ -754,7 +754,7 @@ def test_a_name_that_is_nothing_is_refused(tmp_path):
     for name, error, match in (
         (tmp_path / "empty", CheckpointError, "found nothing"),
         (tmp_path / "nowhere", CheckpointError, "no folder"),
-        (tmp_path / "file.ckpt", CheckpointError, "is a file"),
+        (tmp_path / "file.ckpt", CheckpointError, "cannot be read: it is damaged"),
         ("stable", UnknownNameError, "owner/name"),
     ):
         with pytest.raises(error, match=match):

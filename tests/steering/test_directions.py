@@ -8,7 +8,7 @@ import torch
 from emoedit.editors import Editor, load_editor
 from emoedit.io import checkpoints
 from emoedit.models.vae.backbone import VAEBackbone
-from emoedit.steering.directions import LatentDirections, mean_differences
+from emoedit.steering.directions import LatentDirections, class_statistics, fit_directions, mean_differences
 from emoedit.types import CheckpointError, DataError, Edit, Inversion
 from tests.fixtures.editors import TINY, from_neutral, tiny_vae
 
@@ -119,3 +119,16 @@ def test_mean_differences_by_hand():
         mean_differences(sets, ["angry"], trust=trust)
     with pytest.raises(DataError, match="no data set has 21 pictures of 'sad'"):
         mean_differences(sets, ["sad"], trust=trust, min_count=21)
+
+
+def test_ten_pictures_of_a_class_are_enough_with_a_warning():
+    latents = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    latents[20:] += 3
+    statistics = class_statistics(latents, ["neutral"] * 20 + ["happy"] * 10)
+    how = {"trust": {"mine": 1.0}, "gains": {}}
+    with pytest.warns(UserWarning, match="no data set has 20 pictures of 'happy'"):
+        found = fit_directions({"mine": statistics}, ["happy"], **how)
+    assert found.emotions == ("neutral", "happy") and float(found.directions[1].sum()) > 3
+    nine = class_statistics(latents[:29], ["neutral"] * 20 + ["happy"] * 9)
+    with pytest.raises(DataError, match="no data set has 10 pictures of 'happy'"):
+        fit_directions({"mine": nine}, ["happy"], **how)

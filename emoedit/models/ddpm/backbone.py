@@ -27,8 +27,9 @@ from emoedit.models import luminance as light
 from emoedit.models.base import Backbone, Callback, check_settings
 from emoedit.models.ddpm import files as ddpm_files
 from emoedit.models.ddpm.config import SAMPLING, DDPMConfig, check_unet, read_config
+from emoedit.models.devices import choose_precision
 from emoedit.models.noise import known_noise, read_betas
-from emoedit.models.precision import InPrecision, check_precision, finite_or_float32
+from emoedit.models.precision import InPrecision, check_precision, finite_or_float32, hold
 from emoedit.types import CheckpointError, Control, CropSpec, EditError, HState, ImageError, Inversion
 
 if TYPE_CHECKING:
@@ -154,6 +155,15 @@ class DDPMBackbone(light.EvensLight, Backbone):
     def to_picture(self, z: Tensor, mean: Tensor, gain: Tensor) -> Tensor:
         """The way back, with mean and gain put back."""
         return (z if self.config.std is None else z - self.config.mean) * gain + mean
+
+    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+        """See :meth:`Backbone.settle`; the U-Net is held in the chosen type, there is nothing to offload."""
+        dtype = choose_precision(precision, device)
+        hold(self.unet, dtype)
+        if dtype is torch.bfloat16:
+            _prepare_bfloat16(self.unet)
+        self._set(replace(self.config, precision=str(dtype).removeprefix("torch.")))
+        return self.to(device)
 
     def _working(self) -> UNet2DModel:
         return self._in_precision.of(self.unet, self.config.precision)
@@ -422,13 +432,10 @@ class DDPMBackbone(light.EvensLight, Backbone):
                 checkpoints.read_json(below if below.is_file() else folder / SCHEDULER), folder, ["epsilon"]
             ),
         }
-        weights = part / checkpoints.WEIGHTS
-        old = weights.with_suffix(".bin")
-        state = (
-            checkpoints.read_weights(weights)
-            if weights.is_file() or not old.is_file()
-            else ddpm_files.read_tensors(old)
-        )
+        offered = (part / name for name in checkpoints.PART_WEIGHTS["unet"])
+        weights = next((path for path in offered if path.is_file()), part / checkpoints.WEIGHTS)
+        safe = weights.suffix == ".safetensors"
+        state = checkpoints.read_weights(weights) if safe else ddpm_files.read_tensors(weights)
         return cls._loaded(config, ddpm_files.rename_old_attention(state), part)
 
     @classmethod

@@ -53,7 +53,7 @@ class DDPMConfig:
     boost: Literal["everywhere", "changed"] = "everywhere"
     symmetric: bool = False
     exact: bool = True
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "float32"
 
 
 def read_config(config: dict[str, Any]) -> DDPMConfig:

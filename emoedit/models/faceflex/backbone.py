@@ -86,6 +86,11 @@ class FaceFlexVAE(Backbone):
         model.load_state_dict(state, assign=True)
         return model
 
+    @classmethod
+    def load(cls, name_or_path: str | Path, *, revision: str | None = None, **settings: Any) -> FaceFlexVAE:
+        """As :meth:`from_file`; a model of the hub there is none, so ``revision`` says nothing."""
+        return cls.from_file(name_or_path, **settings)
+
     def to_config(self) -> dict[str, Any]:
         return {"width": self.width, "latent": self.latent, "batch_statistics": self.batch_statistics}
 

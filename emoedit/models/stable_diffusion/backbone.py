@@ -11,21 +11,23 @@ from __future__ import annotations
 import copy
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from emoedit import sampling
 from emoedit.faces.masks import face_masks
 from emoedit.io import checkpoints
 from emoedit.models import luminance as light
 from emoedit.models.base import Backbone, Callback, check_settings
-from emoedit.models.precision import InPrecision, finite_or_float32
+from emoedit.models.devices import choose_precision
+from emoedit.models.precision import InPrecision, finite_or_float32, hold
 from emoedit.models.stable_diffusion import files
 from emoedit.models.stable_diffusion.config import (
     INVERSIONS,
@@ -94,6 +96,7 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
         self.unet.to(memory_format=torch.channels_last)
         self.vae.to(memory_format=torch.channels_last)
         self._in_precision: InPrecision[UNet2DConditionModel] = InPrecision()
+        self._away: torch.device | None = None  # where parts wait that are offloaded
         self._set(config)
 
     def _set(self, config: StableDiffusionConfig) -> None:
@@ -145,12 +148,14 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
         if x.shape[1:] != (self.channels, side, side):
             raise ImageError(f"crops are {tuple(x.shape)}, expected [N, {self.channels}, {side}, {side}]")
         x, mean, gain = self.normalise(x)
-        posterior = self.vae.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist
+        with self._here(self.vae):
+            posterior = self.vae.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist
         return posterior.mean * self.vae.config.scaling_factor, mean, gain
 
     def to_picture(self, z: Tensor, mean: Tensor, gain: Tensor) -> Tensor:
         """What the VAE draws of a latent, ``[N, 1 or 3, R, R]`` in about [-1, 1], with mean and gain put back."""
-        x = self.vae.decode(z / self.vae.config.scaling_factor).sample
+        with self._here(self.vae):
+            x = self.vae.decode(z / self.vae.config.scaling_factor).sample
         return (x if self.config.std is None else x - self.config.mean) * gain + mean
 
     def context(self, *prompts: str) -> Tensor:
@@ -159,9 +164,48 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
         Raises:
             EditError: a prompt is too long.
         """
-        return encode(self.tokenizer, self.text_encoder, prompts or (self.config.prompt,))
+        with self._here(self.text_encoder):
+            return encode(self.tokenizer, self.text_encoder, prompts or (self.config.prompt,))
 
     # The U-Net
+
+    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+        """See :meth:`Backbone.settle`. The U-Net, four fifths of the weights, is held in the chosen type; VAE and text
+        encoder stay in float32, because what they lose the photograph loses. The VAE takes pictures one by one.
+
+        Args:
+            device, precision: as there.
+            offload: VAE and text encoder stay on the CPU and visit the device while they work; the VAE works in tiles
+                above 512 pixels.
+        """
+        dtype = choose_precision(precision, device)
+        hold(self.unet, dtype)
+        self._set(replace(self.config, precision=str(dtype).removeprefix("torch.")))
+        self.vae.enable_slicing()
+        self.to(device)
+        if offload and torch.device(device).type != "cpu":
+            self.vae.enable_tiling()
+            self._away = torch.device("cpu")
+            for part in (self.vae, self.text_encoder):
+                part.to(self._away)
+        return self
+
+    @contextmanager
+    def _here(self, part: nn.Module) -> Iterator[None]:
+        """A part that is offloaded, on the device while it works."""
+        if self._away is None:
+            yield
+            return
+        part.to(self.device)
+        try:
+            yield
+        finally:
+            part.to(self._away)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes: parts that are offloaded come there."""
+        return self.face.device
 
     def _working(self) -> UNet2DConditionModel:
         return self._in_precision.of(self.unet, self.config.precision)
@@ -545,7 +589,35 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
             CheckpointError: a file is missing, damaged, or of another shape; another kind of model.
         """
         folder = Path(folder)
-        found = files.read_folder(folder)
+        return cls._assembled(files.read_folder(folder), folder, settings)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        tokenizer: str | None = None,
+        resolution: int = 512,
+        **settings: Any,
+    ) -> Self:
+        """Stable Diffusion 1.x in one file (:mod:`emoedit.models.stable_diffusion.single_file`).
+
+        Args:
+            path: ``.safetensors`` or ``.ckpt``.
+            tokenizer: a folder with CLIP's tokenizer; default: the one on the hub.
+            resolution: side of the pictures it was trained on.
+            settings: of :class:`StableDiffusionConfig`.
+
+        Raises:
+            CheckpointError: missing, damaged, another kind of model, or no tokenizer.
+        """
+        from emoedit.models.stable_diffusion.single_file import read_single_file
+
+        path = Path(path)
+        return cls._assembled(read_single_file(path, tokenizer=tokenizer, resolution=resolution), path, settings)
+
+    @classmethod
+    def _assembled(cls, found: files.Folder, where: Path, settings: Mapping[str, Any]) -> Self:
         try:
             config = StableDiffusionConfig(**{**found.settings, **found.configs, **settings})
         except TypeError as error:
@@ -559,17 +631,20 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
             "text_encoder": files.new_text_encoder(config.text_encoder),
         }
         for name, part in parts.items():
-            files.fill_weights(part, found.states[name], folder / name)
+            files.fill_weights(part, found.states[name], where / name)
         return cls(config, found.tokenizer, **parts).eval()
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, **settings: Any) -> Self:
-        """A full-size model: a folder of diffusers, or ``owner/name`` on the hub
+        """A full-size model: a folder of diffusers, one file of 1.x, or ``owner/name`` on the hub
         (``stable-diffusion-v1-5/stable-diffusion-v1-5``).
 
         Raises:
-            CheckpointError, UnknownNameError: neither, or not a model this class can use.
+            CheckpointError, UnknownNameError: none of these, or not a model this class can use.
         """
+        path = Path(name_or_path).expanduser()
+        if path.is_file():
+            return cls.from_file(path, **settings)
         return cls.from_pretrained(checkpoints.locate(name_or_path, revision=revision), **settings)
 
 

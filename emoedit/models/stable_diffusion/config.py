@@ -78,7 +78,7 @@ class StableDiffusionConfig:
     t_boost: int = 0
     boost: Literal["everywhere", "changed"] = "everywhere"
     null_iterations: int = 10
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "float32"
 
 
 SAMPLING = (

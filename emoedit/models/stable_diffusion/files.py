@@ -27,11 +27,8 @@ if TYPE_CHECKING:
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 TEXT_WEIGHTS = "model.safetensors"  # transformers' name, where diffusers has checkpoints.WEIGHTS
-HALF, OLD = "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin"
 WEIGHTS = {  # what a part's weights may be called
-    "unet": (checkpoints.WEIGHTS, HALF, OLD),
-    "vae": (checkpoints.WEIGHTS, HALF, OLD),
-    "text_encoder": (TEXT_WEIGHTS, "model.fp16.safetensors", "pytorch_model.bin"),
+    part: checkpoints.PART_WEIGHTS[part] for part in ("unet", "vae", "text_encoder")
 }
 PARTS = ("tokenizer", "text_encoder", "vae", "unet", "scheduler")
 PIPELINE = {

@@ -113,7 +113,7 @@ def check_new(tokenizer: PreTrainedTokenizerBase, width: int, embeddings: Mappin
         if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
             raise CheckpointError(
                 f"{token}: its vectors are {tuple(rows.shape)}, the text encoder's are {width} wide: it was learned on "
-                f"another kind of model; expected [n, {width}]"
+                f"another kind of model (Stable Diffusion 1.x has 768, 2.x 1024); expected [n, {width}]"
             )
         if not token or any(letter.isspace() for letter in token):
             raise CheckpointError(f"{token!r} cannot be a token: it is empty or holds a space; <happy> is usual")

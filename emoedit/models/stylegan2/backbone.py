@@ -20,6 +20,7 @@ from torch import Tensor
 from emoedit.io import checkpoints
 from emoedit.models import luminance as light
 from emoedit.models.base import Backbone, Callback, check_settings
+from emoedit.models.devices import NAMES
 from emoedit.models.stylegan2 import files as stylegan2_files
 from emoedit.models.stylegan2.inversion import Losses, optimise
 from emoedit.models.stylegan2.network import Encoder, Mapping, Synthesis, layer_count, sides
@@ -139,6 +140,17 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
         other = copy.copy(self)
         other._set(replace(self.config, **settings))
         return other
+
+    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+        """See :meth:`Backbone.settle`; the maps are computed in float32 unless bfloat16 is asked for.
+
+        Raises:
+            EditError: another precision.
+        """
+        name = NAMES.get(precision, precision)
+        if name != "auto":
+            self._set(replace(self.config, precision=name))
+        return self.to(device)
 
     def with_synthesis(self, synthesis: Synthesis) -> Self:
         """This model with another synthesis network of the same shape; the rest is shared."""

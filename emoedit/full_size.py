@@ -1,0 +1,525 @@
+"""Editors made from models and files of others.
+
+What a name, a folder or a file stands for is checked before anything large is read or downloaded. The table of models
+is :data:`emoedit.models.pretrained.TABLE`; this module knows how their parts go together.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emoedit.emotions import fold_name, list_emotions, unknown_name
+from emoedit.io import checkpoints
+from emoedit.models import identify
+from emoedit.models.pretrained import TABLE, Pretrained
+from emoedit.registry import BACKBONES, EDITORS
+from emoedit.types import CheckpointError, EditError, UnknownNameError
+
+if TYPE_CHECKING:
+    from emoedit.editors import Editor
+    from emoedit.models.base import Backbone
+    from emoedit.steering.base import Steering
+
+logger = logging.getLogger(__name__)
+
+Files = Mapping[str, Any]  # emotion -> file, or (file, gain)
+FLAGS = {"tokens": "--token", "shifts": "--shift", "boundaries": "--boundary", "layers": "--layers"}
+COMPUTE = ("precision", "batch", "offload", "name")  # how an editor computes, and what it is called
+GAIN = 3.0  # how far along a boundary strength 1 goes: the range that InterFaceGAN draws
+HOW_TO_FIT = {
+    "shifts": "fit one to your own pictures: emoedit fit shift --emotion NAME --pictures FOLDER --neutral FOLDER",
+    "boundaries": "fit one to the model's own samples: emoedit fit direction --emotion happy --model FILE",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """An editor and what it is to be made of, as a command line, a config or a call says it.
+
+    Args:
+        editor: a name, a folder, a file, or ``owner/name`` on the hub.
+        model: weights in place of the default ones.
+        tokens, shifts, boundaries: emotion -> file; or a folder that holds files under their published names.
+        layers: of W+ that boundaries may change, from the first to before the second.
+        revision: of what the hub gives.
+        settings: of the model.
+    """
+
+    editor: str
+    model: str | None = None
+    tokens: str | os.PathLike[str] | Files | None = None
+    shifts: str | os.PathLike[str] | Files | None = None
+    boundaries: str | os.PathLike[str] | Files | None = None
+    layers: tuple[int, ...] | None = None
+    revision: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> Request:
+        """What the arguments of :func:`emoedit.load_editor` ask for, in the plain values of a config.
+
+        Args:
+            described: ``editor`` (its name), ``model``, ``tokens``, ...; every other name is a setting of the model,
+                except for what says how it computes (:data:`COMPUTE`).
+
+        Raises:
+            EditError: no editor is named.
+        """
+        if not isinstance(described.get("editor"), str):
+            raise EditError(
+                f"an editor is described by its name, editor=sd15, and more; not by {dict(described)!r:.80}"
+            )
+        parts = {name: described[name] for name in ("model", "revision") if name in described}
+        parts |= {name: described[name] for name in ("tokens", "shifts", "boundaries") if name in described}
+        if described.get("layers") is not None:
+            parts["layers"] = tuple(described["layers"])
+        known = {"editor", "model", "revision", "layers", *FLAGS, *COMPUTE}
+        settings = {name: value for name, value in described.items() if name not in known}
+        return cls(described["editor"], settings=settings, **parts)
+
+    def resolved(self) -> Resolved:
+        """What this is, with everything checked that can be without reading weights.
+
+        Returns:
+            The editor's folder, or the table's entry with its parts.
+
+        Raises:
+            UnknownNameError: no such name; the message holds the nearest ones.
+            CheckpointError: a folder, file or repository of another kind; parts that are needed and not given.
+            EditError: parts or settings that this editor does not take.
+        """
+        if self.editor in EDITORS.names():
+            return self._registered()
+        entry, folder, model = self._found()
+        if entry is None:
+            return self._own(folder)
+        given: dict[str, Files] = {}
+        for name in ("tokens", "shifts", "boundaries"):
+            if (parts := _listed(getattr(self, name), entry, FLAGS[name])) is not None:
+                given[name] = parts
+        if "shifts" in given and entry.name == "sd15":
+            entry = TABLE["sd15-asyrp"]
+        options = [*given, *(["layers"] if self.layers is not None else [])]
+        _check_options(entry, options)
+        _check_settings(entry.name, self.settings, entry.allowed)
+        if model is None:
+            raise CheckpointError(
+                f"{entry.name} needs its weights: --model FILE (model=FILE in Python), {entry.form}; published at "
+                f"{entry.source}"
+            )
+        present = {name: _present(parts, FLAGS[name]) for name, parts in given.items()}
+        return Resolved(entry.name, _emotions(present), None, entry, model, present, self.layers)
+
+    def _found(self) -> tuple[Pretrained | None, Path, str | None]:
+        """The table's entry, or None for a folder that says itself what it is; the folder; the weights."""
+        name, path = self.editor, Path(self.editor).expanduser()
+        entry = TABLE.get(name)
+        if entry is not None:
+            return entry, path, self.model if self.model is not None else entry.model
+        if name in checkpoints.embedded_names():
+            return None, checkpoints.locate(name), None
+        if path.is_file():
+            return TABLE[identify.file(path)], path, name
+        if path.is_dir():
+            if (path / checkpoints.EDITOR).is_file():
+                return None, path, None
+            return TABLE[identify.folder(path)], path, name
+        if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+            told, says = checkpoints.peek(name, revision=self.revision)
+            if told == checkpoints.EDITOR:
+                return None, checkpoints.locate(name, revision=self.revision), None
+            unet = told == checkpoints.CONFIG and says.get("_class_name") == "UNet2DModel"
+            return TABLE["celebahq" if unet else identify.pipeline(says.get("_class_name"), name)], path, name
+        if name and path.name == name:
+            known = {fold_name(other): other for other in (*checkpoints.embedded_names(), *TABLE)}
+            error = unknown_name("model", name, known)
+            raise UnknownNameError(
+                f"{error} (There is no folder of that name either, and no file; models of the hub are owner/name; "
+                f"registered editors are {', '.join(EDITORS.names())})"
+            )
+        return None, checkpoints.locate(name), None  # which says what is wrong
+
+    def _registered(self) -> Resolved:
+        """An editor that no folder describes: a service, or one of an installed plugin."""
+        self._check_no_parts()
+        if self.model is not None:
+            raise EditError(f"{self.editor} takes no --model")
+        editor = EDITORS.get(self.editor)()
+        return Resolved(editor.name, tuple(editor.emotions), None, None, None, {}, made=editor)
+
+    def _check_no_parts(self) -> None:
+        """Raises EditError for parts, which only full-size editors take."""
+        if parts := [FLAGS[name] for name in FLAGS if getattr(self, name) is not None]:
+            raise EditError(
+                f"{self.editor} is an editor of its own and takes no {', '.join(parts)}; full-size ones do: "
+                f"{', '.join(TABLE)}"
+            )
+
+    def _own(self, folder: Path) -> Resolved:
+        """An editor that its folder describes."""
+        self._check_no_parts()
+        description = checkpoints.read_json(folder / checkpoints.EDITOR)
+        try:
+            name, emotions = str(description["name"]), [str(emotion) for emotion in description["emotions"]]
+            named = "source" in description["backbone"]
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder / checkpoints.EDITOR} lacks or garbles an entry: {error}") from error
+        if self.model is not None and not named:
+            raise EditError(f"{self.editor} holds its own weights and takes no --model")
+        return Resolved(name, tuple(emotions), folder, None, self.model, {})
+
+    def load(self, device: str = "cpu", *, precision: str | None = None, offload: bool = False) -> Editor:
+        """The editor, on a device.
+
+        Args:
+            device: of :func:`emoedit.models.devices.choose_device`.
+            precision: default: auto for models of others, what its folder says for an editor's own.
+            offload: parts that are not at work wait on the CPU.
+
+        Raises:
+            CheckpointError, UnknownNameError, EditError: as :meth:`resolved`; weights that are damaged or do not fit.
+            DeviceMemoryError: the weights do not fit on the device.
+        """
+        from emoedit.editors import Editor
+        from emoedit.models.devices import NAMES, describe, fitting
+
+        found = self.resolved()
+        precision = self.settings.get("precision") if precision is None else precision
+        if found.made is not None:
+            return found.made.with_sampling(**self.settings).to(device)
+        if found.entry is None:
+            settings = {name: value for name, value in self.settings.items() if name != "precision"}
+            assert found.folder is not None  # of an editor that says itself what it is
+            editor = Editor.from_pretrained(found.folder, backbone=found.model).with_sampling(**settings)
+            others = editor.backbone.source is not None
+        else:
+            entry, settings = found.entry, {**_defaults(found.entry), **self.settings}
+            steerings = _STEERINGS[entry.name](found, settings)  # first: what is small may be what is wrong
+            backbone = load_backbone(entry.backbone, found.model or "", settings, revision=self.revision)
+            editor, others = Editor(backbone, steerings(backbone), name=entry.name), True
+        with fitting(f"{editor.name} ({_gigabytes(editor.backbone):.1f} GB of weights in float32)"):
+            if others:
+                editor.backbone.settle(device, precision or "auto", offload=offload)
+                logger.info("%s computes on %s", editor.name, describe(device))
+            else:
+                if precision is not None:
+                    editor = editor.with_sampling(precision=NAMES.get(precision, precision))
+                editor.backbone.to(device)
+            for steering in editor.steerings:
+                steering.to(device)
+        return editor
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a request stands for.
+
+    Args:
+        name: of the editor, in results.
+        emotions: that it shows without mixing.
+        folder: of an editor that says itself what it is.
+        entry: of the table, for all others.
+        model: where the weights come from.
+        parts: option -> emotion -> file, those that are there.
+        layers: of W+.
+        made: an editor that was registered, which no weights have to be read for.
+    """
+
+    name: str
+    emotions: tuple[str, ...]
+    folder: Path | None
+    entry: Pretrained | None
+    model: str | None
+    parts: Mapping[str, Files]
+    layers: tuple[int, ...] | None = None
+    made: Editor | None = None
+
+
+def load_backbone(
+    kind: str, source: str | os.PathLike[str], settings: Mapping[str, Any], *, revision: str | None = None
+) -> Backbone:
+    """A model of others, which remembers where it came from.
+
+    Args:
+        kind: its registered name.
+        source: a folder, a file, or ``owner/name`` on the hub.
+        settings: by name.
+        revision: of what the hub gives.
+
+    Raises:
+        CheckpointError: missing, damaged, unsafe, or another kind of model.
+        EditError: settings that make no sense.
+    """
+    text = os.fspath(source)
+    if Path(text).expanduser().exists():
+        text = str(Path(text).expanduser().resolve())
+    found: Any = BACKBONES.get(kind)
+    how = {name: value for name, value in settings.items() if name != "precision"}
+    backbone = found.load(text, revision=revision, **how)
+    read_with = {name: value for name, value in how.items() if name not in found.settings}
+    backbone.source = {"source": text, "revision": revision, "settings": read_with}
+    backbone.batch_size = batch_size_of(backbone.crop.resolution)
+    return backbone
+
+
+def backbone_of(model: str, settings: Mapping[str, Any]) -> tuple[Backbone, str | None]:
+    """The model that something is to be fitted to.
+
+    Args:
+        model: the name or folder of an editor, whose backbone it is; a full-size editor's name; a folder, a file, or
+            ``owner/name`` on the hub.
+        settings: of the model.
+
+    Returns:
+        The backbone, and the editor that holds it; None for a model of others.
+
+    Raises:
+        UnknownNameError: no such model.
+        CheckpointError: missing, damaged, or of another kind.
+        EditError: settings that it does not have.
+    """
+    from emoedit.editors import Editor
+
+    entry, folder, source = Request(model)._found()
+    if entry is None:
+        found = Editor.from_pretrained(folder).backbone
+        return found.with_sampling(**settings), None if found.source is not None else str(folder.resolve())
+    _check_settings(entry.name, settings, entry.allowed)
+    if source is None:
+        raise CheckpointError(f"{entry.name} needs its weights: give a file as the model, {entry.form}")
+    return load_backbone(entry.backbone, source, {**_defaults(entry), **settings}), None
+
+
+def batch_size_of(side: int) -> int:
+    """How many pictures of that side are drawn at once: what a pass keeps grows with their area."""
+    return 8 if side <= 128 else 4 if side <= 256 else 2 if side <= 512 else 1
+
+
+def _gigabytes(backbone: Backbone) -> float:
+    return sum(value.numel() for value in backbone.parameters()) * 4 / 1e9
+
+
+def _defaults(entry: Pretrained) -> dict[str, Any]:
+    return {name: default.value for name, default in entry.defaults.items()}
+
+
+def _check_options(entry: Pretrained, given: Sequence[str]) -> None:
+    """Whether an editor takes the given options, and has all it needs.
+
+    Raises:
+        EditError: an option that it does not take.
+        CheckpointError: one that it needs is missing.
+    """
+    if wrong := [FLAGS[name] for name in given if name not in entry.takes]:
+        takes = ", ".join(FLAGS[name] for name in entry.takes) or "none of these"
+        raise EditError(f"{entry.name} takes no {', '.join(wrong)}; it takes {takes}")
+    for name in entry.needs:
+        if name not in given:
+            shown = ", ".join(f"{part.emotion}={part.name}" for part in entry.parts[:1]) or "EMOTION=FILE"
+            where = (
+                f" Its authors publish {', '.join(p.name for p in entry.parts)} at {entry.parts[0].where}; or "
+                if (entry.parts)
+                else " None is published for it; "
+            )
+            raise CheckpointError(
+                f"{entry.name} needs {name}: {FLAGS[name]} {shown} ({name}={{...}} in Python).{where}"
+                f"{HOW_TO_FIT.get(name, '')}"
+            )
+
+
+def _check_settings(editor: str, given: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Whether an editor has settings of these names.
+
+    Raises:
+        EditError: it has not; the message holds the nearest names.
+    """
+    if unknown := [name for name in given if name not in allowed]:
+        near = dict.fromkeys(match for name in unknown for match in get_close_matches(name, allowed, n=2))
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise EditError(f"{', '.join(unknown)}: no settings of {editor}; {hint}It has {', '.join(allowed) or 'none'}")
+
+
+def _listed(parts: Any, entry: Pretrained, flag: str) -> Files | None:
+    """Files by emotion; of a folder those with published names, or its folders, named after emotions.
+
+    Raises:
+        CheckpointError: a folder in which nothing is known by its name.
+        EditError: neither a mapping nor a folder.
+    """
+    if parts is None:
+        return None
+    if isinstance(parts, Mapping):
+        return dict(parts)
+    folder = Path(os.fspath(parts)).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(f"{flag} {folder}: no such folder; give EMOTION=FILE, or a folder of files")
+    known = {part.name: part.emotion for part in entry.parts}
+    found = {known[path.name]: path for path in sorted(folder.iterdir()) if path.name in known}
+    found |= {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."}
+    if not found:
+        names = ", ".join(known) or "one folder an emotion, with a learned_embeds.safetensors in it"
+        raise CheckpointError(f"{flag} {folder}: found nothing there that is known by its name; expected {names}")
+    return found
+
+
+def _present(parts: Files, flag: str) -> Files:
+    """The parts that are there. One that is not leaves its emotion out, with a warning.
+
+    Raises:
+        CheckpointError: none is there.
+    """
+    there = {emotion: part for emotion, part in parts.items() if _path(part).exists()}
+    missing = [f"{emotion}={_path(part)}" for emotion, part in parts.items() if emotion not in there]
+    if not there:
+        raise CheckpointError(f"{flag} {' '.join(missing) or 'names nothing'}: there is no such file")
+    for one in missing:
+        warnings.warn(f"{flag} {one}: there is no such file; the editor goes on without this emotion", stacklevel=2)
+    return there
+
+
+def _path(part: Any) -> Path:
+    return Path(part[0] if isinstance(part, tuple | list) else part).expanduser()
+
+
+def _emotions(parts: Mapping[str, Files]) -> tuple[str, ...]:
+    """What an editor shows without mixing."""
+    first = next(iter(parts.values()), None)
+    if first is None:
+        return list_emotions()
+    return tuple(name for name in first if all(name in other for other in parts.values()))
+
+
+def list_models(pattern: str = "*") -> list[checkpoints.ModelInfo]:
+    """Every model this version can use: embedded ones, full-size editors, networks that measure and detect.
+
+    Args:
+        pattern: of names, with ``*`` and ``?``.
+    """
+    small = checkpoints.list_small_models()
+    known = {*checkpoints.embedded_names()}
+    models = [model for model in small if model.name in known]
+    for entry in TABLE.values():
+        needs = [FLAGS[name] for name in entry.needs]
+        if entry.model is None:
+            needs.insert(0, "--model")
+        here = entry.model is not None and checkpoints.is_cached(entry.model)
+        models.append(
+            checkpoints.ModelInfo(
+                entry.name,
+                f"{entry.role} ({entry.resolution} px, colour)",
+                entry.size,
+                entry.licence,
+                entry.model or entry.source,
+                here,
+                entry.memory,
+                " ".join(needs),
+            )
+        )
+    models += [model for model in small if model.name not in known]
+    return [model for model in models if fnmatchcase(model.name.lower(), pattern.lower())]
+
+
+# --- steerings ------------------------------------------------------------------------------------------------------
+
+Made = Callable[["Backbone"], "list[Steering]"]  # the steerings of a backbone that has been loaded
+
+
+def _texts(found: Resolved) -> Any:
+    from emoedit.steering.tokens import EmotionTokens
+    from emoedit.steering.words import Words
+
+    tokens = found.parts.get("tokens")
+    return Words() if tokens is None else EmotionTokens.from_files(tokens)
+
+
+def _by_text(found: Resolved, settings: Mapping[str, Any]) -> Made:
+    texts = _texts(found)
+    return lambda backbone: [texts]
+
+
+def _by_text_and_shift(found: Resolved, settings: Mapping[str, Any]) -> Made:
+    """Fitted shifts of h where there are some, else what the text does to h."""
+    from emoedit.steering.combined import TokenAndShift, TokenShift
+
+    texts = _texts(found)
+    fitted = found.parts.get("shifts")
+    shift = TokenShift(texts, train_steps=int(settings["steps"])) if fitted is None else _read_shifts(fitted)
+    return lambda backbone: [TokenAndShift(texts, shift)]
+
+
+def _by_shift(found: Resolved, settings: Mapping[str, Any]) -> Made:
+    shifts = _read_shifts(found.parts["shifts"])
+    return lambda backbone: [shifts]
+
+
+def _read_shifts(files: Files) -> Any:
+    """Shifts of h of one family: Asyrp's files, or folders that ``emoedit fit shift`` wrote.
+
+    Raises:
+        CheckpointError: damaged, of another kind, or a mixture of both.
+    """
+    from emoedit.steering.hspace import HSpace
+
+    paths = {emotion: _path(part) for emotion, part in files.items()}
+    inside = {emotion: path / "steering_0" for emotion, path in paths.items()}  # of an editor that was fitted
+    paths |= {emotion: path for emotion, path in inside.items() if path.is_dir()}
+    folders = [emotion for emotion, path in paths.items() if path.is_dir()]
+    if not folders:
+        return HSpace.from_asyrp(paths)
+    if len(folders) != len(paths):
+        raise CheckpointError("shifts are files of Asyrp, or folders of emoedit fit shift, not both at once")
+    return HSpace.joined({emotion: HSpace.from_pretrained(path) for emotion, path in paths.items()})
+
+
+def _by_boundary(found: Resolved, settings: Mapping[str, Any]) -> Made:
+    from emoedit.steering.wspace import WDirections, from_boundaries, read_boundary
+
+    files = found.parts["boundaries"]
+    gains = {name: float(part[1]) if isinstance(part, tuple | list) else GAIN for name, part in files.items()}
+    normals = {name: read_boundary(_path(part)) for name, part in files.items()}
+
+    def made(backbone: Any) -> list[Steering]:
+        count, width = backbone.latent_shape
+        for part in files.values():
+            read_boundary(_path(part), width=width)  # says which width is needed
+            if "stylegan_" in _path(part).name:
+                warnings.warn(
+                    f"{_path(part).name} has the name of a boundary of StyleGAN1, whose W is another space: its "
+                    f"numbers load here and mean nothing. {HOW_TO_FIT['boundaries']}",
+                    stacklevel=2,
+                )
+        where = None if found.layers is None else (found.layers[0], found.layers[1])
+        return [WDirections.spread(from_boundaries(normals, gains), count, where)]
+
+    return made
+
+
+def _by_vector(found: Resolved, settings: Mapping[str, Any]) -> Made:
+    from emoedit.steering.faceflex import directions_from_faceflex
+
+    steering = directions_from_faceflex({name: _path(part) for name, part in found.parts["boundaries"].items()})
+    return lambda backbone: [steering]
+
+
+def _by_instruction(found: Resolved, settings: Mapping[str, Any]) -> Made:
+    from emoedit.steering.instructions import Instructions
+
+    return lambda backbone: [Instructions()]
+
+
+_STEERINGS: Mapping[str, Callable[[Resolved, Mapping[str, Any]], Made]] = {
+    "sd15": _by_text,
+    "sd15-asyrp": _by_text_and_shift,
+    "celebahq": _by_shift,
+    "stylegan2": _by_boundary,
+    "face-flex": _by_vector,
+    "instruct": _by_instruction,
+}

@@ -1,0 +1,1 @@
+"""Image-editing pipelines of diffusers that follow an instruction in words."""

@@ -1,0 +1,179 @@
+"""Where models compute: a machine with CUDA gets CUDA, and batches that do not fit are halved."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from emoedit.editors import load_editor
+from emoedit.models import devices
+from emoedit.models.devices import choose_device, choose_precision, describe, fitting, in_batches
+from emoedit.models.precision import held_in
+from emoedit.types import DeviceMemoryError, Edit, EditError
+from tests.fixtures.editors import tiny_asyrp, tiny_vae
+from tests.fixtures.stable_diffusion import tiny as tiny_stable_diffusion
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine that has what it is told it has."""
+
+    def have(cuda: int = 0, mps: bool = False, bfloat16: bool = True) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(devices, "computes_bfloat16", lambda kind: kind == "cuda" and bfloat16)
+        card = SimpleNamespace(name="Card", total_memory=24e9)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+
+    return have
+
+
+def test_auto_is_cuda_then_mps_then_the_cpu(machine, caplog):
+    for has, expected in (({"cuda": 1, "mps": True}, "cuda"), ({"mps": True}, "mps"), ({}, "cpu")):
+        machine(**has)
+        with caplog.at_level(logging.INFO, "emoedit"):
+            assert choose_device("auto") == expected
+        assert caplog.messages[-1] == f"computing on {expected}"
+
+
+def test_each_process_of_a_launch_has_its_own_card(machine, monkeypatch):
+    machine(cuda=2)
+    for rank, expected in (("0", "cuda:0"), ("1", "cuda:1"), ("2", "cuda")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert choose_device("auto") == expected
+
+
+def test_devices_are_taken_by_name_or_refused(machine):
+    machine(cuda=2, mps=True)
+    for name in ("cpu", "mps", "cuda", "cuda:0", "cuda:1"):
+        assert choose_device(name) == name
+    assert describe("cuda:1") == "cuda:1 (Card, 24 GB)"
+    for name, match in (("cuda:2", "finds 2 CUDA devices"), ("gpu", "device is auto"), ("cpu:1", "device is auto")):
+        with pytest.raises(EditError, match=match):
+            choose_device(name)
+    machine()
+    for name, match in (("cuda", "finds no CUDA device"), ("mps", "finds none")):
+        with pytest.raises(EditError, match=match):
+            choose_device(name)
+
+
+def test_precision_follows_the_device(machine):
+    machine(cuda=1)
+    assert choose_precision("auto", "cuda:0") == torch.bfloat16 and choose_precision("fp16", "cpu") == torch.float16
+    machine(cuda=1, bfloat16=False)
+    assert choose_precision("auto", "cuda") == torch.float16 and choose_precision("auto", "mps") == torch.float32
+    with pytest.raises(EditError, match="precision must be auto"):
+        choose_precision("float8", "cpu")
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_that_is_said(caplog):
+    seen = []
+
+    def run(part: slice) -> list[int]:
+        chosen = list(range(10))[part]
+        if len(chosen) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        seen.append(len(chosen))
+        return chosen
+
+    with caplog.at_level(logging.WARNING, "emoedit"):
+        assert sum(in_batches(10, 8, run), []) == list(range(10))
+    assert seen == [2] * 5
+    assert caplog.messages == [f"out of memory: going on with {n} pictures at a time" for n in (4, 2)]
+
+
+def test_one_picture_that_does_not_fit_is_an_error_that_helps():
+    def run(part: slice) -> None:
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)")
+
+    with pytest.raises(DeviceMemoryError, match="not even one picture.*--batch 1.*--offload"):
+        list(in_batches(3, 2, run))
+    with pytest.raises(DeviceMemoryError, match="sd15 does not fit"), fitting("sd15"):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    with pytest.raises(RuntimeError, match="another reason"), fitting("sd15"):
+        raise RuntimeError("another reason")
+
+
+def test_an_editor_goes_on_with_smaller_batches(monkeypatch):
+    editor = tiny_vae()
+    crops = torch.linspace(-1, 1, 4 * 32 * 32).view(4, 1, 32, 32)
+    edits = [Edit("happy"), Edit("sad")]
+    expected = list(editor.edit(editor.invert(crops), edits))
+    decode, invert = editor.backbone.decode, editor.backbone.invert
+
+    def small(call):
+        def checked(x, *args, **kwargs):
+            if len(x) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return call(x, *args, **kwargs)
+
+        return checked
+
+    monkeypatch.setattr(editor.backbone, "decode", small(decode))
+    monkeypatch.setattr(editor.backbone, "invert", small(invert))
+    found = list(editor.edit(editor.invert(crops), edits))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    assert editor.batch == 2
+
+
+def test_noise_does_not_depend_on_the_batch():
+    editor = tiny_asyrp(1, t_boost=200)
+    crops = torch.linspace(-1, 1, 2 * 256).view(2, 1, 16, 16)
+    whole = editor.invert(crops, generator=torch.Generator().manual_seed(3))
+    editor.batch = 1
+    parts = editor.invert(crops, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(parts.extras["seed"], whole.extras["seed"])
+    torch.testing.assert_close(parts.latent, whole.latent)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("make", [lambda: tiny_asyrp().backbone, tiny_stable_diffusion])
+def test_weights_are_held_once_in_the_type_they_are_used_in(make, precision):
+    backbone, whole = make(), make()
+    backbone.settle("cpu", precision)
+    assert held_in(backbone.unet) == getattr(torch, precision)
+    assert backbone.unet.time_embedding.linear_1.weight.dtype == torch.float32
+    assert backbone._working() is backbone.unet  # no second copy
+    x = torch.linspace(-1, 1, backbone.crop.resolution**2).view(1, 1, *[backbone.crop.resolution] * 2)
+    torch.testing.assert_close(backbone.invert(x).latent, whole.invert(x).latent, atol=0.1, rtol=0.1)
+    with pytest.raises(EditError, match=f"held in {precision}: load the model with precision=float32"):
+        backbone.with_sampling(precision="float32").invert(x)
+
+
+def test_values_that_are_not_finite_in_half_precision_name_the_way_out():
+    backbone = tiny_asyrp().backbone.settle("cpu", "float16")
+    backbone.unet.conv_out.weight.data.fill_(6e4)
+    with pytest.raises(EditError, match="not finite .* in float16: load it in another precision"):
+        backbone.invert(torch.ones(1, 1, *[backbone.crop.resolution] * 2))
+
+
+def test_parts_that_are_offloaded_come_only_to_work(monkeypatch):
+    """Simulated, as there may be no second device: who is moved where, and that the text encoder's and the VAE's way
+    back is not forgotten when they fail."""
+    backbone = tiny_stable_diffusion()
+    moves = []
+
+    def watch(name: str) -> None:
+        part = getattr(backbone, name)
+        monkeypatch.setattr(part, "to", lambda device: moves.append((name, str(device))))
+
+    watch("vae"), watch("text_encoder")
+    backbone._away = torch.device("meta")
+    backbone.context("a happy face")
+    backbone.to_latent(torch.zeros(1, 1, 16, 16))
+    monkeypatch.setattr(backbone.vae, "decode", lambda z: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        backbone.to_picture(torch.zeros(1, *backbone.latent_shape), torch.zeros(1), torch.ones(1))
+    there_and_back = [("cpu"), ("meta")]
+    assert moves == [(name, where) for name in ("text_encoder", "vae", "vae") for where in there_and_back]
+
+
+def test_embedded_editors_stay_as_they_are_unless_told():
+    editor = load_editor("asyrp", device="cpu")
+    assert held_in(editor.backbone.unet) == torch.float32
+    assert load_editor("asyrp", device="cpu", precision="bf16").backbone.config.precision == "bfloat16"
