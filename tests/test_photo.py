@@ -262,7 +262,7 @@ def test_a_smile_is_taken_out_before_what_ends_it_is_drawn(astronaut, monkeypatc
     (happy,) = photos.edit(opened, [Edit("happy")])
     assert len(inverted) == 1
     drawn, decode = [], photos.editor.decode
-    monkeypatch.setattr(photos.editor, "decode", lambda x, edits, **k: drawn.append(list(edits)) or decode(x, edits, **k))
+    monkeypatch.setattr(photos.editor, "decode", lambda x, e, **how: drawn.append(list(e)) or decode(x, e, **how))
     edits = [Edit("sad"), Edit("neutral"), Edit("angry")]
     both = list(photos.edit(opened, edits))
     assert len(inverted) == 2  # what was opened for other edits is relaxed when it is needed

@@ -21,9 +21,7 @@ from emoedit.metrics.perceptual import perceptual_distance
 from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.types import CheckpointError, CropSpec, ImageError, UnknownNameError
 
-QUALITY_CROP = CropSpec(
-    256, "stable", 0.66, 0.074
-)  # where picture quality is measured
+QUALITY_CROP = CropSpec(256, "stable", 0.66, 0.074)  # where picture quality is measured
 SURROUNDINGS = 2.6  # side of what is looked at, in sides of the detector's box
 CONFIDENCE_SIDE = 224  # pixels of that square for the detector: small, as it sees one face close by
 

@@ -1,4 +1,4 @@
-"""A change of light becomes one of colour: shadows are warm, creases that go leave no glow, irises keep their colour."""
+"""A change of light becomes one of colour: shadows are warm, and creases that go leave no glow."""
 
 from __future__ import annotations
 

@@ -128,7 +128,10 @@ def test_lips_keep_their_light_and_lips_that_close_take_the_drawings():
 
 def test_it_is_drawn_in_the_light_the_blur_and_the_black_of_the_photograph():
     plain = portrait()
-    crisp, soft = layer_of(plain, opened(0.3 * LEVEL)), layer_of(cv2.GaussianBlur(plain, (0, 0), 3), opened(0.3 * LEVEL))
+    crisp, soft = (
+        layer_of(plain, opened(0.3 * LEVEL)),
+        layer_of(cv2.GaussianBlur(plain, (0, 0), 3), opened(0.3 * LEVEL)),
+    )
 
     def slope(layer: Layer) -> float:
         return float(np.abs(np.diff(layer.rgb @ LUMA * layer.alpha, axis=0)).max())

@@ -155,4 +155,3 @@ def test_a_small_face_and_a_face_outside_are_left_whole():
     smile = Smile(face.landmarks / 96, face.landmarks / 96, None, 1.0)
     away = replace(face, alignment=align(points, SPEC))
     assert np.array_equal(relax(photo, away, smile), photo)
-

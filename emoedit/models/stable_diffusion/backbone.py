@@ -624,7 +624,7 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
             raise CheckpointError(f"not a configuration of this Stable Diffusion: {error}") from error
         check_parts(config)
         text = files.on_meta(files.new_text_encoder, config.text_encoder)
-        files.check_shapes(text, found.states["text_encoder"], folder / "text_encoder")
+        files.check_shapes(text, found.states["text_encoder"], where / "text_encoder")
         parts: dict[str, Any] = {
             "unet": files.on_meta(files.new_unet, config.unet),
             "vae": files.on_meta(files.new_vae, config.vae),
