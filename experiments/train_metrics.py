@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torchmetrics.functional.classification import binary_auroc
 
+from emoedit.emotions import BASIC
 from emoedit.faces.layout import POINTS
 from emoedit.io import checkpoints
 from emoedit.metrics.quality import ssim
@@ -31,6 +32,7 @@ from emoedit.training.loop import TrainerConfig, train
 from emoedit.training.measuring import UNKNOWN, LabelledBatches, MeasuringTask, balanced
 from emoedit.training.prepare import prepare_config
 from emoedit.training.readers import read_landmarks68
+from emoedit.training.votes import distribution
 
 TRAINED_ON = ["train", "fit"]
 HELD_OUT = ["valid", "test"]
@@ -44,6 +46,24 @@ def emotion_numbers(crops: CropSet, names: list[str]) -> np.ndarray:
     """Class number of every crop, :data:`UNKNOWN` where its emotion is none of the names."""
     order = {name: number for number, name in enumerate(names)}
     return np.array([order.get(emotion, UNKNOWN) for emotion in crops.column("emotion")])
+
+
+SMOOTHING = 0.1  # of labels that one person gave, beside distributions of votes
+
+
+def emotion_shares(crops: CropSet, names: list[str]) -> np.ndarray:
+    """Distribution over the names that each crop is taught with, ``[N, E]``: its votes where people voted, its label
+    smoothed elsewhere; zeros where neither says anything of these names."""
+    shares = np.zeros((len(crops.rows), len(names)), np.float32)
+    columns = [names.index(name) for name in BASIC]
+    numbers = emotion_numbers(crops, names)
+    for row, number, share in zip(crops.rows, numbers, shares, strict=True):
+        if row.get("votes"):
+            share[columns] = distribution([int(value) for value in row["votes"].split()])
+        elif number != UNKNOWN:
+            share[:] = SMOOTHING / len(names)
+            share[number] += 1 - SMOOTHING
+    return shares
 
 
 def person_numbers(crops: CropSet) -> tuple[np.ndarray, int]:
@@ -111,7 +131,7 @@ def train_stage(config: DictConfig) -> None:
     batches = LabelledBatches(
         crops,
         weights,
-        emotion=emotion,
+        emotion=emotion_shares(crops, list(network.emotions)) if "emotion" in how["parts"] else emotion,
         person=person,
         points=points,
         batch_size=how["batch_size"],
@@ -156,7 +176,7 @@ def finish_expression(network: MeasuringNetwork, crops: CropSet, config: DictCon
     names = list(network.config.emotions)
     label = emotion_numbers(crops, names)
     data, split = crops.column("data"), crops.column("split")
-    for name in ("london", "wild", "fer2013"):
+    for name in ("london", "wild", "fer2013"):  # of the last, what most of ten people said
         chosen = np.flatnonzero((data == name) & np.isin(split, HELD_OUT) & (label != UNKNOWN))
         p = outputs(crops, chosen, network.config.resolution, lambda x: network(x)["emotion"].softmax(1)).numpy()
         truth, read = label[chosen], p.argmax(1)

@@ -54,7 +54,7 @@ def labelled(config: DictConfig, crops: CropSet, splits: tuple[str, ...]) -> tup
     usable = np.isfinite(points).all((1, 2)) & (crops.column("data") == config.real.data)
     usable &= np.isin(crops.column("split"), splits)
     chosen = chosen_crops(crops.column("emotion"), usable, config.real.counts)
-    teeth = [find_teeth(crops.crops[n], points[n]) for n in tqdm(chosen, desc="teeth")]
+    teeth = [find_teeth(crops.luminance(n), points[n]) for n in tqdm(chosen, desc="teeth")]
     return chosen, (np.stack(teeth) * 255).astype(np.uint8)
 
 
@@ -78,7 +78,7 @@ def sources_stage(config: DictConfig) -> None:
         denoised.append(patches(model.to_picture(found, *light), mouth))
         inversion = rebuilding.invert(crops.pixels(part, rebuilding.crop.resolution))
         rebuilt.append(patches(rebuilding.decode(inversion), mouth))
-    real = np.stack([mouth.patch(torch.from_numpy(crops.crops[n])).numpy() for n in chosen])
+    real = np.stack([mouth.patch(torch.from_numpy(crops.luminance(n))).numpy() for n in chosen])
     pairs = {"real": real, "teeth": mouth.patch(torch.from_numpy(teeth)).numpy()}
     pairs |= {"denoised": np.concatenate(denoised), "rebuilt": np.concatenate(rebuilt)}
     np.savez(work / "sources.npz", **pairs)

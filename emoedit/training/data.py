@@ -14,12 +14,15 @@ from torch import Tensor
 
 from emoedit.types import DataError
 
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV's grey
+
 
 class CropSet:
     """What :func:`emoedit.training.prepare.prepare` wrote. Pixels stay on disk (memory-mapped) until asked for.
 
     Attributes:
-        rows: the index, a dict a crop.  crops: uint8 ``[N, R, R]``.
+        rows: the index, a dict a crop.
+        crops: uint8 ``[N, R, R, 3]``, or ``[N, R, R]`` of a set in luminance alone.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -43,15 +46,34 @@ class CropSet:
             hit &= self.column(name) == value
         return np.flatnonzero(hit)
 
-    def pixels(self, positions: np.ndarray, resolution: int) -> Tensor:
-        """Crops at a resolution: float ``[N, 1, R, R]`` in [-1, 1]."""
+    def luminance(self, position: int) -> np.ndarray:
+        """One crop as it is on disk, in luminance: uint8 ``[R, R]``."""
+        crop = np.asarray(self.crops[position])
+        return crop if crop.ndim == 2 else np.rint(crop @ np.array(LUMA)).astype(np.uint8)
+
+    def pixels(self, positions: np.ndarray, resolution: int, channels: int = 1) -> Tensor:
+        """Crops at a resolution.
+
+        Args:
+            positions: ``[N]``.
+            resolution: R.
+            channels: C: 1 for luminance, 3 for RGB; grey pictures have three equal channels.
+
+        Returns:
+            Float ``[N, C, R, R]`` in [-1, 1].
+        """
         order = np.argsort(positions)  # reading forwards keeps a memory-mapped file on a slow disk fast
         raw = np.empty((len(positions), *self.crops.shape[1:]), np.uint8)
         raw[order] = self.crops[positions[order]]
-        x = torch.from_numpy(raw)[:, None].float()
+        x = torch.from_numpy(raw).float()
+        x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
+        if channels == 1 and x.shape[1] == 3:
+            x = (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+        elif channels == 3:
+            x = x.expand(-1, 3, -1, -1)
         if x.shape[-1] != resolution:
             x = F.interpolate(x, size=(resolution, resolution), mode="bilinear", antialias=True, align_corners=False)
-        return x / 127.5 - 1
+        return x.contiguous() / 127.5 - 1
 
 
 class MixtureBatches:
@@ -59,9 +81,17 @@ class MixtureBatches:
 
     Args:
         shares: data set name -> share of every batch (normalised to sum to 1).
+        batch_size: pictures a batch.
+        resolution: their side.
         split: which split to draw from, or several.
-        balance: an emotion with n pictures in a data set is drawn as often as n ** balance: 1 leaves its pictures as
-            frequent as they are.
+        seed: of the draws.
+        balance: a class with n pictures in a data set is drawn as often as n ** balance: 1 leaves its pictures as
+            frequent as they are, 0 gives all classes the same share.
+        classes: columns of the index whose values together make a class.
+        channels: 1 for luminance, 3 for RGB.
+
+    Raises:
+        DataError: a data set without a crop in these splits.
     """
 
     def __init__(
@@ -74,8 +104,11 @@ class MixtureBatches:
         split: str | Sequence[str],
         seed: int,
         balance: float = 1.0,
+        classes: Sequence[str] = ("emotion",),
+        channels: int = 1,
     ) -> None:
         self.crops, self.batch_size, self.resolution, self.seed = crops, batch_size, resolution, seed
+        self.channels = channels
         splits = [split] if isinstance(split, str) else list(split)
         usable = np.isin(crops.column("split"), splits)
         self.pools = [np.flatnonzero(usable & (crops.column("data") == name)) for name in shares]
@@ -84,10 +117,10 @@ class MixtureBatches:
             raise DataError(f"no crop of {', '.join(empty)} in split {' or '.join(splits)}")
         weights = np.array(list(shares.values()), float)
         self.weights = weights / weights.sum()
-        emotion = crops.column("emotion")
+        kinds = np.array(["/".join(row[name] for name in classes) for row in crops.rows])
         self.chances = []
         for pool in self.pools:
-            _, member, count = np.unique(emotion[pool], return_inverse=True, return_counts=True)
+            _, member, count = np.unique(kinds[pool], return_inverse=True, return_counts=True)
             chance = count[member] ** (balance - 1.0)
             self.chances.append(None if balance == 1.0 else chance / chance.sum())
 
@@ -100,7 +133,7 @@ class MixtureBatches:
         return chosen, torch.from_numpy(rng.random(self.batch_size) < 0.5)
 
     def __call__(self, step: int, process: int = 0) -> Tensor:
-        """Batch of a step: float ``[B, 1, R, R]`` in [-1, 1]."""
+        """Batch of a step: float ``[B, C, R, R]`` in [-1, 1]."""
         chosen, flip = self.draw(step, process)
-        x = self.crops.pixels(chosen, self.resolution)
+        x = self.crops.pixels(chosen, self.resolution, self.channels)
         return torch.where(flip[:, None, None, None], x.flip(-1), x)

@@ -22,7 +22,9 @@ class LabelledBatches:
 
     Args:
         weights: ``[N]``, one a crop: how often each is drawn, relative to the others.
-        emotion, person: ``[N]`` class numbers, :data:`UNKNOWN` where there is none.
+        emotion: ``[N]`` class numbers, :data:`UNKNOWN` where there is none; or ``[N, E]`` distributions over the
+            classes, zeros where there is none.
+        person: ``[N]`` class numbers, :data:`UNKNOWN` where there is none.
         points: ``[N, 68, 2]`` as fractions of the crop's side, NaN where there are none.
     """
 
@@ -44,13 +46,15 @@ class LabelledBatches:
         self.crops, self.batch_size, self.resolution = crops, batch_size, resolution
         self.chosen = np.flatnonzero(weights)
         self.ladder = np.cumsum(weights[self.chosen])
+        if emotion.ndim == 2:
+            emotion = emotion.astype(np.float32)
         self.labels = {"emotion": torch.from_numpy(emotion), "person": torch.from_numpy(person)}
         self.points = torch.from_numpy(points).float()
         self.how, self.seed = how, seed
 
     def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
-        """Batch of a step: ``x`` ``[B, 1, R, R]`` in [-1, 1], ``emotion`` and ``person`` ``[B]``, ``points``
-        ``[B, 68, 2]``."""
+        """Batch of a step: ``x`` ``[B, 1, R, R]`` in [-1, 1], ``emotion`` ``[B]`` or ``[B, E]``, ``person`` ``[B]``,
+        ``points`` ``[B, 68, 2]``."""
         rng = np.random.default_rng((self.seed, step, process))
         drawn = np.searchsorted(self.ladder, rng.random(self.batch_size) * self.ladder[-1], side="right")
         positions = self.chosen[np.minimum(drawn, len(self.chosen) - 1)]
@@ -69,8 +73,8 @@ def balanced(labels: np.ndarray, usable: np.ndarray, power: float = 0.5) -> np.n
 
 
 class MeasuringTask(nn.Module):
-    """The sum of the heads' losses: cross entropy with smoothed labels for expressions; for people a softmax with a
-    margin in the cosine (CosFace, Wang et al. 2018, arXiv 1801.09414, eq. 4); absolute distance for landmarks.
+    """The sum of the heads' losses: for expressions cross entropy with smoothed labels, or with the distribution of what
+    several people saw (Barsoum et al. 2016, arXiv 1608.01041, section 4.4); for people a softmax with a margin in the cosine (CosFace, Wang et al. 2018, arXiv 1801.09414, eq. 4); absolute distance for landmarks.
 
     Args:
         people: number of people in training.
@@ -95,18 +99,31 @@ class MeasuringTask(nn.Module):
             # Short at first: a step turns a short vector further, and a person's centre starts anywhere.
             self.centres = nn.Parameter(0.05 * torch.randn(people, config.heads["person"]))
 
+    def _emotion(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross entropy and accuracy over the pictures whose emotion is known.
+
+        Args:
+            logits: ``[N, E]``.
+            label: see :class:`LabelledBatches`. Distributions are not smoothed: people's doubts are in them.
+        """
+        if label.ndim == 2:
+            there, loss = label.sum(1) > 0, F.cross_entropy(logits, label, reduction="sum")
+            truth = label.argmax(1)
+        else:
+            there, truth = label != UNKNOWN, label
+            loss = F.cross_entropy(
+                logits, label, ignore_index=UNKNOWN, label_smoothing=self.smoothing, reduction="sum"
+            )
+        known = there.sum().clamp_min(1)
+        return loss / known, ((logits.argmax(1) == truth) & there).sum() / known
+
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         out = self.network(batch["x"])
         losses, report = [], {}
         with torch.autocast(batch["x"].device.type, enabled=False):
             if "emotion" in self.parts:
-                label = batch["emotion"]
-                loss = F.cross_entropy(
-                    out["emotion"], label, ignore_index=UNKNOWN, label_smoothing=self.smoothing, reduction="sum"
-                )
-                known = (label != UNKNOWN).sum().clamp_min(1)
-                losses.append(self.parts["emotion"] * loss / known)
-                report["accuracy"] = (out["emotion"].argmax(1) == label).sum() / known
+                loss, report["accuracy"] = self._emotion(out["emotion"], batch["emotion"])
+                losses.append(self.parts["emotion"] * loss)
             if "person" in self.parts:
                 label = batch["person"]
                 cosine = F.normalize(out["person"]) @ F.normalize(self.centres).T

@@ -1,11 +1,14 @@
-"""From labelled pictures to aligned luminance crops on disk, once, with everything that was dropped and why.
+"""From labelled pictures to aligned crops in colour on disk, once, with everything that was dropped and why.
 
 Written to the output folder:
 
-- ``crops.npy``: uint8 ``[N, R, R]``, read with ``mmap_mode="r"`` so that a set larger than memory streams;
-- ``index.csv``: a row a crop: data set, name, emotion, person, split, confidence, yaw, coverage, detail, and the six
-  numbers of the matrix from picture to crop, so that labels in picture pixels can follow;
-- ``report.json``: how many were kept, how many dropped for which reason, and the names.
+- ``crops.npy``: uint8 ``[N, R, R, 3]``, RGB (three equal channels where the picture is grey), read with
+  ``mmap_mode="r"`` so that a set larger than memory streams;
+- ``index.csv``: a row a crop: data set, name, emotion, person, split, votes, group, age, gender, whether it has colour,
+  confidence, yaw, coverage, detail, and the six numbers of the matrix from picture to crop, so that labels in picture
+  pixels can follow; what is not known is empty;
+- ``report.json``: how many were kept (and of them grey, and of which group), how many dropped for which reason, and
+  the names.
 
 Detections are cached by content, so preparing again at another size or crop costs only the resampling.
 """
@@ -18,7 +21,7 @@ import json
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,7 +36,11 @@ from emoedit.faces.detect import Face, FaceDetector
 from emoedit.training.readers import Sample, read
 from emoedit.types import CropSpec, DataError, ImageError
 
-FIELDS = ("data", "name", "emotion", "person", "split", "confidence", "yaw", "coverage", "detail", "matrix")
+FIELDS = (
+    *("data", "name", "emotion", "person", "split", "votes", "group", "age", "gender", "colour"),
+    *("confidence", "yaw", "coverage", "detail", "matrix"),
+)
+GREY = 2  # levels by which the channels of a grey picture may differ: what JPEG leaves
 
 
 @dataclass(frozen=True)
@@ -122,8 +129,8 @@ def _prepare_one(sample: Sample, spec: CropSpec, keep: Filter) -> tuple:
     coverage = alignment.coverage(*rgb.shape[:2])
     if coverage < keep.min_coverage:
         return key, found, "cut off", None, None
-    crop = alignment.crop(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
-    if crop.std() < keep.min_contrast:
+    crop = alignment.crop(rgb)
+    if cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).std() < keep.min_contrast:
         return key, found, "no contrast", None, None
     row = {
         "data": "",
@@ -131,6 +138,9 @@ def _prepare_one(sample: Sample, spec: CropSpec, keep: Filter) -> tuple:
         "emotion": sample.emotion,
         "person": sample.person or "",
         "split": sample.split or "",
+        "votes": " ".join(map(str, sample.votes or ())),
+        **{name: sample.traits.get(name, "") for name in ("group", "age", "gender")},
+        "colour": str(int(np.ptp(crop.astype(np.int16), axis=-1).max() > GREY)),
         "confidence": f"{face.confidence:.4f}",
         "yaw": f"{face.yaw:.3f}",
         "coverage": f"{coverage:.3f}",
@@ -144,7 +154,8 @@ def _hash(crop: np.ndarray) -> bytes:
     """256-bit difference hash: equal for re-encoded copies of one picture, different for two pictures of one person."""
     import cv2
 
-    small = cv2.resize(crop, (17, 16), interpolation=cv2.INTER_AREA).astype(np.int16)
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (17, 16), interpolation=cv2.INTER_AREA).astype(np.int16)
     return np.packbits(small[:, 1:] > small[:, :-1]).tobytes()
 
 
@@ -164,7 +175,8 @@ def prepare(
     output: str | Path,
     spec: CropSpec,
     *,
-    keep: Filter = Filter(),  # noqa: B008 - frozen
+    keep: Filter | Mapping[str, Filter] = Filter(),  # noqa: B008 - frozen
+    by_content: Collection[str] = (),
     workers: int | None = None,
 ) -> dict:
     """Detect, align, filter and write the crops of several data sets.
@@ -172,11 +184,15 @@ def prepare(
     Args:
         sets: samples by data set name.
         output: folder; created.
+        spec: the crop.
+        keep: what is kept; or one for each data set.
+        by_content: data sets that are split by what their pictures show instead of by name, where no person is known:
+            a copy under another name stays on its side.
         workers: processes, one thread each; default: one a core. With 1 the work is done in this process.
 
     Returns:
-        The report: ``kept`` {data: n}, ``emotions`` {data: {emotion: n}}, ``dropped`` {reason: {data: n}}, ``names``
-        {reason: [data/name]}.
+        The report: ``kept`` {data: n}, ``grey`` {data: n of these}, ``emotions`` {data: {emotion: n}}, ``groups``
+        {data: {group: n}}, ``dropped`` {reason: {data: n}}, ``names`` {reason: [data/name]}.
 
     Raises:
         DataError: nothing was left.
@@ -197,13 +213,12 @@ def prepare(
     workers = workers or os.cpu_count() or 1
     total = sum(map(len, sets.values()))
     temporary = output / "crops.part.npy"
-    crops = np.lib.format.open_memmap(temporary, "w+", np.uint8, (total, spec.resolution, spec.resolution))
+    crops = np.lib.format.open_memmap(temporary, "w+", np.uint8, (total, spec.resolution, spec.resolution, 3))
     rows: list[dict] = []
     dropped: dict[str, Counter] = {}
     names: dict[str, list[str]] = {}
     seen: set[bytes] = set()
     new_names: Counter = Counter()
-    job = partial(_prepare_one, spec=spec, keep=keep)
     with (
         ExitStack() as stack,
         cache_file.open("a", encoding="utf-8") as cache,
@@ -218,6 +233,7 @@ def prepare(
             pool = ProcessPoolExecutor(workers, how, initializer=_start_worker, initargs=(dict(cached),))
             run = partial(stack.enter_context(pool).map, chunksize=32)
         for data, samples in sets.items():
+            job = partial(_prepare_one, spec=spec, keep=keep if isinstance(keep, Filter) else keep[data])
             for chunk in _chunks(samples, 2048):
                 results = run(job, chunk)
                 for sample, (key, found, reason, crop, row) in zip(chunk, results, strict=True):
@@ -235,7 +251,8 @@ def prepare(
                     seen.add(fingerprint)
                     crops[len(rows)] = crop
                     row["data"] = data
-                    row["split"] = row["split"] or split_of(data, sample.name, sample.person)
+                    name = fingerprint.hex() if data in by_content else sample.name
+                    row["split"] = row["split"] or split_of(data, name, sample.person)
                     rows.append(row)
                     new_names[data] += 1
     if not rows:
@@ -248,13 +265,12 @@ def prepare(
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(rows)
-    emotions: dict[str, Counter] = {}
-    for row in rows:
-        emotions.setdefault(row["data"], Counter())[row["emotion"]] += 1
     report = {
         "crop": spec.__dict__,
         "kept": dict(new_names),
-        "emotions": {data: dict(counts.most_common()) for data, counts in emotions.items()},
+        "grey": dict(Counter(row["data"] for row in rows if row["colour"] == "0")),
+        "emotions": _counted(rows, "emotion"),
+        "groups": _counted(rows, "group"),
         "dropped": {kind: dict(counts) for kind, counts in dropped.items()},
         "names": names,
     }
@@ -262,19 +278,33 @@ def prepare(
     return report
 
 
+def _counted(rows: Sequence[Mapping[str, str]], column: str) -> dict[str, dict[str, int]]:
+    """How often each value of a column comes in each data set, the most frequent first; what is empty is left out."""
+    found: dict[str, Counter] = {}
+    for row in rows:
+        if row[column]:
+            found.setdefault(row["data"], Counter())[row[column]] += 1
+    return {data: dict(counts.most_common()) for data, counts in found.items()}
+
+
 def prepare_config(data: Mapping[str, Any]) -> dict:
     """:func:`prepare` from a ``configs/data`` file: ``root``, ``crops``, ``sets``, ``resolution``, ``scale``, ``down``,
-    ``filter``."""
-    sets = {name: read(how["reader"], Path(data["root"]) / how["path"]) for name, how in data["sets"].items()}
+    ``filter``. An entry of ``sets`` has a ``reader`` and a ``path``, and may have ``options`` of the reader, changes of
+    the ``filter``, and ``split: content``."""
+    root, sets, keep = Path(data["root"]), {}, {}
+    for name, how in data["sets"].items():
+        sets[name] = read(how["reader"], root / how["path"], **how.get("options", {}))
+        keep[name] = Filter(**{**data["filter"], **how.get("filter", {})})
     spec = CropSpec(data["resolution"], "stable", data["scale"], data["down"])
-    return prepare(sets, data["crops"], spec, keep=Filter(**data["filter"]))
+    by_content = [name for name, how in data["sets"].items() if how.get("split") == "content"]
+    return prepare(sets, data["crops"], spec, keep=keep, by_content=by_content)
 
 
 def _shrink(source: Path, target: Path, count: int, resolution: int) -> None:
     """The first ``count`` crops of a memory-mapped file, under the final name."""
     full = np.load(source, mmap_mode="r")
     shrunk = target.with_suffix(".new.npy")
-    out = np.lib.format.open_memmap(shrunk, "w+", np.uint8, (count, resolution, resolution))
+    out = np.lib.format.open_memmap(shrunk, "w+", np.uint8, (count, resolution, resolution, 3))
     for start in range(0, count, 4096):
         out[start : start + 4096] = full[start : min(start + 4096, count)]
     out.flush()

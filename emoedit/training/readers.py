@@ -1,13 +1,17 @@
-"""Labelled picture collections, as their authors ship them, read into one list of :class:`Sample`.
+"""Picture collections, as their authors ship them, read into one list of :class:`Sample`.
 
-Four layouts: a folder with a labels csv, a folder a class, FER-2013's own csv, CelebA's attribute file.
+Layouts: a folder with a labels csv, a folder a class, FER-2013's own csv and the FER+ votes beside its pictures
+(:mod:`emoedit.training.votes`), CelebA's attribute file, pairs of the same people, faces without an emotion label.
 """
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,16 +23,21 @@ from emoedit.types import DataError, UnknownNameError
 FER_LABELS = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")  # FER-2013's own order, 0 to 6
 
 
+GROUPS = ("white", "black", "asian", "indian", "other")  # UTKFace's codes, 0 to 4
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One labelled picture.
+    """One picture and what is known of it.
 
     Args:
-        picture: a path, or the pixels themselves (uint8 ``[H, W]``).
-        emotion: canonical name.
+        picture: a path, or the pixels themselves (uint8 ``[H, W]`` or ``[H, W, 3]``).
+        emotion: canonical name; empty where nobody said.
         person: who it shows, None where the data set does not say.
         name: unique inside its data set.
         split: the data set's own split, None where it has none.
+        votes: how many people saw each of :data:`emoedit.training.votes.VOTED`; None where nobody was asked.
+        traits: ``group``, ``age`` and ``gender`` as the data set says them, as far as it does.
     """
 
     picture: Path | np.ndarray
@@ -36,6 +45,8 @@ class Sample:
     name: str
     person: str | None = None
     split: str | None = None
+    votes: tuple[int, ...] | None = None
+    traits: Mapping[str, str] = field(default_factory=dict)
 
 
 def _emotion(label: str, where: str) -> str:
@@ -45,7 +56,12 @@ def _emotion(label: str, where: str) -> str:
         raise DataError(f"{where}: {error}") from error
 
 
-def _rows(path: Path, *required: str) -> list[dict[str, str]]:
+def read_rows(path: Path, *required: str) -> list[dict[str, str]]:
+    """Rows of a csv file with a header.
+
+    Raises:
+        DataError: no such file, a column that is missing, a row that lacks one of the required columns.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -62,17 +78,35 @@ def _rows(path: Path, *required: str) -> list[dict[str, str]]:
     return rows
 
 
-def read_labels_csv(csv_path: str | Path, images: str | Path | None = None) -> list[Sample]:
+def limited(samples: Sequence[Sample], at_most: Mapping[str, int]) -> list[Sample]:
+    """No more pictures of an emotion than asked for, chosen by a fixed seed and kept in their order.
+
+    Args:
+        samples: of any emotions.
+        at_most: emotion -> the most pictures of it; all of those that are not named.
+    """
+    rng, kept = np.random.default_rng(0), np.ones(len(samples), bool)
+    for name in sorted(at_most):
+        places = np.array([n for n, sample in enumerate(samples) if sample.emotion == name], int)
+        kept[rng.permutation(places)[at_most[name] :]] = False
+    return [sample for sample, keep in zip(samples, kept, strict=True) if keep]
+
+
+def read_labels_csv(
+    csv_path: str | Path, images: str | Path | None = None, *, at_most: Mapping[str, int] | None = None
+) -> list[Sample]:
     """A csv with columns ``image`` and ``emotion``, and ``person`` and ``split`` if known.
 
     Args:
+        csv_path: the csv.
+        at_most: emotion -> the most pictures of it (:func:`limited`).
         images: the folder the names are relative to; default: ``images`` beside the csv if it is there, else beside it.
 
     Raises:
         DataError: no such file, no such column, an unknown emotion, a picture that is not there.
     """
     csv_path = Path(csv_path)
-    rows = _rows(csv_path, "image", "emotion")
+    rows = read_rows(csv_path, "image", "emotion")
     beside = csv_path.parent / "images"
     root = Path(images) if images is not None else beside if beside.is_dir() else csv_path.parent
     samples = []
@@ -82,7 +116,7 @@ def read_labels_csv(csv_path: str | Path, images: str | Path | None = None) -> l
             raise DataError(f"{csv_path}: {picture} is not there")
         emotion = _emotion(row["emotion"], str(csv_path))
         samples.append(Sample(picture, emotion, row["image"], row.get("person") or None, row.get("split") or None))
-    return samples
+    return limited(samples, at_most or {})
 
 
 def read_class_folders(root: str | Path) -> list[Sample]:
@@ -109,7 +143,7 @@ def read_fer_csv(path: str | Path) -> list[Sample]:
     path = Path(path)
     samples = []
     splits = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
-    for number, row in enumerate(_rows(path, "emotion", "pixels", "Usage")):
+    for number, row in enumerate(read_rows(path, "emotion", "pixels", "Usage")):
         where = f"{path}: row {number + 2}"
         try:
             emotion = FER_LABELS[int(row["emotion"])] if int(row["emotion"]) >= 0 else None
@@ -156,34 +190,79 @@ def read_celeba(root: str | Path) -> list[Sample]:
 
 def read_pairs(root: str | Path) -> list[Sample]:
     """The same people twice: ``neutral/NNN.*`` and ``smiling/NNN.*`` (any emotion names), and ``info.csv`` with columns
-    ``face_id`` and ``split`` that says which people may be fitted on.
+    ``face_id`` and ``split`` that says which people may be fitted on; ``face_age``, ``face_gender`` and ``face_eth``
+    become their traits where they are there.
     """
     root = Path(root)
-    splits = {row["face_id"]: row["split"] for row in _rows(root / "info.csv", "face_id", "split")}
+    rows = read_rows(root / "info.csv", "face_id", "split")
+    splits = {row["face_id"]: row["split"] for row in rows}
+    columns = {"group": "face_eth", "age": "face_age", "gender": "face_gender"}
+    traits = {
+        row["face_id"]: {name: row[column] for name, column in columns.items() if row.get(column)} for row in rows
+    }
     samples = []
     for folder in sorted(p for p in root.iterdir() if p.is_dir()):
         emotion = _emotion(folder.name, str(root))
         for path in find_pictures(folder, recursive=False):
             if path.stem not in splits:
                 raise DataError(f"{root / 'info.csv'}: no row for {path.stem}")
-            samples.append(Sample(path, emotion, f"{folder.name}/{path.name}", path.stem, splits[path.stem]))
+            name, person = f"{folder.name}/{path.name}", path.stem
+            samples.append(Sample(path, emotion, name, person, splits[person], traits=traits[person]))
     if not samples:
         raise DataError(f"{root}: no pictures in folders named after emotions")
     return samples
 
 
-def read(reader: str, path: str | Path) -> list[Sample]:
+def read_faces(root: str | Path, *, youngest: int = 18) -> list[Sample]:
+    """Faces without emotion labels: ``images/`` and ``info.csv`` with columns ``image``, ``age``, ``gender`` and
+    ``group`` (UTKFace's codes, 0 to 4: :data:`GROUPS`).
+
+    Args:
+        root: the folder.
+        youngest: people of a lower age are left out.
+
+    Raises:
+        DataError: no such file or column, an age that is no whole number, a group that is no code, a picture that is
+            not there, nobody of that age.
+    """
+    root = Path(root)
+    samples = []
+    for number, row in enumerate(read_rows(root / "info.csv", "image", "age", "gender", "group"), 2):
+        where, picture = f"{root / 'info.csv'}: row {number}", root / "images" / row["image"]
+        if not row["age"].isdecimal() or row["group"] not in map(str, range(len(GROUPS))):
+            raise DataError(
+                f"{where}: age {row['age']!r} and group {row['group']!r}; expected a whole number and 0 to "
+                f"{len(GROUPS) - 1}"
+            )
+        if int(row["age"]) < youngest:
+            continue
+        if not picture.is_file():
+            raise DataError(f"{where}: {picture} is not there")
+        traits = {"group": GROUPS[int(row["group"])], "age": row["age"], "gender": row["gender"]}
+        samples.append(Sample(picture, "", row["image"], traits=traits))
+    if not samples:
+        raise DataError(f"{root / 'info.csv'}: nobody of {youngest} or older")
+    return samples
+
+
+def read(reader: str, path: str | Path, **options: Any) -> list[Sample]:
     """Samples by the reader's name.
 
     Args:
         reader: a name of :data:`emoedit.registry.READERS`.
         path: what it reads.
+        options: the reader's own keyword arguments.
 
     Raises:
         UnknownNameError: no such reader.
-        DataError: whatever the reader meets.
+        DataError: options that the reader does not have; whatever the reader meets.
     """
-    return list(READERS.get(reader)(Path(path)))
+    function = READERS.get(reader)
+    try:
+        inspect.signature(function).bind(path, **options)
+    except TypeError as error:
+        raise DataError(f"reader {reader!r} with options {', '.join(options)}: {error}") from error
+    return list(function(Path(path), **options))
 
 
 def read_landmarks68(path: str | Path) -> dict[str, np.ndarray]:

@@ -33,7 +33,8 @@ def test_every_training_config_fits_the_code():
     assert set(config["trainer"]["shares"]) <= set(config["data"]["sets"])
     assert Filter(**config["data"]["filter"]) == Filter()
     assert all(how["reader"] in READERS.names() for how in config["data"]["sets"].values())
-    assert set(config["steering"]["trust"]) == set(config["data"]["sets"])
+    # Of everyday faces nobody said what they show.
+    assert set(config["steering"]["trust"]) == set(config["data"]["sets"]) - {"everyday"}
     assert set(config["steering"]["gains"]) == set(config["steering"]["emotions"])
 
 

@@ -65,7 +65,7 @@ def test_preparation_says_what_it_dropped_and_why(crops):
     }
     assert report["names"]["unreadable"] == ["portraits/smiling/broken.png"]
     kept = CropSet(out)
-    assert kept.crops.shape == (11, 64, 64)
+    assert kept.crops.shape == (11, 64, 64, 3)
     assert set(kept.column("emotion")) == {"happy", "neutral"}
     assert json.loads((out / "report.json").read_text())["kept"] == report["kept"]
 
@@ -77,7 +77,7 @@ def test_preparing_again_detects_nothing_again(crops, monkeypatch, tmp_path):
     monkeypatch.setattr("emoedit.faces.detect.FaceDetector.__call__", lambda *a: pytest.fail("detected again"))
     again = prepare({"portraits": samples}, out, CropSpec(32, "stable", 0.66, 0.074), workers=1)
     assert again["kept"] == report["kept"]
-    assert CropSet(out).crops.shape == (11, 32, 32)
+    assert CropSet(out).crops.shape == (11, 32, 32, 3)
     prepare({"portraits": samples}, out, CropSpec(64, "stable", 0.66, 0.074), workers=1)
 
 
@@ -350,5 +350,5 @@ def test_crops_are_resampled_without_aliasing(crops):
     _, out, _, _ = crops
     kept = CropSet(out)
     x = kept.pixels(np.array([3, 0]), 32)
-    expected = Image.fromarray(np.asarray(kept.crops[3])).resize((32, 32), Image.Resampling.BILINEAR)
+    expected = Image.fromarray(kept.luminance(3)).resize((32, 32), Image.Resampling.BILINEAR)
     np.testing.assert_allclose(((x[0, 0] + 1) * 127.5).numpy(), np.asarray(expected), atol=1.5)

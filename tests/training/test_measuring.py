@@ -361,7 +361,7 @@ def test_the_matrix_of_a_row_leads_from_its_picture_to_its_crop(tmp_path, astron
     value = (1 - b) * ((1 - a) * grey[top, left] + a * grey[top, left + 1])
     value += b * ((1 - a) * grey[top + 1, left] + a * grey[top + 1, left + 1])
     assert float(prepared.rows[0]["detail"]) > 1 / 1.5  # else the crop is averaged before it is sampled
-    assert np.abs(value - prepared.crops[0][8:56, 8:56]).mean() < 1.5
+    assert np.abs(value - prepared.luminance(0)[8:56, 8:56]).mean() < 1.5
     # The eyes the detector saw are where eyes are in every crop; to_crop counts from the crop's upper left corner.
     face = FaceDetector()(picture)[0]
     placed = experiment("train_metrics").to_crop(face.landmarks, matrix, 64)
@@ -490,12 +490,13 @@ class Studio:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    """The three data sets in their own layouts, with few pictures of one woman who stands for many."""
+    """The data sets in their own layouts, with few pictures of one woman who stands for many."""
     from skimage.data import astronaut
 
     root = tmp_path_factory.mktemp("tiny")
     shoot = Studio(astronaut())
-    wild, london, fer = (root / name for name in ("expressions-in-the-wild", "london-pairs", "fer2013"))
+    names = ("expressions-in-the-wild", "london-pairs", "fer2013", "everyday")
+    wild, london, fer, everyday = (root / name for name in names)
     (wild / "images").mkdir(parents=True)
     labels, landmarks = [("image", "emotion", "person", "split")], []
     for n in range(16):
@@ -523,10 +524,19 @@ def tiny(tmp_path_factory) -> Path:
                 placed.append((f"{n:03d}", *people.round(2).ravel()))
     write_rows(london / "info.csv", *info)
     write_rows(london / "landmarks.csv", *placed)
+    answers = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+    votes = [("image", *answers)]
     for folder, smile in (("happy", True), ("neutral", False)):
         (fer / folder).mkdir(parents=True)
         for n in range(26):  # enough of each for a class mean, and some that fall to validation by their names
             Image.fromarray(shoot(smile)[0]).convert("L").save(fer / folder / f"{n + 1}.webp")
+            votes.append((f"{folder}/{n + 1}.webp", 1 if smile else 9, 9 if smile else 1, *[0] * 8))
+    write_rows(fer / "ferplus.csv", *votes)
+    (everyday / "images").mkdir(parents=True)
+    for n in range(4):
+        Image.fromarray(shoot(smile=n % 2 == 1)[0]).save(everyday / "images" / f"{n}.jpg")
+    people = [(f"{n}.jpg", 20 + n, "female", n) for n in range(4)]
+    write_rows(everyday / "info.csv", ("image", "age", "gender", "group"), *people)
     return root
 
 
