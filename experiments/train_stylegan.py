@@ -40,6 +40,8 @@ from emoedit.training.recipes import (
     coach_guide,
     load_coach,
     minutes,
+    plain_pictures,
+    read_as,
     tiles,
     trainer_config,
 )
@@ -167,13 +169,13 @@ def directions_stage(config: DictConfig) -> None:
     how, crops, backbone = plain(config.steering), CropSet(config.data.crops), load_backbone(config)
     names = ["neutral", *how["emotions"]]
     scorer = wspace.recogniser_scores(load_coach(plain(config.coach.config), config.coach_weights), names)
-    sets = {}
+    landmarks, sets = embedded(MeasuringNetwork, "landmarks"), {}
     for source in how["trust"]:
         if source == "samples":
             generator = torch.Generator().manual_seed(0)
             found = wspace.scored_samples(backbone, scorer, names, generator, **how["samples"])
         else:
-            chosen = {name: choose(crops, source, [name], how["pictures"], TRAINED_ON) for name in names}
+            chosen = {name: plain_pictures(crops, source, name, how, landmarks) for name in names}
             positions = np.concatenate([*chosen.values()])
             # With the mirror images beside them no direction prefers a side.
             found = (
@@ -198,6 +200,7 @@ def lead_stage(config: DictConfig) -> None:
     crops, backbone, how = CropSet(config.data.crops), load_backbone(config), plain(config.steering)["lead"]
     coach = load_coach(plain(config.coach.config), config.coach_weights)
     chosen = [choose(crops, source, ["neutral"], n, TRAINED_ON) for source, n in how["sources"].items()]
+    chosen += [read_as(coach, crops, source, "neutral", n) for source, n in how["unlabelled"].items()]
     sides = [wspace.encoded_crops(backbone, crops, np.concatenate(chosen), mirror=m) for m in (False, True)]
     latents = torch.cat(sides).unflatten(1, backbone.latent_shape)
     x = shown_people(crops, config, 8)

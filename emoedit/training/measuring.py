@@ -73,8 +73,9 @@ def balanced(labels: np.ndarray, usable: np.ndarray, power: float = 0.5) -> np.n
 
 
 class MeasuringTask(nn.Module):
-    """The sum of the heads' losses: for expressions cross entropy with smoothed labels, or with the distribution of what
-    several people saw (Barsoum et al. 2016, arXiv 1608.01041, section 4.4); for people a softmax with a margin in the cosine (CosFace, Wang et al. 2018, arXiv 1801.09414, eq. 4); absolute distance for landmarks.
+    """The sum of the heads' losses: for expressions cross entropy with smoothed labels, or with the distribution of
+    what several people saw (Barsoum et al. 2016, arXiv 1608.01041, section 4.4); for people a softmax with a margin in
+    the cosine (CosFace, Wang et al. 2018, arXiv 1801.09414, eq. 4); absolute distance for landmarks.
 
     Args:
         people: number of people in training.
@@ -111,9 +112,7 @@ class MeasuringTask(nn.Module):
             truth = label.argmax(1)
         else:
             there, truth = label != UNKNOWN, label
-            loss = F.cross_entropy(
-                logits, label, ignore_index=UNKNOWN, label_smoothing=self.smoothing, reduction="sum"
-            )
+            loss = F.cross_entropy(logits, label, ignore_index=UNKNOWN, label_smoothing=self.smoothing, reduction="sum")
         known = there.sum().clamp_min(1)
         return loss / known, ((logits.argmax(1) == truth) & there).sum() / known
 

@@ -213,13 +213,14 @@ def read_pairs(root: str | Path) -> list[Sample]:
     return samples
 
 
-def read_faces(root: str | Path, *, youngest: int = 18) -> list[Sample]:
+def read_faces(root: str | Path, *, youngest: int = 18, at_most: int | None = None) -> list[Sample]:
     """Faces without emotion labels: ``images/`` and ``info.csv`` with columns ``image``, ``age``, ``gender`` and
     ``group`` (UTKFace's codes, 0 to 4: :data:`GROUPS`).
 
     Args:
         root: the folder.
         youngest: people of a lower age are left out.
+        at_most: so many, chosen by a fixed seed; None for all.
 
     Raises:
         DataError: no such file or column, an age that is no whole number, a group that is no code, a picture that is
@@ -242,7 +243,8 @@ def read_faces(root: str | Path, *, youngest: int = 18) -> list[Sample]:
         samples.append(Sample(picture, "", row["image"], traits=traits))
     if not samples:
         raise DataError(f"{root / 'info.csv'}: nobody of {youngest} or older")
-    return samples
+    chosen = np.random.default_rng(0).permutation(len(samples))[:at_most]
+    return [samples[n] for n in np.sort(chosen)]
 
 
 def read(reader: str, path: str | Path, **options: Any) -> list[Sample]:

@@ -21,6 +21,8 @@ from emoedit.training.data import CropSet
 from emoedit.training.guides import Guide, OpeningGuide, RecogniserGuide, TeethGuide
 from emoedit.training.hspace import Diffusion, ShiftLoss, ShiftTask, SourceBatches, invert_crops
 from emoedit.training.loop import TrainerConfig, train
+from emoedit.training.matching import mouth_opening, read_crops
+from emoedit.training.votes import agreement
 
 TRAINED_ON, HELD_OUT = ("train", "fit"), ("valid", "test")  # splits
 LICENCE = "Apache-2.0; trained with FER-2013: research use"
@@ -74,6 +76,53 @@ def choose(crops: CropSet, data: str, emotions: Sequence[str], limit: int, split
     wanted = (crops.column("data") == data) & np.isin(crops.column("emotion"), emotions)
     chosen = np.flatnonzero(wanted & np.isin(crops.column("split"), splits))
     return np.sort(np.random.default_rng(0).permutation(chosen)[:limit])
+
+
+def plain_pictures(
+    crops: CropSet, data: str, emotion: str, how: Mapping[str, Any], landmarks: MeasuringNetwork
+) -> np.ndarray:
+    """Positions of the training pictures of a data set that show an emotion plainly, the same on every machine.
+
+    Args:
+        crops: the crops.
+        data: the data set.
+        emotion: its canonical name.
+        how: ``pictures`` (at most so many); ``agreed`` (share of the votes that the emotion has at least, by emotion,
+            with ``default``); ``voted`` (emotions of which pictures without votes do not count: labels that one person
+            gave are mostly wrong there); ``closed`` (emotion -> how far lips are apart at most, in eye distances: a
+            shout and crying are other pictures of the same emotion).
+        landmarks: a network with the head ``points``.
+    """
+    found = []
+    for position in choose(crops, data, [emotion], len(crops.rows), TRAINED_ON):
+        votes = [int(value) for value in (crops.rows[position].get("votes") or "").split()]
+        least = how["agreed"].get(emotion, how["agreed"]["default"])
+        if agreement(votes) >= least - 1e-9 if votes else emotion not in how["voted"]:
+            found.append(position)
+    positions = np.array(found, int)
+    if emotion in how["closed"] and len(positions):
+        positions = positions[mouth_opening(landmarks, crops, positions) < how["closed"][emotion]]
+    return np.sort(np.random.default_rng(0).permutation(positions)[: how["pictures"]])
+
+
+def read_as(
+    coach: MeasuringNetwork, crops: CropSet, data: str, emotion: str, limit: int, *, least: float = 0.5
+) -> np.ndarray:
+    """Positions of training pictures without labels that the guidance classifier reads as an emotion.
+
+    Args:
+        coach: see :func:`load_coach`.
+        crops: the crops.
+        data: the data set.
+        emotion: what is read.
+        limit: so many at most.
+        least: probability of the emotion, 0 to 1.
+    """
+    found = choose(crops, data, [""], 4 * limit, TRAINED_ON)
+    if not len(found):
+        return found
+    scores = read_crops(coach, crops, found).scores[:, coach.config.emotions.index(emotion)]
+    return found[(scores >= least).numpy()][:limit]
 
 
 def lead(

@@ -1,4 +1,4 @@
-"""What several people saw in a picture, as a distribution over emotions (FER+: Barsoum et al. 2016, arXiv 1608.01041)."""
+"""What several people saw in a picture, as a distribution over emotions: FER+ (Barsoum et al. 2016, arXiv 1608.01041)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from emoedit.training.readers import Sample, read_rows
 from emoedit.types import DataError
 
 VOTED = (*BASIC, "other")  # what is counted; "other" is contempt, "unknown" and "not a face" together
-FERPLUS = ("neutral", "happiness", "sadness", "anger", "surprise", "fear", "disgust")  # its columns, in the order of BASIC
+FERPLUS = (
+    "neutral",
+    "happiness",
+    "sadness",
+    "anger",
+    "surprise",
+    "fear",
+    "disgust",
+)  # its columns, in the order of BASIC
 FERPLUS_OTHER = ("contempt", "unknown", "NF")
 # Folder names of FER-2013, in the order of BASIC. Its labels and the votes agree on 63 % of the pictures; votes that
 # belong to other pictures would agree on 18 %.
@@ -23,8 +31,8 @@ LEAST_SHARED = 1 / 3
 def read_ferplus(
     path: str | Path, *, agreement: float | Mapping[str, float] = 0.0, at_most: Mapping[str, int] | None = None
 ) -> list[Sample]:
-    """FER-2013's pictures with the votes of FER+: a csv with a column ``image`` (``EMOTION/NAME``, relative to the csv's
-    folder) and one for each answer that people could give.
+    """FER-2013's pictures with the votes of FER+: a csv with a column ``image`` (``EMOTION/NAME``, beside the csv) and
+    one for each answer that people could give.
 
     Args:
         path: the csv.

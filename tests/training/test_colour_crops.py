@@ -63,7 +63,9 @@ def prepared(tmp_path_factory):
     config = {
         "root": str(root.parent),
         "crops": str(root / "crops"),
-        "sets": {"everyday": {"reader": "faces", "path": root.name, "filter": {"min_coverage": 0.3}, "split": "content"}},
+        "sets": {
+            "everyday": {"reader": "faces", "path": root.name, "filter": {"min_coverage": 0.3}, "split": "content"}
+        },
         "resolution": 64,
         "scale": 0.66,
         "down": 0.074,
@@ -108,7 +110,9 @@ def test_a_copy_under_another_name_is_on_the_same_side(prepared):
 
 
 def test_groups_are_drawn_evenly_and_in_colour(tmp_path):
-    np.save(tmp_path / "crops.npy", np.arange(40, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 8, 8, 3), np.uint8))
+    np.save(
+        tmp_path / "crops.npy", np.arange(40, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 8, 8, 3), np.uint8)
+    )
     rows = [("everyday", "", "train", "black" if n < 4 else "white") for n in range(40)]
     with (tmp_path / "index.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("data", "emotion", "split", "group"), *rows])
