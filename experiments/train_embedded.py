@@ -31,8 +31,9 @@ from emoedit.training.vae import VAETask
 
 def prepare_stage(config: DictConfig) -> None:
     """Aligned crops of every data set, once."""
-    report = prepare_config(config.data)
-    print("kept", report["kept"], "dropped", report["dropped"])
+    for data in (config.data, config.agreed):
+        report = prepare_config(data)
+        print("kept", report["kept"], "dropped", report["dropped"])
 
 
 def train_stage(config: DictConfig) -> None:
@@ -78,7 +79,7 @@ def encode(backbone: VAEBackbone, crops: CropSet, positions: np.ndarray, *, mirr
 
 def fit_stage(config: DictConfig) -> None:
     """Directions in closed form from the training split; accuracy of the readout on the others; the finished folder."""
-    crops = CropSet(config.data.crops)
+    crops = CropSet(config.agreed.crops)
     backbone = VAEBackbone.from_pretrained(Path(config.work) / "backbone")
     how = OmegaConf.to_container(config.steering, resolve=True)
     emotions, data, split = crops.column("emotion"), crops.column("data"), crops.column("split")

@@ -1,6 +1,6 @@
 """Train the embedded StyleGAN2 and its encoder, fit its directions, write ``checkpoints/stylegan``.
 
-    python experiments/train_metrics.py network=coach data.root=/path/to/data stages=[prepare,train]   # who scores
+    python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]   # who scores
     python experiments/train_stylegan.py data.root=/path/to/data
     python experiments/train_stylegan.py data.root=/path stages=[directions] steering.trust='{samples: 1}'  # no labels
     python experiments/train_stylegan.py data.root=/path stages=[lead] 'steering.lead.emotions=[happy]'   # one
@@ -74,8 +74,9 @@ def embedded(kind: type[MeasuringNetwork], name: str) -> MeasuringNetwork:
 
 def prepare_stage(config: DictConfig) -> None:
     """Aligned crops of every data set, once."""
-    report = prepare_config(config.data)
-    print("kept", report["kept"], "dropped", report["dropped"])
+    for data in (config.data, config.agreed):
+        report = prepare_config(data)
+        print("kept", report["kept"], "dropped", report["dropped"])
 
 
 def gan_stage(config: DictConfig) -> None:
@@ -166,7 +167,7 @@ def neutral_people(
 
 def directions_stage(config: DictConfig) -> None:
     """Directions in closed form, and how far strength 1 goes; to ``work``."""
-    how, crops, backbone = plain(config.steering), CropSet(config.data.crops), load_backbone(config)
+    how, crops, backbone = plain(config.steering), CropSet(config.agreed.crops), load_backbone(config)
     names = ["neutral", *how["emotions"]]
     scorer = wspace.recogniser_scores(load_coach(plain(config.coach.config), config.coach_weights), names)
     landmarks, sets = embedded(MeasuringNetwork, "landmarks"), {}
@@ -197,7 +198,7 @@ def directions_stage(config: DictConfig) -> None:
 
 def lead_stage(config: DictConfig) -> None:
     """The same directions, each led on by the coach by itself; to ``work``."""
-    crops, backbone, how = CropSet(config.data.crops), load_backbone(config), plain(config.steering)["lead"]
+    crops, backbone, how = CropSet(config.agreed.crops), load_backbone(config), plain(config.steering)["lead"]
     coach = load_coach(plain(config.coach.config), config.coach_weights)
     chosen = [choose(crops, source, ["neutral"], n, TRAINED_ON) for source, n in how["sources"].items()]
     chosen += [read_as(coach, crops, source, "neutral", n) for source, n in how["unlabelled"].items()]
@@ -232,7 +233,7 @@ def lead_stage(config: DictConfig) -> None:
 
 def finish_stage(config: DictConfig) -> None:
     """The finished folder, with a card."""
-    crops, how = CropSet(config.data.crops), config.finish
+    crops, how = CropSet(config.agreed.crops), config.finish
     backbone = load_backbone(config).inverting(optimise_steps=how.optimise_steps, precision=how.precision)
     steering = WDirections.from_pretrained(Path(config.work) / f"steering_{how.steering}").half().float()
     editor = Editor(backbone, [steering], name=config.name)

@@ -272,6 +272,30 @@ def test_the_loss_is_that_of_the_papers_over_what_is_known():
     assert 0 <= float(found["person"]) <= 1
 
 
+def test_votes_are_learned_as_they_are():
+    task, batch = small_task(smoothing=0.1).eval(), small_batch()
+    shares = torch.tensor([0.7, 0.3, 0.0]).repeat(8, 1)
+    shares[2] = 0  # nobody voted
+    batch["emotion"], batch["person"][:], batch["points"][:] = shares, UNKNOWN, math.nan
+    with torch.no_grad():
+        found, out = task(batch), task.network(batch["x"])
+    logits = out["emotion"][[n for n in range(8) if n != 2]].log_softmax(1)
+    expected = -float((0.7 * logits[:, 0] + 0.3 * logits[:, 1]).mean())
+    assert float(found["loss"]) == pytest.approx(0.5 * expected, rel=1e-4)
+    assert float(found["accuracy"]) == pytest.approx(float((logits.argmax(1) == 0).float().mean()))
+
+
+def test_what_is_taught_is_the_votes_or_a_smoothed_label(tmp_path):
+    np.save(tmp_path / "crops.npy", np.zeros((3, 8, 8, 3), np.uint8))
+    rows = [("sad", "1 0 6 3 0 0 0 0"), ("happy", ""), ("", "")]
+    write_rows(tmp_path / "index.csv", ("emotion", "votes"), *rows)
+    names = ["neutral", "happy", "sad", "angry", "surprised", "disgusted", "fearful"]
+    shares = experiment("train_metrics").emotion_shares(CropSet(tmp_path), names)
+    np.testing.assert_allclose(shares[0], [0, 0, 6 / 9, 3 / 9, 0, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(shares[1], [0.1 / 7, 0.9 + 0.1 / 7, *[0.1 / 7] * 5], rtol=1e-6)
+    assert not shares[2].any()
+
+
 def test_a_batch_of_which_nothing_is_known_costs_nothing():
     task, batch = small_task(), small_batch()
     batch |= {"emotion": torch.full((8,), UNKNOWN), "person": torch.full((8,), UNKNOWN)}
@@ -408,8 +432,8 @@ def composed(name: str, *overrides: str) -> dict:
 
 def test_there_is_a_recipe_a_card_and_a_test_for_every_embedded_network():
     configs = {path.stem for path in (ROOT / "configs" / "network").glob("*.yaml")}
-    # The coach is what edits are fitted with: neither shipped nor measured.
-    assert configs - {"coach"} == set(NAMES) == set(experiment("train_metrics").FINISH)
+    # The coach and the guidance classifier are what edits are fitted with: neither shipped nor measured.
+    assert configs - {"coach", "guidance"} == set(NAMES) == set(experiment("train_metrics").FINISH)
     for name in NAMES:
         card = (ROOT / "experiments" / "cards" / f"{name}.md").read_text()
         assert card.count("{numbers}") == card.count("{cost}") == 1

@@ -80,7 +80,7 @@ def test_the_config_fits_the_code():
     assert lead["trainer"].keys() <= known
     assert set(lead["alone"]) | set(lead["gain"]) <= set(lead["emotions"]) <= set(how["emotions"])
     for other in lead["alone"].values():
-        assert "sources" not in other and set(other["loss"]["guide"]) <= {"teeth", "opened", "shut"}
+        assert "sources" not in other and set(other["loss"]["guide"]) <= {"person", "teeth", "opened", "shut"}
     # The critic sees groups of four: of samples, of rebuilt crops, and of real ones.
     assert trainer["batch_size"] % 4 == trainer["shown"] % 4 == 0 < trainer["batch_size"] - trainer["shown"]
     AdversarialConfig(**trainer["adversarial"])
@@ -213,6 +213,7 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         str(ROOT / "experiments" / "train_stylegan.py"),
         f"data.root={tmp_path}",
         f"data.crops={crops}",
+        f"agreed.crops={crops}",
         f"work={tmp_path / 'work'}",
         f"output={tmp_path / 'editor'}",
         f"coach_weights={tmp_path / 'coach.pt'}",
@@ -233,9 +234,10 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         " emotions: [neutral, happy]}",
         "~steering",
         "+steering={emotions: [happy], samples: {count: 60, share: 0.2, truncation: 0.8}, trust: {samples: 1.0,"
-        " faces: 9.0}, pictures: 10, min_count: 2, ridge: 1.0, projection: 0.0, shrinkage: 0.1, layers: [0, 4],"
+        " faces: 9.0}, pictures: 10, agreed: {default: 0.8}, voted: [], closed: {}, min_count: 2, ridge: 1.0,"
+        " projection: 0.0, shrinkage: 0.1, layers: [0, 4],"
         " gains: {strengths: [1.0, 2.0], score: 0.6}, neutral: {faces: 4}, lead: {emotions: [happy],"
-        " gain: {happy: 2.0}, alone: {happy: {trainer: {steps: 2}}}, sources: {faces: 8}, batch_size: 4,"
+        " gain: {happy: 2.0}, alone: {happy: {trainer: {steps: 2}}}, sources: {faces: 8}, unlabelled: {}, batch_size: 4,"
         " guide: {jitter: 0.0, noise: 0.0}, loss: {guide: {emotion: 1.0, person: 1.0}},"
         " trainer: {steps: 1, precision: 'no', preview_every: 2}}}",
         "finish.optimise_steps=0",

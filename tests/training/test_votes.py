@@ -91,5 +91,5 @@ def test_votes_that_do_not_fit_are_refused(tmp_path):
     path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n")
     with pytest.raises(DataError, match="sad/1.png has two rows"):
         read_ferplus(path)
-    with pytest.raises(DataError, match="reader 'ferplus' with agree"):
+    with pytest.raises(DataError, match="reader 'ferplus' with options agree"):
         read("ferplus", path, agree=0.5)
