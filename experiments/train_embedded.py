@@ -20,20 +20,18 @@ from tqdm import tqdm
 from emoedit.editors import Editor
 from emoedit.io import checkpoints
 from emoedit.models.vae.backbone import VAEBackbone, VAEConfig
-from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.steering.directions import class_statistics, fit_directions
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.loop import train
 from emoedit.training.prepare import prepare_config
-from emoedit.training.recipes import LICENCE, plain_pictures, tiles, trainer_config
+from emoedit.training.recipes import LICENCE, tiles, trainer_config
 from emoedit.training.vae import VAETask
 
 
 def prepare_stage(config: DictConfig) -> None:
     """Aligned crops of every data set, once."""
-    for data in (config.data, config.agreed):
-        report = prepare_config(data)
-        print("kept", report["kept"], "dropped", report["dropped"])
+    report = prepare_config(config.data)
+    print("kept", report["kept"], "dropped", report["dropped"])
 
 
 def train_stage(config: DictConfig) -> None:
@@ -79,17 +77,14 @@ def encode(backbone: VAEBackbone, crops: CropSet, positions: np.ndarray, *, mirr
 
 def fit_stage(config: DictConfig) -> None:
     """Directions in closed form from the training split; accuracy of the readout on the others; the finished folder."""
-    crops = CropSet(config.agreed.crops)
+    crops = CropSet(config.data.crops)
     backbone = VAEBackbone.from_pretrained(Path(config.work) / "backbone")
     how = OmegaConf.to_container(config.steering, resolve=True)
     emotions, data, split = crops.column("emotion"), crops.column("data"), crops.column("split")
     wanted = np.isin(emotions, ["neutral", *how["emotions"]])
     sets, counts = {}, {}
-    landmarks = MeasuringNetwork.from_pretrained(checkpoints.embedded_root() / "landmarks")
-    plainly = {name: how.pop(name) for name in ("pictures", "agreed", "voted", "closed")}
     for name in how["trust"]:
-        names = ["neutral", *how["emotions"]]
-        chosen = np.concatenate([plain_pictures(crops, name, emotion, plainly, landmarks) for emotion in names])
+        chosen = np.flatnonzero(wanted & (data == name) & np.isin(split, ["train", "fit"]))
         # With the mirror images beside them no direction prefers a side.
         z = torch.cat([encode(backbone, crops, chosen, mirror=mirror) for mirror in (False, True)])
         sets[name] = class_statistics(z, emotions[chosen].tolist() * 2)

@@ -1,6 +1,6 @@
 """Train the embedded StyleGAN2 and its encoder, fit its directions, write ``checkpoints/stylegan``.
 
-    python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]   # who scores
+    python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]  # guides
     python experiments/train_stylegan.py data.root=/path/to/data
     python experiments/train_stylegan.py data.root=/path stages=[directions] steering.trust='{samples: 1}'  # no labels
     python experiments/train_stylegan.py data.root=/path stages=[lead] 'steering.lead.emotions=[happy]'   # one
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from emoedit.editors import Editor
+from emoedit.editors import Editor, load_editor
 from emoedit.io import checkpoints
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.nn.measuring import MeasuringNetwork
@@ -231,12 +231,20 @@ def lead_stage(config: DictConfig) -> None:
     wspace.with_gains(steering, gains).half().float().save_pretrained(Path(config.work) / "steering_led")
 
 
+def cost(folder: Path, what: str) -> str:
+    """What a training was, and the minutes that it took where its state is still there."""
+    return f"{what}, {minutes(folder):.0f} minutes on two CPU cores" if (folder / "state.pt").is_file() else what
+
+
 def finish_stage(config: DictConfig) -> None:
     """The finished folder, with a card."""
     crops, how = CropSet(config.agreed.crops), config.finish
     backbone = load_backbone(config).inverting(optimise_steps=how.optimise_steps, precision=how.precision)
     steering = WDirections.from_pretrained(Path(config.work) / f"steering_{how.steering}").half().float()
-    editor = Editor(backbone, [steering], name=config.name)
+    compositor = OmegaConf.to_container(how.compositor)
+    if how.replaced is not None:
+        steering = wspace.replaced(load_editor(config.output).steerings[0], steering, how.replaced)
+    editor = Editor(backbone, [steering], name=config.name, compositor=compositor)
     names = ["neutral", *config.steering.emotions]
     coach, quick = load_coach(plain(config.coach.config), config.coach_weights), backbone.inverting(optimise_steps=0)
     scorer, people = wspace.recogniser_scores(coach, names), neutral_people(config, crops, quick, HELD_OUT)
@@ -245,17 +253,19 @@ def finish_stage(config: DictConfig) -> None:
     work = Path(config.work)
     trained = config.trainer, config.encoder
     report = {
-        "generator": f"{trained[0].steps:,} steps of {trained[0].batch_size} pictures, {minutes(work / 'gan'):.0f} "
-        "minutes on two CPU cores",
-        "encoder alone": f"{trained[1].steps:,} steps of {trained[1].batch_size} crops and {trained[1].samples} "
-        f"samples, {minutes(work / 'encoder'):.0f} minutes",
+        "generator": cost(work / "gan", f"{trained[0].steps:,} steps of {trained[0].batch_size} pictures"),
+        "encoder alone": cost(
+            work / "encoder",
+            f"{trained[1].steps:,} steps of {trained[1].batch_size} crops and {trained[1].samples} samples",
+        ),
         "directions": "mean differences of " + ", ".join(config.steering.trust),
         f"read by the coach at strength 1 (and before), {len(people)} held-out neutral faces": ", ".join(
             f"{name} {values[0]:.2f} ({before[names.index(name)]:.2f})" for name, values in read.items()
         ),
     }
     if how.steering == "led":
-        each = {name: minutes(work / f"lead_{name}") for name in config.steering.lead.emotions}
+        names = config.steering.lead.emotions if how.replaced is None else how.replaced
+        each = {name: minutes(work / f"lead_{name}") for name in names}
         report["directions"] += ", led on: " + ", ".join(f"{name} {spent:.1f} minutes" for name, spent in each.items())
     numbers = "\n".join(f"- {title}: {value}" for title, value in report.items())
     card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text("utf-8").replace("{numbers}", numbers)

@@ -229,6 +229,27 @@ def led(steering: WDirections, direction: Tensor, emotion: str) -> WDirections:
     return WDirections(steering.latent_shape, steering.emotions, *(held[name] for name in PARTS)).eval()
 
 
+def replaced(old: WDirections, new: WDirections, emotions: Sequence[str]) -> WDirections:
+    """A steering with some of its directions from another; what a source shows is still read as before.
+
+    Args:
+        old: the steering.
+        new: where the directions of ``emotions`` come from, as far as strength 1 goes there.
+        emotions: what is replaced; both have it.
+
+    Returns:
+        A new steering.
+
+    Raises:
+        DataError: one of them lacks an emotion.
+    """
+    if lacking := [name for name in emotions if name not in old.emotions or name not in new.emotions]:
+        raise DataError(f"{', '.join(lacking)}: not in both steerings, so that it cannot be replaced")
+    for name in emotions:
+        old = led(old, shift_of(new, name), name)
+    return old
+
+
 def shift_of(steering: WDirections, emotion: str) -> Tensor:
     """How far strength 1 moves w+ of a neutral face, ``[L, D]``."""
     k = steering.emotions.index(emotion)

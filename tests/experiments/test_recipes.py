@@ -33,9 +33,7 @@ def test_every_training_config_fits_the_code():
     assert set(config["trainer"]["shares"]) <= set(config["data"]["sets"])
     assert Filter(**config["data"]["filter"]) == Filter()
     assert all(how["reader"] in READERS.names() for how in config["data"]["sets"].values())
-    assert all(how["reader"] in READERS.names() for how in config["agreed"]["sets"].values())
-    # Of everyday faces nobody said what they show.
-    assert set(config["steering"]["trust"]) == set(config["agreed"]["sets"]) - {"everyday"}
+    assert set(config["steering"]["trust"]) == set(config["data"]["sets"])
     assert set(config["steering"]["gains"]) == set(config["steering"]["emotions"])
 
 
@@ -65,10 +63,6 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         "+data.sets={faces: {reader: labels_csv, path: labels.csv}}",
         f"data.crops={tmp_path / 'crops'}",
         "data.resolution=64",
-        "~agreed.sets",
-        "+agreed.sets={faces: {reader: labels_csv, path: labels.csv}}",
-        f"agreed.crops={tmp_path / 'crops'}",
-        "agreed.resolution=64",
         f"work={tmp_path / 'work'}",
         f"output={tmp_path / 'editor'}",
         "backbone={resolution: 32, widths: [8, 16], encoder_blocks: 1, decoder_blocks: 1, latent_dim: 8,"
@@ -76,8 +70,7 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         "~trainer",
         "+trainer={steps: 3, batch_size: 4, beta: 0.1, shares: {faces: 1.0}, precision: 'no', save_every: 2}",
         "~steering",
-        "+steering={emotions: [happy], trust: {faces: 1.0}, gains: {happy: 1.5}, min_count: 1, pictures: 99,"
-        " agreed: {default: 0.8}, voted: [], closed: {}}",
+        "+steering={emotions: [happy], trust: {faces: 1.0}, gains: {happy: 1.5}, min_count: 1}",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_environment())
     assert done.returncode == 0, done.stderr

@@ -24,6 +24,7 @@ from emoedit.models.stylegan2.network import layer_count, sides
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.steering.directions import LatentDirections, class_statistics, fit_directions
+from emoedit.steering.wspace import WDirections
 from emoedit.training import wspace
 from emoedit.training.adversarial import AdversarialConfig
 from emoedit.training.critic import Critic
@@ -106,6 +107,23 @@ def test_the_config_fits_the_code():
 
 
 # Directions
+
+
+def test_a_direction_is_replaced_and_the_rest_stays():
+    def steering(seed: int) -> WDirections:
+        parts = torch.randn(3, 3, LAYERS * DIM, generator=torch.Generator().manual_seed(seed)).unbind()
+        numbers = torch.rand(2, 3, generator=torch.Generator().manual_seed(seed)) + 0.5
+        return WDirections(
+            (LAYERS, DIM), ("neutral", "happy", "sad"), parts[0], numbers[0], parts[1], parts[2], numbers[1], numbers[0]
+        )
+
+    old, new = steering(1), steering(2)
+    found = wspace.replaced(old, new, ["sad"])
+    torch.testing.assert_close(wspace.shift_of(found, "sad"), wspace.shift_of(new, "sad"))
+    assert torch.equal(wspace.shift_of(found, "happy"), wspace.shift_of(old, "happy"))
+    assert torch.equal(found.readout, old.readout) and torch.equal(found.means, old.means)
+    with pytest.raises(DataError, match="afraid"):
+        wspace.replaced(old, new, ["afraid"])
 
 
 def test_samples_scored_by_a_recogniser_lead_to_what_it_reads(backbone):
@@ -237,10 +255,12 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         " faces: 9.0}, pictures: 10, agreed: {default: 0.8}, voted: [], closed: {}, min_count: 2, ridge: 1.0,"
         " projection: 0.0, shrinkage: 0.1, layers: [0, 4],"
         " gains: {strengths: [1.0, 2.0], score: 0.6}, neutral: {faces: 4}, lead: {emotions: [happy],"
-        " gain: {happy: 2.0}, alone: {happy: {trainer: {steps: 2}}}, sources: {faces: 8}, unlabelled: {}, batch_size: 4,"
+        " gain: {happy: 2.0}, alone: {happy: {trainer: {steps: 2}}}, sources: {faces: 8}, unlabelled: {},"
+        " batch_size: 4,"
         " guide: {jitter: 0.0, noise: 0.0}, loss: {guide: {emotion: 1.0, person: 1.0}},"
         " trainer: {steps: 1, precision: 'no', preview_every: 2}}}",
         "finish.optimise_steps=0",
+        "finish.replaced=null",
         "finish.steering=led",
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
