@@ -243,7 +243,7 @@ def finish_stage(config: DictConfig) -> None:
     steering = WDirections.from_pretrained(Path(config.work) / f"steering_{how.steering}").half().float()
     compositor = OmegaConf.to_container(how.compositor)
     if how.replaced is not None:
-        steering = wspace.replaced(load_editor(config.output).steerings[0], steering, how.replaced)
+        steering = wspace.replaced(load_editor(config.output).steerings[0], steering, how.replaced).half().float()
     editor = Editor(backbone, [steering], name=config.name, compositor=compositor)
     names = ["neutral", *config.steering.emotions]
     coach, quick = load_coach(plain(config.coach.config), config.coach_weights), backbone.inverting(optimise_steps=0)
