@@ -1,7 +1,7 @@
 """Editors made from models and files of others.
 
 What a name, a folder or a file stands for is checked before anything large is read or downloaded. The table of models
-is :data:`emoedit.models.pretrained.TABLE`; this module knows how their parts go together.
+is ``emoedit.models.pretrained.TABLE``; this module knows how their parts go together.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Request:
     Args:
         editor: a name, a folder, a file, or ``owner/name`` on the hub.
         model: weights in place of the default ones.
-        tokens, shifts, boundaries: emotion -> file; or a folder that holds files under their published names.
+        tokens: emotion -> file; or a folder that holds files under their published names.
+        shifts: as ``tokens``.
+        boundaries: as ``tokens``.
         layers: of W+ that boundaries may change, from the first to before the second.
         revision: of what the hub gives.
         settings: of the model.
@@ -64,11 +66,11 @@ class Request:
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Request:
-        """What the arguments of :func:`emoedit.load_editor` ask for, in the plain values of a config.
+        """What the arguments of ``emoedit.load_editor`` ask for, in the plain values of a config.
 
         Args:
             described: ``editor`` (its name), ``model``, ``tokens``, ...; every other name is a setting of the model,
-                except for what says how it computes (:data:`COMPUTE`).
+                except for what says how it computes (``COMPUTE``).
 
         Raises:
             EditError: no editor is named.
@@ -180,12 +182,14 @@ class Request:
         """The editor, on a device.
 
         Args:
-            device: of :func:`emoedit.models.devices.choose_device`.
+            device: of ``emoedit.models.devices.choose_device``.
             precision: default: auto for models of others, what its folder says for an editor's own.
             offload: parts that are not at work wait on the CPU.
 
         Raises:
-            CheckpointError, UnknownNameError, EditError: as :meth:`resolved`; weights that are damaged or do not fit.
+            CheckpointError: as ``resolved``; weights that are damaged or do not fit.
+            UnknownNameError: as ``resolved``; weights that are damaged or do not fit.
+            EditError: as ``resolved``; weights that are damaged or do not fit.
             DeviceMemoryError: the weights do not fit on the device.
         """
         from emoedit.editors import Editor

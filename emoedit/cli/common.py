@@ -47,7 +47,7 @@ class CommandParser(argparse.ArgumentParser):
         self._editors = editors
 
     def format_help(self) -> str:
-        """See :class:`argparse.ArgumentParser`.
+        """See ``argparse.ArgumentParser``.
 
         Raises:
             CheckpointError: the description of an embedded editor is damaged.
@@ -172,7 +172,8 @@ def describe(editor: str, args: argparse.Namespace | None = None) -> tuple[Reque
         args: with the options that say what it is made of.
 
     Raises:
-        UnknownNameError, CheckpointError: no such editor; a folder that is none.
+        UnknownNameError: no such editor.
+        CheckpointError: a folder that is none.
         EditError: parts or settings that it does not take.
     """
     request = request_of(editor, args)

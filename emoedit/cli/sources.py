@@ -91,7 +91,7 @@ def request_of(editor: str, args: argparse.Namespace | None = None) -> Request:
 
     Args:
         editor: of ``--editor``.
-        args: with the options of :func:`add_sources`; None: of a command without them.
+        args: with the options of ``add_sources``; None: of a command without them.
 
     Raises:
         UsageError: an option that is garbled.

@@ -39,8 +39,8 @@ class Movement:
         edges: slopes, in the face's contrast a pixel, between which edges begin to be believed.
         spread: how far what edges say is believed around them.
         still: how surely what is far from all edges stays where it is.
-        held: share of the change that is taken from the nose: directions that were fitted on other people make it
-            wider than the expression does, and people are told apart by it.
+        held: share of the change that is taken from the nose: directions that were fitted on other people make it wider
+            than the expression does, and people are told apart by it.
     """
 
     lip_reach: float = 0.07

@@ -196,8 +196,11 @@ def _lip_line(smile: Smile, face: FaceAnalysis, amount: float) -> tuple[np.ndarr
 
 
 def _smile_lines(photo: np.ndarray, face: FaceAnalysis) -> np.ndarray:
-    """The lines that a smile folds into cheeks, ``[F, F]`` grey levels, as far as they are finer than the crop: a model
-    takes the rest away. They go by averages along lines, which leave pores and stubble."""
+    """The lines that a smile folds into cheeks, ``[F, F]`` grey levels.
+
+    Only as far as they are finer than the crop: a model takes the rest away. They go by averages along lines, which
+    leave pores and stubble.
+    """
     fine = face.alignment.scaled(FOLD_SIDE / len(face.crop)).crop(photo).astype(np.float32)
     coarse = cv2.resize(face.crop, (FOLD_SIDE, FOLD_SIDE), interpolation=cv2.INTER_CUBIC)
     left = (fine - coarse) @ LUMA

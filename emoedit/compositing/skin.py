@@ -22,8 +22,9 @@ from emoedit.faces.warp import sample
 
 @dataclass(frozen=True)
 class Skin:
-    """Bounds how edges of skin change. Fractions are of the crop's side; all were chosen on 34 people whom no table
-    shows.
+    """Bounds how edges of skin change.
+
+    Fractions are of the crop's side; all were chosen on 34 people whom no table shows.
 
     Args:
         restored: share of an edge's loss that is given back; 0 for models whose softer edges are meant.

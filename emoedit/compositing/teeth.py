@@ -128,8 +128,10 @@ class UpperTeeth:
         return levels.astype(np.float32), teeth.astype(np.float32)
 
     def _along_arch(self, aperture: LipAperture) -> np.ndarray:
-        """Where columns of the grid are along the arch, ``[w]`` in its pixels from the middle: on a turned head the far
-        side is foreshortened."""
+        """Where columns of the grid are along the arch, ``[w]`` in its pixels from the middle.
+
+        On a turned head the far side is foreshortened.
+        """
         x = np.arange(len(aperture.height), dtype=np.float32) - aperture.middle
         half = (aperture.right - aperture.left) / 2
         sides = np.array([aperture.middle - aperture.left, aperture.right - aperture.middle])

@@ -53,7 +53,7 @@ class CropWindow:
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
     def strips(self) -> Iterator[CropWindow]:
-        """The window in parts of at most :data:`STRIP` pixels, from top to bottom."""
+        """The window in parts of at most ``STRIP`` pixels, from top to bottom."""
         rows = max(1, STRIP // max(self.x1 - self.x0, 1))
         for y in range(self.y0, self.y1, rows):
             yield replace(self, y0=y, y1=min(y + rows, self.y1))

@@ -76,8 +76,10 @@ class FaceAnalysis:
 
     @property
     def pupil_distance(self) -> float:
-        """How far the pupils are apart in pixels of the crop; of a turned head at least a fifth of the crop's side, so
-        that what is measured by it keeps its size."""
+        """How far the pupils are apart, in pixels of the crop.
+
+        At least a fifth of the crop's side, so that what is measured by it keeps its size on a turned face.
+        """
         left, right = (self.landmarks[eye].mean(0) for eye in EYES)
         return max(float(np.linalg.norm(right - left)), NEAREST * len(self.crop))
 

@@ -18,8 +18,8 @@ class FaceMasks:
     """Soft masks of a crop, float32 ``[R, R]`` in [0, 1].
 
     Args:
-        face: 1 on brows, eyes, cheeks, mouth and chin, falling smoothly to exactly 0 before hair line, ears, and
-            the crop's border.
+        face: 1 on brows, eyes, cheeks, mouth and chin, falling smoothly to exactly 0 before hair line, ears, and the
+            crop's border.
         nose: from between the eyes to its tip.
         mouth: where lips, teeth and the inside of a mouth can be.
         cheeks: where a smile folds them: from the sides of the nose to beyond the corners of the mouth.

@@ -91,8 +91,10 @@ def _opening(columns: np.ndarray, top: np.ndarray, bottom: np.ndarray, ends: np.
 def _to_corners(
     points: np.ndarray, columns: np.ndarray, top: np.ndarray, bottom: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """An opening that is known where teeth are seen, as far as the inner edges of lips go: its columns, top and bottom,
-    and the heights of the corners."""
+    """An opening that is known where teeth are seen, as far as the inner edges of lips go.
+
+    Its columns, top and bottom, and the heights of the corners.
+    """
     edges = [arc(points[index]) for index in (UPPER_EDGE, LOWER_EDGE)]
     wide = np.arange(min(columns[0], np.ceil(points[60, 0])), max(columns[-1], np.floor(points[64, 0])) + 1)
     lips = [np.interp(wide, *edge.T) + out for edge, out in zip(edges, BEYOND, strict=True)]
@@ -108,7 +110,7 @@ def _to_corners(
 
 
 def _pale_teeth(photo: np.ndarray, alignment: Alignment, masks: FaceMasks) -> np.ndarray | None:
-    """Teeth by their colour, bool ``[S, S]``, S = :data:`SIDE`; None for none."""
+    """Teeth by their colour, bool ``[S, S]``, S = ``SIDE``; None for none."""
     rgb = alignment.scaled(SIDE / alignment.resolution).crop(photo).astype(np.float32)
     face, mouth = (cv2.resize(m, (SIDE, SIDE)) for m in (masks.face, masks.mouth))
     luma, most = rgb @ LUMA, rgb.max(-1)

@@ -108,8 +108,10 @@ def editor_names() -> tuple[str, ...]:
 
 
 def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> Path:
-    """The folder of an editor or of a model in diffusers' layout: an embedded editor's name, a local folder, or
-    ``owner/name`` on the hub (what of it is of use, :data:`FETCHED`, is downloaded and cached).
+    """The folder of an editor or of a model in diffusers' layout.
+
+    ``name_or_path`` is an embedded editor's name, a local folder, or ``owner/name`` on the hub (what of it is of use,
+    ``FETCHED``, is downloaded and cached).
 
     Raises:
         UnknownNameError: a name that is neither embedded nor a folder; the message holds the nearest ones.
@@ -137,7 +139,7 @@ def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None)
 
 
 def peek(name: str, *, revision: str | None = None) -> tuple[str, dict[str, Any]]:
-    """What a repository of the hub is, before its weights are downloaded: the first of :data:`TELLING` it has.
+    """What a repository of the hub is, before its weights are downloaded: the first of ``TELLING`` it has.
 
     Args:
         name: ``owner/name``.
@@ -174,8 +176,11 @@ def fetch_files(name: str, patterns: Sequence[str], *, revision: str | None = No
 
 
 def _fetch(name: str, revision: str | None) -> Path:
-    """The snapshot of a repository of the hub, in the hub's cache; of each part's weights one file, the best there is:
-    safetensors, in half precision if there is no other, a pickle of tensors if there is nothing else."""
+    """The snapshot of a repository of the hub, in the hub's cache.
+
+    Of each part's weights it holds one file, the best there is: safetensors, in half precision if there is no other, a
+    pickle of tensors if there is nothing else.
+    """
     folder = _snapshot(name, revision, FETCHED)
     for part, names in PART_WEIGHTS.items():
         place = folder / part if part else folder
@@ -301,7 +306,7 @@ def check_shapes(expected: Mapping[str, Tensor], path: Path) -> None:
         path: the file.
 
     Raises:
-        CheckpointError: as :func:`check_state` says it, or the file cannot be read.
+        CheckpointError: as ``check_state`` says it, or the file cannot be read.
     """
     found = read_shapes(path)
     bare = {name: shape for name, shape in found.items() if name.removesuffix(STEP) not in found or name[-5:] != STEP}
@@ -309,8 +314,9 @@ def check_shapes(expected: Mapping[str, Tensor], path: Path) -> None:
 
 
 def check_size(skeleton: nn.Module, folder: Path) -> None:
-    """Refuse a description whose network is far larger than the weights beside it: what a file lacks would be filled
-    with random numbers.
+    """Refuse a description whose network is far larger than the weights beside it.
+
+    What a file lacks would be filled with random numbers.
 
     Args:
         skeleton: the network, on the meta device.
@@ -328,7 +334,7 @@ def check_size(skeleton: nn.Module, folder: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file; what :func:`write_part` stored in 8 bits as the float32 it was.
+    """Tensors of a safetensors file; what ``write_part`` stored in 8 bits as the float32 it was.
 
     Raises:
         CheckpointError: missing, truncated, or not safetensors.
@@ -391,8 +397,12 @@ def write_part(
     """``config.json`` and the weights (safetensors, of that file name) in a folder (made if need be).
 
     Args:
-        eight_bits: what :func:`round_rows` rounded takes a quarter of the space; for files that only
-            :func:`read_weights` is to read.
+        folder: where it is.
+        config: how it is made.
+        state: tensors by name.
+        weights: tensors by name.
+        eight_bits: what ``round_rows`` rounded takes a quarter of the space; for files that only ``read_weights`` is to
+            read.
     """
     from safetensors.torch import save_file
 
@@ -404,8 +414,10 @@ def write_part(
 
 
 def round_rows(tensor: Tensor) -> Tensor:
-    """Weights rounded to 255 equal steps a row (an output channel), symmetric around 0 (Jacob et al. 2018, arXiv
-    1712.05877, section 2.1): what :func:`write_part` then stores in 8 bits. What is rounded once stays as it is.
+    """Weights rounded to 255 equal steps a row (an output channel), symmetric around 0.
+
+    Jacob et al. 2018 (arXiv 1712.05877), section 2.1. ``write_part`` then stores them in 8 bits. What is rounded once
+    stays as it is.
 
     Args:
         tensor: ``[O, ...]`` floats.
@@ -418,8 +430,10 @@ def round_rows(tensor: Tensor) -> Tensor:
 
 
 def round_weights(module: nn.Module) -> None:
-    """Round a trained model once and for all: matrices and convolutions as :func:`round_rows` does, all else (biases,
-    norms, buffers) to half precision."""
+    """Round a trained model once and for all.
+
+    Matrices and convolutions as ``round_rows`` does, all else (biases, norms, buffers) to half precision.
+    """
     weights = {id(value) for value in module.parameters() if value.ndim > 1}
     for value in (*module.parameters(), *module.buffers()):
         if value.is_floating_point():
@@ -435,8 +449,11 @@ def _rows(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _compact(name: str, tensor: Tensor, eight_bits: bool) -> dict[str, Tensor]:
-    """The tensor as it is stored: in half precision, or in 8 bits with the rows' steps beside it, if that loses
-    nothing: weights that were rounded on purpose take half or a quarter of the space."""
+    """The tensor as it is stored, in half precision or 8 bits if that loses nothing.
+
+    With 8 bits the rows' steps stand beside it. Weights that were rounded on purpose take half or a quarter of the
+    space.
+    """
     if tensor.is_floating_point():
         half = tensor.half()
         if bool((half.to(tensor.dtype) == tensor).all()):
@@ -482,8 +499,12 @@ class ModelInfo:
     """One line of ``emoedit models``.
 
     Args:
-        name: what to ask for.  role: what it does.  size: bytes.  licence: SPDX or a short phrase.
-        source: where it comes from.  here: whether it can be used now without a network.
+        name: what to ask for.
+        role: what it does.
+        size: bytes.
+        licence: SPDX or a short phrase.
+        source: where it comes from.
+        here: whether it can be used now without a network.
         memory: gigabytes of weights on a GPU; None for small models.
         needs: what has to be given with it.
     """

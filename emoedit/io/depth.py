@@ -202,7 +202,7 @@ def _read_tiff(stream: BinaryIO, label: str, max_pixels: int) -> np.ndarray | No
 
 
 def separate(found: np.ndarray, label: str) -> DeepPixels:
-    """Colours and alpha of what :func:`read_deep` gives.
+    """Colours and alpha of what ``read_deep`` gives.
 
     Raises:
         ImageError: floats outside of 0..1.
@@ -226,14 +226,14 @@ def write_png(
     pixels: np.ndarray, alpha: np.ndarray | None, *, dpi: tuple[float, float] | None, profile: bytes | None,
     exif: bytes | None, texts: Mapping[str, str],
 ) -> bytes:  # fmt: skip
-    """A 16-bit PNG, which Pillow does not write.
+    r"""A 16-bit PNG, which Pillow does not write.
 
     Args:
         pixels: uint16 ``[H, W, 3]``.
         alpha: uint16 ``[H, W]`` or None.
         dpi: dots per inch, across and down.
         profile: ICC.
-        exif: with or without ``Exif\\0\\0`` before it.
+        exif: with or without ``Exif\0\0`` before it.
         texts: keyword -> text, as international text.
     """
     import cv2

@@ -1,6 +1,6 @@
 """Any picture in, a finished file out: nothing half-read, nothing half-written.
 
-What is read becomes a :class:`Picture`: upright 8-bit RGB, with what a result has to give back (alpha, colour profile,
+What is read becomes a ``Picture``: upright 8-bit RGB, with what a result has to give back (alpha, colour profile,
 metadata, the bits beyond the eighth) beside it. How it is written stands in ``emoedit.io.saving``.
 """
 
@@ -99,7 +99,7 @@ class Picture:
         Returns:
             RGB, or RGBA where the photo has alpha; ``.info`` holds ``icc_profile``, ``exif``, ``dpi``, ``xmp``,
             ``iptc`` and ``texts`` where it has them, ``emoedit_edited`` where ``rgb`` is another than the photo's own,
-            and ``emoedit_photo`` (this object) where the photo has more than 8 bits: :func:`save_picture` reads them.
+            and ``emoedit_photo`` (this object) where the photo has more than 8 bits: ``save_picture`` reads them.
 
         Raises:
             ImageError: ``rgb`` is not uint8 of the photo's shape.
@@ -130,14 +130,11 @@ def load_picture(
     """Reads one picture, whatever holds it. The source is left as it was.
 
     Args:
-        source: one of
-
-            * a path (``~`` is expanded), the bytes of a file, or a file opened in binary mode (read from its start, and
-              put back where it was);
-            * a PIL picture (at its current frame; a lazily opened one gets loaded);
-            * an array ``[H, W]`` or ``[H, W, 1 | 3 | 4]``: uint8, uint16 (full range), bool, or float in 0..1;
-            * a torch tensor ``[1 | 3, H, W]`` or ``[1, 1 | 3, H, W]`` of the same kinds;
-            * a :class:`Picture`, which is returned as it is.
+        source: one of * a path (``~`` is expanded), the bytes of a file, or a file opened in binary mode (read from its
+            start, and put back where it was); * a PIL picture (at its current frame; a lazily opened one gets loaded);
+            * an array ``[H, W]`` or ``[H, W, 1 | 3 | 4]``: uint8, uint16 (full range), bool, or float in 0..1; * a
+            torch tensor ``[1 | 3, H, W]`` or ``[1, 1 | 3, H, W]`` of the same kinds; * a ``Picture``, which is returned
+            as it is.
         max_pixels: a larger picture is refused from its header, before anything is decoded.
         frame: of a file with several pictures (an animation, a TIFF of several pages), which one, from 0 on.
 
@@ -266,8 +263,10 @@ def _open(stream: BinaryIO, label: str, max_pixels: int) -> Image.Image | None:
 
 @contextmanager
 def _without_limit() -> Iterator[None]:
-    """Pillow's own limit of pixels is one for the whole process, and lower than what phones make; the one that counts
-    here is checked right after the header was read. What is global to the process is changed by one thread at a time.
+    """Lift Pillow's own limit of pixels, which is one for the whole process, and lower than what phones make.
+
+    The limit that counts here is checked right after the header was read. What is global to the process is changed by
+    one thread at a time.
     """
     with _WARNING_FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -326,7 +325,7 @@ def _is_one_page(image: Image.Image, count: int) -> bool:
 def _decode(
     image: Image.Image, label: str, name: str, path: Path | None, max_pixels: int, deep: DeepPixels | None = None
 ) -> Picture:
-    """A PIL picture of any mode, decoded or not yet, as a :class:`Picture`."""
+    """A PIL picture of any mode, decoded or not yet, as a ``Picture``."""
     _check_size(*image.size, label, max_pixels)
     try:
         image.load()

@@ -169,10 +169,11 @@ def mark_edited(packet: bytes | None) -> bytes:
 
     A picture that says that nothing but a model made it goes on saying so.
 
-    Args:
-        packet: the photograph's own XMP, as :func:`clean_xmp` gives it, or None.
 
     Source: IPTC Photo Metadata Standard 2025.1, "Digital Source Type".
+
+    Args:
+        packet: the photograph's own XMP, as ``clean_xmp`` gives it, or None.
     """
     empty = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="%s"/></x:xmpmeta>' % RDF.encode()
     document = _parse(packet or empty)

@@ -103,7 +103,7 @@ def _claim(temporary: Path, path: Path) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: object, *, overwrite: bool = False) -> None:
-    """Writes ``value`` as indented UTF-8 JSON, through :func:`write_atomic`.
+    """Writes ``value`` as indented UTF-8 JSON, through ``write_atomic``.
 
     Raises:
         OutputError: JSON has no form for the value (NaN and infinity included), or the file cannot be written.
@@ -153,7 +153,7 @@ def output_path(
     """Where the result of one edit goes: ``NAME_happy.png``, ``NAME_face2_happy_0.5.png``.
 
     Args:
-        name: of the photo (:attr:`Picture.name`).
+        name: of the photo (``Picture.name``).
         emotion: a name or algebra on names; blanks and ``*`` go, and what does not suit a file name becomes ``_``, so
             that ``"happy - 0.4*surprised"`` gives ``happy-0.4surprised``.
         strength: is part of the name where it is not 1.

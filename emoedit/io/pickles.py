@@ -48,7 +48,7 @@ class Record(dict[str, Any]):
 
 
 def mapping(items: Any = ()) -> dict[Any, Any]:
-    """What ``OrderedDict`` and its kin are built as, for :func:`read_pickle`.
+    """What ``OrderedDict`` and its kin are built as, for ``read_pickle``.
 
     Args:
         items: a mapping, or pairs.
@@ -63,7 +63,7 @@ def mapping(items: Any = ()) -> dict[Any, Any]:
 
 
 def members(items: Any = ()) -> list[Any]:
-    """What a set is built as, for :func:`read_pickle`: a list, so that nothing has to be hashed."""
+    """What a set is built as, for ``read_pickle``: a list, so that nothing has to be hashed."""
     if not isinstance(items, list | tuple):
         raise PickleError("a set in it is made of something else than a list")
     return list(items)
@@ -112,8 +112,8 @@ class _Machine:
     """The stack and the memo of one pickle.
 
     Args:
-        names: see :func:`read_pickle`.
-        persistent: see :func:`read_pickle`.
+        names: see ``read_pickle``.
+        persistent: see ``read_pickle``.
     """
 
     def __init__(self, names: Mapping[str, Build], persistent: Build | None) -> None:
@@ -275,13 +275,13 @@ def read_pickle(file: BinaryIO, names: Mapping[str, Build], persistent: Build | 
 
     Args:
         file: open for reading and seekable.
-        names: ``module.name`` -> what is called with the arguments that the pickle gives (:class:`Record`,
-            :func:`mapping`, :func:`members`, or the caller's). Nothing else can be named. What is built may have a
-            method ``set_state``, which is given what ``__setstate__`` would be.
+        names: ``module.name`` -> what is called with the arguments that the pickle gives (``Record``, ``mapping``,
+            ``members``, or the caller's). Nothing else can be named. What is built may have a method ``set_state``,
+            which is given what ``__setstate__`` would be.
         persistent: what is called with the identity of something outside of the pickle, where there is such a thing.
 
     Returns:
-        Dictionaries, lists, tuples, :class:`Record` s, texts, numbers, bytes, and what ``names`` and ``persistent``
+        Dictionaries, lists, tuples, ``Record`` s, texts, numbers, bytes, and what ``names`` and ``persistent``
         build. A set comes back as a list.
 
     Raises:

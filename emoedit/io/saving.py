@@ -66,8 +66,9 @@ def save_picture(
 def encode_picture(
     image: Image.Image, kind: str, *, quality: int = 95, mark: bool = True, label: str = "the picture"
 ) -> memoryview:
-    """The file that ``save_picture`` writes, in memory: Pillow's encoders write past Python to a file, and then a full
-    disk has no readable reason.
+    """The file that ``save_picture`` writes, in memory.
+
+    Pillow's encoders write past Python to a file, and then a full disk has no readable reason.
 
     Args:
         image: see ``save_picture``.

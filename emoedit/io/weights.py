@@ -1,6 +1,6 @@
 """Weight files that ``torch.save`` wrote, read as tensors in plain containers: the one reader of every loader.
 
-Nothing in a file is executed (:mod:`emoedit.io.pickles`), and no file makes the reader use more memory than about three
+Nothing in a file is executed (``emoedit.io.pickles``), and no file makes the reader use more memory than about three
 times its own size. ``torch.load(weights_only=True)`` promises the first only: a file of 2 KB can hold a tensor that
 repeats one number a billion times (stride 0), a zip archive can inflate its entries, a header can ask for any size.
 """
@@ -80,7 +80,7 @@ class Tensors:
         self._left = SHARED * size
 
     def names(self) -> dict[str, Callable[..., Any]]:
-        """What a pickle of tensors may name, for :func:`emoedit.io.pickles.read_pickle`."""
+        """What a pickle of tensors may name, for ``emoedit.io.pickles.read_pickle``."""
         kinds: dict[str, Callable[..., Any]] = {f"torch.{name}": _marker(dtype) for name, dtype in STORAGES.items()}
         kinds |= {f"torch.{name}": _marker(name) for name in {*STORAGES.values()}}
         kinds["torch.storage.UntypedStorage"] = kinds["torch.UntypedStorage"]
@@ -168,7 +168,7 @@ class _Named:
 
 
 def _kind_of(named: Any) -> Any:
-    """The kind of a storage, of what :mod:`emoedit.io.pickles` puts for its name."""
+    """The kind of a storage, of what ``emoedit.io.pickles`` puts for its name."""
     build = getattr(named, "build", None)
     return build.kind if isinstance(build, _Named) else None
 
@@ -188,12 +188,12 @@ def read_torch(source: Path | bytes, label: str | None = None, *, names: Mapping
     Args:
         source: a file, or the bytes of one.
         label: what errors call it; default: the path.
-        names: what a pickle may name beside tensors, for :func:`emoedit.io.pickles.read_pickle`.
+        names: what a pickle may name beside tensors, for ``emoedit.io.pickles.read_pickle``.
 
     Returns:
         Dictionaries, lists, tuples, numbers, texts and dense tensors with all their numbers in memory. An
         ``OrderedDict`` comes back as ``dict``; a ``ParameterDict`` and an ``argparse.Namespace`` as a mapping of their
-        attributes. Where a storage was saved by itself, a :class:`Storage`.
+        attributes. Where a storage was saved by itself, a ``Storage``.
 
     Raises:
         CheckpointError: missing, damaged, compressed; it holds more than that, or tensors of another kind (sparse,
@@ -257,8 +257,10 @@ def _read_zip(file: BinaryIO, size: int, names: Mapping[str, Any] | None) -> Any
 
 
 def _check_directory(file: BinaryIO, size: int) -> None:
-    """Refuse a list of entries that would take far more memory than the file is long (PKWARE's APPNOTE, 4.3.14 to
-    4.3.16)."""
+    """Refuse a list of entries that would take far more memory than the file is long.
+
+    PKWARE's APPNOTE, 4.3.14 to 4.3.16.
+    """
     file.seek(max(0, size - 98))
     end = file.read(98)
     file.seek(0)
@@ -272,8 +274,10 @@ def _check_directory(file: BinaryIO, size: int) -> None:
 
 
 def _read_old(file: BinaryIO, size: int, names: Mapping[str, Any] | None) -> Any:
-    """The format before PyTorch 1.6: pickles of a number, the version, the system, the object and the keys of its
-    storages, and the storages."""
+    """The format before PyTorch 1.6.
+
+    Pickles of a number, the version, the system, the object and the keys of its storages, and the storages.
+    """
     if read_pickle(file, {}) != MAGIC:
         raise PickleError("it does not begin as such a file does")
     read_pickle(file, {})

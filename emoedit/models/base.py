@@ -42,9 +42,9 @@ class Backbone(nn.Module, ABC):
         batches_edits: whether different edits are drawn in one batch, so that one that fails takes others with it.
         batch_size: how many pictures it draws at once if nothing else is said.
         source: where its weights came from, if that was a model of others: a folder that names it need not hold it.
-        settings: names of what :meth:`with_sampling` may change.
+        settings: names of what ``with_sampling`` may change.
         evens_light: whether it brings every crop to one contrast, so that dark faces have to be lifted for it
-            (:mod:`emoedit.faces.tone`).
+            (``emoedit.faces.tone``).
     """
 
     crop: CropSpec
@@ -57,8 +57,10 @@ class Backbone(nn.Module, ABC):
 
     @property
     def compositor(self) -> str:
-        """Name of the compositor that puts its drawings into photographs, where an ``editor.json`` names no other:
-        ``"drawn"`` for models of luminance, ``"rgb"`` for models of colour ([emoedit.compositing.compositors][])."""
+        """Name of the compositor for its drawings, where an ``editor.json`` names no other.
+
+        ``"drawn"`` for models of luminance, ``"rgb"`` for models of colour ([emoedit.compositing.compositors][]).
+        """
         return "drawn" if self.channels == 1 else "rgb"
 
     @abstractmethod
@@ -78,15 +80,17 @@ class Backbone(nn.Module, ABC):
         """``[N, C, R, R]`` in about [-1, 1]: the reconstruction, or the edit that ``control`` asks for."""
 
     def changes(self, inversion: Inversion, control: Control) -> list[Change] | None:
-        """What ``control`` moves and lights, one a picture, from a backbone that knows; None from one that only draws
-        pictures, between which it has to be found."""
+        """What ``control`` moves and lights, one a picture, from a backbone that knows.
+
+        None from a backbone that only draws pictures, between which it has to be found.
+        """
         return None
 
     def with_sampling(self, **settings: Any) -> Self:
         """This model at other settings of sampling; the weights are shared.
 
         Args:
-            settings: by name, of :attr:`settings`.
+            **settings: by name, of ``settings``.
 
         Raises:
             EditError: a name that this model does not have (the message lists those it has), or a value that makes no
@@ -99,9 +103,9 @@ class Backbone(nn.Module, ABC):
         """Move the weights to where they are used, held once, in the type they are used in.
 
         Args:
-            device: of :func:`emoedit.models.devices.choose_device`.
-            precision: of :func:`emoedit.models.devices.choose_precision`; a model that computes in float32 alone
-                ignores it.
+            device: of ``emoedit.models.devices.choose_device``.
+            precision: of ``emoedit.models.devices.choose_precision``; a model that computes in float32 alone ignores
+                it.
             offload: keep parts that are not at work on the CPU, where the model has such parts.
 
         Returns:
@@ -115,7 +119,7 @@ class Backbone(nn.Module, ABC):
         return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     def to_config(self) -> dict[str, Any]:
-        """What :meth:`from_config` needs to build the same architecture, as json."""
+        """What ``from_config`` needs to build the same architecture, as json."""
         raise TypeError(f"{type(self).__name__} is loaded from its own files and has no folder layout to save to")
 
     @classmethod
@@ -129,7 +133,7 @@ class Backbone(nn.Module, ABC):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what :meth:`save_pretrained` wrote.
+        """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.

@@ -64,7 +64,7 @@ def choose_precision(precision: str, device: str) -> torch.dtype:
     Args:
         precision: ``float32``, ``float16``, ``bfloat16`` or ``auto``: on CUDA bfloat16 where the device multiplies in
             it, else float16; on a CPU bfloat16 only where it multiplies in it; else float32.
-        device: of :func:`choose_device`.
+        device: of ``choose_device``.
 
     Raises:
         EditError: none of these.

@@ -1,5 +1,8 @@
-"""In which precision a U-Net's passes run: small models keep their weights in float32 beside a copy that computes in
-fewer bits; full-size ones are held once, in the type they compute in (:func:`hold`)."""
+"""The precision in which a U-Net's passes run.
+
+Small models keep their weights in float32 beside a copy that computes in fewer bits; full-size ones are held once, in
+the type they compute in.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def check_precision(precision: object) -> None:
-    """Raises:
-    EditError: none of :data:`PRECISIONS`.
+    """Refuse a precision that does not exist or that a device cannot compute in.
+
+    Raises:
+        EditError: none of ``PRECISIONS``.
     """
     if precision not in PRECISIONS:
         raise EditError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision!r}")
@@ -38,11 +43,15 @@ def versions(weights: Iterable[Tensor]) -> list[tuple[int, Any]]:
 def finite_or_float32(
     run: Callable[[Network], tuple[Tensor | None, ...]], working: Network, full: Network, t: int
 ) -> tuple[tuple[Tensor | None, ...], Network]:
-    """What a pass finds, and the network to go on with: the one in float32 from where bfloat16 gives values that are
-    not finite, which is logged.
+    """What a pass finds, and the network to go on with.
+
+    It is the one in float32 from where bfloat16 gives values that are not finite, which is logged.
 
     Args:
-        run: the pass, with the network it is given.  full: the network in float32.  t: the timestep, for messages.
+        run: the pass, with the network it is given.
+        working: the network in the working precision.
+        full: the network in float32.
+        t: the timestep, for messages.
 
     Raises:
         EditError: not finite in float32 either.
@@ -76,8 +85,10 @@ def _name(network: nn.Module) -> str:
 
 
 def hold(network: nn.Module, dtype: torch.dtype) -> None:
-    """Bring a U-Net's weights to a type, in place: no second copy is kept. The timestep embedding, which costs nothing,
-    stays in float32 so that timesteps stay apart."""
+    """Bring a U-Net's weights to a type, in place: no second copy is kept.
+
+    The timestep embedding, which costs nothing, stays in float32 so that timesteps stay apart.
+    """
     for name, part in network.named_children():
         if name != EMBEDDING:
             part.to(dtype)
@@ -89,8 +100,9 @@ def _finite(found: Iterable[Tensor | None]) -> bool:
 
 @cache
 def computes_bfloat16(kind: str) -> bool:
-    """Whether a kind of device multiplies in bfloat16 itself (AVX-512 BF16 or AMX; CUDA from Ampere on), so that it is
-    faster than float32 there. Torch before 2.10 cannot say so of a processor: no.
+    """Whether a kind of device multiplies in bfloat16 itself, so that it is faster than float32 there.
+
+    AVX-512 BF16 or AMX; CUDA from Ampere on. Torch before 2.10 cannot say so of a processor: no.
 
     Args:
         kind: ``torch.device.type``.
@@ -108,7 +120,7 @@ class InPrecision(Generic[Network]):
     """A network in the precision that was asked for.
 
     ``auto`` is bfloat16 where the device computes it itself, else float32. The copy in fewer bits is made once, and
-    again when the weights have changed. A network that is held in fewer bits (:func:`hold`) is its own copy.
+    again when the weights have changed. A network that is held in fewer bits (``hold``) is its own copy.
 
     Args:
         prepare: called with a new copy, to suit it to bfloat16.
@@ -123,7 +135,7 @@ class InPrecision(Generic[Network]):
 
         Args:
             network: with its weights in float32, or held in fewer bits.
-            precision: one of :data:`PRECISIONS`.
+            precision: one of ``PRECISIONS``.
 
         Raises:
             EditError: a network that is held in fewer bits is asked for another precision.

@@ -61,11 +61,11 @@ class Pretrained:
         source: who publishes them.
         paper: where the method is described.
         resolution: side of the crop in pixels.
-        crop: the alignment (:class:`emoedit.types.CropSpec`).
+        crop: the alignment (``emoedit.types.CropSpec``).
         channels: of the crop; 3 is RGB.
         compositor: how its pictures are put into a photograph.
         settings: what may be set: names of the backbone's settings of sampling.
-        extra: settings that are read when the weights are, beside :data:`CROP`.
+        extra: settings that are read when the weights are, beside ``CROP``.
         defaults: settings that differ from the backbone's own defaults, or that a paper gives.
     """
 

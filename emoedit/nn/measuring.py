@@ -33,8 +33,10 @@ class NetworkConfig:
     Args:
         heads: head -> number of outputs: ``person`` (length of the embedding), ``emotion`` (classes), ``points``
             (landmarks). None for a trunk alone.
-        resolution, scale, down: the crop it sees (:class:`emoedit.types.CropSpec`, style ``stable``).
-        widths: channels at strides 2, 4, 8, 16; all but the last at least :data:`NARROWEST`.
+        resolution: the crop it sees (``emoedit.types.CropSpec``, style ``stable``).
+        scale: as ``resolution``.
+        down: as ``resolution``.
+        widths: channels at strides 2, 4, 8, 16; all but the last at least ``NARROWEST``.
         emotions: names of the emotion head's classes.
 
     Raises:
@@ -108,7 +110,7 @@ class StoredNetwork(nn.Module, ABC):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what :meth:`save_pretrained` wrote.
+        """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.
@@ -135,7 +137,7 @@ class MeasuringNetwork(StoredNetwork):
     """A trunk and its heads.
 
     Args:
-        config: see :class:`NetworkConfig`.
+        config: see ``NetworkConfig``.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -186,9 +188,11 @@ class MeasuringNetwork(StoredNetwork):
         return maps
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Every head's output for crops ``[N, 1, R, R]`` in [-1, 1]: ``person`` ``[N, D]`` (not normalised),
-        ``emotion`` logits ``[N, E]``, ``points`` ``[N, P, 2]`` as fractions of the crop's side (0, 0 is its upper left
-        corner)."""
+        """Every head's output for crops ``[N, 1, R, R]`` in [-1, 1].
+
+        ``person`` ``[N, D]`` (not normalised), ``emotion`` logits ``[N, E]``, ``points`` ``[N, P, 2]`` as fractions of
+        the crop's side (0, 0 is its upper left corner).
+        """
         last = self.features(x)[-1]
         out = {name: head(last).float() for name, head in self.heads.items()}
         if "points" in out:
@@ -197,6 +201,7 @@ class MeasuringNetwork(StoredNetwork):
 
     @classmethod
     def read_config(cls, raw: Mapping[str, Any]) -> NetworkConfig:
+        """The configuration of a folder."""
         return NetworkConfig(
             heads={str(k): int(v) for k, v in raw["heads"].items()},
             resolution=int(raw["resolution"]),
@@ -208,7 +213,7 @@ class MeasuringNetwork(StoredNetwork):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """As of :class:`StoredNetwork`; and as many emotions have to be named as there are outputs."""
+        """As of ``StoredNetwork``; and as many emotions have to be named as there are outputs."""
         model = super().from_pretrained(folder)
         named, outputs = len(model.config.emotions), model.config.heads.get("emotion", 0)
         if named != outputs:

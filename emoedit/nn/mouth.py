@@ -1,5 +1,4 @@
-"""A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) that says where a mouth shows teeth and sharpens it.
-sharp.
+"""A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) that says where a mouth shows teeth and sharpens it. sharp.
 
 A model of 96 or 128 px is unsure of a mouth and draws the mean of lips and teeth as one blur, at nearly one level. The
 network has seen thousands of mouths as such models draw them, and as they are.
@@ -24,11 +23,15 @@ GROUP = 8  # channels that are normalised together
 
 @dataclass(frozen=True)
 class MouthConfig:
-    """What a :class:`MouthNetwork` is made of and what it sees.
+    """What a ``MouthNetwork`` is made of and what it sees.
 
     Args:
-        resolution, scale, down: the face's crop (:class:`emoedit.types.CropSpec`, style ``stable``).
-        left, top, side: the square of it in which mouths are, in pixels; ``side`` is a multiple of 4.
+        resolution: the face's crop (``emoedit.types.CropSpec``, style ``stable``).
+        scale: as ``resolution``.
+        down: as ``resolution``.
+        left: the square of it in which mouths are, in pixels; ``side`` is a multiple of 4.
+        top: as ``left``.
+        side: as ``left``.
         widths: channels at one, two and four pixels.
     """
 
@@ -73,7 +76,7 @@ class MouthNetwork(StoredNetwork):
     """Blurred mouth -> sharp mouth, and where teeth are.
 
     Args:
-        config: see :class:`MouthConfig`.
+        config: see ``MouthConfig``.
     """
 
     def __init__(self, config: MouthConfig) -> None:
@@ -90,7 +93,7 @@ class MouthNetwork(StoredNetwork):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """:func:`standardise`d patches ``[N, 1, S, S]`` -> sharp ones, and logits of teeth, of the same shape."""
+        """``standardise``d patches ``[N, 1, S, S]`` -> sharp ones, and logits of teeth, of the same shape."""
         fine = self.down[0](self.first(x))
         middle = self.down[1](F.avg_pool2d(fine, 2))
         h = self.deepest(self.down[2](F.avg_pool2d(middle, 2)))
@@ -101,5 +104,6 @@ class MouthNetwork(StoredNetwork):
 
     @classmethod
     def read_config(cls, raw: Mapping[str, Any]) -> MouthConfig:
+        """The configuration of a folder."""
         kinds = {"scale": float, "down": float, "widths": lambda values: tuple(int(v) for v in values)}
         return MouthConfig(**{name: kinds.get(name, int)(raw[name]) for name in asdict(MouthConfig())})

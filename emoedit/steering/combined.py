@@ -1,9 +1,10 @@
-"""Textual inversion and Asyrp together, on one Stable Diffusion: the learned token says *what*, shifts of the
-conditional U-Net's h say *how far and where*.
+"""Textual inversion and Asyrp together, on one Stable Diffusion.
+
+The learned token says *what*; shifts of the conditional U-Net's h say *how far and where*.
 
 Both act on the same inversion. The token moves the context, for P_t and D_t alike; the shift of h acts in P_t alone
-(Kwon et al. 2023, arXiv 2210.10960, eq. 5). A shift is a fitted one (:class:`emoedit.steering.hspace.HSpace`), or what
-the token itself does to h (:class:`TokenShift`), which needs no fitting at all.
+(Kwon et al. 2023, arXiv 2210.10960, eq. 5). A shift is a fitted one (``emoedit.steering.hspace.HSpace``), or what
+the token itself does to h (``TokenShift``), which needs no fitting at all.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from emoedit.types import CheckpointError, Control, Edit, HState, Inversion
 
 
 class TokenShift(Steering):
-    """delta_h = gain x (h under the prompt with the token - h under the neutral prompt), at the same x_t: what the word
-    changes in h, without the word in the context.
+    """delta_h = gain x (h under the prompt with the token - h under the neutral prompt), at the same x_t.
+
+    This is what the word changes in h, without the word in the context.
 
     A mixture of emotions is one context between theirs, so that any mixture costs one more pass of the down path. The
     size of delta_h is linear in the strength.
@@ -52,7 +54,7 @@ class TokenShift(Steering):
         self.register_buffer("gain", gain)
 
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
-        """See :meth:`Steering.control`.
+        """See ``Steering.control``.
 
         Raises:
             CheckpointError: a backbone without text, or one that the tokens do not fit.
@@ -79,6 +81,7 @@ class TokenShift(Steering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
+        """Read what ``save_pretrained`` wrote."""
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         try:
@@ -98,7 +101,8 @@ class TokenAndShift(Steering):
     Args:
         tokens: move the context: learned tokens, or prompts of the vocabulary.
         shift: moves h.
-        token_strength, h_strength: what an edit's strength is multiplied by for each.
+        token_strength: what an edit's strength is multiplied by for each.
+        h_strength: as ``token_strength``.
     """
 
     def __init__(
@@ -126,7 +130,7 @@ class TokenAndShift(Steering):
         ).train(self.training)
 
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
-        """See :meth:`Steering.control`; emotions that only one part knows resolve to mixtures in the other."""
+        """See ``Steering.control``; emotions that only one part knows resolve to mixtures in the other."""
         total = Control()
         for part, share in ((self.tokens, self.token_strength), (self.shift, self.h_strength)):
             if share:
@@ -145,6 +149,7 @@ class TokenAndShift(Steering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
+        """Read what ``save_pretrained`` wrote."""
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         if lacking := sorted({"shift", "token_strength", "h_strength"} - set(config)):

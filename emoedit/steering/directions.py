@@ -36,8 +36,9 @@ class LatentDirections(Steering):
         directions: ``[E, D]``, from neutral to the emotion.
         gain: ``[E]``: how many directions strength 1 goes; default 1 each.
         means: ``[E, D]``, from neutral to the mean of the emotion's class: what a source that shows it has more.
-        readout, offset: ``[E, D]`` and ``[E]``: logits of the source's own expression, relative to neutral, are
-            ``latent @ readout.T + offset``.
+        readout: ``[E, D]`` and ``[E]``: logits of the source's own expression, relative to neutral, are ``latent @
+            readout.T + offset``.
+        offset: as ``readout``.
         distance: ``[E]``: how far a logit rises from neutral to a class mean. These four come together; without them
             the source is taken to be neutral.
     """
@@ -71,10 +72,12 @@ class LatentDirections(Steering):
             self.register_buffer(name, None if part is None else part.float())
 
     def save_pretrained(self, folder: Path) -> None:
+        """Write ``config.json`` and the weights (safetensors)."""
         checkpoints.write_part(folder, {"emotions": list(self.emotions)}, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
+        """Read what ``save_pretrained`` wrote."""
         config = checkpoints.read_json(folder / checkpoints.CONFIG)
         emotions = config.get("emotions")
         if not isinstance(emotions, list) or not all(isinstance(name, str) for name in emotions):
@@ -91,9 +94,9 @@ class LatentDirections(Steering):
         return model.eval()
 
     def shown(self, latent: Tensor) -> Tensor:
-        """How much of each direction the source shows already, ``[N, E]``, 0 to :data:`MOST_SHOWN`.
+        """How much of each direction the source shows already, ``[N, E]``, 0 to ``MOST_SHOWN``.
 
-        What reads as less than :data:`UNSURE` does not count: a doubtful reading of a neutral face changes nothing.
+        What reads as less than ``UNSURE`` does not count: a doubtful reading of a neutral face changes nothing.
         """
         if self.readout is None:
             return latent.new_zeros(len(latent), len(self.emotions))
@@ -104,6 +107,7 @@ class LatentDirections(Steering):
         return torch.where(self.distance > 0, sure * amount.clamp(0, MOST_SHOWN), torch.zeros_like(sure))
 
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
+        """The control for a batch of edits; see ``Steering.control``."""
         latent = inversion.latent
         if latent.shape[1:] != self.directions.shape[1:]:
             raise CheckpointError(
@@ -128,7 +132,9 @@ class ClassStatistics:
     """The latents of one data set in numbers, enough for every closed form here.
 
     Args:
-        counts: ``{emotion: n}``.  means: ``{emotion: [D]}``.  scatter: ``[D, D]``, summed within classes.
+        counts: ``{emotion: n}``.
+        means: ``{emotion: [D]}``.
+        scatter: ``[D, D]``, summed within classes.
     """
 
     counts: Mapping[str, int]
@@ -154,7 +160,8 @@ def project_out(directions: Tensor, share: float) -> Tensor:
     """Each direction less a share of what the other directions' span explains of it, at its old length.
 
     Args:
-        directions: ``[E, D]``.  share: 0 leaves them, 1 makes each orthogonal to all others.
+        directions: ``[E, D]``.
+        share: 0 leaves them, 1 makes each orthogonal to all others.
     """
     out = []
     for i, direction in enumerate(directions):
@@ -166,13 +173,16 @@ def project_out(directions: Tensor, share: float) -> Tensor:
 
 
 def calm(directions: Tensor, covariance: Tensor, ridge: float) -> Tensor:
-    """Each direction with the ways in which faces of one class differ most (pose, light, build) turned down, at its old
-    length: ``(covariance / mean variance + ridge)^-1 direction``.
+    """Each direction with the variation inside classes (pose, light, build) turned down, at its old length.
+
+    ``(covariance / mean variance + ridge)^-1 direction``.
 
     A large ridge leaves the mean difference, none gives Fisher's discriminant, which is all detail and no face.
 
     Args:
-        directions: ``[E, D]``.  covariance: ``[D, D]``, within classes.  ridge: above 0.
+        directions: ``[E, D]``.
+        covariance: ``[D, D]``, within classes.
+        ridge: above 0.
     """
     scaled = covariance / covariance.diagonal().mean()
     turned = torch.linalg.solve(scaled + ridge * torch.eye(len(covariance), dtype=covariance.dtype), directions.T).T
@@ -186,11 +196,13 @@ def mean_differences(
     trust: Mapping[str, float],
     min_count: int = 20,
 ) -> Tensor:
-    """From neutral to each emotion, ``[E, ...]``: differences of class means inside each data set, averaged over data
-    sets by how certain they are.
+    """From neutral to each emotion, ``[E, ...]``: differences of class means inside each data set.
+
+    They are averaged over data sets by how certain they are.
 
     Args:
         sets: data set -> (``{emotion: n}``, ``{emotion: mean}``).
+        emotions: names of emotions.
         trust: data set -> how much one of its pictures counts.
         min_count: fewer pictures of an emotion or of neutral than this in a data set say nothing there.
 
@@ -221,8 +233,9 @@ def _from_few(
     trust: Mapping[str, float],
     min_count: int,
 ) -> Tensor:
-    """As :func:`mean_differences`; an emotion of which no data set has enough pictures is taken from those that have
-    :data:`FEW`, with a warning.
+    """As ``mean_differences``, for emotions of which no data set has enough pictures.
+
+    They are taken from the data sets that have ``FEW``, with a warning.
 
     Raises:
         DataError: none has even those.
@@ -257,14 +270,16 @@ def fit_directions(
     """Directions and readout from class statistics of several data sets.
 
     Args:
+        sets: the data sets.
         emotions: the targets; ``"neutral"`` is put first.
         trust: data set -> how much one of its pictures counts.
         gains: emotion -> what the mean difference is multiplied with at strength 1: the mean of a class is paler than a
             face that plainly shows it.
-        ridge: :func:`calm`'s.  projection: :func:`project_out`'s share.
+        ridge: ``calm``'s.
+        projection: ``project_out``'s share.
         shrinkage: of the within-class covariance towards a multiple of the identity (Friedman 1989), 0 to 1.
         min_count: fewer pictures of an emotion or of neutral than this in a data set say nothing there; an emotion of
-            which no data set has as many is taken from those with :data:`FEW`, with a warning.
+            which no data set has as many is taken from those with ``FEW``, with a warning.
 
     Raises:
         DataError: no data set has enough pictures of an emotion.

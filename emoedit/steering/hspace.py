@@ -29,10 +29,12 @@ TRAIN_STEPS = re.compile(r"_ngen(\d+)_")  # in the names of Asyrp's files
 
 class ShiftBlock(nn.Module):
     """f_t: 1 x 1 convolution, + Linear(SiLU(temb)), GroupNorm, SiLU, 1 x 1 convolution (Kwon et al. 2023, section 3.4).
+
     Its tensors have the names and shapes of Asyrp's ``DeltaBlock``.
 
     Args:
-        channels: of h.  temb_dim: length of the timestep embedding.
+        channels: of h.
+        temb_dim: length of the timestep embedding.
     """
 
     def __init__(self, channels: int, temb_dim: int) -> None:
@@ -84,7 +86,8 @@ class AdaptedDirections(nn.Module):
     """Directions for everybody, and what a f_t adds to them for the picture at hand: d_t + f_t(h).
 
     Args:
-        directions, block: the two.
+        directions: the two.
+        block: as ``directions``.
     """
 
     def __init__(self, directions: Directions, block: ShiftBlock) -> None:
@@ -96,7 +99,9 @@ class AdaptedDirections(nn.Module):
         """With a block that adds nothing yet: only its last convolution is 0, so that it learns from the first step on.
 
         Args:
-            channels: of h.  temb_dim: length of the timestep embedding.
+            directions: ``[E, ...]``.
+            channels: of h.
+            temb_dim: length of the timestep embedding.
         """
         block = ShiftBlock(channels, temb_dim)
         nn.init.zeros_(block.conv2.weight)
@@ -117,7 +122,7 @@ class HSpace(Steering):
 
     Args:
         emotions: names, E of them.
-        shifts: for each emotion a :class:`ShiftBlock`, :class:`Directions`, or both as :class:`AdaptedDirections`.
+        shifts: for each emotion a ``ShiftBlock``, ``Directions``, or both as ``AdaptedDirections``.
         train_steps: how many steps decoding took when the shifts were fitted: they act once a step, so fewer steps need
             larger ones.
         gain: ``[E]``: how many shifts strength 1 is; default 1 each.
@@ -150,7 +155,7 @@ class HSpace(Steering):
         self.register_buffer("gain", gain)
 
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
-        """See :meth:`Steering.control`.
+        """See ``Steering.control``.
 
         Raises:
             CheckpointError: the backbone has no h, or one of another width or resolution than the shifts were fitted
@@ -197,6 +202,7 @@ class HSpace(Steering):
                     raise CheckpointError(f"{name}: fitted for {what} {found}, the backbone has {expected}")
 
     def save_pretrained(self, folder: Path) -> None:
+        """Write ``config.json`` and the weights (safetensors)."""
         names = {kind: name for name, kind in KINDS.items()}
         config = {
             "emotions": list(self.emotions),
@@ -208,6 +214,7 @@ class HSpace(Steering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
+        """Read what ``save_pretrained`` wrote."""
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         emotions, kinds, others = config.get("emotions"), config.get("shifts"), config.get("against", 0)
@@ -235,6 +242,7 @@ class HSpace(Steering):
         Args:
             files: emotion -> file.
             train_steps: default: what the names say (``ngen40``).
+            gain: times the shift at strength 1.
 
         Raises:
             CheckpointError: no such file, damaged, another kind; or files whose names say nothing, or not the same,

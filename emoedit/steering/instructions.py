@@ -43,7 +43,7 @@ class Instructions(Steering):
         self.emotions, self.phrases, self.template = tuple(phrases), dict(phrases), template
 
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
-        """See :meth:`Steering.control`.
+        """See ``Steering.control``.
 
         Raises:
             EditError: an emotion is subtracted, or the strength is below 0.
@@ -79,6 +79,7 @@ class Instructions(Steering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
+        """Read what ``save_pretrained`` wrote."""
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         try:

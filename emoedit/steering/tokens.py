@@ -1,5 +1,7 @@
-"""Emotions as words of Stable Diffusion that were learned from pictures (textual inversion: Gal et al. 2022, arXiv
-2208.01618), and their files: diffusers' own, and those of Automatic1111's web interface.
+"""Emotions as words of Stable Diffusion that were learned from pictures, and their files.
+
+Textual inversion: Gal et al. 2022 (arXiv 2208.01618). Files are diffusers' own, and those of Automatic1111's web
+interface.
 
 An edit moves the context in a straight line from the neutral prompt's to that of the prompt with the learned word.
 """
@@ -45,7 +47,10 @@ def write_embedding(path: str | os.PathLike[str], token: str, vectors: Tensor, *
     """Write a learned token as diffusers' ``load_textual_inversion`` reads it: whole or not at all.
 
     Args:
+        path: of the file.
+        token: the word.
         vectors: ``[n, D]``.
+        overwrite: whether a file that exists is replaced.
 
     Raises:
         CheckpointError: vectors of another shape, or not finite.
@@ -118,15 +123,16 @@ def _check(name: str, vectors: Tensor) -> None:
 
 
 class EmotionTokens(TextSteering):
-    """A learned word for each emotion, in a prompt (:class:`TextSteering`).
+    """A learned word for each emotion, in a prompt (``TextSteering``).
 
     Tokens are put into copies: the backbone's tokenizer and text encoder stay as they are.
 
     Args:
         embeddings: emotion -> ``[n, D]``, the vectors of its token.
-        tokens: emotion -> token; default: :func:`token_of`.
+        tokens: emotion -> token; default: ``token_of``.
         template: the prompt, with ``{}`` where the token goes.
-        gain, spans: as :class:`TextSteering` has them.
+        gain: as ``TextSteering`` has them.
+        spans: as ``gain``.
 
     Raises:
         CheckpointError: no emotion, vectors of other shapes or of several widths, two emotions with one token, limits
@@ -164,8 +170,7 @@ class EmotionTokens(TextSteering):
 
     @torch.no_grad()
     def contexts(self, backbone: StableDiffusionBackbone, used: Sequence[int] | None = None) -> Tensor:
-        """Contexts of the prompts with each emotion's token (:meth:`TextSteering.contexts`); kept while no weight
-        changes.
+        """Contexts of the prompts with each emotion's token (``TextSteering.contexts``); kept while no weight changes.
 
         Raises:
             CheckpointError: vectors of another width than the text encoder's, or a token that exists already.
@@ -181,8 +186,10 @@ class EmotionTokens(TextSteering):
         return self._contexts[1] if used is None else self._contexts[1][list(used)]
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write ``config.json`` and for each emotion a folder with its ``learned_embeds.safetensors``, which
-        ``StableDiffusionPipeline.load_textual_inversion`` reads."""
+        """Write ``config.json``, and for each emotion a folder with its ``learned_embeds.safetensors``.
+
+        ``StableDiffusionPipeline.load_textual_inversion`` reads each.
+        """
         names = [f"{n}-{_slug(emotion)}" for n, emotion in enumerate(self.emotions)]
         config = {
             "template": self.template,
@@ -198,6 +205,7 @@ class EmotionTokens(TextSteering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
+        """Read what ``save_pretrained`` wrote."""
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         try:
@@ -223,11 +231,14 @@ class EmotionTokens(TextSteering):
         gain: Tensor | None = None,
         spans: Mapping[str, Sequence[int]] | None = None,
     ) -> Self:
-        """Tokens that were learned anywhere (:func:`read_embedding`).
+        """Tokens that were learned anywhere (``read_embedding``).
 
         Args:
             files: emotion -> file or folder.
             tokens: emotion -> token, instead of the one in the file (for a name that exists already, say).
+            template: the prompt; ``{}`` is replaced by the token.
+            gain: times the shift at strength 1.
+            spans: timesteps at which each token is used.
 
         Raises:
             CheckpointError: no such file, damaged, another kind.

@@ -1,7 +1,7 @@
 """Emotions as text for Stable Diffusion: a context that moves from the neutral prompt's towards an emotion's.
 
-The text is a prompt of the vocabulary, which needs no fitting (:class:`Words`), or one with a word that was learned
-from pictures (:class:`emoedit.steering.tokens.EmotionTokens`).
+The text is a prompt of the vocabulary, which needs no fitting (``Words``), or one with a word that was learned
+from pictures (``emoedit.steering.tokens.EmotionTokens``).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class TextSteering(Steering):
             weights: ``[N, E]``, how far.
 
         Raises:
-            CheckpointError: a backbone without text, or what :meth:`contexts` refuses.
+            CheckpointError: a backbone without text, or what ``contexts`` refuses.
             EditError: a prompt that is too long.
         """
         if not isinstance(backbone, StableDiffusionBackbone):
@@ -105,7 +105,7 @@ class TextSteering(Steering):
         return neutral + torch.einsum("ne,etd->ntd", weights[:, used].to(towards), towards)
 
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
-        """See :meth:`Steering.control`.
+        """See ``Steering.control``.
 
         Raises:
             CheckpointError: a backbone without text, or one whose text encoder cannot read the emotions' texts.
@@ -132,11 +132,12 @@ class Words(TextSteering):
     """Prompts of the vocabulary: nothing is fitted, and any Stable Diffusion can be asked at once.
 
     Args:
-        prompts: emotion -> prompt; default: every name of :mod:`emoedit.emotions` and its caption.
-        gain, spans: as :class:`TextSteering` has them.
+        prompts: emotion -> prompt; default: every name of ``emoedit.emotions`` and its caption.
+        gain: as ``TextSteering`` has them.
+        spans: as ``gain``.
 
     Raises:
-        CheckpointError: no emotion, a prompt that is no text, or what :class:`TextSteering` refuses.
+        CheckpointError: no emotion, a prompt that is no text, or what ``TextSteering`` refuses.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class Words(TextSteering):
 
     @torch.no_grad()
     def contexts(self, backbone: StableDiffusionBackbone, used: Sequence[int] | None = None) -> Tensor:
-        """See :meth:`TextSteering.contexts`; kept while no weight of the text encoder changes."""
+        """See ``TextSteering.contexts``; kept while no weight of the text encoder changes."""
         key = weakref.ref(backbone.text_encoder), versions(backbone.text_encoder.parameters())
         if self._kept is None or self._kept[0] != key:
             self._kept = key, {}
@@ -177,6 +178,7 @@ class Words(TextSteering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
+        """Read what ``save_pretrained`` wrote."""
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         try:

@@ -1,9 +1,11 @@
-"""Directions in StyleGAN's W and W+: class means, linear boundaries (InterFaceGAN: Shen et al. 2020, arXiv 1907.10786)
-and principal components (GANSpace: Härkönen et al. 2020, arXiv 2004.02546), in all layers or a range of them.
+"""Directions in StyleGAN's W and W+, in all layers or a range of them.
+
+Class means, linear boundaries (InterFaceGAN: Shen et al. 2020, arXiv 1907.10786) and principal components (GANSpace:
+Härkönen et al. 2020, arXiv 2004.02546).
 
 Everything is fitted on w, one vector a picture, and then put into the layers that an edit may touch. What it is fitted
-on is w of the generator's own samples, scored by a recogniser (:func:`score_samples`, :func:`select`), so that no
-labelled photograph is needed, or :func:`pooled` w+ of inverted photographs.
+on is w of the generator's own samples, scored by a recogniser (``score_samples``, ``select``), so that no
+labelled photograph is needed, or ``pooled`` w+ of inverted photographs.
 """
 
 from __future__ import annotations
@@ -34,12 +36,12 @@ UNIT = 1e-3  # how far from 1 the length of a boundary's normal may be
 
 
 class WDirections(LatentDirections):
-    """Directions in w+: ``shift`` as :class:`LatentDirections` computes it, with all layers behind each other as one
-    vector. Layers that an edit may not touch hold zeros.
+    """Directions in w+: ``shift`` as ``LatentDirections`` computes it, with all layers behind each other as one vector.
+
+    Layers that an edit may not touch hold zeros.
 
     Args:
-        latent_shape: ``(L, D)`` of w+.
-        emotions, directions and the others: as there, ``[E, L * D]``.
+        latent_shape: ``(L, D)`` of w+. emotions, directions and the others: as there, ``[E, L * D]``.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class WDirections(LatentDirections):
 
     @classmethod
     def spread(cls, fitted: LatentDirections, layers: int, where: Layers | None = None) -> Self:
-        """What was fitted on w (or on :func:`pooled` w+), in a range of layers.
+        """What was fitted on w (or on ``pooled`` w+), in a range of layers.
 
         Args:
-            fitted: its directions are ``[E, D]``.  layers: L.  where: default: all layers.
+            fitted: its directions are ``[E, D]``.
+            layers: L.
+            where: default: all layers.
 
         Raises:
             EditError: no such layers.
@@ -90,7 +94,7 @@ class WDirections(LatentDirections):
         return type(self)(self.latent_shape, self.emotions, *held.values()).eval()
 
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
-        """See :meth:`Steering.control`.
+        """See ``Steering.control``.
 
         Raises:
             CheckpointError: the backbone's latent is no w+ of this shape.
@@ -104,11 +108,13 @@ class WDirections(LatentDirections):
         return Control(shift=super().control(backbone, flat, edits).shift.unflatten(1, self.latent_shape))
 
     def save_pretrained(self, folder: Path) -> None:
+        """Write ``config.json`` and the weights (safetensors)."""
         config = {"emotions": list(self.emotions), "latent_shape": list(self.latent_shape)}
         checkpoints.write_part(folder, config, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
+        """Read what ``save_pretrained`` wrote."""
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         emotions, shape = config.get("emotions"), config.get("latent_shape")
@@ -152,7 +158,8 @@ def condition(normal: Tensor, *others: Tensor) -> Tensor:
     """InterFaceGAN's conditional boundary: the normal without what lies in the span of the others, of unit length.
 
     Args:
-        normal, others: ``[D]`` each.
+        normal: ``[D]`` each.
+        *others: as ``normal``.
 
     Raises:
         DataError: nothing is left of it, or the widths differ.
@@ -172,6 +179,7 @@ def read_boundary(path: str | os.PathLike[str], *, width: int | None = None) -> 
     """The normal in one of InterFaceGAN's files: ``.npy``, float ``[1, D]``, of unit length.
 
     Args:
+        path: of the file.
         width: D that is needed, if it is known.
 
     Raises:
@@ -202,10 +210,11 @@ def write_boundary(path: str | os.PathLike[str], normal: Tensor, *, overwrite: b
 
 
 def from_boundaries(normals: Mapping[str, Tensor], gains: Mapping[str, float]) -> LatentDirections:
-    """Boundaries as directions in w, for :meth:`WDirections.spread`.
+    """Boundaries as directions in w, for ``WDirections.spread``.
 
     Args:
-        normals: emotion -> ``[D]``.  gains: emotion -> how far along the normal strength 1 goes; InterFaceGAN draws 3.
+        normals: emotion -> ``[D]``.
+        gains: emotion -> how far along the normal strength 1 goes; InterFaceGAN draws 3.
 
     Raises:
         DataError: the widths differ.
@@ -218,13 +227,16 @@ def from_boundaries(normals: Mapping[str, Tensor], gains: Mapping[str, float]) -
 def fit_boundaries(
     w: Tensor, labels: Sequence[str], emotions: Sequence[str], *, penalty: float = 1.0, conditional: bool = False
 ) -> LatentDirections:
-    """A boundary between neutral and each emotion (:func:`emoedit.steering.boundaries.linear_svm`); strength 1 goes as
-    far along its normal as the classes' means lie apart.
+    """A boundary between neutral and each emotion (``linear_svm``).
+
+    Strength 1 goes as far along its normal as the classes' means lie apart.
 
     Args:
-        w: ``[N, D]``.  labels: N names; ``"neutral"`` is one.
+        w: ``[N, D]``.
+        labels: N names; ``"neutral"`` is one.
         emotions: the targets; ``"neutral"``, with no direction, is put first.
-        penalty: what a violated margin costs.  conditional: condition each boundary on all others.
+        penalty: what a violated margin costs.
+        conditional: condition each boundary on all others.
 
     Raises:
         DataError: no w of an emotion or of neutral, or nothing tells them apart.
@@ -259,10 +271,15 @@ def score_samples(
     batch_size: int = 16,
     callback: Callback | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """w of random people ``[count, D]``, and what a recogniser says of their pictures ``[count, E]``.
+    """The w of random people ``[count, D]``, and what a recogniser says of their pictures ``[count, E]``.
 
     Args:
+        backbone: the model that draws.
         scorer: pictures ``[n, C, R, R]`` at the model's mean and contrast -> scores ``[n, E]``.
+        generator: draws the noise; a model that draws none ignores it.
+        count: how many.
+        truncation: of the samples: 1 none, 0 the mean.
+        batch_size: pictures in one pass of the model.
         callback: called with (samples done, count).
     """
     latents, scores = [], []
@@ -280,8 +297,10 @@ def select(scores: Tensor, emotions: Sequence[str], *, share: float = 0.05) -> t
     """The samples that show each emotion most plainly: which ones, and their labels.
 
     Args:
-        scores: ``[N, E]``, one column an emotion.  share: of all samples, how many for each emotion (InterFaceGAN takes
-            the outer 2 %). A sample that is among the first of several goes to the one it scores highest for.
+        scores: ``[N, E]``, one column an emotion.
+        emotions: names of emotions.
+        share: of all samples, how many for each emotion (InterFaceGAN takes the outer 2 %). A sample that is among the
+            first of several goes to the one it scores highest for.
 
     Raises:
         DataError: no sample for an emotion is left.
@@ -307,8 +326,9 @@ class Components:
     """Principal components of w.
 
     Args:
-        mean: ``[D]``.  directions: ``[K, D]``, orthonormal, the widest first.  deviations: ``[K]``: standard deviation
-            along each, which is GANSpace's unit of an edit.
+        mean: ``[D]``.
+        directions: ``[K, D]``, orthonormal, the widest first.
+        deviations: ``[K]``: standard deviation along each, which is GANSpace's unit of an edit.
     """
 
     mean: Tensor
@@ -316,7 +336,7 @@ class Components:
     deviations: Tensor
 
     def coordinates(self, w: Tensor) -> Tensor:
-        """w ``[N, D]`` in standard deviations along each component, ``[N, K]``."""
+        """The w ``[N, D]`` in standard deviations along each component, ``[N, K]``."""
         return (w - self.mean.to(w)) @ self.directions.to(w).T / self.deviations.to(w)
 
     def step(self, component: int, sigmas: float) -> Tensor:
@@ -325,7 +345,7 @@ class Components:
 
 
 def principal_components(w: Tensor, count: int) -> Components:
-    """GANSpace's components of w ``[N, D]``: its :func:`emoedit.steering.boundaries.principal_axes` and mean.
+    """GANSpace's components of w ``[N, D]``: its ``emoedit.steering.boundaries.principal_axes`` and mean.
 
     Raises:
         DataError: fewer samples than are needed.

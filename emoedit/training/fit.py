@@ -2,7 +2,7 @@
 
 Closed forms only: differences of class means in h at every noise level (Haas et al. 2024, arXiv 2303.11073) or in a
 latent, and linear boundaries between samples that a recogniser tells apart (Shen et al. 2020, arXiv 1907.10786). Words
-are learned by :mod:`emoedit.training.tokens`.
+are learned by ``emoedit.training.tokens``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check_pictures(shown: Tensor, neutral: Tensor) -> None:
         neutral: ``[M, C, R, R]``.
 
     Raises:
-        DataError: fewer than :data:`LEAST` of a class.
+        DataError: fewer than ``LEAST`` of a class.
     """
     for name, count in (("that show the emotion", len(shown)), ("of neutral faces", len(neutral))):
         if count < LEAST:
@@ -64,7 +64,7 @@ def mean_of_h(backbone: DDPMBackbone | StableDiffusionBackbone, crops: Tensor, g
         generator: of the noise.
 
     Returns:
-        ``[T, Ch, r, r]`` at :func:`emoedit.training.hspace.edited_timesteps`.
+        ``[T, Ch, r, r]`` at ``emoedit.training.hspace.edited_timesteps``.
     """
     times = edited_timesteps(backbone)
     if not times:

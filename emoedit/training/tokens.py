@@ -74,7 +74,7 @@ class TokenTask(nn.Module):
 
     Args:
         backbone: its weights are shared, and left as they are.
-        config: see :class:`TokenConfig`.
+        config: see ``TokenConfig``.
 
     Raises:
         CheckpointError: a token that exists already.
@@ -102,13 +102,17 @@ class TokenTask(nn.Module):
         )
 
     def learned(self) -> Tensor:
-        """The vectors, ``[n, D]``: the rows, shortened to the longest embedding of the vocabulary. Longer ones swamp
-        the rest of the prompt."""
+        """The vectors, ``[n, D]``: the rows, shortened to the longest embedding of the vocabulary.
+
+        Longer ones swamp the rest of the prompt.
+        """
         return self.rows * (self.limit / self.rows.norm(dim=1, keepdim=True)).clamp_max(1)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Args:
-        batch: ``latent`` ``[N, C, r, r]``, ``prompt`` ``[N]``: which template.
+        """batch: ``latent`` ``[N, C, r, r]``, ``prompt`` ``[N]``: which template.
+
+        Args:
+            batch: of the task.
         """
         own = self._shared
         z, drawn = batch["latent"].to(own.ids.device), batch["prompt"].to(own.ids.device)
@@ -130,8 +134,9 @@ class TokenTask(nn.Module):
 
 
 def start_vectors(backbone: StableDiffusionBackbone, like: str, count: int) -> tuple[Tensor, float]:
-    """Where learning starts: the mean embedding of the tokens of ``like``, ``count`` times, ``[n, D]``; and the length
-    of the longest embedding there is.
+    """The vectors that learning starts from, ``[n, D]``, and the length of the longest embedding there is.
+
+    They are the mean embedding of the tokens of ``like``, ``count`` times.
 
     Raises:
         DataError: ``like`` is nothing the tokenizer knows, or no vector is asked for.
@@ -155,6 +160,7 @@ class LatentBatches:
         self.latents, self.prompts, self.batch_size, self.seed = latents, prompts, batch_size, seed
 
     def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
+        """The batch of a step."""
         rng = np.random.default_rng((self.seed, step, process))
         flips, count = rng.integers(2, size=self.batch_size), self.latents.shape[1]
         # Without repeats as far as the pictures reach: a handful should all be seen.
@@ -168,7 +174,9 @@ def encode_pictures(backbone: StableDiffusionBackbone, crops: Tensor, *, batch_s
     """Latents of crops and of their mirror images, once for all steps: ``[2, N, C, r, r]`` on the CPU.
 
     Args:
+        backbone: the model that draws.
         crops: ``[N, 1 or 3, R, R]`` in [-1, 1].
+        batch_size: pictures in one pass of the model.
 
     Raises:
         ImageError: of another shape.
@@ -184,10 +192,13 @@ def encode_pictures(backbone: StableDiffusionBackbone, crops: Tensor, *, batch_s
 
 
 def read_faces(folder: str | os.PathLike[str], backbone: Backbone, *, detector: FaceDetector | None = None) -> Tensor:
-    """Aligned crops of the faces in a folder of photographs of one emotion, ``[N, 1 or 3, R, R]`` in [-1, 1]: the
-    largest face of each, in order of their names.
+    """Aligned crops of the faces in a folder of photographs of one emotion.
+
+    ``[N, 1 or 3, R, R]`` in [-1, 1]: the largest face of each photograph, in the order of their names.
 
     Args:
+        folder: where it is.
+        backbone: the model that draws.
         detector: default: MTCNN.
 
     Raises:
@@ -233,6 +244,8 @@ def read_emotions(network: MeasuringNetwork, crops: CropSet, positions: np.ndarr
 
     Args:
         network: with a head ``emotion``.
+        crops: prepared crops.
+        positions: which of the crops.
     """
     rows = []
     for part in np.array_split(positions, max(1, len(positions) // 128)):
@@ -247,12 +260,16 @@ def pick_pictures(
     """Which pictures show an emotion most: numbers ``[count]``, ascending; one a person, where people are known.
 
     Of a basic emotion only those that are labelled so. Of a nuanced one those whose scores come nearest, in cross
-    entropy, to what it is mixed from (:mod:`emoedit.emotions`), what its weights leave of 1 being neutral: a mild
+    entropy, to what it is mixed from (``emoedit.emotions``), what its weights leave of 1 being neutral: a mild
     emotion is not learned from faces that shout.
 
     Args:
-        scores: ``[N, E]`` of :func:`read_emotions`.  known: the E emotions.
-        labels, people: ``[N]`` of str; an empty one says nothing.
+        scores: ``[N, E]`` of ``read_emotions``.
+        known: the E emotions.
+        labels: ``[N]`` of str; an empty one says nothing.
+        people: as ``labels``.
+        emotion: name of an emotion.
+        count: how many.
 
     Raises:
         DataError: an emotion has no score, or there are fewer pictures than ``count``.
@@ -287,9 +304,10 @@ def learn_token(
 
     Args:
         backbone: left as it is.
-        crops: ``[N, 1 or 3, R, R]`` in [-1, 1], faces that show the emotion (:func:`read_faces`).
+        crops: ``[N, 1 or 3, R, R]`` in [-1, 1], faces that show the emotion (``read_faces``).
+        config: how it is made.
         folder: working folder: ``state.pt``, TensorBoard files, and at the end ``learned_embeds.safetensors``.
-        trainer: of :func:`emoedit.training.loop.train`.
+        trainer: of ``emoedit.training.loop.train``.
         validation: ``[M, 1 or 3, R, R]`` in [-1, 1], other faces, to be edited with the token for the grids in
             TensorBoard: a row each of sources, strength 1 and strength 2.
 
@@ -347,7 +365,10 @@ def validation_grid(
     """Sources over edits of strength 1 and 2, ``[1 or 3, 3 R, M R]`` in [0, 1].
 
     Args:
-        vectors: ``[n, D]``.  pictures: ``[M, 1 or 3, R, R]`` in [-1, 1].
+        backbone: the model that draws.
+        vectors: ``[n, D]``.
+        config: how it is made.
+        pictures: ``[M, 1 or 3, R, R]`` in [-1, 1].
     """
     steering = EmotionTokens(
         {config.emotion: vectors.detach().to(backbone.device)},

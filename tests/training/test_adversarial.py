@@ -386,7 +386,7 @@ def test_the_encoder_goes_on_alone(tmp_path, batches):
     x = batches.shown(0)
     torch.manual_seed(0)
     before = {name: float(value.detach()) for name, value in own(x).items()}
-    config = replace(TRAINER, steps=30, learning_rate=5e-3, ema=0.5, betas=(0.9, 0.99))
+    config = replace(TRAINER, steps=60, learning_rate=5e-3, ema=0.5, betas=(0.9, 0.99))
     averaged = train(own, batches.shown, tmp_path, config)
     torch.manual_seed(0)
     after = {name: float(value.detach()) for name, value in averaged(x).items()}

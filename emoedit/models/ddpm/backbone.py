@@ -1,5 +1,6 @@
-"""A DDPM's U-Net (Ho et al. 2020, arXiv 2006.11239) as a backbone: DDIM inversion, and Asyrp's way back (Kwon et al.
-2023, arXiv 2210.10960).
+"""A DDPM's U-Net (Ho et al. 2020, arXiv 2006.11239) as a backbone.
+
+DDIM inversion, and Asyrp's way back (Kwon et al. 2023, arXiv 2210.10960).
 
 The U-Net is ``diffusers.UNet2DModel``, cut behind its mid block, where h is: what lies before is computed once a step,
 what lies behind once for the plain and the shifted h together. The embedded and the full-size model are this one class;
@@ -47,7 +48,9 @@ def down(unet: UNet2DModel, x: Tensor, t: Tensor) -> tuple[Tensor, tuple[Tensor,
     """``UNet2DModel.forward`` up to its mid block's output.
 
     Args:
-        x: ``[N, C, R, R]``.  t: ``[N]`` timesteps.
+        unet: the network.
+        x: ``[N, C, R, R]``.
+        t: ``[N]`` timesteps.
 
     Returns:
         h ``[N, Ch, r, r]``; the down path's outputs, which the up path joins; temb ``[N, D]``.
@@ -81,7 +84,7 @@ class DDPMBackbone(light.EvensLight, Backbone):
     noise is drawn where something changes ``foreseen`` (the source's P_t where that begins).
 
     Args:
-        config: see :class:`DDPMConfig`.
+        config: see ``DDPMConfig``.
         unet: of this configuration; default: a new one with fresh weights.
 
     Raises:
@@ -120,7 +123,7 @@ class DDPMBackbone(light.EvensLight, Backbone):
         self.config = config
 
     def with_sampling(self, **settings: Any) -> Self:
-        """See :meth:`Backbone.with_sampling`."""
+        """See ``Backbone.with_sampling``."""
         check_settings(self, settings)
         other = copy.copy(self)
         other._set(replace(self.config, **settings))
@@ -144,7 +147,7 @@ class DDPMBackbone(light.EvensLight, Backbone):
         return self.unet.time_embedding.linear_2.out_features
 
     def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What noise is put on: here the picture itself, :meth:`normalise`d.
+        """What noise is put on: here the picture itself, ``normalise``d.
 
         Raises:
             ImageError: of another shape.
@@ -157,7 +160,7 @@ class DDPMBackbone(light.EvensLight, Backbone):
         return (z if self.config.std is None else z - self.config.mean) * gain + mean
 
     def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See :meth:`Backbone.settle`; the U-Net is held in the chosen type, there is nothing to offload."""
+        """See ``Backbone.settle``; the U-Net is held in the chosen type, there is nothing to offload."""
         dtype = choose_precision(precision, device)
         hold(self.unet, dtype)
         if dtype is torch.bfloat16:
@@ -173,11 +176,13 @@ class DDPMBackbone(light.EvensLight, Backbone):
         delta_h: Callable[[HState], Tensor] | None = None,
         look: Callable[[HState], None] | None = None,
     ) -> sampling.ShiftedEpsAt:
-        """The function that gives the noise in x_t and the shifted noise (None below ``t_edit``), for the samplers of
-        :mod:`emoedit.sampling`; differentiable.
+        """The function that gives the noise in x_t and the noise under the shifted h, for the samplers.
+
+        The second is None where h is not shifted. Differentiable; see ``emoedit.sampling``.
 
         Args:
-            delta_h: :class:`emoedit.types.Control`'s.  look: shown what the U-Net sees at every pass.
+            delta_h: ``emoedit.types.Control``'s.
+            look: shown what the U-Net sees at every pass.
         """
         unet = self._working()
 
@@ -221,8 +226,10 @@ class DDPMBackbone(light.EvensLight, Backbone):
 
     @torch.no_grad()
     def state(self, x_t: Tensor, t: int) -> HState:
-        """What the down path and the mid block make of pictures at timestep ``t``, ``[N, C, R, R]`` as
-        :meth:`normalise` gives them: h, without the noise that follows from it."""
+        """What the down path and the mid block make of pictures at timestep ``t``: h, without the noise that follows.
+
+        Pictures are ``[N, C, R, R]`` as ``normalise`` gives them.
+        """
         times = torch.full((len(x_t),), t, device=x_t.device)
         h, _, temb = down(self._working(), F.pixel_unshuffle(x_t, self.config.patch), times)
         return HState(x_t, times, h.to(temb.dtype), temb)
@@ -235,8 +242,10 @@ class DDPMBackbone(light.EvensLight, Backbone):
         return state, lambda other: F.pixel_shuffle(up(unet, other.to(h.dtype), skips, temb), patch)
 
     def lost(self, inversion: Inversion) -> Tensor:
-        """What each step back from x_T loses of the source's path (:func:`emoedit.sampling.exact_inversion`),
-        ``[N, S, C, R, R]``."""
+        """The residuals of every step back from x_T to the source's path.
+
+        ``[N, S, C, r, r]`` (``emoedit.sampling.exact_inversion``).
+        """
         return inversion.extras["lost"]
 
     def _check(self, x: Tensor) -> None:
@@ -246,8 +255,9 @@ class DDPMBackbone(light.EvensLight, Backbone):
 
     @torch.no_grad()
     def path(self, x: Tensor) -> Iterator[tuple[HState, Tensor]]:
-        """What the U-Net sees of pictures while they are inverted: its state and the noise it finds, at every timestep
-        of the schedule, ascending. For fitting directions.
+        """What the U-Net sees of pictures while they are inverted.
+
+        Its state and the noise it finds, at every timestep of the schedule, ascending. For fitting directions.
 
         Args:
             x: ``[N, C, R, R]`` in [-1, 1].
@@ -264,8 +274,9 @@ class DDPMBackbone(light.EvensLight, Backbone):
     def distance_curves(
         self, x: Tensor, distance: Callable[[Tensor, Tensor], Tensor]
     ) -> tuple[tuple[int, ...], list[float], list[float]]:
-        """Timesteps, mean distance of P_t from the pictures, mean distance of x_t from them: what
-        :func:`emoedit.sampling.find_t_edit` and :func:`~emoedit.sampling.find_t_boost` need.
+        """Timesteps, mean distance of P_t from the pictures, mean distance of x_t from them.
+
+        ``emoedit.sampling.find_t_edit`` and ``emoedit.sampling.find_t_boost`` read them.
 
         Args:
             x: ``[N, C, R, R]`` in [-1, 1].
@@ -381,10 +392,12 @@ class DDPMBackbone(light.EvensLight, Backbone):
         return sampling.decode(self.eps_at(), x.to(self.device), self.schedule)
 
     def to_config(self) -> dict[str, Any]:
+        """What ``from_config`` needs to build the same, as json."""
         return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
+        """The architecture with fresh weights."""
         return cls(read_config(config))
 
     def save_pretrained(self, folder: Path) -> None:
@@ -401,11 +414,13 @@ class DDPMBackbone(light.EvensLight, Backbone):
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], **settings: Any) -> Self:
-        """Read what :meth:`save_pretrained` wrote, or a folder of diffusers with a ``UNet2DModel``: a pipeline's, or
-        one with its files at the top, as ``google/ddpm-ema-celebahq-256`` has them.
+        """Read what ``save_pretrained`` wrote, or a folder of diffusers with a ``UNet2DModel``.
+
+        The folder is a pipeline's, or has its files at the top, as ``google/ddpm-ema-celebahq-256`` has.
 
         Args:
-            settings: of :class:`DDPMConfig`, instead of those in the folder.
+            folder: where it is.
+            **settings: of ``DDPMConfig``, instead of those in the folder.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape; another kind of model.
@@ -443,8 +458,9 @@ class DDPMBackbone(light.EvensLight, Backbone):
         """The original DDPM's weight file (``.ckpt`` of SDEdit, DiffusionCLIP, Asyrp), converted while it is read.
 
         Args:
+            path: of the file.
             resolution: side of the pictures; default: told from where the model attends.
-            settings: of :class:`DDPMConfig`.
+            **settings: of ``DDPMConfig``.
 
         Raises:
             CheckpointError: missing, damaged, or not of that naming.
@@ -461,7 +477,7 @@ class DDPMBackbone(light.EvensLight, Backbone):
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, **settings: Any) -> Self:
-        """A full-size model: a folder (:meth:`from_pretrained`), a file (:meth:`from_file`), ``owner/name`` on the hub.
+        """A full-size model: a folder (``from_pretrained``), a file (``from_file``), ``owner/name`` on the hub.
 
         Raises:
             CheckpointError: none of these, or not a model this class can use.
@@ -486,8 +502,11 @@ class DDPMBackbone(light.EvensLight, Backbone):
 
 
 def _channels_first(norm: nn.GroupNorm, inputs: tuple[Tensor]) -> Tensor:
-    """What a GroupNorm in bfloat16 is given. Below 1,024 positions PyTorch's CPU kernel for channels-last maps reads a
-    group's few channels position by position, several times slower than it normalises a copy with channels first."""
+    """What a GroupNorm in bfloat16 is given.
+
+    Below 1,024 positions PyTorch's CPU kernel for channels-last maps reads a group's few channels position by position,
+    several times slower than it normalises a copy with channels first.
+    """
     (x,) = inputs
     return x.contiguous() if x.shape[2:].numel() < 1024 else x
 

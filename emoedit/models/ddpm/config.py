@@ -13,8 +13,9 @@ LINEAR = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 
 
 @dataclass(frozen=True)
 class DDPMConfig:
-    """The architecture, the crop, and how it is sampled. Defaults of the crop and of sampling are those of CelebA-HQ at
-    256 pixels in Asyrp's paper.
+    """The architecture, the crop, and how it is sampled.
+
+    Defaults of the crop and of sampling are those of CelebA-HQ at 256 pixels in Asyrp's paper.
 
     Args:
         unet: arguments of ``UNet2DModel``; ``sample_size`` is the side of the crop, ``in_channels`` 1 (luminance) or 3
@@ -24,16 +25,19 @@ class DDPMConfig:
         patch: side of the squares of pixels that the U-Net sees as channels (pixel unshuffle), so that a small net's
             convolutions reach further: ``sample_size`` is then the crop's side / ``patch``, ``in_channels`` times its
             square.
-        crop_style, crop_scale, crop_down: the alignment (:class:`emoedit.types.CropSpec`).
-        mean, std: what mean and contrast inside the face every crop is brought to before inversion (undone after
-            decoding), in [-1, 1]; ``std`` None leaves crops as they are.
+        crop_style: the alignment (``emoedit.types.CropSpec``).
+        crop_scale: as ``crop_style``.
+        crop_down: as ``crop_style``.
+        mean: what mean and contrast inside the face every crop is brought to before inversion (undone after decoding),
+            in [-1, 1]; ``std`` None leaves crops as they are.
+        std: as ``mean``.
         steps: of inversion and of decoding, spread over the timesteps 0 to ``t_last`` (default: all the model knows).
         t_edit: h is shifted at timesteps from here up.
         t_boost: noise is drawn at timesteps below this (quality boosting); 0 for none.
         boost: noise is drawn ``"everywhere"``, as in the paper; or only where the edit has ``"changed"`` the picture
-            (:func:`emoedit.sampling.changed_where`): a new mouth is drawn whole, all else stays the source's.
-        symmetric: shift P_t and D_t alike, in one pass of the up path (:func:`emoedit.sampling.symmetric_gain`).
-        exact: the reconstruction is the source (:func:`emoedit.sampling.exact_inversion`).
+            (``emoedit.sampling.changed_where``): a new mouth is drawn whole, all else stays the source's.
+        symmetric: shift P_t and D_t alike, in one pass of the up path (``emoedit.sampling.symmetric_gain``).
+        exact: the reconstruction is the source (``emoedit.sampling.exact_inversion``).
         precision: of the U-Net's passes; auto: bfloat16 where the device computes it itself, else float32. Where
             bfloat16 gives NaN a step is repeated in float32, and that is logged.
     """
@@ -57,6 +61,7 @@ class DDPMConfig:
 
 
 def read_config(config: dict[str, Any]) -> DDPMConfig:
+    """The configuration of a folder."""
     try:
         return DDPMConfig(**config)
     except TypeError as error:
@@ -64,7 +69,7 @@ def read_config(config: dict[str, Any]) -> DDPMConfig:
 
 
 def check_unet(config: dict[str, Any], patch: int = 1) -> int:
-    """The side of the crops, of a U-Net that :func:`down` and :func:`up` run as ``UNet2DModel.forward`` does."""
+    """The side of the crops, of a U-Net that ``down`` and ``up`` run as ``UNet2DModel.forward`` does."""
     side = config.get("sample_size")
     if isinstance(side, list | tuple) and len(set(side)) == 1:
         side = side[0]

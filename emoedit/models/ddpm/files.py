@@ -55,7 +55,7 @@ def is_original(state: Mapping[str, Tensor]) -> bool:
 
 
 def rename_old_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """diffusers' attention names of before 2023 (``query``, ``proj_attn``) as today's; other names stay."""
+    """Attention names of diffusers before 2023 (``query``, ``proj_attn``) as today's; other names stay."""
     pattern = re.compile(r"(\.attentions\.\d+\.)(query|key|value|proj_attn)\.")
     return {pattern.sub(lambda m: f"{m[1]}{OLD_ATTENTION[m[2]]}.", name): value for name, value in state.items()}
 
@@ -75,6 +75,8 @@ def original_config(state: Mapping[str, Tensor], path: Path | str, resolution: i
     """The arguments of ``UNet2DModel`` for a state with the original DDPM's names.
 
     Args:
+        state: tensors by name.
+        path: of the file.
         resolution: side of the pictures; weights do not tell. Default: what makes the level that attends 16 pixels
             wide, as in every published model.
 

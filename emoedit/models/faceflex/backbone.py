@@ -1,6 +1,6 @@
 """The VAE of face-flex (github.com/leon-schi/face-flex, 2019), read from weight files a user has of it.
 
-It is the full-size relative of :mod:`emoedit.models.vae.backbone`: a convolutional VAE (Kingma & Welling 2014, arXiv
+It is the full-size relative of ``emoedit.models.vae.backbone``: a convolutional VAE (Kingma & Welling 2014, arXiv
 1312.6114) on 128-pixel RGB crops with a latent of 500. That project carries no licence, so nothing of its code or
 weights is part of this package; only the tensor names of its files are kept, so that a file can be loaded by path.
 
@@ -74,6 +74,7 @@ class FaceFlexVAE(Backbone):
         Args:
             path: ``.safetensors``, or a bare state dict as ``torch.save`` writes it (either format). Weights of any
                 floating-point type become float32. Nothing in the file is executed.
+            batch_statistics: whether batch normalisation uses those of the batch.
 
         Raises:
             CheckpointError: no such file; not a state dict of tensors (a whole pickled module is refused); tensors that
@@ -88,14 +89,16 @@ class FaceFlexVAE(Backbone):
 
     @classmethod
     def load(cls, name_or_path: str | Path, *, revision: str | None = None, **settings: Any) -> FaceFlexVAE:
-        """As :meth:`from_file`; a model of the hub there is none, so ``revision`` says nothing."""
+        """As ``from_file``; a model of the hub there is none, so ``revision`` says nothing."""
         return cls.from_file(name_or_path, **settings)
 
     def to_config(self) -> dict[str, Any]:
+        """What ``from_config`` needs to build the same, as json."""
         return {"width": self.width, "latent": self.latent, "batch_statistics": self.batch_statistics}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
+        """The architecture with fresh weights."""
         try:
             return cls(**config)
         except (TypeError, RuntimeError) as error:
@@ -127,8 +130,10 @@ class FaceFlexVAE(Backbone):
     def invert(
         self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
     ) -> Inversion:
-        """The mean of z; ``extras["peak"]``, ``[N, 1, 1, 1]``, is each picture's maximum over pixels and colours in
-        [0, 1], which is divided out.
+        """The mean of z.
+
+        ``extras["peak"]``, ``[N, 1, 1, 1]``, is each picture's maximum over pixels and colours in [0, 1], which is
+        divided out.
 
         Args:
             x: ``[N, 3, 128, 128]`` in [-1, 1].
@@ -144,6 +149,7 @@ class FaceFlexVAE(Backbone):
 
     @torch.no_grad()
     def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
+        """The drawing of latents under a control; see ``Backbone.decode``."""
         z = inversion.latent if control.shift is None else inversion.latent + control.shift
         light = self.decoder(z).float() * inversion.extras["peak"]
         if callback:
@@ -210,8 +216,10 @@ def _checked(state: object, path: Path) -> tuple[dict[str, Tensor], int, int]:
 
 
 def _dense(value: object) -> bool:
-    """Whether it is an ordinary floating-point tensor with all its numbers in memory: an expanded one could be a few
-    bytes in a file and claim any size."""
+    """Whether it is an ordinary floating-point tensor with all its numbers in memory.
+
+    An expanded one could be a few bytes in a file and claim any size.
+    """
     return (
         isinstance(value, Tensor)
         and value.layout is torch.strided

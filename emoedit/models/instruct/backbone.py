@@ -37,13 +37,15 @@ class InstructConfig:
     """How a pipeline is called.
 
     Args:
-        kind: its class in diffusers, one of :data:`emoedit.models.instruct.pipelines.KINDS`.
+        kind: its class in diffusers, one of ``emoedit.models.instruct.pipelines.KINDS``.
         resolution: side of the crop in pixels.
         steps: of denoising.
         guidance: how strongly the instruction is followed at strength 1.
         image_guidance: how closely the picture is kept; None for pipelines that cannot be told.
         precision: in which the weights are held.
-        crop_style, crop_scale, crop_down: the alignment (:class:`emoedit.types.CropSpec`).
+        crop_style: the alignment (``emoedit.types.CropSpec``).
+        crop_scale: as ``crop_style``.
+        crop_down: as ``crop_style``.
     """
 
     kind: str
@@ -64,7 +66,7 @@ class InstructBackbone(Backbone):
 
     Args:
         pipeline: of diffusers; its networks are shared.
-        config: see :class:`InstructConfig`.
+        config: see ``InstructConfig``.
 
     Raises:
         EditError: settings that make no sense.
@@ -96,14 +98,14 @@ class InstructBackbone(Backbone):
         self.config = config
 
     def with_sampling(self, **settings: Any) -> Self:
-        """See :meth:`Backbone.with_sampling`."""
+        """See ``Backbone.with_sampling``."""
         check_settings(self, settings)
         other = copy.copy(self)
         other._set(replace(self.config, **settings))
         return other
 
     def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See :meth:`Backbone.settle`; offloading is diffusers' own, network by network.
+        """See ``Backbone.settle``; offloading is diffusers' own, network by network.
 
         Raises:
             MissingExtraError: offloading needs accelerate, which is not installed.
@@ -204,6 +206,7 @@ class InstructBackbone(Backbone):
         return x + strength * (drawn - x) if kind.strength == "mixing" else drawn
 
     def to_config(self) -> dict[str, Any]:
+        """What ``from_config`` needs to build the same, as json."""
         return asdict(self.config)
 
     @classmethod
@@ -221,7 +224,7 @@ class InstructBackbone(Backbone):
             name_or_path: which.
             revision: of what the hub gives.
             resolution: side of the crop; default: what the model was trained on.
-            settings: of :class:`InstructConfig`.
+            **settings: of ``InstructConfig``.
 
         Raises:
             CheckpointError: missing, damaged, another kind of pipeline, or one with parts of other libraries.
@@ -253,7 +256,7 @@ def _trained_on(pipeline: Any) -> int | None:
 
 
 def _loaded(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
-    """The pipeline. Parts of other libraries than :data:`LIBRARIES` are refused, because loading imports them."""
+    """The pipeline. Parts of other libraries than ``LIBRARIES`` are refused, because loading imports them."""
     import diffusers
 
     parts = {part: value for part, value in index.items() if isinstance(value, list) and part[0] != "_"}
@@ -280,8 +283,10 @@ def _loaded(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
 
 
 def _held(folder: Path) -> torch.dtype:
-    """The type in which the largest network's file holds its weights: loaded so, a model of 20 billion weights takes
-    its size on the disk and not twice that."""
+    """The type in which the largest network's file holds its weights.
+
+    Loaded so, a model of 20 billion weights takes its size on the disk and not twice that.
+    """
     from safetensors import safe_open
 
     for part in ("transformer", "unet"):

@@ -1,5 +1,7 @@
-"""Stable Diffusion 1.x and 2.x (Rombach et al. 2022, arXiv 2112.10752) as a backbone: a picture's latent is inverted to
-noise under a neutral prompt and led back under a context that moves towards another one.
+"""Stable Diffusion 1.x and 2.x (Rombach et al. 2022, arXiv 2112.10752) as a backbone.
+
+A picture's latent is inverted to noise under a neutral prompt and led back under a context that moves towards another
+one.
 
 The U-Net is ``diffusers.UNet2DConditionModel``, cut behind its mid block, so that shifts of h work here as they do in
 ``backbone``. Folders have diffusers' layout; full-size models and small ones that see luminance are
@@ -56,9 +58,11 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
     ``[N, S, T, D]``.
 
     Args:
-        config: see :class:`StableDiffusionConfig`.
+        config: see ``StableDiffusionConfig``.
         tokenizer: CLIP's.
-        unet, vae, text_encoder: of this configuration; default: new ones with fresh weights.
+        unet: of this configuration; default: new ones with fresh weights.
+        vae: as ``unet``.
+        text_encoder: as ``unet``.
 
     Raises:
         CheckpointError: parts that do not fit together, or that this class does not know how to use.
@@ -105,7 +109,7 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
         self.config = config
 
     def with_sampling(self, **settings: Any) -> Self:
-        """See :meth:`Backbone.with_sampling`."""
+        """See ``Backbone.with_sampling``."""
         check_settings(self, settings)
         other = copy.copy(self)
         other._set(replace(self.config, **settings))
@@ -136,7 +140,7 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
     # Pictures, latents, prompts
 
     def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The scaled mean of the VAE's posterior ``[N, C, r, r]``, and what :meth:`normalise` took away.
+        """The scaled mean of the VAE's posterior ``[N, C, r, r]``, and what ``normalise`` took away.
 
         Args:
             x: ``[N, 1 or 3, R, R]`` in [-1, 1].
@@ -170,11 +174,14 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
     # The U-Net
 
     def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See :meth:`Backbone.settle`. The U-Net, four fifths of the weights, is held in the chosen type; VAE and text
-        encoder stay in float32, because what they lose the photograph loses. The VAE takes pictures one by one.
+        """See ``Backbone.settle``.
+
+        The U-Net, four fifths of the weights, is held in the chosen type; VAE and text encoder stay in float32, because
+        what they lose the photograph loses. The VAE takes pictures one by one.
 
         Args:
-            device, precision: as there.
+            device: as there.
+            precision: as ``device``.
             offload: VAE and text encoder stay on the CPU and visit the device while they work; the VAE works in tiles
                 above 512 pixels.
         """
@@ -225,16 +232,17 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
         spans: Tensor | None = None,
         null: Tensor | None = None,
     ) -> sampling.ShiftedEpsAt:
-        """The function that gives the noise in x_t and the noise under the shifted h (None where h is not shifted), for
-        the samplers of :mod:`emoedit.sampling`; differentiable.
+        """The function that gives the noise in x_t and the noise under the shifted h, for the samplers.
+
+        The second is None where h is not shifted. Differentiable; see ``emoedit.sampling``.
 
         Guidance acts on what the context changes, a shift of h is added as it is: eps = e(n) + w (e(c) - e(n)), and
         shifted eps + e(c, h + delta_h) - e(c).
 
         Args:
             context: ``[N or 1, T, D]``, used at timesteps ``t_text_min`` to ``t_text_max``; None for the neutral one.
+            delta_h: ``emoedit.types.Control``'s, used from ``t_edit`` up; sees h under the timestep's context.
             spans: ``[N, 2]`` first and last timestep of each picture's context, in place of these.
-            delta_h: :class:`emoedit.types.Control`'s, used from ``t_edit`` up; sees h under the timestep's context.
             null: ``[N, S, T, D]`` of null-text optimisation, in place of the negative prompt's.
         """
         unet, config = self._working(), self.config
@@ -314,8 +322,10 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
         return HState(x, times, h, temb, lambda other: self.state(x, t, other).h), eps
 
     def split(self, x_t: Tensor, t: int) -> tuple[HState, Callable[[Tensor], Tensor]]:
-        """The state at a timestep under the neutral context, and the noise that follows from any h there;
-        differentiable, for fitting shifts."""
+        """The state at a timestep under the neutral context, and the noise that follows from any h there.
+
+        Differentiable, for fitting shifts.
+        """
         unet, times = self._working(), _all(x_t, t)
         context = self.context().detach().expand(len(x_t), -1, -1)
         h, skips, temb = down(unet, x_t, times, context)
@@ -323,23 +333,29 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
         return state, lambda other: self._noise(up(unet, other.to(h.dtype), skips, temb, context), x_t, t)
 
     def lost(self, inversion: Inversion) -> Tensor:
-        """What each step of DDIM back from x_T loses of the source's path
-        (:func:`emoedit.sampling.exact_inversion`), ``[N, S, C, r, r]``."""
+        """The residuals of every step back from x_T to the source's path.
+
+        ``[N, S, C, r, r]`` (``emoedit.sampling.exact_inversion``).
+        """
         extras = inversion.extras
         return lost_steps(extras["path"], extras["kept"], extras["eps"], self.schedule, stochastic=False)
 
     @torch.no_grad()
     def state(self, x_t: Tensor, t: int, context: Tensor | None = None) -> HState:
-        """What the down path and the mid block make of latents at timestep ``t``, ``[N, C, r, r]``: h, without the
-        noise that follows from it; under the neutral context or ``[N or 1, T, D]``."""
+        """What the down path and the mid block make of latents at timestep ``t``: h, without the noise that follows.
+
+        Latents are ``[N, C, r, r]``; the context is the neutral one or ``[N or 1, T, D]``.
+        """
         context, times = self.context() if context is None else context, _all(x_t, t)
         h, _, temb = down(self._working(), x_t, times, context.expand(len(x_t), -1, -1))
         return HState(x_t, times, h.to(temb.dtype), temb, lambda other: self.state(x_t, t, other).h)
 
     @torch.no_grad()
     def path(self, x: Tensor) -> Iterator[tuple[HState, Tensor]]:
-        """What the U-Net sees of pictures while they are inverted by DDIM under the neutral prompt: its state and the
-        noise it finds, at every timestep of the schedule, ascending. For fitting shifts of h.
+        """What the U-Net sees of pictures while they are inverted.
+
+        Its state and the noise it finds, at every timestep of the schedule, ascending; by DDIM, under the neutral
+        prompt. For fitting shifts of h.
 
         Args:
             x: ``[N, 1 or 3, R, R]`` in [-1, 1].
@@ -562,6 +578,7 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
     # Files
 
     def to_config(self) -> dict[str, Any]:
+        """What ``from_config`` needs to build the same, as json."""
         return asdict(self.config)
 
     def save_pretrained(self, folder: Path) -> None:
@@ -580,10 +597,11 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], **settings: Any) -> Self:
-        """Read what :meth:`save_pretrained` wrote, or a folder of diffusers: Stable Diffusion 1.x or 2.x.
+        """Read what ``save_pretrained`` wrote, or a folder of diffusers: Stable Diffusion 1.x or 2.x.
 
         Args:
-            settings: of :class:`StableDiffusionConfig`, instead of those in the folder.
+            folder: where it is.
+            **settings: of ``StableDiffusionConfig``, instead of those in the folder.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape; another kind of model.
@@ -600,13 +618,13 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
         resolution: int = 512,
         **settings: Any,
     ) -> Self:
-        """Stable Diffusion 1.x in one file (:mod:`emoedit.models.stable_diffusion.single_file`).
+        """Stable Diffusion 1.x in one file (``emoedit.models.stable_diffusion.single_file``).
 
         Args:
             path: ``.safetensors`` or ``.ckpt``.
             tokenizer: a folder with CLIP's tokenizer; default: the one on the hub.
             resolution: side of the pictures it was trained on.
-            settings: of :class:`StableDiffusionConfig`.
+            **settings: of ``StableDiffusionConfig``.
 
         Raises:
             CheckpointError: missing, damaged, another kind of model, or no tokenizer.
@@ -636,11 +654,13 @@ class StableDiffusionBackbone(light.EvensLight, Backbone):
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, **settings: Any) -> Self:
-        """A full-size model: a folder of diffusers, one file of 1.x, or ``owner/name`` on the hub
-        (``stable-diffusion-v1-5/stable-diffusion-v1-5``).
+        """A full-size model: a folder of diffusers, or ``owner/name`` on the hub.
+
+        Such as ``stable-diffusion-v1-5/stable-diffusion-v1-5``.
 
         Raises:
-            CheckpointError, UnknownNameError: none of these, or not a model this class can use.
+            CheckpointError: none of these, or not a model this class can use.
+            UnknownNameError: none of these, or not a model this class can use.
         """
         path = Path(name_or_path).expanduser()
         if path.is_file():

@@ -26,31 +26,37 @@ class StableDiffusionConfig:
     """The parts, the crop, and how it is sampled.
 
     Args:
-        unet, vae, text_encoder: arguments of ``UNet2DConditionModel``, ``AutoencoderKL`` (``in_channels`` 1 for
-            luminance, 3 for RGB) and ``CLIPTextConfig``.
+        unet: arguments of ``UNet2DConditionModel``, ``AutoencoderKL`` (``in_channels`` 1 for luminance, 3 for RGB) and
+            ``CLIPTextConfig``.
+        vae: as ``unet``.
+        text_encoder: as ``unet``.
         scheduler: which noise it was trained with and what it predicts (``prediction_type``: ``"epsilon"`` or
             ``"v_prediction"``), as in diffusers' ``scheduler_config.json``.
-        crop_style, crop_scale, crop_down: the alignment (:class:`emoedit.types.CropSpec`).
-        mean, std: what mean and contrast inside the face every crop is brought to before it is encoded (undone after
+        crop_style: the alignment (``emoedit.types.CropSpec``).
+        crop_scale: as ``crop_style``.
+        crop_down: as ``crop_style``.
+        mean: what mean and contrast inside the face every crop is brought to before it is encoded (undone after
             decoding), in [-1, 1]; ``std`` None leaves crops as they are.
+        std: as ``mean``.
         prompt: neutral: what the picture is inverted under, and where every edit starts.
-        negative: the prompt guidance leads away from; None for the neutral one, with which guidance strengthens what
-            an edit changes and nothing else.
+        negative: the prompt guidance leads away from; None for the neutral one, with which guidance strengthens what an
+            edit changes and nothing else.
         steps: of inversion and of decoding, spread over the timesteps 0 to ``t_last`` (default: all the model knows).
-        inversion: ``exact``: DDIM, what each step loses kept (:func:`emoedit.sampling.exact_inversion`). ``ddim``: not
-            kept. ``null_text``, ``edit_friendly``: see :mod:`emoedit.models.stable_diffusion.inversion`; what steps
-            lose is kept here too. ``image_to_image``: no inversion: noise is added up to ``t_last`` and the picture
-            drawn anew (Meng et al. 2022, arXiv 2108.01073), a baseline.
+        inversion: ``exact``: DDIM, what each step loses kept (``emoedit.sampling.exact_inversion``). ``ddim``: not
+            kept. ``null_text``, ``edit_friendly``: see ``emoedit.models.stable_diffusion.inversion``; what steps lose
+            is kept here too. ``image_to_image``: no inversion: noise is added up to ``t_last`` and the picture drawn
+            anew (Meng et al. 2022, arXiv 2108.01073), a baseline.
         guidance: scale of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598); 1 is none.
         masked: outside the face the noise stays what was found in the source (not with ``image_to_image``, which has
             found none, nor below ``t_boost``, where it is drawn).
-        t_text_min, t_text_max: the timesteps from and up to which the edited context is used, else the neutral one:
-            high ones decide who it is.
+        t_text_min: the timesteps from and up to which the edited context is used, else the neutral one: high ones
+            decide who it is.
+        t_text_max: as ``t_text_min``.
         t_edit: h is shifted at timesteps from here up.
         t_boost: noise is drawn at timesteps below this (quality boosting); 0 for none.
         boost: noise is drawn ``"everywhere"``; or only where the edit has ``"changed"`` the picture
-            (:func:`emoedit.sampling.changed_where`), which needs a path whose losses are kept (``exact``,
-            ``null_text``) and a ``std``, by which its distances are measured.
+            (``emoedit.sampling.changed_where``), which needs a path whose losses are kept (``exact``, ``null_text``)
+            and a ``std``, by which its distances are measured.
         null_iterations: of null-text optimisation, a step.
         precision: of the U-Net's passes; auto: bfloat16 where the device computes it itself, else float32. Where
             bfloat16 gives NaN a step is repeated in float32, and that is logged.
@@ -88,8 +94,9 @@ SAMPLING = (
 
 
 def check_parts(config: StableDiffusionConfig) -> int:
-    """The side of the latent, of parts that fit together and that :mod:`emoedit.models.stable_diffusion.unet` runs
-    as ``UNet2DConditionModel.forward`` does.
+    """The side of the latent, of parts that fit together.
+
+    ``emoedit.models.stable_diffusion.unet`` runs them as ``UNet2DConditionModel.forward`` does.
 
     Raises:
         CheckpointError: others, with all that is wrong.

@@ -151,7 +151,7 @@ def write_folder(
     configs: Mapping[str, Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> None:
-    """Write what :func:`read_folder` reads, and ``StableDiffusionPipeline.from_pretrained`` too."""
+    """Write what ``read_folder`` reads, and ``StableDiffusionPipeline.from_pretrained`` too."""
     checkpoints.write_part(
         folder / "unet", {"_class_name": "UNet2DConditionModel", **configs["unet"]}, unet.state_dict()
     )
@@ -192,8 +192,10 @@ def write_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def new_unet(config: Mapping[str, Any]) -> UNet2DConditionModel:
-    """Raises:
-    CheckpointError: not the arguments of one.
+    """A fresh U-Net of a configuration.
+
+    Raises:
+        CheckpointError: not the arguments of one.
     """
     from diffusers import UNet2DConditionModel
 
@@ -201,8 +203,10 @@ def new_unet(config: Mapping[str, Any]) -> UNet2DConditionModel:
 
 
 def new_vae(config: Mapping[str, Any]) -> AutoencoderKL:
-    """Raises:
-    CheckpointError: not the arguments of one.
+    """A fresh VAE of a configuration.
+
+    Raises:
+        CheckpointError: not the arguments of one.
     """
     from diffusers import AutoencoderKL
 
@@ -217,8 +221,10 @@ def _new(kind: type, config: Mapping[str, Any]) -> Any:
 
 
 def new_text_encoder(config: Mapping[str, Any]) -> CLIPTextModel:
-    """Raises:
-    CheckpointError: not the configuration of one.
+    """A fresh text encoder of a configuration.
+
+    Raises:
+        CheckpointError: not the configuration of one.
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 

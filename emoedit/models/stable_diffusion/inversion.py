@@ -13,14 +13,17 @@ EpsUnder = Callable[[Tensor, int, Tensor], Tensor]  # x_t [N, C, R, R], t, conte
 
 
 def noisy_path(x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]) -> Tensor:
-    """x_t at every timestep, each with noise of its own, ``[N, S, C, R, R]``: the path of edit-friendly noise
-    (Huberman-Spiegelglas et al. 2024, arXiv 2304.06140, eq. 6).
+    """x_t at every timestep, each with noise of its own, ``[N, S, C, R, R]``.
+
+    The path of edit-friendly noise (Huberman-Spiegelglas et al. 2024, arXiv 2304.06140, eq. 6).
 
     Independent noise at every step makes the steps between them larger and negatively correlated, so that they hold
     more of the picture than the noise that DDPM would have drawn.
 
     Args:
-        x: ``[N, C, R, R]``.  noise: draws ``[N, C, R, R]`` standard normal values.
+        x: ``[N, C, R, R]``.
+        schedule: timesteps and their alpha_bar.
+        noise: draws ``[N, C, R, R]`` standard normal values.
     """
     return torch.stack([a**0.5 * x + (1 - a) ** 0.5 * noise() for a in schedule.alpha_bar], 1)
 
@@ -31,11 +34,15 @@ def step_targets(path: Tensor, x: Tensor) -> Tensor:
 
 
 def lost_steps(path: Tensor, x: Tensor, eps: Tensor, schedule: Schedule, *, stochastic: bool) -> Tensor:
-    """What every step of the way back loses of a path, ``[N, S, C, R, R]``
-    (:func:`emoedit.sampling.exact_inversion` of a path that is known).
+    """The residuals of every step of the way back along a path, ``[N, S, C, R, R]``.
+
+    ``emoedit.sampling.exact_inversion`` of a path that is known.
 
     Args:
-        path: ``[N, S, C, R, R]``.  x: ``[N, C, R, R]``, the picture.  eps: as ``path``: the noise found on it.
+        path: ``[N, S, C, R, R]``.
+        x: ``[N, C, R, R]``, the picture.
+        eps: as ``path``: the noise found on it.
+        schedule: timesteps and their alpha_bar.
         stochastic: of DDPM's step (eta = 1) without its noise; sigma z_t of eq. 5 there, where z_t is the noise map.
     """
     targets, none = step_targets(path, x), torch.zeros_like(x) if stochastic else None
@@ -47,11 +54,13 @@ def lost_steps(path: Tensor, x: Tensor, eps: Tensor, schedule: Schedule, *, stoc
 
 
 def noise_maps(lost: Tensor, schedule: Schedule) -> Tensor:
-    """z_t, the noise that makes DDPM's steps follow the path, ``[N, S, C, R, R]`` (Huberman-Spiegelglas et al. 2024,
-    eq. 5). The last step draws none: its row is 0.
+    """z_t, the noise that makes DDPM's steps follow the path, ``[N, S, C, R, R]``.
+
+    Huberman-Spiegelglas et al. 2024, eq. 5. The last step draws none: its row is 0.
 
     Args:
-        lost: of :func:`lost_steps`, stochastic.
+        lost: of ``lost_steps``, stochastic.
+        schedule: timesteps and their alpha_bar.
     """
     maps = torch.zeros_like(lost)
     for k in range(1, len(schedule)):
@@ -72,16 +81,23 @@ def null_text(
     iterations: int,
     callback: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Embeddings in place of the empty prompt's, one a step, with which guided steps follow a path
-    (Mokady et al. 2023, arXiv 2211.09794, algorithm 1): ``[N, S, T, D]``.
+    """Embeddings in place of the empty prompt's, one a step, with which guided steps follow a path.
+
+    ``[N, S, T, D]`` (Mokady et al. 2023, arXiv 2211.09794, algorithm 1).
 
     As there: from noise to picture, each step starting from the one before, Adam with a rate of .01 that falls to half.
-    Every step is optimised at the path itself, because what it still loses can be kept (:func:`lost_steps`); the number
+    Every step is optimised at the path itself, because what it still loses can be kept (``lost_steps``); the number
     of iterations is fixed, so that a picture's embeddings do not depend on its batch.
 
     Args:
-        path: ``[N, S, C, R, R]`` of DDIM inversion without guidance.  x: ``[N, C, R, R]``.
-        neutral, null: ``[N, T, D]``, of the picture's prompt and of the empty one.
+        eps_under: gives the noise under a context.
+        path: ``[N, S, C, R, R]`` of DDIM inversion without guidance.
+        x: ``[N, C, R, R]``.
+        neutral: ``[N, T, D]``, of the picture's prompt and of the empty one.
+        null: as ``neutral``.
+        schedule: timesteps and their alpha_bar.
+        guidance: scale of classifier-free guidance.
+        iterations: of the optimiser at each step.
         callback: called with (steps done, steps in all).
     """
     targets, found = step_targets(path, x), []

@@ -24,6 +24,8 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], length
     """Ids of prompts, padded: ``[N, T]``.
 
     Args:
+        tokenizer: the model's own.
+        prompts: texts.
         length: positions the text encoder has; T is that, or what the tokenizer allows if that is less.
 
     Raises:
@@ -70,8 +72,9 @@ class _Table(nn.Module):
     """A shared table of embeddings with new rows behind it.
 
     Args:
-        shared: ``[V, D]``.  rows: ``[n, D]``.  first: id of the first new row; the tokenizer's length, which may lie
-            below V.
+        shared: ``[V, D]``.
+        rows: ``[n, D]``.
+        first: id of the first new row; the tokenizer's length, which may lie below V.
     """
 
     def __init__(self, shared: nn.Embedding, rows: Tensor, first: int) -> None:
@@ -91,8 +94,10 @@ class _Table(nn.Module):
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:
-    """A copy of a module whose weights are the same memory and need no gradient, in eval mode: what is done to it does
-    not reach the module."""
+    """A copy of a module whose weights are the same memory and need no gradient, in eval mode.
+
+    What is done to the copy does not reach the module.
+    """
     memo = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     memo |= {id(b): b for b in module.buffers()}
     return copy.deepcopy(module, memo).eval()
@@ -102,7 +107,9 @@ def check_new(tokenizer: PreTrainedTokenizerBase, width: int, embeddings: Mappin
     """Whether tokens can be added.
 
     Args:
-        width: D of the text encoder.  embeddings: token -> ``[n, D]``.
+        tokenizer: the model's own.
+        width: D of the text encoder.
+        embeddings: token -> ``[n, D]``.
 
     Raises:
         CheckpointError: vectors of another width, or a name that the tokenizer knows already or cannot hold.
@@ -132,6 +139,8 @@ def with_tokens(
     """Copies that know more tokens; the originals stay as they are. The text encoder's copy shares their memory.
 
     Args:
+        tokenizer: the model's own.
+        text_encoder: the model's own.
         embeddings: token -> ``[n, D]``, its vectors.
 
     Raises:
@@ -151,5 +160,5 @@ def with_tokens(
 
 
 def rows_name(text_encoder: nn.Module) -> str:
-    """The name of the new rows among the parameters of a text encoder of :func:`with_tokens`."""
+    """The name of the new rows among the parameters of a text encoder of ``with_tokens``."""
     return next(f"{name}.rows" for name, part in text_encoder.named_modules() if isinstance(part, _Table))

@@ -1,5 +1,7 @@
-"""Stable Diffusion's U-Net, cut behind its mid block, where h is: what lies before is computed once a step, what lies
-behind once for the plain and the shifted h together."""
+"""Stable Diffusion's U-Net, cut behind its mid block, where h is.
+
+What lies before is computed once a step, what lies behind once for the plain and the shifted h together.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ def down(
     """``UNet2DConditionModel.forward`` up to its mid block's output.
 
     Args:
-        x: ``[N, C, r, r]``.  t: ``[N]`` timesteps.  context: ``[N, T, D]``.
+        unet: the network.
+        x: ``[N, C, r, r]``.
+        t: ``[N]`` timesteps.
+        context: ``[N, T, D]``.
 
     Returns:
         h ``[N, Ch, r', r']``; the down path's outputs, which the up path joins; temb ``[N, D']``.

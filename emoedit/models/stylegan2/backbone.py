@@ -1,5 +1,6 @@
-"""StyleGAN2 (Karras et al. 2020, arXiv 1912.04958) as a backbone: a picture becomes w+, one style a layer, and edits
-are walks there.
+"""StyleGAN2 (Karras et al. 2020, arXiv 1912.04958) as a backbone.
+
+A picture becomes w+, one style a layer, and edits are walks there.
 
 The embedded model (luminance, with an encoder) and full-size ones (NVIDIA's ``.pkl``, rosinality's ``.pt``) are this
 one class.
@@ -36,16 +37,24 @@ class StyleGAN2Config:
     """The architecture, the crop, and how pictures are inverted.
 
     Args:
-        resolution: side of the crop, a power of two from 16 on.  channels: 1 (luminance) or 3 (RGB).
-        widths: channels at 4, 8, ... ``resolution`` pixels (:func:`emoedit.models.stylegan2.network.widths` gives
-            those of the published models).
-        z_dim, w_dim: lengths of z and w.  mapping_layers: between them.  mapping_rate: their relative learning rate.
+        resolution: side of the crop, a power of two from 16 on.
+        channels: 1 (luminance) or 3 (RGB).
+        widths: channels at 4, 8, ... ``resolution`` pixels (``emoedit.models.stylegan2.network.widths`` gives those of
+            the published models).
+        z_dim: lengths of z and w.
+        w_dim: as ``z_dim``.
+        mapping_layers: between them.
+        mapping_rate: their relative learning rate.
         clamp: largest magnitude of a layer's output; published models trained in half precision have 256.
         encoder_widths: channels at ``resolution / 2`` ... 4 pixels; None for a model without an encoder.
-        encoder_blocks: residual blocks a resolution.  encoder_neck: channels of the maps its linear layers read.
-        crop_style, crop_scale, crop_down: the alignment (:class:`emoedit.types.CropSpec`).
-        mean, std: what mean and contrast inside the face every crop is brought to before it is inverted (undone after
+        encoder_blocks: residual blocks a resolution.
+        encoder_neck: channels of the maps its linear layers read.
+        crop_style: the alignment (``emoedit.types.CropSpec``).
+        crop_scale: as ``crop_style``.
+        crop_down: as ``crop_style``.
+        mean: what mean and contrast inside the face every crop is brought to before it is inverted (undone after
             decoding), in [-1, 1]; ``std`` None leaves crops as they are.
+        std: as ``mean``.
         optimise_steps: of w+, from where the encoder starts or, without one, from the mean of w.
         precision: of the synthesis network's maps.
     """
@@ -82,10 +91,10 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
     was optimised.
 
     Args:
-        config: see :class:`StyleGAN2Config`.
+        config: see ``StyleGAN2Config``.
 
     Attributes:
-        losses: what optimisation minimises; the squared difference alone unless :meth:`inverting` sets more.
+        losses: what optimisation minimises; the squared difference alone unless ``inverting`` sets more.
 
     Raises:
         CheckpointError: a configuration that makes no network.
@@ -125,7 +134,7 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
 
         Args:
             losses: what optimisation minimises.
-            changes: settings of :meth:`with_sampling`.
+            **changes: settings of ``with_sampling``.
 
         Raises:
             EditError: changes of other things, or that make no sense.
@@ -135,14 +144,14 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
         return other
 
     def with_sampling(self, **settings: Any) -> Self:
-        """See :meth:`Backbone.with_sampling`; its settings are those of inversion and the precision."""
+        """See ``Backbone.with_sampling``; its settings are those of inversion and the precision."""
         check_settings(self, settings)
         other = copy.copy(self)
         other._set(replace(self.config, **settings))
         return other
 
     def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See :meth:`Backbone.settle`; the maps are computed in float32 unless bfloat16 is asked for.
+        """See ``Backbone.settle``; the maps are computed in float32 unless bfloat16 is asked for.
 
         Raises:
             EditError: another precision.
@@ -217,7 +226,9 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
         """The picture of w+ + ``control.shift``.
 
         Args:
+            inversion: N pictures.
             control: its ``shift`` is ``[N, L, w_dim]``, or ``[N, 1, w_dim]`` for all layers alike.
+            callback: called with (steps done, steps in all).
 
         Raises:
             EditError: a text context or a shift of h, which this backbone has not; a strength so large that the picture
@@ -247,7 +258,10 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
         """w+ of random people, ``[count, L, w_dim]``, the same w in all layers.
 
         Args:
-            truncation: 1 for all the model knows, 0 for its mean.  cutoff: layers from this one on are not truncated.
+            generator: draws the noise; a model that draws none ignores it.
+            count: how many.
+            truncation: 1 for all the model knows, 0 for its mean.
+            cutoff: layers from this one on are not truncated.
         """
         z = torch.randn(count, self.config.z_dim, generator=generator, device=generator.device).to(self.device)
         w = self.mapping(z)[:, None].repeat(1, self.latent_shape[0], 1)
@@ -260,10 +274,12 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
         return self.synthesis(self.latents(generator, count, truncation=truncation), dtype=self.dtype)
 
     def to_config(self) -> dict[str, Any]:
+        """What ``from_config`` needs to build the same, as json."""
         return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
+        """The architecture with fresh weights."""
         try:
             return cls(StyleGAN2Config(**config))
         except (TypeError, EditError) as error:
@@ -271,12 +287,14 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **settings: Any) -> Self:
-        """A full-size model: NVIDIA's ``.pkl`` or rosinality's ``.pt``, converted while it is read; code in it is never
-        executed. Where the file lacks the mean of w, that of 10,000 samples is taken; where it lacks noise maps, maps
-        from a fixed seed.
+        """A full-size model: NVIDIA's ``.pkl`` or rosinality's ``.pt``, converted while it is read.
+
+        Code in it is never executed. Where the file lacks the mean of w, that of 10,000 samples is taken; where it
+        lacks noise maps, maps from a fixed seed.
 
         Args:
-            settings: of :class:`StyleGAN2Config`, instead of the file's and the defaults.
+            path: of the file.
+            **settings: of ``StyleGAN2Config``, instead of the file's and the defaults.
 
         Raises:
             CheckpointError: missing, damaged, unsafe; another network; tensors missing or of another shape.
@@ -296,10 +314,12 @@ class StyleGAN2Backbone(light.EvensLight, Backbone):
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, **settings: Any) -> Self:
-        """A file (:meth:`from_file`), a folder that :meth:`save_pretrained` wrote, or ``owner/name`` of one on the hub.
+        """A file (``from_file``), a folder that ``save_pretrained`` wrote, or ``owner/name`` of one on the hub.
 
         Args:
-            settings: of :class:`StyleGAN2Config` for a file, of :data:`SETTINGS` else.
+            name_or_path: a file, a folder or ``owner/name``.
+            revision: of the repository on the hub.
+            **settings: of ``StyleGAN2Config`` for a file, of ``SETTINGS`` else.
 
         Raises:
             CheckpointError: none of these, or not a model this class can use.

@@ -95,7 +95,7 @@ ALLOWED = (  # what a pickle may name
 
 
 def _builders(size: int) -> dict[str, Callable[..., Any]]:
-    """What is built for each of :data:`ALLOWED`, for a file of ``size`` bytes."""
+    """What is built for each of ``ALLOWED``, for a file of ``size`` bytes."""
     tensors = Tensors(size)
     found = (
         *(mapping, members, members, mapping, _record, _Storages(size), tensors.view, lambda data, *_: data),
@@ -105,7 +105,7 @@ def _builders(size: int) -> dict[str, Callable[..., Any]]:
 
 
 def read_pickle(path: Path) -> Any:
-    """A pickle as NVIDIA's training writes it, as tensors, :class:`Record` s and plain containers.
+    """A pickle as NVIDIA's training writes it, as tensors, ``Record`` s and plain containers.
 
     Raises:
         CheckpointError: missing, damaged, or naming anything but what such a file needs; nothing of it was executed.
@@ -204,7 +204,7 @@ def _tensors(record: Record) -> dict[str, Tensor]:
 
 
 def _check_variant(modules: Mapping[str, Record], path: Path) -> None:
-    """Refuse what the shapes of tensors do not tell and :class:`Synthesis` does not draw."""
+    """Refuse what the shapes of tensors do not tell and ``Synthesis`` does not draw."""
     faults = []
     if classes := modules[""].state.get("c_dim"):
         faults.append(f"it is conditioned on {classes} classes (expected none)")
