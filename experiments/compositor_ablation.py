@@ -40,7 +40,7 @@ ROLES = {
     "new_edges": "shows the drawing where it has edges that the photograph had not",
     "front": "keeps what is in front of the face",
 }
-PANEL = 200  # pixels of a panel of the picture
+PANEL, COLUMNS = 240, 4  # pixels of a panel of the picture; panels in a row
 
 
 def variants(made: Compositor) -> dict[str, Compositor]:
@@ -123,7 +123,7 @@ def layers(editor: PhotoEditor, edit: Edit) -> Image.Image:
     photo = astronaut()
     opened = editor.open(photo, edits=[edit])
     x0, y0, x1, y1 = opened.faces[0].box
-    middle, half = np.array([x0 + x1, y0 + y1]) / 2, 0.75 * max(x1 - x0, y1 - y0)
+    middle, half = np.array([x0 + x1, y0 + y1]) / 2, 0.65 * max(x1 - x0, y1 - y0)
     panels = [photo]
     if opened.relaxed is not None:
         panels.append(opened.relaxed.rgb)
@@ -134,13 +134,15 @@ def layers(editor: PhotoEditor, edit: Edit) -> Image.Image:
         panels.append(np.asarray(next(some.edit(opened, [edit])).image))
     left, top = (middle - half).round().astype(int).clip(0)
     cut = [p[top : top + round(2 * half), left : left + round(2 * half)] for p in panels]
-    return Image.fromarray(np.hstack([cv2.resize(c, (PANEL, PANEL), interpolation=cv2.INTER_AREA) for c in cut]))
+    small = [cv2.resize(c, (PANEL, PANEL), interpolation=cv2.INTER_AREA) for c in cut]
+    small += [np.full_like(small[0], 255)] * (-len(small) % COLUMNS)
+    return Image.fromarray(np.vstack([np.hstack(small[n : n + COLUMNS]) for n in range(0, len(small), COLUMNS)]))
 
 
 def page(config: DictConfig, tables: Mapping[str, Sequence[str]], parts: Sequence[str], shown: Edit) -> str:
     """The text of docs/compositing.md."""
     picture = Path(config.picture).relative_to(Path(config.output).parent)
-    roles = [f"| `{name}` | {ROLES[name]} |" for name in [*parts, "new_edges"] if name in ROLES]
+    roles = [f"| `{name}` | {ROLES[name]} |" for name in [*parts, "new_edges"]]
     return "\n".join(
         [
             "# Compositing",
@@ -218,7 +220,7 @@ def main(config: DictConfig) -> None:
         "rgb": perfect(chosen[: config.perfect], "rgb", CropSpec(config.crops.colour, "ffhq"), 3),
         "drawn": perfect(chosen[: config.perfect], "drawn", luminance, 1),
     }
-    shown = Edit("surprised", 1.2)
+    shown = Edit("surprised")
     Path(config.picture).parent.mkdir(parents=True, exist_ok=True)
     layers(editor, shown).save(config.picture, quality=88)
     text = page(config, tables, [name for name, _ in editor.compositor.parts], shown)
