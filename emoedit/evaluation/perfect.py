@@ -7,6 +7,7 @@ two alignments, is the compositor's own error.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,7 +17,7 @@ from emoedit.compositing.composite import Scene
 from emoedit.compositing.drawing import read_drawings
 from emoedit.faces.align import Alignment, align
 from emoedit.faces.analysis import analyse
-from emoedit.faces.detect import FaceDetector
+from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.landmarks import landmark_finder
 from emoedit.faces.masks import FaceMasks, face_masks
 from emoedit.faces.occlusion import occlusion_finder
@@ -46,7 +47,7 @@ class Judgement:
 
 
 def perfect_scene(
-    neutral: np.ndarray, smile: np.ndarray, spec: CropSpec, *, channels: int = 3, detector: FaceDetector | None = None
+    neutral: np.ndarray, smile: np.ndarray, spec: CropSpec, *, channels: int = 3, faces: Sequence[Face] | None = None
 ) -> tuple[Scene, np.ndarray]:
     """A face whose edit was drawn by a perfect editor.
 
@@ -55,7 +56,7 @@ def perfect_scene(
         smile: uint8 ``[H, W, 3]`` of the same person.
         spec: crop of the model.
         channels: 3 for a model of colour; 1 for one of luminance, which is given lifted tones.
-        detector: default: one on the CPU.
+        faces: of both, where they are known; default: the largest of each, as a detector finds them.
 
     Returns:
         The scene, and the smile moved onto the neutral photograph, uint8 ``[H, W, 3]``.
@@ -66,21 +67,20 @@ def perfect_scene(
     """
     if channels not in (1, 3):
         raise ImageError(f"models have 1 or 3 channels, not {channels}")
-    detector = detector or FaceDetector()
-    faces = [detector.choose(photo)[0] for photo in (neutral, smile)]
+    if faces is None:
+        detector = FaceDetector()
+        faces = [detector.choose(photo)[0] for photo in (neutral, smile)]
     first, second = (align(face.landmarks, spec) for face in faces)
     onto = np.vstack([first.inverse, [0, 0, 1]]) @ np.vstack([second.matrix, [0, 0, 1]])
     true = cv2.warpAffine(smile, onto[:2], neutral.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-    masks, landmarks, teeth = face_masks(spec), landmark_finder(), teeth_finder()
+    masks, finders = face_masks(spec), {"landmarks": landmark_finder("cpu"), "teeth": teeth_finder("cpu")}
     tone, crops = Tone(), [first.crop(photo).astype(np.float32) for photo in (neutral, true)]
     if channels == 1:
         tone = find_tone(first.crop(cv2.cvtColor(neutral, cv2.COLOR_RGB2GRAY)), masks.face)
         lifted = (cv2.cvtColor(tone.lifted(photo), cv2.COLOR_RGB2GRAY) for photo in (neutral, true))
         crops = [first.crop(grey).astype(np.float32) for grey in lifted]
-    known = analyse(
-        neutral, faces[0], first, masks, tone, occlusion=occlusion_finder(), landmarks=landmarks, teeth=teeth
-    )
-    (drawing,) = read_drawings(crops[0], crops[1:], faces[0], first, known=[None], landmarks=landmarks, teeth=teeth)
+    known = analyse(neutral, faces[0], first, masks, tone, occlusion=occlusion_finder("cpu"), **finders)
+    (drawing,) = read_drawings(crops[0], crops[1:], faces[0], first, known=[None], **finders)
     return Scene(known, drawing), true
 
 

@@ -37,10 +37,11 @@ def test_every_training_config_fits_the_code():
     assert set(config["steering"]["gains"]) == set(config["steering"]["emotions"])
 
 
-def test_the_study_pastes_what_the_editor_pastes():
-    study, training = composed("paste_study"), composed("train_embedded")
-    assert study["resolution"] == training["backbone"]["resolution"]
-    assert CropSpec(study["resolution"], "stable", study["data"]["scale"], study["data"]["down"])
+def test_the_ablation_judges_what_the_editor_draws():
+    study, training = composed("compositor_ablation"), composed("train_embedded")
+    assert study["crops"]["luminance"] == training["backbone"]["resolution"]
+    assert CropSpec(study["crops"]["luminance"], "stable", study["data"]["scale"], study["data"]["down"])
+    assert study["perfect"] <= study["people"] and 1.0 in study["strengths"]
 
 
 @pytest.mark.slow
