@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="bfloat16")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--edits", type=int, nargs="+", default=[1, 8], help="how many, at most 8 each; default: 1 8")
     args = parser.parse_args()
     peak = Peak(args.device)
     before = peak.now()
@@ -90,7 +91,7 @@ def main() -> None:
     gc.collect()
     print(f"weights: {peak.now() - before:.2f} GB", flush=True)
     x = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    for count in (1, 8):
+    for count in args.edits:
         peak.reset()
         start = time.perf_counter()
         inversion = editor.invert(x)

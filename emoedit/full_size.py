@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -21,23 +21,17 @@ from emoedit.io import checkpoints
 from emoedit.models import identify
 from emoedit.models.pretrained import TABLE, Pretrained
 from emoedit.registry import BACKBONES, EDITORS
+from emoedit.steering.published import HOW_TO_FIT, STEERINGS_OF, Files, Parts, path_of
 from emoedit.types import CheckpointError, EditError, UnknownNameError
 
 if TYPE_CHECKING:
     from emoedit.editors import Editor
     from emoedit.models.base import Backbone
-    from emoedit.steering.base import Steering
 
 logger = logging.getLogger(__name__)
 
-Files = Mapping[str, Any]  # emotion -> file, or (file, gain)
 FLAGS = {"tokens": "--token", "shifts": "--shift", "boundaries": "--boundary", "layers": "--layers"}
 COMPUTE = ("precision", "batch", "offload", "name")  # how an editor computes, and what it is called
-GAIN = 3.0  # how far along a boundary strength 1 goes: the range that InterFaceGAN draws
-HOW_TO_FIT = {
-    "shifts": "fit one to your own pictures: emoedit fit shift --emotion NAME --pictures FOLDER --neutral FOLDER",
-    "boundaries": "fit one to the model's own samples: emoedit fit direction --emotion happy --model FILE",
-}
 
 
 @dataclass(frozen=True)
@@ -206,7 +200,9 @@ class Request:
             others = editor.backbone.source is not None
         else:
             entry, settings = found.entry, {**_defaults(found.entry), **self.settings}
-            steerings = _STEERINGS[entry.name](found, settings)  # first: what is small may be what is wrong
+            steerings = STEERINGS_OF[entry.name](
+                Parts(found.parts, found.layers), settings
+            )  # first: what is small may be what is wrong
             backbone = load_backbone(entry.backbone, found.model or "", settings, revision=self.revision)
             editor, others = Editor(backbone, steerings(backbone), name=entry.name), True
         with fitting(f"{editor.name} ({_gigabytes(editor.backbone):.1f} GB of weights in float32)"):
@@ -380,17 +376,13 @@ def _present(parts: Files, flag: str) -> Files:
     Raises:
         CheckpointError: none is there.
     """
-    there = {emotion: part for emotion, part in parts.items() if _path(part).exists()}
-    missing = [f"{emotion}={_path(part)}" for emotion, part in parts.items() if emotion not in there]
+    there = {emotion: part for emotion, part in parts.items() if path_of(part).exists()}
+    missing = [f"{emotion}={path_of(part)}" for emotion, part in parts.items() if emotion not in there]
     if not there:
         raise CheckpointError(f"{flag} {' '.join(missing) or 'names nothing'}: there is no such file")
     for one in missing:
         warnings.warn(f"{flag} {one}: there is no such file; the editor goes on without this emotion", stacklevel=2)
     return there
-
-
-def _path(part: Any) -> Path:
-    return Path(part[0] if isinstance(part, tuple | list) else part).expanduser()
 
 
 def _emotions(parts: Mapping[str, Files]) -> tuple[str, ...]:
@@ -429,101 +421,3 @@ def list_models(pattern: str = "*") -> list[checkpoints.ModelInfo]:
         )
     models += [model for model in small if model.name not in known]
     return [model for model in models if fnmatchcase(model.name.lower(), pattern.lower())]
-
-
-# --- steerings ------------------------------------------------------------------------------------------------------
-
-Made = Callable[["Backbone"], "list[Steering]"]  # the steerings of a backbone that has been loaded
-
-
-def _texts(found: Resolved) -> Any:
-    from emoedit.steering.tokens import EmotionTokens
-    from emoedit.steering.words import Words
-
-    tokens = found.parts.get("tokens")
-    return Words() if tokens is None else EmotionTokens.from_files(tokens)
-
-
-def _by_text(found: Resolved, settings: Mapping[str, Any]) -> Made:
-    texts = _texts(found)
-    return lambda backbone: [texts]
-
-
-def _by_text_and_shift(found: Resolved, settings: Mapping[str, Any]) -> Made:
-    """Fitted shifts of h where there are some, else what the text does to h."""
-    from emoedit.steering.combined import TokenAndShift, TokenShift
-
-    texts = _texts(found)
-    fitted = found.parts.get("shifts")
-    shift = TokenShift(texts, train_steps=int(settings["steps"])) if fitted is None else _read_shifts(fitted)
-    return lambda backbone: [TokenAndShift(texts, shift)]
-
-
-def _by_shift(found: Resolved, settings: Mapping[str, Any]) -> Made:
-    shifts = _read_shifts(found.parts["shifts"])
-    return lambda backbone: [shifts]
-
-
-def _read_shifts(files: Files) -> Any:
-    """Shifts of h of one family: Asyrp's files, or folders that ``emoedit fit shift`` wrote.
-
-    Raises:
-        CheckpointError: damaged, of another kind, or a mixture of both.
-    """
-    from emoedit.steering.hspace import HSpace
-
-    paths = {emotion: _path(part) for emotion, part in files.items()}
-    inside = {emotion: path / "steering_0" for emotion, path in paths.items()}  # of an editor that was fitted
-    paths |= {emotion: path for emotion, path in inside.items() if path.is_dir()}
-    folders = [emotion for emotion, path in paths.items() if path.is_dir()]
-    if not folders:
-        return HSpace.from_asyrp(paths)
-    if len(folders) != len(paths):
-        raise CheckpointError("shifts are files of Asyrp, or folders of emoedit fit shift, not both at once")
-    return HSpace.joined({emotion: HSpace.from_pretrained(path) for emotion, path in paths.items()})
-
-
-def _by_boundary(found: Resolved, settings: Mapping[str, Any]) -> Made:
-    from emoedit.steering.wspace import WDirections, from_boundaries, read_boundary
-
-    files = found.parts["boundaries"]
-    gains = {name: float(part[1]) if isinstance(part, tuple | list) else GAIN for name, part in files.items()}
-    normals = {name: read_boundary(_path(part)) for name, part in files.items()}
-
-    def made(backbone: Any) -> list[Steering]:
-        count, width = backbone.latent_shape
-        for part in files.values():
-            read_boundary(_path(part), width=width)  # says which width is needed
-            if "stylegan_" in _path(part).name:
-                warnings.warn(
-                    f"{_path(part).name} has the name of a boundary of StyleGAN1, whose W is another space: its "
-                    f"numbers load here and mean nothing. {HOW_TO_FIT['boundaries']}",
-                    stacklevel=2,
-                )
-        where = None if found.layers is None else (found.layers[0], found.layers[1])
-        return [WDirections.spread(from_boundaries(normals, gains), count, where)]
-
-    return made
-
-
-def _by_vector(found: Resolved, settings: Mapping[str, Any]) -> Made:
-    from emoedit.steering.faceflex import directions_from_faceflex
-
-    steering = directions_from_faceflex({name: _path(part) for name, part in found.parts["boundaries"].items()})
-    return lambda backbone: [steering]
-
-
-def _by_instruction(found: Resolved, settings: Mapping[str, Any]) -> Made:
-    from emoedit.steering.instructions import Instructions
-
-    return lambda backbone: [Instructions()]
-
-
-_STEERINGS: Mapping[str, Callable[[Resolved, Mapping[str, Any]], Made]] = {
-    "sd15": _by_text,
-    "sd15-asyrp": _by_text_and_shift,
-    "celebahq": _by_shift,
-    "stylegan2": _by_boundary,
-    "face-flex": _by_vector,
-    "instruct": _by_instruction,
-}
