@@ -1,0 +1,75 @@
+"""Pieces that several tabs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import gradio as gr
+from gradio.data_classes import ImageData
+
+from emoedit.io import checkpoints
+from emoedit.types import EmoEditError
+
+T = TypeVar("T")
+
+class PhotoInput(gr.Image):
+    """An image input that hands over the file as it was uploaded: a photograph keeps its metadata and size, and what
+    is no picture is refused by this package's own reader, not by gradio's.
+
+    Args:
+        options: those of `gr.Image`.
+    """
+
+    is_template = True  # the browser draws it as its parent
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(type="filepath", sources=["upload", "webcam", "clipboard"], buttons=[], **options)
+
+    def get_config(self) -> dict[str, Any]:  # type: ignore[override]
+        """What the browser is told: the parent's options, which it draws."""
+        return super().get_config(gr.Image)
+
+    def preprocess(self, payload: ImageData | None) -> str | None:  # type: ignore[override]
+        """The path of the upload.
+
+        Args:
+            payload: what the browser sent; its path has been checked to lie among the uploads.
+        """
+        return payload.path if payload is not None else None
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+def editor_choices() -> list[tuple[str, str]]:
+    """The embedded editors with what they are, for a list."""
+    found = []
+    for name in checkpoints.editor_names():
+        role = checkpoints.read_json(checkpoints.embedded_root() / name / checkpoints.EDITOR).get("role", "editor")
+        found.append((f"{name}: {role}", name))
+    return found
+
+def refusing(work: Callable[[], T]) -> T | str:
+    """What the work returns, or the reason why it is refused.
+
+    Args:
+        work: to be done; errors that are no refusals pass on.
+    """
+    try:
+        return work()
+    except EmoEditError as error:
+        return str(error)
+
+def fetch_file(elem_id: str) -> str:
+    """JavaScript that presses a hidden download button once the page has its file.
+
+    Args:
+        elem_id: of the button.
+    """
+    return (
+        "() => { setTimeout(() => { const box = document.getElementById('" + elem_id + "'); "
+        "(box.matches('a,button') ? box : box.querySelector('a,button')).click(); }, 250); }"
+    )
