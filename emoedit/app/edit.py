@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from emoedit.app import figures
 from emoedit.app.pad import nearest, place_of, weights_at
-from emoedit.app.session import MAX_KEPT, MAX_UNDO, Photo, Result, Session, SessionError
+from emoedit.app.session import MAX_KEPT, MAX_UNDO, Photo, Session, SessionError
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio
 from emoedit.emotions import resolve

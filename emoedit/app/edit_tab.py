@@ -10,7 +10,7 @@ import gradio as gr
 
 from emoedit.app import figures, pad
 from emoedit.app.edit import ALL, SLIDERS, EditTab, View
-from emoedit.app.parts import PhotoInput, editor_choices, fetch_file, refusing
+from emoedit.app.parts import editor_choices, fetch_file, photo_input, refusing
 from emoedit.app.session import Session
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio
@@ -43,7 +43,7 @@ class EditLayout:
 
     def _photograph(self) -> None:
         with gr.Group() as self.start:
-            self.input = PhotoInput(label="Photograph", elem_id="photo", height=320)
+            self.input = photo_input(label="Photograph", elem_id="photo", height=320)
             self.example = gr.Button("Use the example: an astronaut", elem_id="example")
         with gr.Column(visible=False) as self.work:
             self.result = gr.ImageSlider(

@@ -14,30 +14,20 @@ from emoedit.types import EmoEditError
 T = TypeVar("T")
 
 
-class PhotoInput(gr.Image):
+def photo_input(**options: Any) -> gr.Image:
     """An image input that hands over the file as it was uploaded: a photograph keeps its metadata and size, and what
     is no picture is refused by this package's own reader, not by gradio's.
 
     Args:
         options: those of `gr.Image`.
     """
+    image = gr.Image(type="filepath", sources=["upload", "webcam", "clipboard"], buttons=[], **options)
 
-    is_template = True  # the browser draws it as its parent
+    def path_of(payload: ImageData | None) -> str | None:
+        return payload.path if payload is not None else None  # it has been checked to lie among the uploads
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(type="filepath", sources=["upload", "webcam", "clipboard"], buttons=[], **options)
-
-    def get_config(self) -> dict[str, Any]:  # type: ignore[override]
-        """What the browser is told: the parent's options, which it draws."""
-        return super().get_config(gr.Image)
-
-    def preprocess(self, payload: ImageData | None) -> str | None:  # type: ignore[override]
-        """The path of the upload.
-
-        Args:
-            payload: what the browser sent; its path has been checked to lie among the uploads.
-        """
-        return payload.path if payload is not None else None
+    image.preprocess = path_of  # gradio writes a stub file beside the module of a subclass, which this does not need
+    return image
 
 
 def editor_choices() -> list[tuple[str, str]]:
