@@ -6,17 +6,17 @@ import hmac
 import ipaddress
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emoedit.types import EmoEditError
+from emoedit.types import EmoEditError, OutputError
 
 MAX_UPLOAD = "40mb"
-MAX_FILES = 50  # of a batch
-ANY_HOST = ("0.0.0.0", "::")
+PREFIX = "emoedit-app-"  # of folders in the system's temporary one, followed by the process
 
 Scope = dict[str, Any]
 Handler = Callable[..., Awaitable[Any]]
@@ -56,6 +56,26 @@ def check_host(host: str, auth: tuple[str, Path] | None, know: bool) -> None:
             f"others can reach {host}: give --auth USER:FILE (a file with the password), or --i-know if everybody who "
             "reaches the port may use it; the page is not encrypted, so put a TLS proxy in front of it"
         )
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse a port that cannot be listened on, before models are loaded.
+
+    Args:
+        host: to listen on.
+        port: likewise.
+
+    Raises:
+        OutputError: it is taken, or not allowed; or no such address of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        why = error.strerror or error
+        raise OutputError(f"port {port} of {host} cannot be used: {why}; choose another with --port") from error
 
 
 def read_auth(text: str) -> tuple[str, Path]:
@@ -103,9 +123,11 @@ def password_check(user: str, path: Path) -> Callable[[str, str], bool]:
 def private_folder() -> Iterator[Path]:
     """A folder that only this user can read, for uploads and results; it is deleted in the end.
 
-    While it is there, gradio is told to keep its files in it, and to send nothing to other machines.
+    While it is there, gradio is told to keep its files in it, and to send nothing to other machines. Folders of apps
+    that were killed before they could delete theirs go as well.
     """
-    folder = Path(tempfile.mkdtemp(prefix="emoedit-app-"))  # mode 0700
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))  # mode 0700
     told = {
         "GRADIO_TEMP_DIR": str(folder),
         "GRADIO_EXAMPLES_CACHE": str(folder / "examples"),
@@ -123,6 +145,25 @@ def private_folder() -> Iterator[Path]:
             if value is not None:
                 os.environ[name] = value
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Delete this user's folders of processes that are no longer there."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        number = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if not number.isdecimal() or folder.is_symlink() or not _is_own(folder):
+            continue
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # a process of another user has that number by now: whether the app still runs is unknown
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder is this user's, where the system knows users by number."""
+    return hasattr(os, "getuid") and folder.stat().st_uid == os.getuid()
 
 
 class LocalOnly:

@@ -13,7 +13,7 @@ from emoedit.app.batch_tab import BatchLayout
 from emoedit.app.compare_tab import CompareLayout
 from emoedit.app.edit_tab import EditLayout
 from emoedit.app.pad import STATIC
-from emoedit.app.privacy import MAX_UPLOAD, LocalOnly, check_host, password_check, private_folder
+from emoedit.app.privacy import MAX_UPLOAD, LocalOnly, check_host, check_port, password_check, private_folder
 from emoedit.app.studio import Studio
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import OutputError
@@ -100,6 +100,7 @@ def launch(
         OutputError: the port is taken.
     """
     check_host(host, auth, know)
+    check_port(host, port)
     check = password_check(*auth) if auth is not None else None
     with private_folder() as folder:
         studio = Studio(folder / "sessions", device=device)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from importlib.util import find_spec
 
 from emoedit.cli.common import CommandParser, UsageError, add_device, describe, say, usage
@@ -48,7 +50,7 @@ def _port(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """The exit status."""
-    from emoedit.app.privacy import HostError, check_host, read_auth
+    from emoedit.app.privacy import HostError, check_host, check_port, read_auth
 
     with usage():
         describe(args.editor)
@@ -59,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     if find_spec("gradio") is None:
         raise MissingExtraError("gradio", "app")
+    check_port(args.host, args.port)
     say("emoedit: loading the models")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder of pictures goes then, too
     from emoedit.app.server import launch
 
     launch(

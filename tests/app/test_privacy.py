@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
 
 import pytest
@@ -12,12 +13,14 @@ from emoedit.app.privacy import (
     HostError,
     LocalOnly,
     check_host,
+    check_port,
     is_loopback,
     password_check,
     private_folder,
     read_auth,
 )
 from emoedit.cli import main
+from emoedit.types import OutputError
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.1.2.3"])
@@ -70,6 +73,27 @@ def test_the_folder_is_the_user_s_alone_and_goes(monkeypatch) -> None:
         assert os.environ["GRADIO_TEMP_DIR"] == str(folder) and os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
     assert not folder.exists()
     assert os.environ["GRADIO_TEMP_DIR"] == "/before" and "GRADIO_ANALYTICS_ENABLED" not in os.environ
+
+
+def test_folders_of_apps_that_were_killed_go(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dead, alive = tmp_path / "emoedit-app-999999999-x", tmp_path / f"emoedit-app-{os.getpid()}-x"
+    for folder in (dead, alive, tmp_path / "emoedit-app-notes"):
+        folder.mkdir()
+    with private_folder():
+        assert not dead.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {alive.name, "emoedit-app-notes"}
+
+
+def test_a_port_that_is_taken_is_refused_before_models_are_loaded(capsys) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OutputError, match="--port"):
+            check_port("127.0.0.1", port)
+        assert main(["app", "--port", str(port)]) == 1
+    assert f"port {port} of 127.0.0.1 cannot be used" in capsys.readouterr().err
 
 
 def answer(path: str) -> tuple[int, dict[bytes, bytes]]:
