@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emoedit.emotions import get, list_emotions, resolve
+from emoedit.emotions import get, list_emotions, place, resolve
 from emoedit.types import UnknownNameError
 
 POWER = 4  # of the distance: high, so that a point near a name is nearly that emotion
@@ -116,14 +116,8 @@ def place_of(weights: Mapping[str, float]) -> tuple[float, float]:
     Args:
         weights: emotion -> weight; names that are not in the vocabulary have no place and do not count.
     """
-    total = np.zeros(2)
-    for name, weight in weights.items():
-        try:
-            entry = get(name)
-        except UnknownNameError:
-            continue
-        total += weight * np.array([entry.valence, entry.arousal])
-    valence, arousal = np.clip(total, -1, 1).round(3) + 0.0
+    known = set(list_emotions())
+    valence, arousal = np.clip(place({n: w for n, w in weights.items() if n in known}), -1, 1).round(3) + 0.0
     return float(valence), float(arousal)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from emoedit.app.settings import Settings
-from emoedit.emotions import get
+from emoedit.emotions import place
 from emoedit.faces.detect import Face
 from emoedit.io.images import Picture
 from emoedit.types import EmoEditError
@@ -49,12 +49,12 @@ class Reading:
     @property
     def valence(self) -> float:
         """Unpleasant to pleasant, -1 to 1: the mean of the emotions' own values."""
-        return sum(get(name).valence * score for name, score in self.scores.items())
+        return place(self.scores)[0]
 
     @property
     def arousal(self) -> float:
         """Sleepy to activated, -1 to 1: the mean of the emotions' own values."""
-        return sum(get(name).arousal * score for name, score in self.scores.items())
+        return place(self.scores)[1]
 
 
 @dataclass(frozen=True)

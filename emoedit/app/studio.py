@@ -23,8 +23,8 @@ from emoedit.report.display import to_srgb
 from emoedit.types import ImageError, NoFaceError
 
 if TYPE_CHECKING:
+    from emoedit.faces.networks import EmbeddedNetwork
     from emoedit.guard import IdentityGuard
-    from emoedit.metrics.embedded import EmbeddedNetwork
     from emoedit.metrics.suite import Suite
     from emoedit.photo import OpenPhoto, PhotoEdit, PhotoEditor
 
@@ -103,14 +103,14 @@ class Studio:
     @cached_property
     def recogniser(self) -> EmbeddedNetwork:
         """What reads expressions."""
-        from emoedit.metrics.embedded import EmbeddedNetwork
+        from emoedit.faces.networks import EmbeddedNetwork
 
         return EmbeddedNetwork.load("expression")
 
     @cached_property
     def identity(self) -> EmbeddedNetwork:
         """What says how alike two faces are."""
-        from emoedit.metrics.embedded import EmbeddedNetwork
+        from emoedit.faces.networks import EmbeddedNetwork
 
         return EmbeddedNetwork.load("identity")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,6 +191,7 @@ def _plan(args: argparse.Namespace) -> tuple[Request, str, list[_Job]]:
         raise UsageError(f"no photo given; {order}")
     edits = [Edit(name, s) for name in dict.fromkeys(args.emotion or ["happy"]) for s in strengths_of(args)]
     request, editor, known = describe(args.editor, args)
+    _refuse_emotions(photos, known)
     for edit in edits:
         try:
             resolve(edit.emotion, known)
@@ -241,6 +243,28 @@ def _pictures(named: str, output: str | None) -> list[str]:
     results = None if output is None else Path(_real(output))
     found = [path for path in find_pictures(named) if results not in Path(_real(path)).parents]
     return [str(path) for path in found] or [named]  # reading a folder says what is wrong with it
+
+
+def _refuse_emotions(photos: Sequence[str], known: Sequence[str]) -> None:
+    """Say what was meant where an emotion stands among the photos, as in ``emoedit edit me.jpg happy``.
+
+    Raises:
+        UsageError: a photo that is not there has the name of an emotion that the editor knows.
+    """
+    from emoedit.emotions import resolve
+
+    meant = []
+    for photo in photos:
+        if not os.path.lexists(os.path.expanduser(photo)):
+            with suppress(EmoEditError):
+                resolve(photo, known)
+                meant.append(photo)
+    if meant:
+        others = [shlex.quote(photo) for photo in photos if photo not in meant] or ["PHOTO"]
+        words = " ".join(map(shlex.quote, meant))
+        raise UsageError(
+            f"{words} is an emotion, not a photo; write: emoedit edit {' '.join(others)} --emotion {words}"
+        )
 
 
 def _edit_photos(jobs: Sequence[_Job], request: Request, args: argparse.Namespace) -> None:

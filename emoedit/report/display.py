@@ -6,10 +6,11 @@ Each function takes the value and returns what IPython's display protocol asks f
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from emoedit.report.grid import labelled_grid
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from emoedit.types import Edit
+    from emoedit.editors import Editor, EditOutput
+    from emoedit.evaluation.compare import Comparison
+    from emoedit.types import Edit, Inversion
 
 CELL = 320  # longest side of a picture in a notebook, in pixels
 COLUMNS = 4
@@ -66,27 +69,63 @@ def photo_edit_png(source: Image.Image, image: Image.Image, edit: Edit) -> bytes
     return png(labelled_grid([to_srgb(source), to_srgb(image)], ["photograph", words(edit)], columns=2, cell=CELL))
 
 
-def crops_png(pictures: Sequence[Image.Image], labels: Sequence[str]) -> bytes:
-    """Aligned crops in rows.
+def edit_output_png(output: EditOutput) -> bytes:
+    """Edited crops, labelled with their edits.
 
     Args:
-        pictures: at least one; of more than `MOST`, the first.
-        labels: one a picture.
+        output: of an editor, pictures or tensors.
     """
-    return png(labelled_grid(pictures[:MOST], labels[:MOST], columns=COLUMNS, cell=CELL // 2))
+    crops = output.images if isinstance(output.images, list) else list(output.images.flatten(0, 1))
+    each = len(crops) // len(output.edits)
+    labels = [words(edit) for edit in output.edits for _ in range(each)]
+    pictures = [crop if isinstance(crop, Image.Image) else to_picture(crop) for crop in crops[:MOST]]
+    return png(labelled_grid(pictures, labels[:MOST], columns=COLUMNS, cell=CELL // 2))
 
 
-def inversion_png(source: Tensor, reconstruction: Tensor) -> bytes:
-    """What a backbone was given above what it reconstructs.
+def inversion_html(inversion: Inversion) -> str:
+    """What a backbone was given above what it reconstructs, and the shape of the latent.
 
     Args:
-        source: ``[N, C, R, R]`` in [-1, 1].
-        reconstruction: the same.
+        inversion: of an editor, or (without these pictures) of a backbone.
     """
-    count = min(len(source), COLUMNS)
-    pictures = [to_picture(row) for part in (source, reconstruction) for row in part[:count]]
+    extras = inversion.extras
+    shapes = {"latent": tuple(inversion.latent.shape), **{name: tuple(value.shape) for name, value in extras.items()}}
+    table = facts_html(f"Inversion of {len(inversion)} crops", shapes)
+    if not {"source", "reconstruction"} <= set(extras):
+        return table
+    count = min(len(inversion), COLUMNS)
+    pictures = [to_picture(row) for name in ("source", "reconstruction") for row in extras[name][:count]]
     labels = ["crop"] * count + ["reconstruction"] * count
-    return png(labelled_grid(pictures, labels, columns=count, cell=CELL // 2))
+    return inline(labelled_grid(pictures, labels, columns=count, cell=CELL // 2)) + table
+
+
+def editor_html(editor: Editor) -> str:
+    """What an editor is made of.
+
+    Args:
+        editor: any.
+    """
+    backbone = editor.backbone
+    crop = backbone.crop
+    count = sum(parameter.numel() for parameter in backbone.parameters())
+    facts = {
+        "backbone": f"{type(backbone).__name__}, {count / 1e6:.1f} million parameters",
+        "steerings": ", ".join(type(steering).__name__ for steering in editor.steerings),
+        "crop": f"{crop.resolution} px, {'colour' if backbone.channels == 3 else 'luminance'}, {crop.style}",
+        "emotions": ", ".join(editor.emotions),
+        "device": str(editor.device),
+    }
+    return facts_html(f"Editor {editor.name}", facts)
+
+
+def inline(image: Image.Image) -> str:
+    """A picture as an HTML element that needs no other file.
+
+    Args:
+        image: of it.
+    """
+    data = base64.b64encode(png(image)).decode()
+    return f'<img alt="" src="data:image/png;base64,{data}">'
 
 
 def to_picture(crop: Tensor) -> Image.Image:
@@ -115,12 +154,13 @@ def facts_html(title: str, facts: Mapping[str, Any]) -> str:
     return f"<div><strong>{html.escape(title)}</strong><table>{rows}</table></div>"
 
 
-def comparison_html(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The most telling numbers of a comparison, a row an edit.
+def comparison_html(found: Comparison) -> str:
+    """The pictures of a comparison and their most telling numbers, a row an edit.
 
     Args:
-        rows: of `emoedit.evaluation.compare.Comparison`.
+        found: the comparison.
     """
+    rows = found.rows
     head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in ("editor", "emotion", "strength", *KEY_NUMBERS))
     body = "".join(
         "<tr>"
@@ -129,7 +169,7 @@ def comparison_html(rows: Sequence[Mapping[str, Any]]) -> str:
         + "</tr>"
         for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"{inline(found.grid())}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _cell(value: Any) -> str:
