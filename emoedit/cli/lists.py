@@ -83,7 +83,7 @@ def _metrics(args: argparse.Namespace) -> int:
 
     better = {True: "higher", False: "lower", None: ""}
     rows = [(m.key, m.units, better[m.higher_is_better], m.help) for m in measures()]
-    write(_table(("metric", "units", "better", "meaning"), rows))
+    write(table(("metric", "units", "better", "meaning"), rows))
     return 0
 
 
