@@ -2,9 +2,10 @@
 
     python docs/make_pictures.py --data /path/to/data
 
-People are from the Face Research Lab London Set (DeBruine & Jones 2017, doi 10.6084/m9.figshare.5047666.v5, CC BY 4.0).
+People are from the Face Research Lab London Set (DeBruine & Jones 2017, CC BY 4.0, doi
+10.6084/m9.figshare.5047666.v5).
 They consented to their pictures being used "in their original or altered forms and to illustrate research". Shown are
-only people marked ``fit`` in the set's ``info.csv``, at most twelve, at up to 384 pixels, with the attribution beside the
+only people marked ``fit`` in its ``info.csv``, at most twelve, at up to 384 pixels, with the attribution beside the
 pictures. The portrait of Eileen Collins is NASA's and in the public domain.
 """
 
@@ -30,7 +31,7 @@ from emoedit.types import DataError, Edit
 
 IMAGES = Path(__file__).parent / "images"
 NEUTRAL = ("062", "034", "044", "105")  # who is edited from a neutral photograph
-SMILING = ("087", "096")  # who is edited from a smiling one
+SMILING = ("087", "117")  # who is edited from a smiling one
 EMOTIONS = ("happy", "sad", "angry", "surprised")
 SIDE = 256  # of a picture; the set's terms for this project allow 384
 HEAD = 1.75  # side of a picture in sides of the detector's box

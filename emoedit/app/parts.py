@@ -15,8 +15,9 @@ T = TypeVar("T")
 
 
 def photo_input(**options: Any) -> gr.Image:
-    """An image input that hands over the file as it was uploaded: a photograph keeps its metadata and size, and what
-    is no picture is refused by this package's own reader, not by gradio's.
+    """An image input that hands over the file as it was uploaded.
+
+    So a photograph keeps its metadata and size, and what is no picture is refused by this package's own reader.
 
     Args:
         options: those of `gr.Image`.

@@ -185,6 +185,7 @@ class LocalOnly:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Handler, send: Handler) -> None:
+        """Answers a request, or passes it on; see the ASGI specification."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -217,7 +217,7 @@ class Studio:
     def _guard(self, photos: PhotoEditor, floor: float) -> IdentityGuard:
         from emoedit.guard import IdentityGuard
 
-        return IdentityGuard(photos, floor, judge=self.identity)
+        return IdentityGuard(photos, floor, network=self.identity)
 
     def _identity(self, before: np.ndarray, after: np.ndarray, face: Face) -> float:
         a, b = (self.identity.embed(self.identity.faces(rgb, face)[None])[0] for rgb in (before, after))
