@@ -52,7 +52,7 @@ def test_command_lines_of_the_readme_run(tmp_path, astronaut):
     with ThreadPoolExecutor(2) as pool:  # none needs another's files, and half of each is start-up
         for line, done in zip(lines, pool.map(run, lines), strict=True):
             assert done.returncode == 0, f"{line}\n{done.stderr}"
-    assert (tmp_path / "me_happy.png").is_file()
+    assert (tmp_path / "me_happy.jpg").is_file()
     assert len(list((tmp_path / "edits").iterdir())) == 9
     assert {path.name for path in (tmp_path / "compared").iterdir()} == {"results.jsonl", "grid.png", "report.html"}
     assert (tmp_path / "results" / "report.html").is_file()

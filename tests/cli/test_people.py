@@ -1,4 +1,4 @@
-"""``emoedit recognise``, ``emoedit emotions --editor``, and what was meant by an emotion among the photos."""
+"""The command line for people: what faces show, what was meant, where results go and in which format."""
 
 from __future__ import annotations
 
@@ -65,3 +65,57 @@ def test_a_walk_asks_for_its_encoder_before_anything_is_computed(photo, monkeypa
 
 def test_a_missing_extra_names_what_pip_has_to_be_given() -> None:
     assert "pip install '.[metrics]' in " in str(MissingExtraError("pandas", "metrics"))  # tests run from a checkout
+
+
+# --- where results go, and in which format --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def edit(photo, tmp_path, monkeypatch):
+    """``emoedit edit ARGUMENTS`` at strength 0, which changes no pixel; the names of the new files."""
+
+    def call(*arguments: str) -> set[str]:
+        before = set(tmp_path.rglob("*"))
+        assert main(["edit", *arguments, "--strength", "0", "--emotion", "happy"]) == 0
+        return {path.relative_to(tmp_path).as_posix() for path in set(tmp_path.rglob("*")) - before if path.is_file()}
+
+    return call
+
+
+def test_results_have_the_format_of_the_photo_unless_one_is_asked_for(edit, photo, astronaut) -> None:
+    Image.fromarray(astronaut).save("b.bmp")
+    assert edit(photo) == {"me_happy_0.jpg"}
+    assert edit("b.bmp") == {"b_happy_0.jpg"}
+    assert edit(photo, "--format", "webp") == {"me_happy_0.webp"}
+    assert edit(photo, "--output", "new/x.tif") == {"new/x.tif"}
+
+
+def test_quality_says_how_large_a_jpeg_is(edit, photo, tmp_path) -> None:
+    assert edit(photo, "--output", "low.jpg", "--quality", "30") and edit(photo, "--output", "high.jpg")
+    assert (tmp_path / "low.jpg").stat().st_size < 0.4 * (tmp_path / "high.jpg").stat().st_size
+
+
+def test_the_tree_of_a_folder_is_kept(edit, photo, tmp_path, astronaut) -> None:
+    for name in ("photos/a/1.jpg", "photos/b/1.jpg", "photos/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(astronaut).save(tmp_path / name)
+    expected = {"out/a/1_happy_0.jpg", "out/b/1_happy_0.jpg", "out/2_happy_0.png"}
+    assert edit("photos", "--output", "out/") == expected
+    assert edit("photos/a", "photos/b", "--output", "two/") == {"two/a/1_happy_0.jpg", "two/b/1_happy_0.jpg"}
+    assert edit("photos/a", "--output", "one") == {"one/1_happy_0.jpg"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--format", "bmp"), ("--quality", "0"), ("--quality", "x"), ("--format", "png", "--output", "x.jpg")]
+)
+def test_what_is_no_format_or_quality_is_refused(photo, arguments, capsys) -> None:
+    try:
+        status = main(["edit", photo, *arguments])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2 and "Traceback" not in capsys.readouterr().err
+
+
+def test_an_error_names_the_editor(photo, capsys) -> None:
+    assert main(["edit", photo, "--editor", "ti", "--emotion", "fearful"]) == 2
+    assert "editor ti: this editor cannot do 'fearful'" in capsys.readouterr().err
