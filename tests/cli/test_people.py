@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -119,3 +121,47 @@ def test_what_is_no_format_or_quality_is_refused(photo, arguments, capsys) -> No
 def test_an_error_names_the_editor(photo, capsys) -> None:
     assert main(["edit", photo, "--editor", "ti", "--emotion", "fearful"]) == 2
     assert "editor ti: this editor cannot do 'fearful'" in capsys.readouterr().err
+
+
+# --- experiments ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "script", "rest"),
+    [
+        (["sweep", "-m", "editor=a,b", "--help"], "sweep.py", ["-m", "editor=a,b", "--help"]),
+        (["report", "out", "--output", "x"], "report.py", ["out", "--output", "x"]),
+        (["reproduce", "ffe-bench", "-c", "job"], "reproduce_ffe_bench.py", ["-c", "job"]),
+        (["train", "ti_asyrp", "--config-dir", "mine"], "train_ti_asyrp.py", ["--config-dir", "mine"]),
+    ],
+)
+def test_experiments_are_handed_all_arguments(words, script, rest, monkeypatch) -> None:
+    called = []
+    monkeypatch.setattr("subprocess.call", lambda command, env: called.append((command, env)) or 7)
+    assert main(words) == 7
+    ((command, env),) = called
+    assert command[0] == sys.executable and command[1].endswith(script) and command[2:] == rest
+    assert (Path(env["PYTHONPATH"].split(os.pathsep)[0]) / "emoedit").is_dir() and Path(command[1]).is_file()
+
+
+@pytest.mark.parametrize("words", [["reproduce"], ["train", "nosuch"], ["train", "--help"]])
+def test_experiments_that_there_are_not_are_listed(words, capsys) -> None:
+    assert main(words) == 2
+    assert "takes one of asyrp" in capsys.readouterr().err
+
+
+def test_a_report_of_no_folder_says_so_at_once(tmp_path, capfd) -> None:
+    assert main(["report", str(tmp_path / "nosuch")]) == 1
+    assert "there is no such folder" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("experiment", ["steps", "strengths", "editors"])
+def test_every_experiment_takes_a_folder_in_place_of_its_data(experiment) -> None:
+    hydra = pytest.importorskip("hydra", reason="hydra is not installed")
+    root = Path(__file__).resolve().parents[2]
+    with hydra.initialize_config_dir(str(root / "configs"), version_base="1.3"):
+        how = [f"experiment={experiment}", "hydra/sweeper=basic", "hydra/job_logging=default"]
+        own = hydra.compose("sweep", [*how, "data=folder", "data.path=photos"])
+        assert own.data.split is None and own.data.path == "photos"
+        if experiment != "editors":
+            assert hydra.compose("sweep", how).data.split == "test"
