@@ -29,26 +29,39 @@ def public_names() -> dict[str, str]:
     raise ValueError("emoedit/__init__.py assigns no _HOME")
 
 
-def summary(module: str, name: str) -> str:
-    """The first paragraph of a public name's docstring, on one line.
+def definition(module: str, name: str) -> tuple[str, ast.ClassDef | ast.FunctionDef]:
+    """Where a public name is defined: its module, or the one that this module imports it from.
 
     Args:
         module: dotted.
-        name: of a class or function in it.
+        name: of a class or function.
     """
     tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text("utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            text = (ast.get_docstring(node) or "").partition("\n\n")[0]
-            return " ".join(re.sub(r":\w+:`([^`]*)`", r"`\1`", text).split()).replace("|", "\\|")
+            return module, node
+        if isinstance(node, ast.ImportFrom) and node.module and name in {alias.name for alias in node.names}:
+            return definition(node.module, name)
     raise ValueError(f"{module} defines no {name}")
+
+
+def summary(node: ast.ClassDef | ast.FunctionDef) -> str:
+    """The first paragraph of a docstring, on one line.
+
+    Args:
+        node: of a class or function.
+    """
+    text = (ast.get_docstring(node) or "").partition("\n\n")[0]
+    return " ".join(re.sub(r":\w+:`([^`]*)`", r"`\1`", text).split()).replace("|", "\\|")
 
 
 def reference() -> dict[str, str]:
     """The pages of the reference: the public names, the modules beside the rooms, and one page a room."""
-    rows = "\n".join(
-        f"| [`emoedit.{name}`][{home}.{name}] | {summary(home, name)} |" for name, home in public_names().items()
-    )
+    lines = []
+    for name, home in public_names().items():
+        module, node = definition(home, name)
+        lines.append(f"| [`emoedit.{name}`][{module}.{name}] | {summary(node)} |")
+    rows = "\n".join(lines)
     text = f"# Public names\n\nEach is an attribute of `emoedit`.\n\n| name | what it is |\n|---|---|\n{rows}\n"
     pages = {"reference/index.md": text}
     for module in MODULES:
@@ -62,7 +75,11 @@ def reference() -> dict[str, str]:
 
 
 def on_config(config: Any) -> Any:
-    """Adds the generated pages to the navigation."""
+    """Adds the generated pages, and the pages of decisions, to the navigation."""
+    decisions = [f"decisions/{path.name}" for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    for group in config["nav"]:
+        if "How it works" in group:
+            group["How it works"] = [*group["How it works"], {"Decisions": decisions}]
     rooms = [{f"emoedit.{room}": f"reference/{room}/index.md"} for room in ROOMS]
     modules = [{f"emoedit.{module}": f"reference/{module}.md"} for module in MODULES]
     config["nav"] = [

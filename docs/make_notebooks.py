@@ -198,6 +198,8 @@ seconds.""",
         """import emoedit
 
 editor = emoedit.load_editor("ti")
+if SMALL:
+    editor.backbone = editor.backbone.with_sampling(steps=6)
 editor""",
         """The words that it has learned stand in one small file each, in the layout that diffusers reads
 (`learned_embeds.safetensors`).""",

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from emoedit.app.session import Session, SessionError
 from emoedit.app.studio import Studio, suffix_of
@@ -103,7 +104,7 @@ def _edit_one(studio: Studio, path: Path, edit: Edit, editor: str, face: str, fo
 
 
 def _zip(path: Path, files: Sequence[Path]) -> Path:
-    def write(target: object) -> None:
+    def write(target: BinaryIO) -> None:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:  # pictures are compressed already
             for file in files:
                 packed.write(file, file.name)

@@ -44,7 +44,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     if profile:
         try:
             source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
-            image = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            image = ImageCms.profileToProfile(image, source, target, outputMode="RGB") or image
         except (ImageCms.PyCMSError, OSError) as error:
             warnings.warn(f"the photo's colour profile cannot be used and is ignored: {error}", stacklevel=3)
     image.info.clear()
