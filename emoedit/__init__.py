@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "edit": "emoedit.photo",
+    "edit_many": "emoedit.batch",
+    "BatchResult": "emoedit.batch",
     "compare": "emoedit.evaluation.compare",
     "Comparison": "emoedit.evaluation.compare",
     "evaluate": "emoedit.evaluation.evaluate",
@@ -36,6 +38,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604
 
 if TYPE_CHECKING:
+    from emoedit.batch import BatchResult, edit_many
     from emoedit.editors import Editor, EditOutput, list_editors, load_editor
     from emoedit.emotions import list_emotions
     from emoedit.evaluation.compare import Comparison, compare

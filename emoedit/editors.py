@@ -54,6 +54,11 @@ class EditOutput:
     edits: tuple[Edit, ...]
     inversion: Inversion
 
+    def _repr_png_(self) -> bytes:
+        from emoedit.report.display import edit_output_png
+
+        return edit_output_png(self)
+
 
 def as_crops(images: Any, backbone: Backbone) -> Tensor:
     """Aligned crops in any form as ``[N, C, R, R]`` in [-1, 1] on the backbone's device.
@@ -129,6 +134,11 @@ class Editor:
     def device(self) -> torch.device:
         """Where it computes."""
         return self.backbone.device
+
+    def _repr_html_(self) -> str:
+        from emoedit.report.display import editor_html
+
+        return editor_html(self)
 
     def to(self, device: str | torch.device) -> Self:
         """Move the weights; returns itself."""

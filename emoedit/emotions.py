@@ -240,6 +240,22 @@ def list_emotions() -> tuple[str, ...]:
     return tuple(_VOCABULARY)
 
 
+def place(weights: Mapping[str, float]) -> tuple[float, float]:
+    """Where a mixture of emotions lies on Russell's circumplex: the sum of their valences and arousals by weight.
+
+    Args:
+        weights: names or aliases of the vocabulary -> weight; probabilities that sum to 1 give a mean.
+
+    Returns:
+        Valence and arousal, not limited to [-1, 1].
+
+    Raises:
+        UnknownNameError: a name that the vocabulary does not have.
+    """
+    entries = [(get(name), weight) for name, weight in weights.items()]
+    return sum(e.valence * weight for e, weight in entries), sum(e.arousal * weight for e, weight in entries)
+
+
 def parse(expression: str, extra: Collection[str] = ()) -> dict[str, float]:
     """Read algebra on names: ``"happy - 0.4*surprised"``, ``"0.5 happy + sad"``, ``"-sad"``.
 

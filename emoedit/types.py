@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ class MissingExtraError(EmoEditError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"this needs {package}, which is not installed: pip install 'emoedit[{extra}]'")
+        checkout = Path(__file__).resolve().parents[1]
+        here = (checkout / "setup.py").is_file()  # then pip has to be given this folder
+        what, where = (f".[{extra}]", f" in {checkout}") if here else (f"emoedit[{extra}]", "")
+        super().__init__(f"this needs {package}, which is not installed: pip install '{what}'{where}")
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,11 @@ class Inversion:
 
     def __len__(self) -> int:
         return int(self.latent.shape[0])
+
+    def _repr_html_(self) -> str:
+        from emoedit.report.display import inversion_html
+
+        return inversion_html(self)
 
     def __getitem__(self, index: slice) -> Inversion:
         """The same inversion for a part of the batch (a slice keeps the batch dimension)."""

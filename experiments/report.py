@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from emoedit.evaluation.merging import find_parts, states, write_merged
 from emoedit.types import EmoEditError
 
 
@@ -32,6 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--photographs", type=int, default=6, metavar="N", help="of how many to show the edits, where they were kept"
     )
     args = parser.parse_args(argv)
+    if not args.sweep.is_dir():  # said before anything that takes seconds to import
+        print(f"report: error: {args.sweep}: there is no such folder", file=sys.stderr)
+        return 1
+    from emoedit.evaluation.merging import find_parts, states, write_merged
+
     try:
         for state in states(find_parts(args.sweep)):
             print(line(state))

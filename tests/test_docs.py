@@ -41,6 +41,7 @@ def test_command_lines_of_the_readme_run(tmp_path, astronaut):
     (tmp_path / "photos").mkdir()
     Image.fromarray(astronaut).save(tmp_path / "photos" / "me.jpg", quality=95)
     lines = re.findall(r"^emoedit [^\n]*$", (ROOT / "README.md").read_text(), re.M)
+    lines = [line for line in lines if not line.startswith("emoedit app")]  # serves until it is stopped: tests/app
     assert len(lines) >= 5
     env = {"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"}
 
@@ -51,7 +52,7 @@ def test_command_lines_of_the_readme_run(tmp_path, astronaut):
     with ThreadPoolExecutor(2) as pool:  # none needs another's files, and half of each is start-up
         for line, done in zip(lines, pool.map(run, lines), strict=True):
             assert done.returncode == 0, f"{line}\n{done.stderr}"
-    assert (tmp_path / "me_happy.png").is_file()
+    assert (tmp_path / "me_happy.jpg").is_file()
     assert len(list((tmp_path / "edits").iterdir())) == 9
     assert {path.name for path in (tmp_path / "compared").iterdir()} == {"results.jsonl", "grid.png", "report.html"}
     assert (tmp_path / "results" / "report.html").is_file()

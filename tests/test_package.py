@@ -16,7 +16,7 @@ import pytest
 import emoedit
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ("checkpoints", "configs")  # top-level folders that the wheel holds inside the package
+SHIPPED = ("checkpoints", "configs", "experiments")  # top-level folders that the wheel holds inside the package
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.y*ml"))
 
 
@@ -145,7 +145,7 @@ def tree(tmp_path_factory):
     """A copy of what a build reads, so that the checkout stays as it is."""
     copy = tmp_path_factory.mktemp("copy")
     ignore = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
-    for name in ("emoedit", *SHIPPED, "docs", "experiments", "tests"):
+    for name in ("emoedit", *SHIPPED, "docs", "tests"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, copy / name, ignore=ignore)
     for path in (path for path in ROOT.iterdir() if path.is_file() and not path.name.startswith(".")):

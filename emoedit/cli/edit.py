@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  emoedit edit me.jpg                                       writes me_happy.png
+  emoedit edit me.jpg                                       writes me_happy.jpg
   emoedit edit me.jpg --emotion happy sad --strength 0.5 1  writes four pictures; the photo is analysed once
-  emoedit edit *.jpg --emotion "happy - 0.4*surprised" --output edited/
+  emoedit edit photos/ --emotion "happy - 0.4*surprised" --output edited/ --format png
   emoedit edit me.jpg --emotion=-sad                        what starts with a minus and a letter needs the =
 
 exit status: 0 when every edit was written, 1 when something failed, 2 when the command makes no sense, 130 after Ctrl-C
@@ -79,7 +80,17 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     parser.add_argument(
         "--output",
         metavar="PATH",
-        help="a folder, or the file of a single result, whose suffix names the format; default: PHOTO_EMOTION.png here",
+        help="a folder, in which results lie as photos lie in a folder that was named; or the file of a single result, "
+        "whose suffix names the format; default: PHOTO_EMOTION here, in the photo's own format",
+    )
+    parser.add_argument(
+        "--format",
+        type=_format,
+        metavar="png|jpg|webp|tif",
+        help="of the results; default: each photo's own, JPEG where it is none of these",
+    )
+    parser.add_argument(
+        "--quality", type=_quality, default=95, metavar="N", help="of JPEG and WebP, 1 to 100; default: 95"
     )
     parser.add_argument("--json", metavar="FILE", help="write a report, one object an edit; - for standard output")
     add_seed(parser)
@@ -110,6 +121,19 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         help="sign content credentials (C2PA) into each picture: a certificate chain and a key, both PEM",
     )
     parser.set_defaults(run=run)
+
+
+def _format(text: str) -> str:
+    suffix = f".{text.lower().removeprefix('.')}"
+    if suffix in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"):  # emoedit.io.output.SUFFIXES, which needs Pillow
+        return suffix
+    raise argparse.ArgumentTypeError(f"expected png, jpg, webp or tif, not {text!r}")
+
+
+def _quality(text: str) -> int:
+    if text.isdecimal() and 1 <= int(text) <= 100:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100, not {text!r}")
 
 
 def _floor(text: str) -> float:
@@ -182,24 +206,26 @@ def _plan(args: argparse.Namespace) -> tuple[Request, str, list[_Job]]:
         EmoEditError: what is wrong with the command as a whole.
     """
     from emoedit.emotions import resolve
-    from emoedit.io.output import distinct_stems, output_path
+    from emoedit.io.output import output_path
 
     order = "photos come before --emotion and --strength, which take all that follows them"
-    photos = list(dict.fromkeys(each for named in args.photos for each in _pictures(named, args.output)))
+    found = _find_photos(args.photos, args.output)
+    photos = [photo.path for photo in found]
     if not photos:
         raise UsageError(f"no photo given; {order}")
     edits = [Edit(name, s) for name in dict.fromkeys(args.emotion or ["happy"]) for s in strengths_of(args)]
     request, editor, known = describe(args.editor, args)
+    _refuse_emotions(photos, known)
     for edit in edits:
         try:
             resolve(edit.emotion, known)
         except EmoEditError as error:
             if os.path.isfile(edit.emotion):
                 raise UsageError(f"{edit.emotion!r} is a file, not an emotion; {order}") from error
-            raise
+            raise UsageError(f"editor {editor}: {error}") from error
 
     face = args.face if isinstance(args.face, int) else None
-    many = len(photos) * len(edits) > 1
+    many = len(photos) * len(edits) > 1 or any(os.path.isdir(os.path.expanduser(named)) for named in args.photos)
     sources = {_real(photo): photo for photo in photos}
     taken: dict[str, str] = {}
     if args.json not in (None, "-"):
@@ -207,11 +233,15 @@ def _plan(args: argparse.Namespace) -> tuple[Request, str, list[_Job]]:
             raise UsageError(f"the report {args.json} is one of the photos; name another file")
         taken[_real(args.json)] = "the report"
     jobs = []
-    for photo, stem in zip(photos, distinct_stems(photos), strict=True):
+    for where in found:
+        photo = where.path
         for edit in edits:
-            strength = edit.strength
-            path = output_path(stem, edit.emotion, strength=strength, output=args.output, many=many, face=face)
+            how = {"strength": edit.strength, "output": args.output, "many": many, "face": face}
+            path = output_path(where.stem, edit.emotion, suffix=_suffix(photo, args.format), **how)
+            path = path.parent / where.under / path.name
             check_format(path)
+            if args.format is not None and path.suffix.lower() != args.format:
+                raise UsageError(f"{path} is no {args.format} file; leave out --format, or name a folder with --output")
             job, real = _Job(photo, edit, path), _real(path)
             if real in taken:
                 raise UsageError(f"{path} would be both {taken[real]} and {job}; run one command for each")
@@ -232,6 +262,50 @@ def _signing(job: _Job, args: argparse.Namespace) -> Callable[[bytes | memoryvie
     return lambda data, kind: sign(data, kind, signer, source, job.output.name, f"emotion edited: {shown(job.edit)}")
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A photo that was named, by itself or with its folder.
+
+    Args:
+        path: of the photo.
+        stem: what its results are named after.
+        under: folders of the results, below the one of all results: those that the photo has below the named one.
+    """
+
+    path: str
+    stem: str
+    under: Path = Path()
+
+
+def _find_photos(named: Sequence[str], output: str | None) -> list[_Found]:
+    """Each photo once: those that were named, and those in folders that were, but not in the folder for results."""
+    from emoedit.io.output import distinct_stems
+
+    named = list(dict.fromkeys(named))
+    folders = [name for name in named if os.path.isdir(os.path.expanduser(name))]
+    alone = [name for name in named if name not in folders]
+    found = [_Found(path, stem) for path, stem in zip(alone, distinct_stems(alone), strict=True)]
+    seen = {_real(path) for path in alone}
+    for folder in folders:
+        top = Path(folder).expanduser()
+        for path in _pictures(folder, output):
+            under = Path(path).parent.relative_to(top) if path != folder else Path()
+            if len(named) > 1:
+                under = Path(top.resolve().name) / under
+            if _real(path) not in seen:
+                seen.add(_real(path))
+                found.append(_Found(path, Path(path).stem, under))
+    return found
+
+
+def _suffix(photo: str, chosen: str | None) -> str:
+    """The format of a result: the one that was asked for, else the photo's own where it can be written, else JPEG."""
+    from emoedit.io.output import SUFFIXES
+
+    own = Path(photo).suffix.lower()
+    return chosen or (own if own in SUFFIXES else ".jpg")
+
+
 def _pictures(named: str, output: str | None) -> list[str]:
     """A photo, or those in a folder of that name but not in the folder for results."""
     from emoedit.io.folders import find_pictures
@@ -241,6 +315,28 @@ def _pictures(named: str, output: str | None) -> list[str]:
     results = None if output is None else Path(_real(output))
     found = [path for path in find_pictures(named) if results not in Path(_real(path)).parents]
     return [str(path) for path in found] or [named]  # reading a folder says what is wrong with it
+
+
+def _refuse_emotions(photos: Sequence[str], known: Sequence[str]) -> None:
+    """Say what was meant where an emotion stands among the photos, as in ``emoedit edit me.jpg happy``.
+
+    Raises:
+        UsageError: a photo that is not there has the name of an emotion that the editor knows.
+    """
+    from emoedit.emotions import resolve
+
+    meant = []
+    for photo in photos:
+        if not os.path.lexists(os.path.expanduser(photo)):
+            with suppress(EmoEditError):
+                resolve(photo, known)
+                meant.append(photo)
+    if meant:
+        others = [shlex.quote(photo) for photo in photos if photo not in meant] or ["PHOTO"]
+        words = " ".join(map(shlex.quote, meant))
+        raise UsageError(
+            f"{words} is an emotion, not a photo; write: emoedit edit {' '.join(others)} --emotion {words}"
+        )
 
 
 def _edit_photos(jobs: Sequence[_Job], request: Request, args: argparse.Namespace) -> None:
@@ -287,7 +383,8 @@ def _edit_photos(jobs: Sequence[_Job], request: Request, args: argparse.Namespac
                     if isinstance(result, EmoEditError):
                         raise result
                     signed = _signing(job, args)
-                    save_picture(result.image, job.output, overwrite=args.overwrite, mark=args.mark, signed=signed)
+                    how = {"overwrite": args.overwrite, "quality": args.quality, "mark": args.mark, "signed": signed}
+                    save_picture(result.image, job.output, **how)
                     if used.strength != job.edit.strength:
                         say(f"{job}: strength {used.strength:g} keeps {args.min_identity:g} of the person")
                     job.report = {"strength": used.strength}

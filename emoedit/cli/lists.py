@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from emoedit.cli.common import CommandParser, usage, write
+from emoedit.cli.common import CommandParser, describe, usage, write
+from emoedit.types import UnknownNameError
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
@@ -18,6 +19,9 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     models.set_defaults(run=_models)
 
     emotions = commands.add_parser("emotions", help="the names of emotions, and what each is mixed from")
+    emotions.add_argument(
+        "--editor", metavar="NAME", help="only those that this editor can show, and how: what it has learned, or a sum"
+    )
     emotions.set_defaults(run=_emotions)
 
     metrics = commands.add_parser("metrics", help="what is measured of an edit: units, direction, meaning")
@@ -42,15 +46,35 @@ def _models(args: argparse.Namespace) -> int:
             )
             for m in models
         ]
-        write(_table(("name", "role", "size", "GPU", "needs", "licence", "here", "source"), rows))
+        write(table(("name", "role", "size", "GPU", "needs", "licence", "here", "source"), rows))
     return 0
 
 
 def _emotions(args: argparse.Namespace) -> int:
     from emoedit.emotions import get, list_emotions
 
+    if args.editor is not None:
+        return _emotions_of(args.editor)
     rows = [(name, _sum(get(name).mixture), ", ".join(get(name).aliases)) for name in list_emotions()]
-    write(_table(("name", "mixture", "also called"), rows))
+    write(table(("name", "mixture", "also called"), rows))
+    return 0
+
+
+def _emotions_of(editor: str) -> int:
+    """What one editor can show: its own words first, then all of the vocabulary that is mixed from them."""
+    from emoedit.emotions import list_emotions, resolve
+
+    with usage():
+        _, _, known = describe(editor)
+    rows = [(name, "learned") for name in known]
+    for name in list_emotions():
+        try:
+            weights = resolve(name, known)
+        except UnknownNameError:
+            continue
+        if name not in known:
+            rows.append((name, _sum(weights)))
+    write(table(("name", "how"), rows))
     return 0
 
 
@@ -59,7 +83,7 @@ def _metrics(args: argparse.Namespace) -> int:
 
     better = {True: "higher", False: "lower", None: ""}
     rows = [(m.key, m.units, better[m.higher_is_better], m.help) for m in measures()]
-    write(_table(("metric", "units", "better", "meaning"), rows))
+    write(table(("metric", "units", "better", "meaning"), rows))
     return 0
 
 
@@ -76,7 +100,8 @@ def _size(count: float) -> str:
     return f"{count:.3g} GB"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width under a header, two blanks apart."""
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)

@@ -88,8 +88,11 @@ def run(args: argparse.Namespace) -> int:
     """The exit status."""
     with usage():
         request, strengths, outputs = _plan(args)
+    from emoedit.report.walk import check_encoder
+
     for output in outputs:
         check_free(output, args.overwrite)
+        check_encoder(Path(output).suffix.lower())
 
     from tqdm import tqdm
 

@@ -236,6 +236,11 @@ class Comparison:
         """The rows as a ``pandas.DataFrame`` (extra ``metrics``)."""
         return to_pandas(self.rows)
 
+    def _repr_html_(self) -> str:
+        from emoedit.report.display import comparison_html
+
+        return comparison_html(self)
+
     def sheet(self) -> Sheet:
         """For a report."""
         entries = [ReportEntry(row, image) for row, image in zip(self.rows, self.images, strict=True)]

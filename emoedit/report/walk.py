@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image
 
 from emoedit.io.images import SUFFIXES, save_picture, write_atomic
+from emoedit.report.display import to_srgb
 from emoedit.report.grid import labelled_grid
 from emoedit.types import Edit, EditError, MissingExtraError, OutputError
 
@@ -90,6 +91,19 @@ def check_suffix(path: str | os.PathLike[str]) -> str:
     return suffix
 
 
+def check_encoder(suffix: str) -> None:
+    """Refuse what cannot be encoded here, before anything is computed.
+
+    Args:
+        suffix: of the file, in lower case.
+
+    Raises:
+        MissingExtraError: ``.mp4`` without PyAV.
+    """
+    if suffix == ".mp4" and find_spec("av") is None:
+        raise MissingExtraError("av", "video")
+
+
 def spread(first: float, last: float, count: int) -> list[float]:
     """``count`` strengths from ``first`` to ``last``, evenly.
 
@@ -139,29 +153,13 @@ def walk(
     opened = photo if isinstance(photo, OpenPhoto) else photos.open(photo, seed=seed)
     frames = []
     for result in photos.edit(opened, edits, seed=seed):
-        image = _plain(result.image)
+        image = to_srgb(result.image)
         if longest is not None:
             image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
         frames.append(image)
         if callback is not None:
             callback(len(frames), len(edits))
     return Walk(tuple(frames), edits)
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """RGB in sRGB, transparency on white: animations know neither profiles nor soft edges. Always a copy."""
-    profile = image.info.get("icc_profile")
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert("RGB").copy()
-    if profile:
-        try:
-            source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
-            image = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError) as error:
-            warnings.warn(f"the photo's colour profile cannot be used and is ignored: {error}", stacklevel=3)
-    image.info.clear()
-    return image
 
 
 def encode_gif(frames: Sequence[Image.Image], pause: float) -> bytes:
@@ -201,10 +199,9 @@ def encode_mp4(frames: Sequence[Image.Image], pause: float) -> bytes:
         MissingExtraError: PyAV is not installed.
         OutputError: this build of it cannot encode H.264.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise MissingExtraError("av", "video") from error
+    check_encoder(".mp4")
+    import av
+
     width, height = frames[0].size
     buffer = io.BytesIO()
     try:

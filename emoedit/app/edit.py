@@ -1,0 +1,332 @@
+"""The Edit tab's callbacks: what each control does to a session, without gradio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from emoedit.app import figures
+from emoedit.app.pad import nearest, place_of, weights_at
+from emoedit.app.session import MAX_KEPT, MAX_UNDO, Photo, Session, SessionError
+from emoedit.app.settings import Settings
+from emoedit.app.studio import Studio
+from emoedit.emotions import resolve
+from emoedit.faces.detect import Face
+from emoedit.io.images import output_path
+
+SLIDERS = 8  # emotions of an editor that have a slider; the embedded editors have at most 7
+ALL = "all"  # the choice of every face
+HEAD = 2.2  # side of a close view, in sides of the detector's box
+SMALL = 0.25  # of the photograph's longer side: a smaller face is shown close at first
+SMILES = 0.5  # probability from which a face counts as smiling already
+
+
+@dataclass(frozen=True)
+class View:
+    """What the tab shows after a control was used.
+
+    Args:
+        settings: that the controls have now.
+        emotions: names of the sliders.
+        pad: value of the pad: its point, and what the face shows now.
+        words: about the point, as markup.
+        faces: the photograph with its faces outlined.
+        choices: names of the faces; one where there is only one.
+        pictures: files of the photograph and its edit.
+        bars: what the face shows, as markup.
+        numbers: of the edit, as markup.
+        close: whether only the head is shown.
+    """
+
+    settings: Settings
+    emotions: tuple[str, ...]
+    pad: dict[str, Any]
+    words: str
+    faces: Image.Image
+    choices: tuple[str, ...]
+    pictures: tuple[str, str]
+    bars: str
+    numbers: str
+    close: bool
+
+
+@dataclass(frozen=True)
+class EditTab:
+    """The callbacks; each takes the session and what the controls say.
+
+    Args:
+        studio: models and sessions.
+    """
+
+    studio: Studio
+
+    # --- a photograph
+
+    def open(self, session: Session, path: Path, editor: str) -> View:
+        """Open an uploaded photograph and edit it at once: a smile, or none where there is one already.
+
+        Args:
+            session: of the page.
+            path: of the upload, which is deleted.
+            editor: that is chosen.
+
+        Raises:
+            ImageError: the file is no picture, damaged or too large.
+            NoFaceError: nobody is seen in it.
+        """
+        photo = self.studio.open(session, path, editor)
+        smiles = photo.readings[0].scores.get("happy", 0.0) >= SMILES
+        known = self.emotions(editor)
+        first = next((name for name in ("neutral" if smiles else "happy", *known) if name in known), known[0])
+        settings = Settings(((first, 1.0),), 1.0, editor)
+        session.undo = [settings]
+        return self.show(session, settings, close=is_small(photo))
+
+    def example(self, session: Session, editor: str) -> View:
+        """Open the portrait of the astronaut Eileen Collins (NASA, public domain), which scikit-image brings.
+
+        Args:
+            session: of the page.
+            editor: that is chosen.
+        """
+        from skimage.data import astronaut
+
+        path = session.file("astronaut.png")
+        Image.fromarray(astronaut()).save(path)
+        return self.open(session, path, editor)
+
+    def emotions(self, editor: str) -> tuple[str, ...]:
+        """The emotions with a slider.
+
+        Args:
+            editor: name of it.
+        """
+        return self.studio.photo_editor(editor).editor.emotions[:SLIDERS]
+
+    # --- controls
+
+    def settings(
+        self, values: Sequence[float], strength: float, editor: str, min_identity: float, face: str
+    ) -> Settings:
+        """What the controls say.
+
+        Args:
+            values: of the sliders, in the order of the editor's emotions.
+            strength: of the edit.
+            editor: name of it.
+            min_identity: how much of the person is kept.
+            face: its number from 1, or `ALL`.
+        """
+        weights = tuple((n, float(v or 0)) for n, v in zip(self.emotions(editor), values, strict=False))
+        return Settings(weights, float(strength), editor, float(min_identity), number_of(face))
+
+    def at_point(self, settings: Settings, valence: float, arousal: float) -> Settings:
+        """The settings with the weights of a point of the pad.
+
+        Args:
+            settings: whose weights are replaced.
+            valence: -1 to 1.
+            arousal: -1 to 1.
+        """
+        return self._with(settings, weights_at(valence, arousal, self.emotions(settings.editor)))
+
+    def named(self, settings: Settings, expression: str) -> Settings:
+        """The settings with the weights of a named emotion, or of algebra on names.
+
+        Args:
+            settings: whose weights are replaced.
+            expression: such as ``"nostalgic"`` or ``"happy - 0.4*surprised"``.
+
+        Raises:
+            UnknownNameError: the editor cannot do it.
+            EditError: it does not parse.
+        """
+        return self._with(settings, resolve(expression, self.emotions(settings.editor)))
+
+    def with_editor(self, settings: Settings, editor: str) -> Settings:
+        """The same edit with another editor; weights of emotions that it does not have are left out.
+
+        Args:
+            settings: of the edit so far.
+            editor: name of the new one.
+        """
+        return self._with(replace(settings, editor=editor), dict(settings.weights))
+
+    def _with(self, settings: Settings, weights: dict[str, float]) -> Settings:
+        known = self.emotions(settings.editor)
+        return replace(settings, weights=tuple((name, round(weights.get(name, 0.0), 2)) for name in known))
+
+    # --- results
+
+    def show(
+        self,
+        session: Session,
+        settings: Settings,
+        *,
+        close: bool = False,
+        point: tuple[float, float] | None = None,
+    ) -> View:
+        """Edit what is shown, and describe the result.
+
+        Args:
+            session: of the page.
+            settings: of the controls.
+            close: whether only the head is shown.
+            point: of the pad, where the weights come from it; None for where they lie.
+
+        Raises:
+            SessionError: no photograph is open.
+        """
+        photo = session.need_photo()
+        result = self.studio.edit(session, settings)
+        session.last = result
+        before, after = result.before, result.after
+        number = settings.face or 0
+        if close and settings.face is not None:
+            box = head(photo.faces[number], before.size)
+            before, after = before.crop(box), after.crop(box)
+        reading = photo.readings[number]
+        emotions = self.emotions(settings.editor)
+        valence, arousal = point or place_of(dict(settings.weights))
+        text = f"Near {nearest(valence, arousal, emotions)}: valence {valence:+.2f}, arousal {arousal:+.2f}"
+        return View(
+            settings=settings,
+            emotions=emotions,
+            pad={"v": valence, "a": arousal, "now": [reading.valence, reading.arousal]},
+            words=f'<p class="pad-text" aria-live="polite">{text}</p>',
+            faces=figures.outlined(photo, settings.face),
+            choices=choices(photo),
+            pictures=(session.preview(before), session.preview(after)),
+            bars=figures.bars(reading, result.reading),
+            numbers=figures.numbers(result),
+            close=close,
+        )
+
+    def settle(self, session: Session, settings: Settings) -> None:
+        """Remember settings at which a control came to rest, for undo.
+
+        Args:
+            session: of the page.
+            settings: of the controls.
+        """
+        if not session.undo or session.undo[-1] != settings:
+            session.undo = [*session.undo, settings][-MAX_UNDO:]
+
+    def undo(self, session: Session) -> Settings:
+        """The settings before the last ones.
+
+        Args:
+            session: of the page.
+
+        Raises:
+            SessionError: there are none.
+        """
+        if len(session.undo) < 2:
+            raise SessionError("nothing to undo")
+        session.undo = session.undo[:-1]
+        return session.undo[-1]
+
+    def keep(self, session: Session) -> list[tuple[Image.Image, str]]:
+        """Set the newest result aside.
+
+        Args:
+            session: of the page.
+
+        Returns:
+            All that were, with their labels.
+
+        Raises:
+            SessionError: there is no result.
+        """
+        if session.last is None:
+            raise SessionError("nothing is edited yet")
+        session.kept = [*session.kept, session.last][-MAX_KEPT:]
+        return self.thumbnails(session)
+
+    def thumbnails(self, session: Session) -> list[tuple[Image.Image, str]]:
+        """What was set aside, small, with labels.
+
+        Args:
+            session: of the page.
+        """
+        found = []
+        for result in session.kept:
+            number = result.settings.face
+            faces = session.need_photo().faces
+            picture = result.after if number is None else result.after.crop(head(faces[number], result.after.size))
+            picture = picture.copy()
+            picture.thumbnail((240, 240))
+            found.append((picture, result.settings.label))
+        return found
+
+    # --- files
+
+    def download(self, session: Session, settings: Settings) -> Path:
+        """The edit at the photograph's own size, in its format and with its metadata.
+
+        Args:
+            session: of the page.
+            settings: of the controls.
+
+        Raises:
+            SessionError: no photograph is open.
+        """
+        photo = session.need_photo()
+        last = session.last
+        if last is None or last.settings != settings:
+            last = self.studio.edit(session, settings)
+        made = self.studio.full_size(session, settings, last.strength)
+        name = output_path(photo.full.name, settings.expression or "unchanged", many=False, suffix=photo.suffix).name
+        return made.save(session.file(name))
+
+
+def number_of(face: str | None) -> int | None:
+    """The index of a face by its name on the page.
+
+    Args:
+        face: a number from 1, `ALL`, or None (the largest).
+    """
+    if face == ALL:
+        return None
+    return int(face) - 1 if face and face.isdecimal() and int(face) > 0 else 0
+
+
+def choices(photo: Photo) -> tuple[str, ...]:
+    """The names of a photograph's faces, and `ALL` where there are several.
+
+    Args:
+        photo: that is open.
+    """
+    names = tuple(str(number + 1) for number in range(len(photo.faces)))
+    return (*names, ALL) if len(names) > 1 else names
+
+
+def is_small(photo: Photo) -> bool:
+    """Whether the largest face is so small that only the head should be shown at first.
+
+    Args:
+        photo: that is open.
+    """
+    x0, y0, x1, y1 = photo.faces[0].box
+    return max(x1 - x0, y1 - y0) < SMALL * max(photo.shown.rgb.shape[:2])
+
+
+def head(face: Face, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The square around a face, within the picture.
+
+    Args:
+        face: in its pixels.
+        size: width and height.
+
+    Returns:
+        Left, top, right, bottom in whole pixels.
+    """
+    x0, y0, x1, y1 = face.box
+    half = HEAD / 2 * max(x1 - x0, y1 - y0)
+    cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
+    left, top = max(0, round(cx - half)), max(0, round(cy - half))
+    return left, top, max(left + 1, min(size[0], round(cx + half))), max(top + 1, min(size[1], round(cy + half)))

@@ -1,0 +1,64 @@
+"""Pieces that several tabs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import gradio as gr
+from gradio.data_classes import ImageData
+
+from emoedit.io import checkpoints
+from emoedit.types import EmoEditError
+
+T = TypeVar("T")
+
+
+def photo_input(**options: Any) -> gr.Image:
+    """An image input that hands over the file as it was uploaded.
+
+    So a photograph keeps its metadata and size, and what is no picture is refused by this package's own reader.
+
+    Args:
+        options: those of `gr.Image`.
+    """
+    image = gr.Image(type="filepath", sources=["upload", "webcam", "clipboard"], buttons=[], **options)
+
+    def path_of(payload: ImageData | None) -> str | None:
+        return payload.path if payload is not None else None  # it has been checked to lie among the uploads
+
+    image.preprocess = path_of  # gradio writes a stub file beside the module of a subclass, which this does not need
+    return image
+
+
+def editor_choices() -> list[tuple[str, str]]:
+    """The embedded editors with what they are, for a list."""
+    found = []
+    for name in checkpoints.editor_names():
+        role = checkpoints.read_json(checkpoints.embedded_root() / name / checkpoints.EDITOR).get("role", "editor")
+        found.append((f"{name}: {role}", name))
+    return found
+
+
+def refusing(work: Callable[[], T]) -> T | str:
+    """What the work returns, or the reason why it is refused.
+
+    Args:
+        work: to be done; errors that are no refusals pass on.
+    """
+    try:
+        return work()
+    except EmoEditError as error:
+        return str(error)
+
+
+def fetch_file(elem_id: str) -> str:
+    """JavaScript that presses a hidden download button once the page has its file.
+
+    Args:
+        elem_id: of the button.
+    """
+    return (
+        "() => { setTimeout(() => { const box = document.getElementById('" + elem_id + "'); "
+        "(box.matches('a,button') ? box : box.querySelector('a,button')).click(); }, 250); }"
+    )

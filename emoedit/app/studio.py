@@ -1,0 +1,317 @@
+"""The sessions of all open pages, and the models that they share."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from emoedit.app.session import Photo, Reading, Result, Session, SessionError
+from emoedit.app.settings import Settings
+from emoedit.faces.detect import Face
+from emoedit.io.images import SUFFIXES, Picture, load_picture
+from emoedit.report.display import to_srgb
+from emoedit.types import ImageError, NoFaceError
+
+if TYPE_CHECKING:
+    from emoedit.faces.networks import EmbeddedNetwork
+    from emoedit.guard import IdentityGuard
+    from emoedit.metrics.suite import Suite
+    from emoedit.photo import OpenPhoto, PhotoEdit, PhotoEditor
+
+MAX_PIXELS = 60_000_000
+SHOWN_SIDE = 1280  # longest side of what is edited while controls move; what is downloaded has the photograph's size
+MAX_OPEN = 4  # inversions a session keeps, one an editor and face
+MAX_IDLE = 3600.0  # seconds after which a session that was never closed is dropped
+
+
+class Studio:
+    """Sessions, and the models that they share.
+
+    Args:
+        root: folder under which sessions have theirs.
+        device: where models run.
+        max_pixels: larger photographs are refused.
+    """
+
+    def __init__(self, root: Path, *, device: str = "auto", max_pixels: int = MAX_PIXELS) -> None:
+        self.root, self.device, self.max_pixels = root, device, max_pixels
+        self.lock = threading.RLock()  # models and detector are used by one thread at a time
+        self._sessions: dict[str, Session] = {}
+        self._editors: dict[str, PhotoEditor] = {}
+        self.comparing = threading.Lock()  # around what only comparisons use
+        self._compared: dict[str, PhotoEditor] = {}
+
+    # --- sessions
+
+    def session(self, key: str) -> Session:
+        """The session of a page, made on first use; sessions that were idle for long go."""
+        with self.lock:
+            now = time.monotonic()
+            for other in [k for k, s in self._sessions.items() if now - s.used > MAX_IDLE and k != key]:
+                self._sessions.pop(other).close()
+            if key not in self._sessions:
+                self._sessions[key] = Session(self.root / secrets.token_hex(16))
+            self._sessions[key].used = now
+            return self._sessions[key]
+
+    def end(self, key: str) -> None:
+        """Delete what a page leaves behind."""
+        with self.lock:
+            if (session := self._sessions.pop(key, None)) is not None:
+                session.close()
+
+    # --- models
+
+    def photo_editor(self, name: str) -> PhotoEditor:
+        """An editor with all around it, loaded once.
+
+        Raises:
+            UnknownNameError: no such editor.
+            CheckpointError: its weights are damaged.
+        """
+        with self.lock:
+            return self._load(name, self._editors)
+
+    def compared_editor(self, name: str) -> PhotoEditor:
+        """The same for a comparison, which holds `comparing` and must not keep others from editing.
+
+        Raises:
+            UnknownNameError: no such editor.
+            CheckpointError: its weights are damaged.
+        """
+        return self._load(name, self._compared)
+
+    def _load(self, name: str, loaded: dict[str, PhotoEditor]) -> PhotoEditor:
+        if name not in loaded:
+            from emoedit.editors import load_editor
+            from emoedit.photo import PhotoEditor
+
+            detector = next(iter(loaded.values())).detector if loaded else None
+            loaded[name] = PhotoEditor(load_editor(name, device=self.device), detector=detector)
+        return loaded[name]
+
+    @cached_property
+    def recogniser(self) -> EmbeddedNetwork:
+        """What reads expressions."""
+        from emoedit.faces.networks import EmbeddedNetwork
+
+        return EmbeddedNetwork.load("expression")
+
+    @cached_property
+    def identity(self) -> EmbeddedNetwork:
+        """What says how alike two faces are."""
+        from emoedit.faces.networks import EmbeddedNetwork
+
+        return EmbeddedNetwork.load("identity")
+
+    def warm_up(self, editor: str) -> None:
+        """Load what the first photograph needs, and edit one, so that a visitor does not wait for it.
+
+        Args:
+            editor: that will be used.
+        """
+        from skimage.data import astronaut
+
+        session = Session(self.root / secrets.token_hex(16))
+        path = session.file("astronaut.png")
+        Image.fromarray(astronaut()).save(path)
+        try:
+            self.open(session, path, editor)
+            self.edit(session, Settings((("happy", 1.0),), 1.0, editor))
+        finally:
+            session.close()
+
+    @cached_property
+    def suite(self) -> Suite:
+        """All measures of a comparison."""
+        from emoedit.metrics.suite import Suite
+
+        return Suite()
+
+    def read(self, rgb: np.ndarray, face: Face) -> Reading:
+        """What a face shows.
+
+        Args:
+            rgb: the photograph, uint8 ``[H, W, 3]``.
+            face: in its pixels.
+        """
+        with self.lock:
+            scores = self.recogniser.scores(self.recogniser.faces(rgb, face)[None])[0].tolist()
+        named = zip(self.recogniser.emotions, scores, strict=True)
+        return Reading({name: score for name, score in named if not name.startswith("other:")})
+
+    # --- photographs
+
+    def open(self, session: Session, path: Path, editor: str) -> Photo:
+        """Read an uploaded file, delete it, and find its faces.
+
+        Args:
+            session: that the photograph is opened in; what was open there is forgotten.
+            path: of the upload.
+            editor: whose detector looks.
+
+        Raises:
+            ImageError: the file is no picture, damaged or too large.
+            NoFaceError: nobody is seen in it.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ImageError(f"the upload cannot be read: {error.strerror or error}") from error
+        finally:
+            path.unlink(missing_ok=True)
+        full = replace(load_picture(data, max_pixels=self.max_pixels), name=path.stem or "photo")
+        shown = reduced(full)
+        with self.lock:
+            faces = tuple(self.photo_editor(editor).detector.choose(shown.rgb, "all"))
+            readings = tuple(self.read(shown.rgb, face) for face in faces)
+        session.opened.clear()
+        session.undo, session.kept, session.last = [], [], None
+        session.photo = Photo(full, shown, faces, readings, suffix_of(data))
+        return session.photo
+
+    def _opened(self, session: Session, editor: str, number: int | None) -> OpenPhoto:
+        """The inversion of a face, or (None) of all; at most `MAX_OPEN` are kept."""
+        key = editor, number
+        if key not in session.opened:
+            photo = session.need_photo()
+            session.opened[key] = self.photo_editor(editor).open(photo.shown, _choice(photo, number))
+        session.opened.move_to_end(key)
+        while len(session.opened) > MAX_OPEN:
+            session.opened.popitem(last=False)
+        return session.opened[key]
+
+    def edit(self, session: Session, settings: Settings) -> Result:
+        """The edit that the controls describe, of what is shown.
+
+        Raises:
+            SessionError: no photograph is open.
+            UnknownNameError: the editor cannot do it.
+            EditError: settings that make no sense.
+        """
+        start = time.perf_counter()
+        with self.lock:
+            photo = session.need_photo()
+            photos = self.photo_editor(settings.editor)
+            opened = self._opened(session, settings.editor, settings.face)
+            edit = settings.edit
+            if settings.min_identity > 0 and edit.strength:
+                edit = self._guard(photos, settings.min_identity).limit(opened, [edit])[0]
+            made = next(photos.edit(opened, [edit]))
+            rgb = load_picture(made.image).rgb
+            identity = min(self._identity(photo.shown.rgb, rgb, face) for face in opened.faces)
+            reading = self.read(rgb, opened.faces[0])
+        seconds = time.perf_counter() - start
+        return Result(to_srgb(made.source), to_srgb(made.image), settings, edit.strength, identity, reading, seconds)
+
+    def _guard(self, photos: PhotoEditor, floor: float) -> IdentityGuard:
+        from emoedit.guard import IdentityGuard
+
+        return IdentityGuard(photos, floor, network=self.identity)
+
+    def _identity(self, before: np.ndarray, after: np.ndarray, face: Face) -> float:
+        a, b = (self.identity.embed(self.identity.faces(rgb, face)[None])[0] for rgb in (before, after))
+        return float(a @ b)
+
+    def full_size(self, session: Session, settings: Settings, strength: float) -> PhotoEdit:
+        """The same edit of the photograph at its own size.
+
+        Args:
+            session: whose photograph.
+            settings: of the edit.
+            strength: that is used, which may be less than the one of the settings.
+
+        Raises:
+            SessionError: no photograph is open.
+            NoFaceError: the faces that were found in what is shown are not found in the photograph.
+        """
+        with self.lock:
+            photo = session.need_photo()
+            photos = self.photo_editor(settings.editor)
+            if photo.full is photo.shown:
+                opened = self._opened(session, settings.editor, settings.face)
+            else:
+                choice = _choice(photo, settings.face)
+                opened = photos.open(photo.full, _scaled(choice, photo.scale) if isinstance(choice, Face) else choice)
+            return next(photos.edit(opened, [replace(settings.edit, strength=strength)]))
+
+    def walk(
+        self,
+        session: Session,
+        settings: Settings,
+        suffix: str,
+        *,
+        frames: int = 16,
+        callback: Callable[[int, int], None] | None = None,
+    ) -> Path:
+        """An animation from the photograph to the edit and back.
+
+        Args:
+            session: whose photograph.
+            settings: of the edit at its end.
+            suffix: ``.gif`` or ``.mp4``.
+            frames: from one end to the other, both included.
+            callback: called with (frames done, frames in all).
+
+        Raises:
+            SessionError: no photograph is open, or the settings change nothing.
+            MissingExtraError: ``.mp4`` without PyAV.
+        """
+        from emoedit.report.walk import check_encoder, spread, walk
+
+        edit = settings.edit
+        if not edit.strength:
+            raise SessionError("nothing is edited yet: move a slider, then make the animation")
+        check_encoder(suffix)
+        with self.lock:
+            photos = self.photo_editor(settings.editor)
+            opened = self._opened(session, settings.editor, settings.face)
+            strengths = spread(0.0, edit.strength, frames)
+            found = walk(photos, opened, edit.emotion, strengths, longest=640, callback=callback)
+        path = session.file(f"{session.need_photo().full.name}_{settings.expression}{suffix}")
+        return found.save(path)
+
+
+def reduced(picture: Picture, longest: int = SHOWN_SIDE) -> Picture:
+    """The picture at most `longest` pixels long; itself where it is no longer."""
+    height, width = picture.rgb.shape[:2]
+    if max(height, width) <= longest:
+        return picture
+    scale = longest / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    rgb = np.asarray(Image.fromarray(picture.rgb).resize(size, Image.Resampling.LANCZOS))
+    alpha = None
+    if picture.alpha is not None:
+        alpha = np.asarray(Image.fromarray(picture.alpha).resize(size, Image.Resampling.LANCZOS))
+    return replace(picture, rgb=rgb, alpha=alpha)
+
+
+def suffix_of(data: bytes) -> str:
+    """The suffix of a file's own format where results can be written in it, else ``.jpg``."""
+    with Image.open(io.BytesIO(data)) as image:
+        kind = image.format
+    return next((suffix for suffix, known in SUFFIXES.items() if known == kind), ".jpg")
+
+
+def _choice(photo: Photo, number: int | None) -> Face | str:
+    if number is None:
+        return "all" if len(photo.faces) > 1 else photo.faces[0]
+    if not 0 <= number < len(photo.faces):
+        raise NoFaceError(f"face {number + 1} was asked for, but the photograph has {len(photo.faces)}")
+    return photo.faces[number]
+
+
+def _scaled(face: Face, scale: float) -> Face:
+    """A face in pixels of a picture that is `scale` times as large; pixel centres lie at whole numbers."""
+    x0, y0, x1, y1 = ((value + 0.5) * scale - 0.5 for value in face.box)
+    return Face((x0, y0, x1, y1), (face.landmarks + 0.5) * scale - 0.5, face.confidence)
