@@ -32,7 +32,7 @@ FOLD_SIDE = 256  # of the crop in which the lines of a smile are found
 # of the side: so far beyond the opening lips are taken from, or teeth show in the line between them
 MARGIN = 0.008, 0.012
 UPPER = 0.4  # share of the way that is the upper lip's; the lower lip and the chin do the rest
-ABOVE, BELOW = 0.11, 0.17  # of the side: how far the skin above and below goes with its lip
+ABOVE, BELOW = 0.11, 0.24  # of the side: how far the skin above and below goes with its lip
 ENDS = 0.05  # of the side: how softly that ends beside the corners
 DARK, SATURATED = 0.35, 2.5  # level of the line between lips, skin being 1; its colour, that of skin being 1
 SHADOW, LINE, OPEN = 0.7, 0.005, 0.03  # how dark the line between lips is; its width and a whole opening, of the side
@@ -83,11 +83,9 @@ def find_smile(face: FaceAnalysis, network: RelaxationNetwork) -> Smile | None:
     amount = float(smoothstep(corners, *SMILE))
     if (face.opening is None and amount == 0) or face.mouth_hidden:
         return None
-    after = before + amount * (after - before)
-    if face.opening is not None:
-        before = _closed_landmarks(before, face.opening)
-        for upper, lower in PAIRS:  # lips that meet
-            after[[upper, lower], 1] = after[[upper, lower], 1].mean()
+    closed = before if face.opening is None else _closed_landmarks(before, face.opening)
+    after = _neutral_landmarks(closed, before, amount * (after - before), face.opening)
+    before = closed
     return Smile(before, after, face.opening, max(amount, float(face.opening is not None)))
 
 
@@ -135,7 +133,9 @@ def _edges(opening: Opening, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     within = (bottom - top) > 0.5 / SIDE
     top, bottom = top - MARGIN[0] * within, bottom + MARGIN[1] * within
     outside = np.maximum(np.maximum(opening.x[0] - u, u - opening.x[-1]), 0)
-    return top, bottom, top + UPPER * (bottom - top), np.clip(1 - outside / ENDS, 0, 1)
+    middle = np.polyfit(opening.x, opening.top + UPPER * (opening.bottom - opening.top), 2)
+    line = np.clip(np.polyval(middle, np.clip(u, opening.x[0], opening.x[-1])), top, bottom)
+    return top, bottom, line, np.clip(1 - outside / ENDS, 0, 1)
 
 
 def _closed_landmarks(points: np.ndarray, opening: Opening) -> np.ndarray:
@@ -149,6 +149,34 @@ def _closed_landmarks(points: np.ndarray, opening: Opening) -> np.ndarray:
     lips[INNER] = True
     points[:, 1] = np.where(lips, y + within * (line - y), np.where(y < line, y + up, y + down))
     return points
+
+
+def _neutral_landmarks(
+    closed: np.ndarray, smiling: np.ndarray, moves: np.ndarray, opening: Opening | None
+) -> np.ndarray:
+    """Landmarks ``[68, 2]`` of the neutral face: lips meet in a smooth line and are as thick as they are when closed.
+
+    Args:
+        closed: with the lips together.
+        smiling: as they are in the photograph.
+        moves: from there to the neutral face, as the network says.
+        opening: of the mouth; None where it shows no teeth.
+    """
+    after, neutral = closed + moves, smiling + moves
+    middles = np.array([(neutral[upper] + neutral[lower]) / 2 for upper, lower in PAIRS])
+    inner = np.concatenate([neutral[[60, 64]], middles])
+    line = np.polyfit(*inner.T, 2)  # a mouth that is shut has one bend
+    if opening is None:
+        was = np.polyval(np.polyfit(*smiling[[60, 61, 62, 63, 64]].T, 2), smiling[:, 0])
+    else:
+        was = _edges(opening, closed[:, 0])[2]
+    ends = np.sort(inner[:2, 0])
+    lips = np.arange(len(after))[OUTER.start : INNER.stop]
+    after[lips, 0] = neutral[lips, 0]
+    now = np.polyval(line, np.clip(after[lips, 0], *ends))
+    thick = closed[lips, 1] - was[lips]
+    after[lips, 1] = now + (thick if opening is None else np.where(lips >= INNER.start, 0.0, thick))
+    return after
 
 
 def _movement(smile: Smile, face: FaceAnalysis, amount: float) -> tuple[np.ndarray, np.ndarray]:
