@@ -44,8 +44,8 @@ class EditOutput:
     """What an editor made of aligned crops.
 
     Args:
-        images: PIL pictures, edit by edit and in each picture by picture, or (``output_type="pt"``) float
-            ``[E, N, C, R, R]`` in [-1, 1].
+        images: PIL pictures, edit by edit and in each picture by picture, or (``output_type="pt"``) float ``[E, N, C,
+            R, R]`` in [-1, 1].
         edits: the E edits.
         inversion: to be passed on to the next call with the same pictures.
     """
@@ -66,6 +66,7 @@ def as_crops(images: Any, backbone: Backbone) -> Tensor:
     Args:
         images: a tensor ``[N, C, R, R]`` or ``[C, R, R]`` in [-1, 1], or a PIL picture, an array or a path, or a list
             of those.
+        backbone: the model that draws.
 
     Raises:
         ImageError: a tensor of another shape or range.
@@ -92,7 +93,7 @@ def as_crops(images: Any, backbone: Backbone) -> Tensor:
 
 
 class Editor:
-    """Edits aligned crops; :class:`emoedit.photo.PhotoEditor` puts photographs around it.
+    """Edits aligned crops; ``emoedit.photo.PhotoEditor`` puts photographs around it.
 
     Args:
         backbone: frozen; never changed by an edit.
@@ -151,7 +152,7 @@ class Editor:
         """This editor at other settings of sampling (``steps``, ``guidance``, ...); weights and steerings are shared.
 
         Args:
-            settings: of the backbone (:attr:`emoedit.models.base.Backbone.settings`).
+            **settings: of the backbone (``emoedit.models.base.Backbone.settings``).
 
         Raises:
             EditError: settings that the backbone does not have, or that make no sense.
@@ -172,8 +173,9 @@ class Editor:
         """Take pictures apart, once for any number of edits.
 
         Args:
-            images: aligned crops (:func:`as_crops`); not modified.
+            images: aligned crops (``as_crops``); not modified.
             generator: for backbones that draw noise.
+            callback: called with (steps done, steps in all).
 
         Returns:
             An inversion whose extras also hold ``source`` and ``reconstruction``, ``[N, C, R, R]`` in [-1, 1]. Its
@@ -223,8 +225,10 @@ class Editor:
 
     @torch.no_grad()
     def decode(self, inversion: Inversion, edits: Sequence[Edit], *, batch_size: int | None = None) -> Iterator[Tensor]:
-        """What the backbone draws for each edit, ``[N, C, R, R]`` each: to be compared with the reconstruction, not
-        with the source. A strength of 0 gives the reconstruction itself.
+        """What the backbone draws for each edit, ``[N, C, R, R]`` each.
+
+        It is to be compared with the reconstruction, not with the source. A strength of 0 gives the reconstruction
+        itself.
         """
         count = len(inversion)
         if not self.backbone.batches_edits:
@@ -288,8 +292,12 @@ class Editor:
         """Edit aligned crops: every emotion at every strength.
 
         Args:
-            images: aligned crops (:func:`as_crops`); may be left out when ``inversion`` is given.
+            images: aligned crops (``as_crops``); may be left out when ``inversion`` is given.
+            emotions: names of emotions.
+            strength: 0 is the source, 1 the fitted effect.
             inversion: of an earlier call with the same pictures.
+            generator: draws the noise; a model that draws none ignores it.
+            output_type: ``"pil"`` or ``"pt"`` (tensors in [-1, 1]).
         """
         if inversion is None:
             if images is None:
@@ -315,15 +323,16 @@ class Editor:
         backbone_of: str | os.PathLike[str] | None = None,
         **info: Any,
     ) -> Path:
-        """Write a folder that :meth:`from_pretrained` reads: ``editor.json``, a folder for each part, ``README.md``.
+        """Write a folder that ``from_pretrained`` reads: ``editor.json``, a folder for each part, ``README.md``.
 
         A model of others is named and not copied: ``editor.json`` says where its weights come from.
 
         Args:
+            folder: where it is.
             card: the model card (Markdown).
             backbone_of: another editor (a name, a folder) with the same backbone, which is not written twice then;
                 settings of sampling may differ.
-            info: more entries of ``editor.json``: ``role`` (in a few words, for lists of editors), ``licence``,
+            **info: more entries of ``editor.json``: ``role`` (in a few words, for lists of editors), ``licence``,
                 ``reference`` (whether others are held against it).
 
         Raises:
@@ -447,9 +456,9 @@ def load_editor(
     """An editor, loaded once and used for many photographs.
 
     Args:
-        name_or_path: an embedded name (:func:`list_editors`); a full-size one (``"sd15"``, ``"celebahq"``, ...: see
-            :data:`emoedit.models.pretrained.TABLE`); a folder of an editor, or of a model in the layout of diffusers; a
-            single weight file; ``owner/name`` on the hub; or a registered editor (:data:`emoedit.registry.EDITORS`: a
+        name_or_path: an embedded name (``list_editors``); a full-size one (``"sd15"``, ``"celebahq"``, ...: see
+            ``emoedit.models.pretrained.TABLE``); a folder of an editor, or of a model in the layout of diffusers; a
+            single weight file; ``owner/name`` on the hub; or a registered editor (``emoedit.registry.EDITORS``: a
             service, or one of an installed plugin).
         device: ``"auto"`` (CUDA, then MPS, then CPU), ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:1"``.
         precision: ``"auto"``, ``"float32"``, ``"float16"`` or ``"bfloat16"``; default: auto for full-size models, what
@@ -464,7 +473,7 @@ def load_editor(
         layers: of W+ that boundaries may change: from the first to before the second.
         revision: of what the hub gives.
         name: what it is called in results; default: its own name.
-        settings: of the model (``steps=20``, ``guidance=5.0``, ...).
+        **settings: of the model (``steps=20``, ``guidance=5.0``, ...).
 
     Raises:
         UnknownNameError: no such editor.

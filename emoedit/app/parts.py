@@ -20,7 +20,7 @@ def photo_input(**options: Any) -> gr.Image:
     So a photograph keeps its metadata and size, and what is no picture is refused by this package's own reader.
 
     Args:
-        options: those of `gr.Image`.
+        **options: those of `gr.Image`.
     """
     image = gr.Image(type="filepath", sources=["upload", "webcam", "clipboard"], buttons=[], **options)
 

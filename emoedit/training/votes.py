@@ -31,8 +31,9 @@ LEAST_SHARED = 1 / 3
 def read_ferplus(
     path: str | Path, *, agreement: float | Mapping[str, float] = 0.0, at_most: Mapping[str, int] | None = None
 ) -> list[Sample]:
-    """FER-2013's pictures with the votes of FER+: a csv with a column ``image`` (``EMOTION/NAME``, beside the csv) and
-    one for each answer that people could give.
+    """FER-2013's pictures with the votes of FER+.
+
+    A csv with a column ``image`` (``EMOTION/NAME``, beside the csv) and one for each answer that people could give.
 
     Args:
         path: the csv.
@@ -42,7 +43,7 @@ def read_ferplus(
 
     Returns:
         The pictures whose most frequent answer is an emotion, labelled with it; the first in the order of
-        :data:`emoedit.emotions.BASIC` where two are as frequent.
+        ``emoedit.emotions.BASIC`` where two are as frequent.
 
     Raises:
         DataError: no such file or column; votes that are no whole numbers from 0 on, or none at all; a picture that is
@@ -72,7 +73,7 @@ def read_ferplus(
 
 
 def _counts(row: Mapping[str, str], where: str) -> list[int]:
-    """Votes for each of :data:`VOTED`."""
+    """Votes for each of ``VOTED``."""
     values = [row[name] for name in (*FERPLUS, *FERPLUS_OTHER)]
     if not all(value.isdecimal() for value in values) or not any(map(int, values)):
         raise DataError(f"{where}: votes are whole numbers from 0 on, at least one of them; found {', '.join(values)}")
@@ -103,12 +104,12 @@ def _check_fit(path: Path, images: Sequence[str], counted: np.ndarray) -> None:
 
 
 def distribution(votes: Sequence[float]) -> np.ndarray:
-    """Shares of the emotions ``[7]`` (:data:`emoedit.emotions.BASIC`), with sum 1; zeros where nothing is left.
+    """Shares of the emotions ``[7]`` (``emoedit.emotions.BASIC``), with sum 1; zeros where nothing is left.
 
     An emotion that a single person of several saw is left out, as Barsoum et al. do; ``other`` is too.
 
     Args:
-        votes: for each of :data:`VOTED`.
+        votes: for each of ``VOTED``.
     """
     counts = np.array(votes[: len(BASIC)], float)
     if sum(votes) > 1:

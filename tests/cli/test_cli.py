@@ -24,12 +24,12 @@ from skimage.data import astronaut
 from emoedit import __version__
 from emoedit.cli import main
 from emoedit.cli.compare import COMPARISON
-from emoedit.compositing.paste import MODES
 from emoedit.editors import Editor, list_editors
 from emoedit.emotions import BASIC, list_emotions
 from emoedit.full_size import list_models
 from emoedit.io import checkpoints
 from emoedit.models.vae.backbone import VAEBackbone, VAEConfig
+from emoedit.registry import COMPOSITORS
 from emoedit.steering.directions import LatentDirections
 from tests.fixtures.editors import TINY
 
@@ -177,10 +177,10 @@ def test_floors_that_make_no_sense(run, capsys, floor) -> None:
     assert "from 0 to 1" in error_of(capsys)
 
 
-def test_modes_on_offer_are_those_there_are(capsys) -> None:
+def test_compositors_on_offer_are_those_there_are(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["edit", "--help"])
-    assert f"{{{','.join(MODES)}}}" in capsys.readouterr().out
+    assert f"{{{','.join(COMPOSITORS.names())}}}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -766,7 +766,7 @@ def shelf(editor, tmp_path, monkeypatch) -> Path:
 def test_help_ends_with_the_embedded_editors(run, shelf, command, capsys) -> None:
     assert run(command, "--help") == 0
     out = capsys.readouterr().out
-    assert out.endswith("\nembedded editors:\n  other  emotion editor\n  vae    small and fast\n")
+    assert "\nembedded editors:\n  other  emotion editor\n  vae    small and fast\n\nregistered editors:\n" in out
     (shelf / "other" / checkpoints.EDITOR).write_text("{")
     assert run(command, "--help") == 1
     assert "other/editor.json cannot be read as json" in error_of(capsys)
@@ -786,7 +786,7 @@ def test_a_damaged_embedded_editor_harms_nobody_who_does_not_use_it(run, editor,
 def test_without_embedded_editors_help_says_so(run, shelf, capsys) -> None:
     shutil.rmtree(shelf)
     assert run("edit", "--help") == 0
-    assert capsys.readouterr().out.endswith("\nembedded editors:\n  none\n")
+    assert "\nembedded editors:\n  none\n" in capsys.readouterr().out
     assert run("edit", "me.png", "--editor", "vae") == 2
     assert "unknown model 'vae'; known: sd15" in error_of(capsys)
 
