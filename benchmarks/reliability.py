@@ -201,7 +201,7 @@ def page(fuzzed: Fuzzed, killed: Killed, rows: list[tuple[int, float]]) -> str:
         "\n".join(table_of(fuzzed)),
         "## Runs that are killed",
         f"`{EDIT}` of four photographs, ended by `kill -9` at random moments: {killed.killed} runs were killed and "
-        f"{killed.finished} were done before. Of {killed.seen} pictures that were there afterwards {len(killed.broken)} "
+        f"{killed.finished} were done before. Of {killed.seen} pictures that were there {len(killed.broken)} "
         f"could not be read; a last run without a kill left {len(killed.lost)} missing. Files under temporary names "
         f"(`.emoedit-*.tmp`) that a killed process could not remove: {killed.litter}; they can be deleted.",
         "## Memory",
