@@ -283,7 +283,7 @@ def _open_heif(stream: BinaryIO, label: str) -> Image.Image:
         from pillow_heif.as_plugin import HeifImageFile
     except ImportError as error:
         raise ImageError(
-            f"{label} is a HEIC picture, as phones make them; {MissingExtraError('pillow-heif', 'heif')}. Or convert it "
+            f"{label} is a HEIC picture, as phones make; {MissingExtraError('pillow-heif', 'heif')}. Or convert it "
             "to JPEG (on the phone: Settings, Camera, Formats, Most Compatible)"
         ) from error
     return HeifImageFile(stream)
