@@ -27,7 +27,7 @@ from emoedit.io.output import output_path as output_path
 from emoedit.io.output import write_atomic as write_atomic
 from emoedit.io.output import write_json as write_json
 from emoedit.io.saving import save_picture as save_picture
-from emoedit.types import ImageError
+from emoedit.types import ImageError, MissingExtraError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -283,8 +283,8 @@ def _open_heif(stream: BinaryIO, label: str) -> Image.Image:
         from pillow_heif.as_plugin import HeifImageFile
     except ImportError as error:
         raise ImageError(
-            f"{label} is a HEIC picture, as phones make them: pip install 'emoedit[heif]' reads it; or convert it to "
-            "JPEG (on the phone: Settings, Camera, Formats, Most Compatible)"
+            f"{label} is a HEIC picture, as phones make; {MissingExtraError('pillow-heif', 'heif')}. Or convert it "
+            "to JPEG (on the phone: Settings, Camera, Formats, Most Compatible)"
         ) from error
     return HeifImageFile(stream)
 
