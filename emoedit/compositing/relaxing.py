@@ -19,7 +19,7 @@ from emoedit.compositing.window import CropWindow
 from emoedit.faces.align import align
 from emoedit.faces.analysis import FaceAnalysis
 from emoedit.faces.curves import filled, smoothstep
-from emoedit.faces.layout import CORNERS, INNER, OUTER, PAIRS
+from emoedit.faces.layout import CORNERS, INNER, LIPS, OUTER, PAIRS
 from emoedit.faces.masks import LUMA
 from emoedit.faces.opening import Opening
 from emoedit.faces.teeth import MouthGrid
@@ -27,6 +27,7 @@ from emoedit.faces.warp import landmark_flow, sample, unfold
 from emoedit.nn.relaxation import RelaxationNetwork
 from emoedit.types import CropSpec
 
+JAW, NOSE = 17, 27  # of the 68 landmarks, the end of the jaw and the beginning of the nose
 SIDE = 192  # of the crop in which movements are found
 FOLD_SIDE = 256  # of the crop in which the lines of a smile are found
 # of the side: so far beyond the opening lips are taken from, or teeth show in the line between them
@@ -79,6 +80,7 @@ def find_smile(face: FaceAnalysis, network: RelaxationNetwork) -> Smile | None:
     moved = seen + network(flat)[0].numpy() * spec.resolution
     after = (face.alignment.to_crop(to_network.to_photo(moved)) + 0.5) / side
     before = (face.landmarks + 0.5) / side
+    after = before + _beyond_affine(before, after - before)
     corners = float(np.linalg.norm((after - before)[list(CORNERS)], axis=-1).mean())
     amount = float(smoothstep(corners, *SMILE))
     if (face.opening is None and amount == 0) or face.mouth_hidden:
@@ -87,6 +89,17 @@ def find_smile(face: FaceAnalysis, network: RelaxationNetwork) -> Smile | None:
     after = _neutral_landmarks(closed, before, amount * (after - before), face.opening)
     before = closed
     return Smile(before, after, face.opening, max(amount, float(face.opening is not None)))
+
+
+def _beyond_affine(points: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """Movements ``[68, 2]`` less the affine map that is in them.
+
+    Faces are longer or shorter than those that the network learned from, and jaw, nose and eyes, which a smile hardly
+    moves, say by how much.
+    """
+    where = np.c_[points, np.ones(len(points))]
+    still = [*range(JAW), *range(NOSE, LIPS.start)]
+    return moves - where @ np.linalg.lstsq(where[still], moves[still], rcond=None)[0]
 
 
 def relax(photo: np.ndarray, face: FaceAnalysis, smile: Smile, amount: float = 1.0) -> np.ndarray:
