@@ -1,4 +1,4 @@
-"""Edited faces look as they did: a picture that changes on purpose is made anew with ``python tests/golden/make.py``."""
+"""Edited faces look as they did. What changes on purpose is made anew with ``python tests/golden/make.py``."""
 
 from __future__ import annotations
 
