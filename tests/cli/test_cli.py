@@ -157,7 +157,7 @@ def test_compositors(run, name, capsys) -> None:
 
 def test_a_compositor_that_does_not_suit_the_editor_is_refused(run, capsys) -> None:
     for name in ("moved", "rgb"):
-        assert run("edit", "me.png", "--compositor", name) == 2
+        assert run("edit", "me.png", "--compositor", name) == 1
         assert "use 'drawn'" in error_of(capsys) and files() == {"me.png"}
 
 

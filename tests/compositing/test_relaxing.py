@@ -112,7 +112,7 @@ def test_neutral_people_hardly_smile_and_smiling_people_do(data_root):
     for sample in [*people["neutral"], *people["happy"]]:
         smile = photos.open(load_picture(sample.picture).rgb, edits=[]).smiles[0]
         amounts[sample.emotion].append(0.0 if smile is None else smile.amount)
-    assert np.mean(amounts["neutral"]) < 0.3 and np.mean(amounts["happy"]) > 0.7
+    assert np.mean(amounts["neutral"]) < 0.15 and np.mean(amounts["happy"]) > 0.45, amounts
 
 
 def test_lines_go_and_pores_and_light_stay():
