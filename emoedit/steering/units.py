@@ -1,0 +1,242 @@
+"""Action units: what single muscles of the face do, as movements of its landmarks.
+
+The units are those of the Facial Action Coding System (P. Ekman and W. Friesen 1978; Ekman, Friesen and Hager 2002). An
+emotion is a sum of them (EMFACS, the subset of FACS codes that says which units an emotion shows).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from emoedit.emotions import parse
+from emoedit.faces.layout import EYES, POINTS
+from emoedit.io import checkpoints
+from emoedit.models.base import Backbone
+from emoedit.steering.base import Steering
+from emoedit.types import CheckpointError, Control, Edit, EditError, Inversion, UnknownNameError
+
+UNITS: Mapping[int, str] = {
+    1: "inner brow raiser",
+    2: "outer brow raiser",
+    4: "brow lowerer",
+    5: "upper lid raiser",
+    6: "cheek raiser",
+    7: "lid tightener",
+    9: "nose wrinkler",
+    10: "upper lip raiser",
+    12: "lip corner puller",
+    14: "dimpler",
+    15: "lip corner depressor",
+    16: "lower lip depressor",
+    17: "chin raiser",
+    20: "lip stretcher",
+    23: "lip tightener",
+    24: "lip pressor",
+    25: "lips part",
+    26: "jaw drop",
+    27: "mouth stretch",
+    43: "eyes closed",
+}
+SIDED = (1, 2, 4, 5, 6, 7, 10, 12, 14, 15, 20, 43)  # whose halves move alone: "AU12L" is the person's own left
+CONTRADICTIONS = ((5, 43), (24, 25), (24, 26), (24, 27))
+LOWEST, HIGHEST = -1.0, 1.5  # 1 is the strongest that FACS codes (E); below 0 is the opposite movement
+NEAREST = 0.2  # of the crop's side: how near to each other pupils are taken to be
+TURNED = (0.5, 1.3)  # how much narrower or wider than the mean half of a turned face a half is taken to be
+MIDDLE = [27, 28, 29, 30, 33]  # landmarks of the bridge and the tip of the nose
+_NAME = re.compile(r"(?:au)?\s*0*(\d+)\s*([lr]?)", re.IGNORECASE)
+
+
+def unit_name(text: str) -> str:
+    """The name of a unit as algebra has it: ``"12"``, ``"au12"`` and ``"AU 12"`` are ``"AU12"``, ``"12l"`` is ``"AU12L"``.
+
+    Args:
+        text: number, with or without ``AU`` before it and ``L`` or ``R`` behind it (the person's own left or right).
+
+    Raises:
+        UnknownNameError: no such unit, or one whose halves do not move alone.
+    """
+    found = _NAME.fullmatch(text.strip())
+    if found is None or int(found[1]) not in UNITS:
+        raise UnknownNameError(f"no action unit {text!r}; there are {', '.join(map(str, UNITS))}")
+    if found[2] and int(found[1]) not in SIDED:
+        sided = ", ".join(map(str, SIDED))
+        raise UnknownNameError(f"AU{found[1]} moves both halves of a face together; one half alone moves of {sided}")
+    return f"AU{int(found[1])}{found[2].upper()}"
+
+
+def unit_algebra(units: Mapping[str, float] | Iterable[str]) -> str:
+    """Units as an emotion's algebra: ``{"12": .8, "6L": .5}`` is ``"0.8*AU12 + 0.5*AU6L"``.
+
+    Args:
+        units: unit -> how strong, -1 to 1.5; or texts such as ``"12=.8"`` (``"12"`` is ``"12=1"``).
+
+    Raises:
+        UnknownNameError: no such unit.
+        EditError: no unit at all, a unit twice, one that is too strong or no number, or units that contradict each
+            other.
+    """
+    pairs = list(units.items()) if isinstance(units, Mapping) else [_split(text) for text in units]
+    weights: dict[str, float] = {}
+    for text, value in pairs:
+        name = unit_name(text)
+        if name in weights:
+            raise EditError(f"{name} is given twice")
+        if not LOWEST <= value <= HIGHEST:
+            raise EditError(f"{name} goes from {LOWEST:g} to {HIGHEST:g}, not {value:g}")
+        weights[name] = float(value)
+    if not weights:
+        raise EditError("no action unit given; write 12=.8, say")
+    check_units(weights)
+    terms = [f"{'-' if value < 0 else '+'} {abs(value)!r}*{name}" for name, value in weights.items()]
+    return " ".join(terms).removeprefix("+ ")
+
+
+def _split(text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    try:
+        return name, float(value) if equals else 1.0
+    except ValueError:
+        raise EditError(f"expected a unit and a number, as in 12=.8, not {text!r}") from None
+
+
+def check_units(weights: Mapping[str, float]) -> None:
+    """Refuse units that contradict each other.
+
+    Args:
+        weights: name -> how strong; names that are no units are passed over.
+
+    Raises:
+        EditError: two units of opposite movements are both above 0.
+    """
+    numbers = {int(found[1]): name for name, w in weights.items() if w > 0 and (found := _NAME.fullmatch(name))}
+    for first, second in CONTRADICTIONS:
+        if first in numbers and second in numbers:
+            raise EditError(
+                f"{numbers[first]} ({UNITS[first]}) and {numbers[second]} ({UNITS[second]}) contradict each other; "
+                "leave one out"
+            )
+
+
+class ActionUnits(Steering):
+    """Action units, and emotions as sums of them.
+
+    Args:
+        sums: emotion -> unit (a name as [unit_name][emoedit.steering.units.unit_name] gives it) -> how strong.
+        displacements: ``[20, 68, 2]`` of every unit in ``UNITS``' order, in distances between the pupils, of a face
+            that looks into the camera; x to the right of the picture, y down.
+        left: ``[68]``: how far a landmark belongs to the person's left half, in [0, 1].
+
+    Raises:
+        CheckpointError: other shapes, or a sum of units that do not exist.
+    """
+
+    def __init__(self, sums: Mapping[str, Mapping[str, float]], displacements: Tensor, left: Tensor) -> None:
+        super().__init__()
+        if displacements.shape != (len(UNITS), POINTS, 2) or left.shape != (POINTS,):
+            raise CheckpointError(
+                f"units move as [{len(UNITS)}, {POINTS}, 2] with sides [{POINTS}]; found "
+                f"{tuple(displacements.shape)} and {tuple(left.shape)}"
+            )
+        if not bool(displacements.isfinite().all()):
+            raise CheckpointError("displacements of units have to be finite numbers")
+        self.sums = {emotion: {name: float(w) for name, w in units.items()} for emotion, units in sums.items()}
+        self.units = tuple(f"AU{n}" for n in UNITS)
+        halves = tuple(f"AU{n}{half}" for n in SIDED for half in "LR")
+        unknown = {name for units in self.sums.values() for name in units} - {*self.units, *halves}
+        if unknown:
+            raise CheckpointError(f"emotions are sums of units that do not exist: {', '.join(sorted(unknown))}")
+        self.emotions = (*self.sums, *self.units, *halves)
+        self.register_buffer("displacements", displacements.float())
+        self.register_buffer("left", left.float())
+        self.register_buffer("_table", self._activations(), persistent=False)
+
+    def _activations(self) -> Tensor:
+        """``[number of emotions, 20, 2]``: how strongly each name activates each unit, right half and left half."""
+        table = torch.zeros(len(self.emotions), len(self.units), 2)
+        for row, name in enumerate(self.emotions):
+            for unit, weight in self.sums.get(name, {name: 1.0}).items():
+                halves = [1.0, 1.0] if unit in self.units else [float(unit[-1] == "R"), float(unit[-1] == "L")]
+                table[row, self.units.index(unit.rstrip("LR"))] += weight * torch.tensor(halves)
+        return table
+
+    def activations(self, inversion: Inversion, edits: Sequence[Edit]) -> Tensor:
+        """How strongly each unit of each picture is activated, ``[N, 20, 2]``, right half and left half.
+
+        Args:
+            inversion: of N pictures.
+            edits: one a picture.
+
+        Raises:
+            EditError: units that contradict each other; not one edit a picture.
+            UnknownNameError: an emotion that does not resolve to this steering's own.
+        """
+        for edit in edits:
+            named = parse(edit.emotion, extra=self.emotions)
+            check_units({name: w * edit.strength for name, w in named.items() if name not in self.sums})
+        weights = self.weights(inversion, edits)
+        return torch.einsum("ne,euh->nuh", weights, self._table.to(weights)).clamp(LOWEST, HIGHEST)
+
+    def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
+        """See [Steering.control][emoedit.steering.base.Steering.control].
+
+        Args:
+            backbone: which moves landmarks.
+            inversion: with ``landmarks``.
+            edits: one a picture.
+
+        Raises:
+            EditError: a backbone that does not know where landmarks are.
+        """
+        points = inversion.extras.get("landmarks")
+        if points is None:
+            raise EditError(f"action units move landmarks, and {type(backbone).__name__} knows none; use editor 'facs'")
+        active = self.activations(inversion, edits).to(points)
+        sides = torch.stack([1 - self.left, self.left], -1)  # [68, 2]
+        moves = torch.einsum("nuh,ph,upc->npc", active, sides, self.displacements)
+        return Control(displacements=moves * self._scale(points))
+
+    def _scale(self, points: Tensor) -> Tensor:
+        """The distance between the pupils, and across the face what is left of it in a half that is turned away:
+        ``[N, 68, 2]``."""
+        pupils = torch.stack([points[:, eye].mean(1) for eye in EYES], 1)
+        apart = (pupils[:, 1] - pupils[:, 0]).norm(dim=-1).clamp_min(NEAREST)
+        middle = points[:, MIDDLE, 0].mean(1)
+        halves = torch.stack([middle - points[:, 36, 0], points[:, 45, 0] - middle], -1)
+        shares = (halves / halves.mean(-1, keepdim=True).clamp_min(1e-3)).clamp(*TURNED)
+        across = shares[:, :1] * (1 - self.left) + shares[:, 1:] * self.left
+        return apart[:, None, None] * torch.stack([across, torch.ones_like(across)], -1)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """See [Steering.save_pretrained][emoedit.steering.base.Steering.save_pretrained].
+
+        Args:
+            folder: where to.
+        """
+        checkpoints.write_part(folder, {"sums": self.sums}, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Self:
+        """See [Steering.from_pretrained][emoedit.steering.base.Steering.from_pretrained].
+
+        Args:
+            folder: where from.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or of another shape.
+        """
+        path = folder / checkpoints.CONFIG
+        sums: Any = checkpoints.read_json(path).get("sums")
+        state = checkpoints.read_weights(folder / checkpoints.WEIGHTS)
+        if set(state) != {"displacements", "left"}:
+            raise CheckpointError(f"{folder / checkpoints.WEIGHTS} holds {', '.join(state) or 'nothing'}, no units")
+        try:
+            sums = {str(e): {str(u): float(w) for u, w in units.items()} for e, units in sums.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: 'sums' must map emotions to units and numbers: {error}") from error
+        return cls(sums, state["displacements"], state["left"]).eval()
