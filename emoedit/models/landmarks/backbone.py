@@ -16,14 +16,12 @@ from torch import Tensor
 
 from emoedit.faces.curves import filled, outline
 from emoedit.faces.landmarks import landmark_finder, luminance_patches
-from emoedit.faces.layout import EYES, INNER, OUTER
+from emoedit.faces.layout import EYES, OUTER
 from emoedit.faces.masks import face_masks
 from emoedit.faces.moving import crease_light, face_flow, possible
 from emoedit.faces.warp import sample
 from emoedit.models.base import Backbone, Callback
 from emoedit.types import Change, CheckpointError, Control, CropSpec, Inversion
-
-DARK = 0.15  # level of the inside of a mouth, that of skin being 1
 
 
 @dataclass(frozen=True)
@@ -90,30 +88,22 @@ class LandmarkBackbone(Backbone):
         return Inversion(x.clone(), {"landmarks": ((there + 0.5) / side).float()})
 
     def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
-        """``[N, 1, R, R]``: the crop, or the crop with its landmarks moved; a mouth that opens is dark inside.
+        """``[N, 1, R, R]``: the crop, or the crop with its landmarks moved. Lips that part show nothing between them
+        here: the compositor draws it into the photograph.
 
         Args:
             inversion: of crops.
             control: whose ``displacements`` are followed.
             callback: called with (steps done, steps in all).
         """
-        changes = self.changes(inversion, control)
-        crops = inversion.latent[:, 0].float().cpu().numpy()
-        if control.displacements is None:
-            return inversion.latent.clone()
-        drawn = [self._drawn(crop, change) for crop, change in zip(crops, changes, strict=True)]
+        drawn = inversion.latent.clone()
+        if control.displacements is not None:
+            for row, change in zip(drawn, self.changes(inversion, control), strict=True):
+                moved = sample(row[0].float().cpu().numpy(), change.flow) + change.remainder / 127.5
+                row[0] = torch.from_numpy(moved).to(row)
         if callback is not None:
             callback(1, 1)
-        return torch.from_numpy(np.stack(drawn))[:, None].to(inversion.latent)
-
-    def _drawn(self, crop: np.ndarray, change: Change) -> np.ndarray:
-        """One crop moved and lit, ``[R, R]`` in [-1, 1]."""
-        moved = sample(crop, change.flow) + change.remainder / 127.5
-        shape = crop.shape
-        before, after = (filled(outline(p[INNER]), shape) for p in change.points)
-        revealed = cv2.GaussianBlur(np.maximum(after - before, 0), (0, 0), 0.006 * len(crop))
-        dark = DARK * (self._level(crop) + 1) - 1
-        return moved + revealed * (dark - moved)
+        return drawn
 
     def _level(self, crop: np.ndarray) -> float:
         return float(np.median(crop[face_masks(self.crop).face > 0.5]))
