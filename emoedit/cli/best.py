@@ -1,0 +1,113 @@
+"""``emoedit best``: many edits of one photo, ranked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from emoedit.cli.common import (
+    CommandParser,
+    UsageError,
+    add_device,
+    add_seed,
+    check_free,
+    describe,
+    face_type,
+    say,
+    usage,
+    write,
+)
+
+_EXAMPLES = """\
+examples:
+  emoedit best me.jpg --emotion sad                  writes me_sad_best/: the three best, sheet.png, candidates.json
+  emoedit best me.jpg --candidates 24 --keep 1 --editors stylegan asyrp facs
+  emoedit best me.jpg --emotion angry --min-identity 0.8 --json -
+
+exit status: 0 when a candidate was kept, 1 when none reached the floors (candidates.json says why) or something failed
+"""
+
+
+def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
+    """The command and its options."""
+    parser = commands.add_parser(
+        "best",
+        help="try many edits of a photo and keep the best",
+        usage="emoedit best PHOTO [--emotion NAME] [--candidates N] [--keep K] [--editors NAME ...] [options]",
+        description="Edit a photo with several editors at several strengths, rank the results by target score x "
+        "identity x realism, and keep the best.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        editors=True,
+    )
+    parser.add_argument("photo", metavar="PHOTO", help="a picture")
+    parser.add_argument("--emotion", default="happy", metavar="NAME", help="a name or algebra on names; default: happy")
+    parser.add_argument("--candidates", type=int, default=12, metavar="N", help="how many are tried; default: 12")
+    parser.add_argument("--keep", type=int, default=3, metavar="K", help="how many are kept, at most; default: 3")
+    parser.add_argument("--editors", nargs="+", metavar="NAME", help="default: the quick ones: stylegan facs vae")
+    parser.add_argument("--strength", nargs="+", type=float, metavar="S", help="for every editor; default: 0.7 to 1.6")
+    parser.add_argument("--min-identity", type=float, metavar="X", help="floor of the identity; default: 0.6")
+    parser.add_argument("--min-target", type=float, metavar="X", help="floor of the target score; default: 0.15")
+    parser.add_argument("--min-realism", type=float, metavar="X", help="floor of the realism; default: 0.5")
+    parser.add_argument("--face", type=face_type("largest"), default="largest", metavar="largest|N")
+    parser.add_argument("--output", metavar="FOLDER", help="default: PHOTO_EMOTION_best here")
+    parser.add_argument("--json", metavar="FILE", help="write the report there too; - for standard output")
+    add_seed(parser)
+    add_device(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.set_defaults(run=run)
+
+
+def _plan(args: argparse.Namespace) -> tuple[list[str], Path]:
+    """Editors and folder, from names alone."""
+    from emoedit.emotions import resolve
+    from emoedit.io.images import output_path
+
+    if args.candidates < 1 or args.keep < 1:
+        raise UsageError("--candidates and --keep are at least 1")
+    editors = list(dict.fromkeys(args.editors or ("stylegan", "facs", "vae")))
+    for editor in editors:
+        resolve(args.emotion, describe(editor)[2])
+    name = output_path(Path(args.photo).stem, args.emotion, many=False, suffix="_best")
+    return editors, Path(os.path.expanduser(args.output)) if args.output else name
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status."""
+    with usage():
+        editors, folder = _plan(args)
+    if args.json not in (None, "-"):
+        check_free(args.json, args.overwrite)
+    check_free(folder, args.overwrite)
+
+    from tqdm import tqdm
+
+    from emoedit.editors import choose_device
+    from emoedit.evaluation.best import best
+    from emoedit.io.images import write_json
+
+    floors = {n: getattr(args, n) for n in ("min_identity", "min_target", "min_realism")}
+    with tqdm(total=args.candidates, unit="candidate", disable=None) as bar:
+        found = best(
+            args.photo,
+            args.emotion,
+            candidates=args.candidates,
+            keep=args.keep,
+            editors=editors,
+            strengths=args.strength,
+            face=args.face,
+            seed=args.seed,
+            device=choose_device(args.device),
+            progress=lambda *_: bar.update(),
+            **{name: value for name, value in floors.items() if value is not None},
+        )
+    for path in found.save(folder, overwrite=args.overwrite):
+        say(f"wrote {path}")
+    say(found.explanation)
+    if args.json == "-":
+        write(json.dumps(found.to_dict(), indent=2))
+    elif args.json is not None:
+        write_json(args.json, found.to_dict(), overwrite=args.overwrite)
+    return 0 if found.kept else 1
