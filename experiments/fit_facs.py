@@ -143,7 +143,9 @@ def smile(neutral: np.ndarray, smiling: np.ndarray) -> np.ndarray:
     moves = smiling - neutral
     moves = moves - moves[:, STILL].mean(1, keepdims=True)
     median = symmetric(np.median(moves, 0))
-    corners = np.linalg.norm(moves[:, [48, 54]].mean(1) * [0, 1] + (moves[:, [54]] - moves[:, [48]])[:, 0] / 2 * [1, 0], axis=-1)
+    corners = np.linalg.norm(
+        moves[:, [48, 54]].mean(1) * [0, 1] + (moves[:, [54]] - moves[:, [48]])[:, 0] / 2 * [1, 0], axis=-1
+    )
     unit = np.zeros((68, 2))
     unit[31:36], unit[48:68] = median[31:36], median[48:68]
     for upper, lower in ((61, 67), (62, 66), (63, 65), (50, 58), (51, 57), (52, 56)):  # AU25 parts them
@@ -194,7 +196,9 @@ def main() -> None:
     mean = symmetric(neutral.mean(0))
     left = smoothstep(mean[:, 0], -SIDED_BY, SIDED_BY)
     rounded = np.round(units(smile_unit, jaw), 4).astype(np.float16)
-    steering = ActionUnits(SUMS, torch.from_numpy(rounded.astype(np.float32)), torch.from_numpy(left.astype(np.float16)).float())
+    steering = ActionUnits(
+        SUMS, torch.from_numpy(rounded.astype(np.float32)), torch.from_numpy(left.astype(np.float16)).float()
+    )
     pairs = smiling - neutral
     measured = {
         "happy": symmetric(np.median(pairs - pairs[:, STILL].mean(1, keepdims=True), 0)),

@@ -52,7 +52,9 @@ class KnownMouth:
         known = scene.drawing.known
         if known is None or known.points is None:
             raise EditError("the compositor 'landmarks' is for backbones that move landmarks; use 'drawn' or 'rgb'")
-        return self.mouth(_KnownLips(scene.face, scene.drawing, self.read(known.points, len(composite.change))), composite)
+        return self.mouth(
+            _KnownLips(scene.face, scene.drawing, self.read(known.points, len(composite.change))), composite
+        )
 
     def read(self, points: np.ndarray, side: int) -> LipReading:
         """What the landmarks say of the mouth.

@@ -67,7 +67,9 @@ class Candidate:
 
     def to_dict(self) -> dict[str, Any]:
         """All but the picture, for JSON."""
-        numbers = {name: round(float(getattr(self, name)), 4) for name in ("score", "target_score", "identity", "realism")}
+        numbers = {
+            name: round(float(getattr(self, name)), 4) for name in ("score", "target_score", "identity", "realism")
+        }
         return {
             "editor": self.editor,
             "emotion": self.emotion,
@@ -310,5 +312,3 @@ def _near(picture: Image.Image, face: Face) -> Image.Image:
     side = MARGIN * max(x1 - x0, y1 - y0)
     box = (max(0, x0 - side), max(0, y0 - side), min(picture.width, x1 + side), min(picture.height, y1 + side))
     return picture.crop(tuple(round(v) for v in box))  # type: ignore[arg-type]
-
-

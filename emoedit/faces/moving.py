@@ -64,8 +64,7 @@ def face_flow(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.nda
     side = len(mask)
     share = smoothstep(mask, 0.0, 0.6).astype(np.float32)[..., None]
     upper_face = _brows(before, after, side) + sum(_eye(before, after, lids, side) for lids in LIDS)
-    cheek_before, cheek_after = _cheeks(before, after)
-    upper_face = upper_face + _led(cheek_before, cheek_after, slice(None), side, CHEEK_REACH)
+    upper_face = upper_face + _led(*_cheeks(before, after), slice(None), side, CHEEK_REACH)
     above = unfold((upper_face + _led(before, after, [*UPPER, *NOSE_BASE], side, LIP_REACH)) * share)
     below = unfold((upper_face + _led(before, after, [*LOWER, *CHIN], side, LIP_REACH)) * share)
     whole = unfold((upper_face + _led(before, after, [*range(48, 68), *NOSE_BASE, *CHIN], side, LIP_REACH)) * share)
@@ -73,7 +72,9 @@ def face_flow(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.nda
     middle = sum(np.interp(x[0], *after[edge].T) for edge in (UPPER_EDGE, LOWER_EDGE)) / 2
     left, right = sorted(after[list(CORNERS), 0])
     lower = smoothstep(y - middle, -SOFT * side, SOFT * side)
-    within = smoothstep(x, left - 0.01 * side, left + 0.02 * side) * (1 - smoothstep(x, right - 0.02 * side, right + 0.01 * side))
+    within = smoothstep(x, left - 0.01 * side, left + 0.02 * side) * (
+        1 - smoothstep(x, right - 0.02 * side, right + 0.01 * side)
+    )
     # Beside the corners both lips are one.
     lower = (0.5 + (lower - 0.5) * within).astype(np.float32)[..., None]
     apart = float(np.mean([before[k, 1] - before[i, 1] for i, k in PAIRS])) / side
@@ -88,7 +89,9 @@ def _brows(before: np.ndarray, after: np.ndarray, side: int) -> np.ndarray:
     """The flow of brows and of the skin above and below them: a brow that rises lifts no lid."""
     brows = [i for brow in BROWS for i in range(brow.start, brow.stop)]
     lids = before[EYES[0].start : EYES[1].stop]
-    return _led(np.concatenate([before[brows], lids]), np.concatenate([after[brows], lids]), slice(None), side, BROW_REACH)
+    return _led(
+        np.concatenate([before[brows], lids]), np.concatenate([after[brows], lids]), slice(None), side, BROW_REACH
+    )
 
 
 def _eye(before: np.ndarray, after: np.ndarray, lids: tuple[int, list[int], list[int], int], side: int) -> np.ndarray:
@@ -98,7 +101,9 @@ def _eye(before: np.ndarray, after: np.ndarray, lids: tuple[int, list[int], list
     gaps = [float(np.mean([p[k, 1] - p[i, 1] for i, k in zip(upper, lower, strict=True)])) for p in (before, after)]
     covers = float(smoothstep(1 - gaps[1] / max(gaps[0], 1e-3), *SHUT))
     iris = before[ring].mean(0) + gaps[0] * np.array([[0, -IRIS], [0, 0], [0, IRIS]])  # stays where it is
-    opened = _led(np.concatenate([before[ring], iris]), np.concatenate([after[ring], iris]), slice(None), side, LID_REACH)
+    opened = _led(
+        np.concatenate([before[ring], iris]), np.concatenate([after[ring], iris]), slice(None), side, LID_REACH
+    )
     if covers == 0:
         return opened
     # Skin, and no lashes or white, has to lie on the ball: lids begin a little outside of where landmarks see them.
@@ -117,7 +122,7 @@ def _eye(before: np.ndarray, after: np.ndarray, lids: tuple[int, list[int], list
 
 
 def _cheeks(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two points on the cheeks before and after; what the lips and lids lead already is not led twice."""
+    """Two points on the cheeks before and after, and the lids, which a cheek does not take along."""
     moves = after - before
     points, moved = [], []
     for corner, lid, eye in CHEEKS:
@@ -125,7 +130,8 @@ def _cheeks(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarr
         way = CHEEK_LID * moves[list(lid)].mean(0) + CHEEK_CORNER * moves[corner]
         points.append(point)
         moved.append(point + way * [0.5, 1.0])
-    return np.array(points), np.array(moved)
+    lids = before[EYES[0].start : EYES[1].stop]
+    return np.concatenate([points, lids]), np.concatenate([moved, lids])
 
 
 def crease_light(flow: np.ndarray, mask: np.ndarray, hidden: np.ndarray, level: float) -> np.ndarray:
