@@ -26,7 +26,7 @@ from emoedit.faces.curves import smoothstep
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.landmarks import landmark_finder
 from emoedit.models.landmarks.backbone import LandmarkBackbone, LandmarksConfig
-from emoedit.steering.units import ActionUnits
+from emoedit.steering.units import ActionUnits, face_shape
 from emoedit.types import CropSpec, DataError
 from emoedit.units import UNITS
 
@@ -71,6 +71,7 @@ SUMS: dict[str, dict[str, float]] = {
     "disgusted": {"AU9": 1.1, "AU10": 0.4, "AU15": 0.5, "AU16": 0.2, "AU17": 0.8},
     "contempt": {"AU12R": 0.6, "AU14R": 0.9},
 }
+LANDMARK_ERROR = 0.02  # in distances between the pupils
 JAW_DROP, WIDEST = 20.0, 0.9  # AU26: how far the lower lip goes; AU12: quantile of the smiles that are its strength
 MIRROR = np.array([*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46,
                    39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65])  # fmt: skip
@@ -86,10 +87,11 @@ def symmetric(moves: np.ndarray) -> np.ndarray:
     return (moves + moves[MIRROR] * [-1, 1]) / 2
 
 
-def face_units(points: np.ndarray) -> np.ndarray:
-    """Landmarks ``[68, 2]`` from the bridge of the nose, in distances between the pupils."""
-    apart = np.linalg.norm(points[42:48].mean(0) - points[36:42].mean(0))
-    return (points - points[27:31].mean(0)) / apart
+def whitener(neutral: np.ndarray) -> np.ndarray:
+    """By which differences between neutral faces ``[N, 68, 2]`` become independent, each of size 1: ``[136, 136]``."""
+    away = (neutral - neutral.mean(0)).reshape(len(neutral), -1)
+    covariance = away.T @ away / len(away) + LANDMARK_ERROR**2 * np.eye(away.shape[1])
+    return np.linalg.cholesky(np.linalg.inv(covariance)).T
 
 
 def london(root: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +105,7 @@ def london(root: Path) -> tuple[np.ndarray, np.ndarray]:
             picture = np.asarray(Image.open(root / kind / f"{person}.jpg").convert("RGB").resize((384, 384)))
             face = detector.choose(picture, "largest")[0]
             alignment = align(face.landmarks, CROP)
-            points.append(face_units(finder([alignment.crop(picture).astype(np.float32)], alignment, face)[0]))
+            points.append(face_shape(finder([alignment.crop(picture).astype(np.float32)], alignment, face)[0]))
     return np.array(found["neutral"]), np.array(found["smiling"])
 
 
@@ -116,7 +118,7 @@ def from_the_web(root: Path) -> dict[str, np.ndarray]:
         for name, *numbers in csv.reader(file):
             values = np.array(numbers, float)[4:].reshape(73, 2)
             points = align(values[:5], CROP).to_crop(values[5:])
-            found.setdefault(labels.get(name, ""), []).append(face_units(points))
+            found.setdefault(labels.get(name, ""), []).append(face_shape(points))
     return {label: np.array(rows) for label, rows in found.items()}
 
 
@@ -188,7 +190,9 @@ def main() -> None:
     neutral, smiling = london(args.data / "london-pairs")
     if not len(neutral):
         raise DataError(f"{args.data / 'london-pairs'} has no people marked 'fit'")
-    web = class_moves(from_the_web(args.data / "expressions-in-the-wild"))
+    faces = from_the_web(args.data / "expressions-in-the-wild")
+    web, plain = class_moves(faces), np.concatenate([faces["neutral"], neutral])
+    plain = np.concatenate([plain, plain[:, MIRROR] * [-1, 1]])
     smile_unit = smile(neutral, smiling)
     jaw = np.zeros((68, 2))
     jaw[LOWER_FACE] = web["surprise"][LOWER_FACE]
@@ -196,9 +200,9 @@ def main() -> None:
     mean = symmetric(neutral.mean(0))
     left = smoothstep(mean[:, 0], -SIDED_BY, SIDED_BY)
     rounded = np.round(units(smile_unit, jaw), 4).astype(np.float16)
-    steering = ActionUnits(
-        SUMS, torch.from_numpy(rounded.astype(np.float32)), torch.from_numpy(left.astype(np.float16)).float()
-    )
+    left = torch.from_numpy(left.astype(np.float16)).float()
+    statistics = [torch.from_numpy(part).float() for part in (plain.mean(0), whitener(plain))]
+    steering = ActionUnits(SUMS, torch.from_numpy(rounded.astype(np.float32)), left, *statistics)
     pairs = smiling - neutral
     measured = {
         "happy": symmetric(np.median(pairs - pairs[:, STILL].mean(1, keepdims=True), 0)),

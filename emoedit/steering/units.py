@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 from emoedit.emotions import parse
@@ -19,11 +21,41 @@ from emoedit.io import checkpoints
 from emoedit.models.base import Backbone
 from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, Edit, EditError, Inversion
-from emoedit.units import HIGHEST, LOWEST, SIDED, UNITS, check_units
+from emoedit.units import CONTRADICTIONS, HIGHEST, LOWEST, SIDED, UNITS, check_units
 
+RIDGE = 1.5  # how much a unit has to explain before it is read, in deviations of neutral faces
+TRACE, ALIKE = 0.1, 0.25  # what is weaker is not read; halves that differ by less are one
 NEAREST = 0.2  # of the crop's side: how near to each other pupils are taken to be
 TURNED = (0.5, 1.3)  # how much narrower or wider than the mean half of a turned face a half is taken to be
 MIDDLE = [27, 28, 29, 30, 33]  # landmarks of the bridge and the tip of the nose
+
+
+def face_shape(points: np.ndarray) -> np.ndarray:
+    """Landmarks ``[68, 2]`` from the bridge of the nose, in distances between the pupils.
+
+    Args:
+        points: ``[68, 2]`` in any unit, the eyes level.
+    """
+    left, right = (points[eye].mean(0) for eye in EYES)
+    return (points - points[27:31].mean(0)) / np.linalg.norm(right - left)
+
+
+def _sensible(units: dict[str, float]) -> dict[str, float]:
+    """Units without traces, equal halves as one, and of those that contradict each other the stronger."""
+    merged: dict[str, float] = {}
+    for number in UNITS:
+        right, left = (units.get(f"AU{number}{half}", units.get(f"AU{number}", 0.0)) for half in "RL")
+        if abs(right - left) < ALIKE:
+            merged[f"AU{number}"] = (right + left) / 2
+        else:
+            merged |= {f"AU{number}R": right, f"AU{number}L": left}
+    merged = {name: round(value, 3) for name, value in merged.items() if value >= TRACE}
+    for first, second in CONTRADICTIONS:
+        both = [[n for n in merged if n.rstrip("LR") == f"AU{unit}"] for unit in (first, second)]
+        if all(both):
+            weaker = min(both, key=lambda names: max(merged[name] for name in names))
+            merged = {name: value for name, value in merged.items() if name not in weaker}
+    return merged
 
 
 class ActionUnits(Steering):
@@ -34,12 +66,23 @@ class ActionUnits(Steering):
         displacements: ``[20, 68, 2]`` of every unit in ``UNITS``' order, in distances between the pupils, of a face
             that looks into the camera; x to the right of the picture, y down.
         left: ``[68]``: how far a landmark belongs to the person's left half, in [0, 1].
+        neutral: ``[68, 2]``: the mean neutral face as [face_shape][emoedit.steering.units.face_shape] has it; None where
+            units cannot be read.
+        whitener: ``[136, 136]``: by which differences between neutral faces become independent, each of size 1; None
+            where units cannot be read.
 
     Raises:
         CheckpointError: other shapes, or a sum of units that do not exist.
     """
 
-    def __init__(self, sums: Mapping[str, Mapping[str, float]], displacements: Tensor, left: Tensor) -> None:
+    def __init__(
+        self,
+        sums: Mapping[str, Mapping[str, float]],
+        displacements: Tensor,
+        left: Tensor,
+        neutral: Tensor | None = None,
+        whitener: Tensor | None = None,
+    ) -> None:
         super().__init__()
         if displacements.shape != (len(UNITS), POINTS, 2) or left.shape != (POINTS,):
             raise CheckpointError(
@@ -57,6 +100,13 @@ class ActionUnits(Steering):
         self.emotions = (*self.sums, *self.units, *halves)
         self.register_buffer("displacements", displacements.float())
         self.register_buffer("left", left.float())
+        shapes = [None if part is None else tuple(part.shape) for part in (neutral, whitener)]
+        if shapes not in ([None, None], [(POINTS, 2), (2 * POINTS, 2 * POINTS)]):
+            raise CheckpointError(
+                f"a neutral face and its whitener come together, of {POINTS} landmarks; found {shapes}"
+            )
+        self.register_buffer("neutral", None if neutral is None else neutral.float())
+        self.register_buffer("whitener", None if whitener is None else whitener.float())
         self.register_buffer("_table", self._activations(), persistent=False)
 
     def _activations(self) -> Tensor:
@@ -104,6 +154,32 @@ class ActionUnits(Steering):
         moves = torch.einsum("nuh,ph,upc->npc", active, sides, self.displacements)
         return Control(displacements=moves * self._scale(points))
 
+    def read(self, points: np.ndarray) -> dict[str, float]:
+        """Which units a face shows: non-negative least squares, where what differs between neutral faces of different
+        people and in different poses counts little.
+
+        Args:
+            points: ``[68, 2]`` landmarks in any unit, the eyes level.
+
+        Returns:
+            Unit -> how strong, 0 to 1.5; of halves that differ, each its own. What is weaker than 0.1 is left out, and
+            of units that contradict each other the weaker one.
+
+        Raises:
+            CheckpointError: a checkpoint without the statistics of neutral faces.
+        """
+        if self.neutral is None:
+            raise CheckpointError("these action units hold no statistics of neutral faces, so none can be read")
+        halves = [f"AU{n}{half}" for n in UNITS for half in ("RL" if n in SIDED else ("",))]
+        rows = self._table[[self.emotions.index(name) for name in halves]]
+        sides = torch.stack([1 - self.left, self.left], -1)
+        moves = torch.einsum("kuh,ph,upc->kpc", rows, sides, self.displacements).flatten(1).double().numpy()
+        white = self.whitener.double().numpy()
+        away = (face_shape(points) - self.neutral.double().numpy()).ravel()
+        system = np.concatenate([white @ moves.T, RIDGE * np.eye(len(halves))])
+        found, _ = nnls(system, np.concatenate([white @ away, np.zeros(len(halves))]))
+        return _sensible(dict(zip(halves, found.clip(0, HIGHEST).tolist(), strict=True)))
+
     def _scale(self, points: Tensor) -> Tensor:
         """The distance between the pupils, and across the face what is left of it in a half that is turned away:
         ``[N, 68, 2]``."""
@@ -136,10 +212,10 @@ class ActionUnits(Steering):
         path = folder / checkpoints.CONFIG
         sums: Any = checkpoints.read_json(path).get("sums")
         state = checkpoints.read_weights(folder / checkpoints.WEIGHTS)
-        if set(state) != {"displacements", "left"}:
+        if not {"displacements", "left"} <= set(state) <= {"displacements", "left", "neutral", "whitener"}:
             raise CheckpointError(f"{folder / checkpoints.WEIGHTS} holds {', '.join(state) or 'nothing'}, no units")
         try:
             sums = {str(e): {str(u): float(w) for u, w in units.items()} for e, units in sums.items()}
         except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: 'sums' must map emotions to units and numbers: {error}") from error
-        return cls(sums, state["displacements"], state["left"]).eval()
+        return cls(sums, **state).eval()
