@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emoedit.cli.common import (
     CommandParser,
@@ -19,6 +20,10 @@ from emoedit.cli.common import (
     usage,
     write,
 )
+
+if TYPE_CHECKING:
+    from emoedit.evaluation.best import Best
+    from emoedit.restore import Restorer
 
 _EXAMPLES = """\
 examples:
@@ -54,10 +59,45 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     parser.add_argument("--face", type=face_type("largest"), default="largest", metavar="largest|N")
     parser.add_argument("--output", metavar="FOLDER", help="default: PHOTO_EMOTION_best here")
     parser.add_argument("--json", metavar="FILE", help="write the report there too; - for standard output")
+    add_restore(parser)
     add_seed(parser)
     add_device(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.set_defaults(run=run)
+
+
+def add_restore(parser: argparse.ArgumentParser) -> None:
+    """``--restore``."""
+    parser.add_argument(
+        "--restore",
+        metavar="FILE",
+        help="also write what is kept restored or enlarged by this model (Real-ESRGAN, say); it alters people, and how "
+        "much is printed",
+    )
+
+
+def save_best(found: Best, folder: Path, restorer: Restorer | None, *, device: str, overwrite: bool) -> None:
+    """Write what was found, say so, and what restoration did to the person.
+
+    Args:
+        found: what came of the search.
+        folder: where to.
+        restorer: None where nothing is restored.
+        device: where networks run.
+        overwrite: whether files that exist are replaced.
+    """
+    for path in found.save(folder, overwrite=overwrite):
+        say(f"wrote {path}")
+    for rank, candidate in enumerate(found.kept if restorer is not None else (), 1):
+        from emoedit.io.images import save_picture
+        from emoedit.restore import identity_kept
+
+        restored = restorer(candidate.image)
+        path = folder / f"{rank}_{candidate.editor}_{candidate.strength:.2f}_restored.png"
+        save_picture(restored, path, overwrite=overwrite)
+        before, after = identity_kept(found.source, [candidate.image, restored], found.face, device=device)
+        say(f"wrote {path}; identity before {before:.3f}, after {after:.3f}")
+    say(found.explanation)
 
 
 def _plan(args: argparse.Namespace) -> tuple[list[str], Path]:
@@ -88,6 +128,11 @@ def run(args: argparse.Namespace) -> int:
     from emoedit.evaluation.best import best
     from emoedit.io.images import write_json
 
+    device, restorer = choose_device(args.device), None
+    if args.restore is not None:
+        from emoedit.restore import Restorer
+
+        restorer = Restorer(args.restore, device=device)
     floors = {n: getattr(args, n) for n in ("min_identity", "min_target", "min_realism")}
     with tqdm(total=args.candidates, unit="candidate", disable=None) as bar:
         found = best(
@@ -99,13 +144,11 @@ def run(args: argparse.Namespace) -> int:
             strengths=args.strength,
             face=args.face,
             seed=args.seed,
-            device=choose_device(args.device),
+            device=device,
             progress=lambda *_: bar.update(),
             **{name: value for name, value in floors.items() if value is not None},
         )
-    for path in found.save(folder, overwrite=args.overwrite):
-        say(f"wrote {path}")
-    say(found.explanation)
+    save_best(found, folder, restorer, device=device, overwrite=args.overwrite)
     if args.json == "-":
         write(json.dumps(found.to_dict(), indent=2))
     elif args.json is not None:

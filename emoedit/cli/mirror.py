@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emoedit.cli.best import add_restore, save_best
 from emoedit.cli.common import CommandParser, UsageError, add_device, add_seed, check_free, describe, say, usage
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     parser.add_argument("--keep", type=int, default=3, metavar="K", help="how many are kept, at most; default: 3")
     parser.add_argument("--editors", nargs="+", metavar="NAME", help="default: the quick ones: stylegan facs vae")
     parser.add_argument("--output", default="mirror", metavar="FOLDER", help="default: %(default)s")
+    add_restore(parser)
     add_seed(parser)
     add_device(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -63,6 +65,11 @@ def run(args: argparse.Namespace) -> int:
     from emoedit.evaluation.mirror import mirror
     from emoedit.io.images import load_picture, save_picture
 
+    device, restorer = choose_device(args.device), None
+    if args.restore is not None:
+        from emoedit.restore import Restorer
+
+        restorer = Restorer(args.restore, device=device)
     options = {"editors": args.editors} if args.editors else {}
     found = mirror(
         args.camera if args.video is None else args.video,
@@ -70,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         emotion=args.emotion,
         limit=args.frames,
         told=_told(),
-        device=choose_device(args.device),
+        device=device,
         candidates=args.candidates,
         keep=args.keep,
         seed=args.seed,
@@ -78,9 +85,8 @@ def run(args: argparse.Namespace) -> int:
     )
     say(f"{found.frames} frames, {found.faceless} without a face: {found.shown}, answered with {found.answered}")
     save_picture(load_picture(found.reading.rgb).to_pil(), folder / "frame.png", overwrite=args.overwrite)
-    for path in [folder / "frame.png", *found.best.save(folder, overwrite=args.overwrite)]:
-        say(f"wrote {path}")
-    say(found.best.explanation)
+    say(f"wrote {folder / 'frame.png'}")
+    save_best(found.best, folder, restorer, device=device, overwrite=args.overwrite)
     return 0 if found.best.kept else 1
 
 

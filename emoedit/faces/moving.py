@@ -25,7 +25,7 @@ LASHES = (0.5, 0.4)  # how far above and below an open eye its lids have neither
 APART = (0.012, 0.03)  # of the side: lips whose own inside is stretched
 SOFT = 0.004  # of the side: how soft the line between two lips or lids is
 CHEEK_LID, CHEEK_CORNER = 0.9, 0.35  # shares of their movements that a cheek makes
-# The light of skin that is pushed together: grey levels of the skin's level, for each doubling of its density, and most.
+# The light of skin that is pushed together: share of the skin's level for each doubling of its density, and at most.
 CREASE, DEEPEST = 0.10, 0.14
 CREASE_BLUR = 0.012  # of the side: as fine as a crease is drawn
 

@@ -66,8 +66,8 @@ class ActionUnits(Steering):
         displacements: ``[20, 68, 2]`` of every unit in ``UNITS``' order, in distances between the pupils, of a face
             that looks into the camera; x to the right of the picture, y down.
         left: ``[68]``: how far a landmark belongs to the person's left half, in [0, 1].
-        neutral: ``[68, 2]``: the mean neutral face as [face_shape][emoedit.steering.units.face_shape] has it; None where
-            units cannot be read.
+        neutral: ``[68, 2]``: the mean neutral face, as [face_shape][emoedit.steering.units.face_shape] has it; None
+            where units cannot be read.
         whitener: ``[136, 136]``: by which differences between neutral faces become independent, each of size 1; None
             where units cannot be read.
 
