@@ -39,7 +39,7 @@ _NAME = re.compile(r"(?:au)?\s*0*(\d+)\s*([lr]?)", re.IGNORECASE)
 
 
 def unit_name(text: str) -> str:
-    """The name of a unit as algebra has it: ``"12"``, ``"au12"`` and ``"AU 12"`` give ``"AU12"``, ``"12l"`` ``"AU12L"``.
+    """The name of a unit as algebra has it: ``"12"``, ``"au12"`` and ``"AU 12"`` give ``"AU12"``.
 
     Args:
         text: number, with or without ``AU`` before it and ``L`` or ``R`` behind it (the person's own left or right).

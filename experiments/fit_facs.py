@@ -6,7 +6,7 @@ Two units are measured. AU12 is the median way of the mouth from the neutral to 
 people, brought to the strength of the widest smiles among them; AU26 has the shape of the lower face of surprised
 people in photographs from the web, turned heads and nods regressed out. The others are anatomy: which landmarks a
 muscle takes where, in hundredths of the distance between the pupils (about 0.6 mm), at the strongest that FACS codes
-(E). Class means of photographs from the web say nothing about brows and lids: models made the labels of their landmarks.
+(E). Class means of photographs from the web say nothing about brows and lids: models made their landmarks.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ SUMS: dict[str, dict[str, float]] = {
 LANDMARK_ERROR = 0.02  # in distances between the pupils
 JAW_DROP, WIDEST = 20.0, 0.9  # AU26: how far the lower lip goes; AU12: quantile of the smiles that are its strength
 MIRROR = np.array([
-    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41,
-    40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
+    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36,
+    41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
 ])  # fmt: skip
 STILL = [27, 28, 29, 30, 36, 39, 42, 45]  # bridge of the nose and corners of the eyes: what no expression moves
 POSE = [*STILL, 0, 1, 15, 16]  # what of a face says how its head is turned
