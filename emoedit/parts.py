@@ -1,13 +1,15 @@
-"""An edit of a part of the face alone, and an edit that starts from the neutral face."""
+"""An edit of a part of the face alone, one with action units added, and one that starts from the neutral face."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
 from emoedit.compositing.window import CropWindow
+from emoedit.editors import load_editor
 from emoedit.faces.analysis import FaceAnalysis
 from emoedit.faces.layout import BROWS, EYES, LIPS
 from emoedit.io.images import load_picture
@@ -70,6 +72,31 @@ def keep_only(result: PhotoEdit, photo: OpenPhoto, parts: Collection[str]) -> Ph
         blended = np.rint(first + share * (last - first)).astype(np.uint8)
         mixed[window.slices] = np.where(last != first, blended, mixed[window.slices])
     return replace(result, image=photo.picture.to_pil(mixed))
+
+
+@lru_cache(maxsize=1)
+def _units_editor(device: str) -> PhotoEditor:
+    return PhotoEditor(load_editor("facs", device=device))
+
+
+def add_units(result: PhotoEdit, units: str, *, device: str = "auto", seed: int = 0) -> PhotoEdit:
+    """A finished edit, by any editor, with action units added: the landmarks of its faces move.
+
+    Args:
+        result: the edit.
+        units: algebra on units, such as ``"0.5*AU12"``.
+        device: where the landmark network runs.
+        seed: is kept with the result.
+
+    Raises:
+        EditError: units that contradict each other.
+        UnknownNameError: a unit that does not exist.
+    """
+    photo_editor, edit, image = _units_editor(device), Edit(units), result.image
+    for face in result.faces:
+        opened = photo_editor.open(image, face, seed=seed, edits=[edit])
+        image = next(photo_editor.edit(opened, [edit], seed=seed)).image
+    return replace(result, image=image)
 
 
 def neutral_first(photo_editor: PhotoEditor, photo: OpenPhoto, *, seed: int = 0) -> OpenPhoto:

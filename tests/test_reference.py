@@ -8,11 +8,12 @@ from PIL import Image
 
 from emoedit.cli import main
 from emoedit.emotions import BASIC, resolve
-from emoedit.parts import PARTS, keep_only, neutral_first, part_weights
+from emoedit.parts import PARTS, add_units, keep_only, neutral_first, part_weights
 from emoedit.photo import OpenPhoto, PhotoEditor
 from emoedit.reference import like
 from emoedit.steering.units import face_shape
 from emoedit.types import Edit, EditError, NoFaceError
+from tests.fixtures.editors import tiny_vae
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,17 @@ def test_only_a_part_is_edited(photos, opened, _astronaut):
     np.testing.assert_array_equal(np.asarray(everything.image), np.asarray(whole.image))
 
 
+def test_units_are_added_to_what_a_model_drew(_astronaut):
+    """The model's edit stays, and the brows of its picture move."""
+    photos = PhotoEditor(tiny_vae())
+    (drawn,) = photos.edit(photos.open(_astronaut), [Edit("sad")])
+    moved = add_units(drawn, "AU4", device="cpu")
+    middle = round(float(drawn.face.landmarks[2, 1]))
+    changed = np.abs(np.asarray(moved.image, int) - np.asarray(drawn.image)).max(-1)
+    assert changed[:middle].max() > 30 and changed[middle + 10 :].max() <= 3
+    assert moved.edit == drawn.edit and moved.image.size == drawn.image.size
+
+
 def test_the_neutral_face_first(photos, opened):
     neutral = neutral_first(photos, opened)
     assert np.abs(neutral.picture.rgb.astype(int) - opened.picture.rgb).max() > 20  # she smiled
@@ -91,6 +103,8 @@ def test_the_commands(tmp_path, monkeypatch, capsys, _astronaut):
     assert (tmp_path / "me_like_me.png").is_file() and "AU12" in capsys.readouterr().err
     assert main(["edit", "me.png", "--au", "15=.5", "--neutral-first"]) == 0
     assert (tmp_path / "me_0.5AU15.png").is_file()
+    assert main(["edit", "me.png", "--emotion", "sad", "--au", "4=.5", "--editor", "vae", "--output", "both.png"]) == 0
+    assert main(["edit", "me.png", "--au", "4=.5", "--editor", "vae"]) == 2  # which draws no units
     assert main(["edit", "me.png", "--au", "99"]) == 2
     assert main(["edit", "me.png", "--valence", "1"]) == 2
     Image.new("RGB", (64, 64)).save("wall.png")

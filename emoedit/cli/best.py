@@ -103,7 +103,7 @@ def save_best(found: Best, folder: Path, restorer: Restorer | None, *, device: s
 def _plan(args: argparse.Namespace) -> tuple[list[str], Path]:
     """Editors and folder, from names alone."""
     from emoedit.emotions import resolve
-    from emoedit.io.images import output_path
+    from emoedit.io.output import output_path
 
     if args.candidates < 1 or args.keep < 1:
         raise UsageError("--candidates and --keep are at least 1")
@@ -124,9 +124,9 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from emoedit.editors import choose_device
     from emoedit.evaluation.best import best
     from emoedit.io.images import write_json
+    from emoedit.models.devices import choose_device
 
     device, restorer = choose_device(args.device), None
     if args.restore is not None:

@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
             describe(editor)
         check_free(folder, args.overwrite)
 
-    from emoedit.editors import choose_device
     from emoedit.evaluation.mirror import mirror
     from emoedit.io.images import load_picture, save_picture
+    from emoedit.models.devices import choose_device
 
     device, restorer = choose_device(args.device), None
     if args.restore is not None:
