@@ -63,7 +63,7 @@ def test_without_spandrel_the_extra_is_named(monkeypatch, tmp_path):
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(MissingExtraError, match=r"emoedit\[restore\]"):
+    with pytest.raises(MissingExtraError, match=r"\[restore\]"):
         Restorer(tmp_path / "x.pth")
 
 
