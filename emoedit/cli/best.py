@@ -88,7 +88,9 @@ def save_best(found: Best, folder: Path, restorer: Restorer | None, *, device: s
     """
     for path in found.save(folder, overwrite=overwrite):
         say(f"wrote {path}")
-    for rank, candidate in enumerate(found.kept if restorer is not None else (), 1):
+    for rank, candidate in enumerate(found.kept, 1):
+        if restorer is None or candidate.image is None:
+            continue
         from emoedit.io.images import save_picture
         from emoedit.restore import identity_kept
 
@@ -135,6 +137,10 @@ def run(args: argparse.Namespace) -> int:
         restorer = Restorer(args.restore, device=device)
     floors = {n: getattr(args, n) for n in ("min_identity", "min_target", "min_realism")}
     with tqdm(total=args.candidates, unit="candidate", disable=None) as bar:
+
+        def moved(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
         found = best(
             args.photo,
             args.emotion,
@@ -145,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
             face=args.face,
             seed=args.seed,
             device=device,
-            progress=lambda *_: bar.update(),
+            progress=moved,
             **{name: value for name, value in floors.items() if value is not None},
         )
     save_best(found, folder, restorer, device=device, overwrite=args.overwrite)

@@ -20,7 +20,7 @@ from emoedit.types import EditError
 class _KnownLips(Scene):
     """A scene whose lips are known."""
 
-    lips: LipReading  # type: ignore[assignment]  # takes the place of what would be read from the drawing
+    lips: LipReading  # takes the place of what would be read from the drawing
 
 
 @dataclass(frozen=True)

@@ -231,9 +231,10 @@ def best(
         opened = photo_editor.open(picture, face if chosen is None else chosen, seed=seed, edits=edits)
         chosen = opened.faces[0]
         for edit, result in zip(edits, photo_editor.attempt(opened, edits, seed=seed), strict=True):
-            failed = isinstance(result, EmoEditError)
-            reason = f"failed: {result}" if failed else ""
-            tried.append(Candidate(name, emotion, edit.strength, seed, None if failed else result.image, reason=reason))
+            if isinstance(result, EmoEditError):
+                tried.append(Candidate(name, emotion, edit.strength, seed, None, reason=f"failed: {result}"))
+            else:
+                tried.append(Candidate(name, emotion, edit.strength, seed, result.image))
             if progress is not None:
                 progress(len(tried), len(planned))
     if chosen is None:
@@ -254,10 +255,9 @@ def _load(editor: str | PhotoEditor, device: str) -> PhotoEditor:
 
 def _measured(suite: Suite, picture: Picture, face: Face, tried: Sequence[Candidate]) -> list[Candidate]:
     """The candidates with their numbers."""
-    drawn = [candidate for candidate in tried if candidate.image is not None]
     subject = suite.subject(picture.rgb, face)
-    photos = [load_picture(candidate.image).rgb for candidate in drawn]
-    rows = iter(suite.measure(subject, photos, [candidate.emotion for candidate in drawn]))
+    photos = [load_picture(candidate.image).rgb for candidate in tried if candidate.image is not None]
+    rows = iter(suite.measure(subject, photos, [c.emotion for c in tried if c.image is not None]))
     return [candidate if candidate.image is None else _with_numbers(candidate, next(rows)) for candidate in tried]
 
 

@@ -75,6 +75,12 @@ class ActionUnits(Steering):
         CheckpointError: other shapes, or a sum of units that do not exist.
     """
 
+    displacements: Tensor
+    left: Tensor
+    neutral: Tensor | None
+    whitener: Tensor | None
+    _table: Tensor
+
     def __init__(
         self,
         sums: Mapping[str, Mapping[str, float]],
@@ -155,8 +161,10 @@ class ActionUnits(Steering):
         return Control(displacements=moves * self._scale(points))
 
     def read(self, points: np.ndarray) -> dict[str, float]:
-        """Which units a face shows: non-negative least squares, where what differs between neutral faces of different
-        people and in different poses counts little.
+        """Which units a face shows.
+
+        Non-negative least squares, where what differs between neutral faces of different people and in different poses
+        counts little.
 
         Args:
             points: ``[68, 2]`` landmarks in any unit, the eyes level.
@@ -168,7 +176,7 @@ class ActionUnits(Steering):
         Raises:
             CheckpointError: a checkpoint without the statistics of neutral faces.
         """
-        if self.neutral is None:
+        if self.neutral is None or self.whitener is None:
             raise CheckpointError("these action units hold no statistics of neutral faces, so none can be read")
         halves = [f"AU{n}{half}" for n in UNITS for half in ("RL" if n in SIDED else ("",))]
         rows = self._table[[self.emotions.index(name) for name in halves]]
@@ -181,8 +189,7 @@ class ActionUnits(Steering):
         return _sensible(dict(zip(halves, found.clip(0, HIGHEST).tolist(), strict=True)))
 
     def _scale(self, points: Tensor) -> Tensor:
-        """The distance between the pupils, and across the face what is left of it in a half that is turned away:
-        ``[N, 68, 2]``."""
+        """The distance between the pupils, less across a half that is turned away: ``[N, 68, 2]``."""
         pupils = torch.stack([points[:, eye].mean(1) for eye in EYES], 1)
         apart = (pupils[:, 1] - pupils[:, 0]).norm(dim=-1).clamp_min(NEAREST)
         middle = points[:, MIDDLE, 0].mean(1)

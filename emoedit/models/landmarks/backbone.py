@@ -47,6 +47,7 @@ class LandmarkBackbone(Backbone):
     """
 
     channels = 1
+    place: Tensor
     compositor = "landmarks"
 
     def __init__(self, config: LandmarksConfig) -> None:
@@ -88,8 +89,9 @@ class LandmarkBackbone(Backbone):
         return Inversion(x.clone(), {"landmarks": ((there + 0.5) / side).float()})
 
     def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
-        """``[N, 1, R, R]``: the crop, or the crop with its landmarks moved. Lips that part show nothing between them
-        here: the compositor draws it into the photograph.
+        """``[N, 1, R, R]``: the crop, or the crop with its landmarks moved.
+
+        Lips that part show nothing between them here: the compositor draws it into the photograph.
 
         Args:
             inversion: of crops.
