@@ -31,6 +31,11 @@ Terms are a name with an optional weight, joined by + and -. An editor that has 
 
 {_table(("text", "as"), examples)}
 
+`va(0.7, 0.4)` stands for a point of valence and arousal, on the command line also as `--valence .7 --arousal .4`: a
+mean of the names around it, each weighted by a Gaussian of its distance (standard deviation 0.22). The mixture changes
+smoothly: along straight paths of 20 steps between happy, sad, angry, surprised and the corners no step is above 2.6
+times the median one.
+
 ## Basic
 
 {_table(("name", "also", "valence", "arousal", "prompt"), map(_row, BASIC))}

@@ -17,6 +17,7 @@ from functools import lru_cache
 
 from emoedit.types import EditError, UnknownNameError
 
+NEAR = 0.22  # of valence and arousal: how far around a point emotions have a say in what is shown there
 UNSMILING = 0.75  # of a full expression: what takes all of a smile away
 BASIC = ("neutral", "happy", "sad", "angry", "surprised", "fearful", "disgusted")
 
@@ -173,6 +174,7 @@ _JOINT = re.compile(r"(?<=\w)[ _-]+(?=\w)")  # what may stand between two words 
 _NOT_IN_A_NAME = re.compile(r"[^\w <>']")
 _FIRST_TERM = re.compile(r"[+-]?(?:w\*?n|n\*w|n)")
 _NEXT_TERM = re.compile(r"[+-](?:w\*?n|n\*w|n)")
+_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 _SPACE = re.compile(r"(?<=\w)\\ (?=\w)")  # an escaped space between words, where a name may be hyphenated instead
 
 
@@ -259,8 +261,10 @@ def place(weights: Mapping[str, float]) -> tuple[float, float]:
 def parse(expression: str, extra: Collection[str] = ()) -> dict[str, float]:
     """Read algebra on names: ``"happy - 0.4*surprised"``, ``"0.5 happy + sad"``, ``"-sad"``.
 
-    A term is ``name``, ``weight name``, ``weight*name`` or ``name*weight``; terms are joined by + and -. The longest
-    known name wins, so a hyphen is a minus unless it is part of a name. Names are not expanded (see ``resolve``).
+    A term is ``name``, ``weight name``, ``weight*name`` or ``name*weight``; terms are joined by + and -. In place of a
+    name stands ``va(0.7, 0.4)`` for a point of valence and arousal ([circumplex][emoedit.emotions.circumplex]). The
+    longest known name wins, so a hyphen is a minus unless it is part of a name. Names are not expanded (see
+    ``resolve``).
 
     Args:
         expression: the text.
@@ -289,24 +293,66 @@ def parse(expression: str, extra: Collection[str] = ()) -> dict[str, float]:
             raise unknown_name("emotion", word, names)
 
     # One letter a token, n(ame), w(eight) or the operator itself, so that a regular expression is the grammar.
-    kinds = "".join(found.group() if found.lastgroup == "operator" else (found.lastgroup or "")[:1] for found in tokens)
+    letter = {"name": "n", "point": "n", "weight": "w"}
+    kinds = "".join(letter.get(found.lastgroup or "", found.group()) for found in tokens)
     weights: dict[str, float] = {}
     position = 0
     while position < len(kinds) or not weights:
         term = (_NEXT_TERM if weights else _FIRST_TERM).match(kinds, position)
         if term is None:
             raise _unparsable(expression, text[tokens[position].start() :] if position < len(kinds) else "")
-        weight, name = 1.0, ""
+        weight, parts = 1.0, {}
         for found in tokens[term.start() : term.end()]:
             if found.lastgroup == "weight":
                 weight *= float(found.group())
             elif found.lastgroup == "name":
-                name = names[_JOINT.sub(" ", found.group())]
+                parts = {names[_JOINT.sub(" ", found.group())]: 1.0}
+            elif found.lastgroup == "point":
+                parts = _point(found.group(), extra)
             elif found.group() == "-":
                 weight = -weight
-        weights[name] = weights.get(name, 0.0) + weight
+        for name, share in parts.items():
+            weights[name] = weights.get(name, 0.0) + weight * share
         position = term.end()
     return _finite(weights, expression)
+
+
+def _point(text: str, extra: Collection[str]) -> dict[str, float]:
+    """The mixture of ``va(0.7, 0.4)``, in the basic emotions that ``extra`` has, if it has any but neutral."""
+    valence, arousal = (float(number) for number in text[text.index("(") + 1 : -1].split(","))
+    known = {_CANONICAL.get(fold_name(name)) for name in extra} & set(BASIC)
+    return circumplex(valence, arousal, known if known - {"neutral"} else BASIC)
+
+
+def circumplex(valence: float, arousal: float, basic: Collection[str] = BASIC) -> dict[str, float]:
+    """The emotion at a point of valence and arousal: a mean of the vocabulary around it, weighted by nearness.
+
+    Neutral is at the middle. The mixture changes smoothly with the point.
+
+    Args:
+        valence: in [-1, 1], unpleasant to pleasant.
+        arousal: in [-1, 1], sleepy to activated.
+        basic: the basic emotions to mix it from; emotions that need others have no say.
+
+    Returns:
+        Basic emotion -> weight.
+
+    Raises:
+        EditError: a point outside of the square.
+    """
+    if not (abs(valence) <= 1 and abs(arousal) <= 1):
+        raise EditError(f"valence and arousal go from -1 to 1, not {valence:g}, {arousal:g}")
+    mixture, total = dict.fromkeys((name for name in BASIC if name in basic and name != "neutral"), 0.0), 0.0
+    for emotion in _EMOTIONS:
+        parts = emotion.mixture or ({} if emotion.name == "neutral" else {emotion.name: 1.0})
+        if not set(parts) <= set(mixture):
+            continue
+        squared = (emotion.valence - valence) ** 2 + (emotion.arousal - arousal) ** 2
+        near = math.exp(-squared / (2 * NEAR**2)) + 1e-12  # no point is without an emotion
+        total += near
+        for name, weight in parts.items():
+            mixture[name] += near * weight
+    return {name: weight / total for name, weight in mixture.items()}
 
 
 def resolve(expression: str, available: Collection[str]) -> dict[str, float]:
@@ -386,7 +432,8 @@ def _grammar(extra: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern[str]]:
     # Longest first, so that "pleasantly surprised" is not read as an unknown word and "surprised".
     literals = (_SPACE.sub("(?: |[_-]+)", re.escape(name)) for name in sorted(names, key=len, reverse=True))
     token = (
-        rf"(?P<name>(?:{'|'.join(literals)})(?=[ +*-]|\Z))"
+        rf"(?P<point>va ?\( ?{_NUMBER} ?, ?{_NUMBER} ?\))"
+        rf"|(?P<name>(?:{'|'.join(literals)})(?=[ +*-]|\Z))"
         r"|(?P<weight>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)"
         r"|(?P<operator>[+*-])"
         r"|(?P<other>[^ +*-][^+*-]*)"

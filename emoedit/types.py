@@ -145,10 +145,13 @@ class Change:
     Args:
         flow: float32 ``[R, R, 2]``: the pixel that lands at p comes from ``p + flow[p]``, in pixels of the crop.
         remainder: float32 ``[R, R]``: luminance to add after the flow, in grey levels.
+        points: ``[2, 68, 2]`` landmarks before and after, in pixels of the crop; None from a backbone that does not
+            move landmarks.
     """
 
     flow: np.ndarray
     remainder: np.ndarray
+    points: np.ndarray | None = None
 
 
 @dataclass
@@ -185,6 +188,8 @@ class Control:
             such as a pipeline that edits by instruction or a service.
         prompt_strength: ``[N]``: how strongly each instruction is followed, 1 as the backbone does by default; None: 1
             for all.
+        displacements: ``[N, 68, 2]``: where the landmarks of each face go, in fractions of the crop's side, for a
+            backbone that moves landmarks.
     """
 
     shift: Tensor | None = None
@@ -193,6 +198,7 @@ class Control:
     spans: Tensor | None = None
     prompt: tuple[str, ...] | None = None
     prompt_strength: Tensor | None = None
+    displacements: Tensor | None = None
 
     def __add__(self, other: Control) -> Control:
         if self.context is not None and other.context is not None:
@@ -204,4 +210,6 @@ class Control:
         delta_h = (lambda state: first(state) + second(state)) if first and second else first or second
         text = self if self.context is not None else other
         said = self if self.prompt is not None else other
-        return Control(shift, text.context, delta_h, text.spans, said.prompt, said.prompt_strength)
+        moves = [c.displacements for c in (self, other) if c.displacements is not None]
+        displacements = sum(moves[1:], moves[0]) if moves else None
+        return Control(shift, text.context, delta_h, text.spans, said.prompt, said.prompt_strength, displacements)

@@ -191,7 +191,9 @@ def test_an_embedded_editor_changes_the_face_and_only_the_face(name, astronaut):
     photos = PhotoEditor(name)
     opened = photos.open(astronaut)
     x0, y0, x1, y1 = opened.faces[0].box
-    edits = [Edit(name) for name in photos.editor.emotions if name != "happy"]  # which the portrait is already
+    # Happy is what the portrait is already; a single action unit may move a lid alone.
+    names = [name for name in photos.editor.emotions if name != "happy" and not name.startswith("AU")]
+    edits = [Edit(name) for name in names]
     for result in photos.edit(opened, edits):
         changed = np.abs(np.asarray(result.image, int) - astronaut).max(-1)
         rows, columns = np.nonzero(changed > 8)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from emoedit import __version__
-from emoedit.cli import app, compare, demo, edit, experiments, fit, inspect, lists, recognise, walk
+from emoedit.cli import app, best, compare, demo, edit, experiments, fit, inspect, lists, mirror, recognise, walk
 from emoedit.cli.common import CommandParser, UsageError, say, show_warning
 from emoedit.types import EmoEditError
 
@@ -48,6 +48,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="emoedit", description="Change the emotion a face shows in a photograph.")
     parser.add_argument("--version", action="version", version=f"emoedit {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=CommandParser)
-    for module in (edit, walk, recognise, compare, app, inspect, demo, fit, lists, experiments):
+    for module in (edit, best, mirror, walk, recognise, compare, app, inspect, demo, fit, lists, experiments):
         module.add(commands)
     return parser

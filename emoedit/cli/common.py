@@ -86,7 +86,7 @@ def add_editing(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_EDITOR,
         metavar="NAME",
         help="an embedded or registered editor (see below), a full-size one (sd15, celebahq, ...), a folder or file of "
-        "a model, or OWNER/NAME on the hub; default: %(default)s",
+        f"a model, or OWNER/NAME on the hub; default: {DEFAULT_EDITOR}",
     )
     add_sources(parser)
     add_device(parser)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emoedit.cli.asking import add_asking, asked_emotions, editor_of, finished_as_asked, opened_as_asked
 from emoedit.cli.common import (
     CommandParser,
     UsageError,
@@ -42,6 +43,9 @@ examples:
   emoedit edit me.jpg                                       writes me_happy.jpg
   emoedit edit me.jpg --emotion happy sad --strength 0.5 1  writes four pictures; the photo is analysed once
   emoedit edit photos/ --emotion "happy - 0.4*surprised" --output edited/ --format png
+  emoedit edit me.jpg --au 12=.8 6=.5                       action units; 12L is the person's own left half
+  emoedit edit me.jpg --valence .7 --arousal .4             any shade between the named emotions
+  emoedit edit me.jpg --like friend.jpg --only mouth        the mouth of another photo
   emoedit edit me.jpg --emotion=-sad                        what starts with a minus and a letter needs the =
 
 exit status: 0 when every edit was written, 1 when something failed, 2 when the command makes no sense, 130 after Ctrl-C
@@ -69,6 +73,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         metavar="NAME",
         help="names (see: emoedit emotions) or algebra on names, such as 'happy - 0.4*surprised'; default: happy",
     )
+    add_asking(parser)
     add_editing(parser)
     parser.add_argument(
         "--face",
@@ -120,7 +125,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         metavar=("CERT", "KEY"),
         help="sign content credentials (C2PA) into each picture: a certificate chain and a key, both PEM",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, editor=None)
 
 
 def _format(text: str) -> str:
@@ -177,6 +182,7 @@ def _alive(jobs: Sequence[_Job]) -> list[_Job]:
 
 def run(args: argparse.Namespace) -> int:
     """The exit status."""
+    args.editor = editor_of(args)
     with usage():
         request, editor, jobs = _plan(args)
         if args.credentials is not None:
@@ -213,9 +219,10 @@ def _plan(args: argparse.Namespace) -> tuple[Request, str, list[_Job]]:
     photos = [photo.path for photo in found]
     if not photos:
         raise UsageError(f"no photo given; {order}")
-    edits = [Edit(name, s) for name in dict.fromkeys(args.emotion or ["happy"]) for s in strengths_of(args)]
     request, editor, known = describe(args.editor, args)
     _refuse_emotions(photos, known)
+    labels = asked_emotions(args, known)
+    edits = [Edit(name, s) for name in labels for s in strengths_of(args)]
     for edit in edits:
         try:
             resolve(edit.emotion, known)
@@ -237,7 +244,7 @@ def _plan(args: argparse.Namespace) -> tuple[Request, str, list[_Job]]:
         photo = where.path
         for edit in edits:
             how = {"strength": edit.strength, "output": args.output, "many": many, "face": face}
-            path = output_path(where.stem, edit.emotion, suffix=_suffix(photo, args.format), **how)
+            path = output_path(where.stem, labels[edit.emotion], suffix=_suffix(photo, args.format), **how)
             path = path.parent / where.under / path.name
             check_format(path)
             if args.format is not None and path.suffix.lower() != args.format:
@@ -371,6 +378,7 @@ def _edit_photos(jobs: Sequence[_Job], request: Request, args: argparse.Namespac
             if _alive(group):
                 with _failing(group, photo):
                     opened = photo_editor.open(picture, args.face, seed=args.seed)
+                    opened = opened_as_asked(photo_editor, opened, args)
                     edits = [job.edit for job in group]
                     if args.min_identity is not None:
                         edits = guard.limit(opened, edits, seed=args.seed)
@@ -382,6 +390,7 @@ def _edit_photos(jobs: Sequence[_Job], request: Request, args: argparse.Namespac
                 with _failing([job], job if isinstance(result, EmoEditError) else None):
                     if isinstance(result, EmoEditError):
                         raise result
+                    result = finished_as_asked(result, opened, args)
                     signed = _signing(job, args)
                     how = {"overwrite": args.overwrite, "quality": args.quality, "mark": args.mark, "signed": signed}
                     save_picture(result.image, job.output, **how)

@@ -1,0 +1,162 @@
+"""``emoedit best``: many edits of one photo, ranked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emoedit.cli.common import (
+    CommandParser,
+    UsageError,
+    add_device,
+    add_seed,
+    check_free,
+    describe,
+    face_type,
+    say,
+    usage,
+    write,
+)
+
+if TYPE_CHECKING:
+    from emoedit.evaluation.best import Best
+    from emoedit.restore import Restorer
+
+_EXAMPLES = """\
+examples:
+  emoedit best me.jpg --emotion sad                  writes me_sad_best/: the three best, sheet.png, candidates.json
+  emoedit best me.jpg --candidates 24 --keep 1 --editors stylegan asyrp facs
+  emoedit best me.jpg --emotion angry --min-identity 0.8 --json -
+
+exit status: 0 when a candidate was kept, 1 when none reached the floors (candidates.json says why) or something failed
+"""
+
+
+def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
+    """The command and its options."""
+    parser = commands.add_parser(
+        "best",
+        help="try many edits of a photo and keep the best",
+        usage="emoedit best PHOTO [--emotion NAME] [--candidates N] [--keep K] [--editors NAME ...] [options]",
+        description="Edit a photo with several editors at several strengths, rank the results by target score x "
+        "identity x realism, and keep the best.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        editors=True,
+    )
+    parser.add_argument("photo", metavar="PHOTO", help="a picture")
+    parser.add_argument("--emotion", default="happy", metavar="NAME", help="a name or algebra on names; default: happy")
+    parser.add_argument("--candidates", type=int, default=12, metavar="N", help="how many are tried; default: 12")
+    parser.add_argument("--keep", type=int, default=3, metavar="K", help="how many are kept, at most; default: 3")
+    parser.add_argument("--editors", nargs="+", metavar="NAME", help="default: the quick ones: stylegan facs vae")
+    parser.add_argument("--strength", nargs="+", type=float, metavar="S", help="for every editor; default: 0.7 to 1.6")
+    parser.add_argument("--min-identity", type=float, metavar="X", help="floor of the identity; default: 0.6")
+    parser.add_argument("--min-target", type=float, metavar="X", help="floor of the target score; default: 0.15")
+    parser.add_argument("--min-realism", type=float, metavar="X", help="floor of the realism; default: 0.5")
+    parser.add_argument("--face", type=face_type("largest"), default="largest", metavar="largest|N")
+    parser.add_argument("--output", metavar="FOLDER", help="default: PHOTO_EMOTION_best here")
+    parser.add_argument("--json", metavar="FILE", help="write the report there too; - for standard output")
+    add_restore(parser)
+    add_seed(parser)
+    add_device(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.set_defaults(run=run)
+
+
+def add_restore(parser: argparse.ArgumentParser) -> None:
+    """``--restore``."""
+    parser.add_argument(
+        "--restore",
+        metavar="FILE",
+        help="also write what is kept restored or enlarged by this model (Real-ESRGAN, say); it alters people, and how "
+        "much is printed",
+    )
+
+
+def save_best(found: Best, folder: Path, restorer: Restorer | None, *, device: str, overwrite: bool) -> None:
+    """Write what was found, say so, and what restoration did to the person.
+
+    Args:
+        found: what came of the search.
+        folder: where to.
+        restorer: None where nothing is restored.
+        device: where networks run.
+        overwrite: whether files that exist are replaced.
+    """
+    for path in found.save(folder, overwrite=overwrite):
+        say(f"wrote {path}")
+    for rank, candidate in enumerate(found.kept, 1):
+        if restorer is None or candidate.image is None:
+            continue
+        from emoedit.io.images import save_picture
+        from emoedit.restore import identity_kept
+
+        restored = restorer(candidate.image)
+        path = folder / f"{rank}_{candidate.editor}_{candidate.strength:.2f}_restored.png"
+        save_picture(restored, path, overwrite=overwrite)
+        before, after = identity_kept(found.source, [candidate.image, restored], found.face, device=device)
+        say(f"wrote {path}; identity before {before:.3f}, after {after:.3f}")
+    say(found.explanation)
+
+
+def _plan(args: argparse.Namespace) -> tuple[list[str], Path]:
+    """Editors and folder, from names alone."""
+    from emoedit.emotions import resolve
+    from emoedit.io.output import output_path
+
+    if args.candidates < 1 or args.keep < 1:
+        raise UsageError("--candidates and --keep are at least 1")
+    editors = list(dict.fromkeys(args.editors or ("stylegan", "facs", "vae")))
+    for editor in editors:
+        resolve(args.emotion, describe(editor)[2])
+    name = output_path(Path(args.photo).stem, args.emotion, many=False, suffix="_best")
+    return editors, Path(os.path.expanduser(args.output)) if args.output else name
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status."""
+    with usage():
+        editors, folder = _plan(args)
+    if args.json not in (None, "-"):
+        check_free(args.json, args.overwrite)
+    check_free(folder, args.overwrite)
+
+    from tqdm import tqdm
+
+    from emoedit.evaluation.best import best
+    from emoedit.io.images import write_json
+    from emoedit.models.devices import choose_device
+
+    device, restorer = choose_device(args.device), None
+    if args.restore is not None:
+        from emoedit.restore import Restorer
+
+        restorer = Restorer(args.restore, device=device)
+    floors = {n: getattr(args, n) for n in ("min_identity", "min_target", "min_realism")}
+    with tqdm(total=args.candidates, unit="candidate", disable=None) as bar:
+
+        def moved(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
+        found = best(
+            args.photo,
+            args.emotion,
+            candidates=args.candidates,
+            keep=args.keep,
+            editors=editors,
+            strengths=args.strength,
+            face=args.face,
+            seed=args.seed,
+            device=device,
+            progress=moved,
+            **{name: value for name, value in floors.items() if value is not None},
+        )
+    save_best(found, folder, restorer, device=device, overwrite=args.overwrite)
+    if args.json == "-":
+        write(json.dumps(found.to_dict(), indent=2))
+    elif args.json is not None:
+        write_json(args.json, found.to_dict(), overwrite=args.overwrite)
+    return 0 if found.kept else 1

@@ -1,0 +1,103 @@
+"""``emoedit mirror``: a camera or a video, and pictures that answer the expression in it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emoedit.cli.best import add_restore, save_best
+from emoedit.cli.common import CommandParser, UsageError, add_device, add_seed, check_free, describe, say, usage
+
+if TYPE_CHECKING:
+    from emoedit.evaluation.mirror import Reading
+
+_EXAMPLES = """\
+examples:
+  emoedit mirror                              the first camera; writes mirror/: frame.png, the three best, sheet.png
+  emoedit mirror --video talk.mp4 --opposite  the first 50 frames of a video, answered with the opposite emotion
+  emoedit mirror --camera 1 --emotion surprised --frames 100
+"""
+
+
+def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
+    """The command and its options."""
+    parser = commands.add_parser(
+        "mirror",
+        help="read the expression in front of a camera and answer it with pictures",
+        usage="emoedit mirror [--camera N | --video FILE] [--opposite | --emotion NAME] [options]",
+        description="Find the face in every frame of a camera or a video, read its expression, and write the best "
+        "pictures of that face with the same emotion, the opposite one, or a named one.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--camera", type=int, default=0, metavar="N", help="which camera; default: 0")
+    source.add_argument("--video", metavar="FILE", help="a video in place of a camera")
+    answer = parser.add_mutually_exclusive_group()
+    answer.add_argument("--opposite", action="store_true", help="answer with the opposite emotion")
+    answer.add_argument("--emotion", metavar="NAME", help="answer with this emotion")
+    parser.add_argument("--frames", type=int, default=50, metavar="N", help="how many are read; default: 50")
+    parser.add_argument("--candidates", type=int, default=12, metavar="N", help="how many are tried; default: 12")
+    parser.add_argument("--keep", type=int, default=3, metavar="K", help="how many are kept, at most; default: 3")
+    parser.add_argument("--editors", nargs="+", metavar="NAME", help="default: the quick ones: stylegan facs vae")
+    parser.add_argument("--output", default="mirror", metavar="FOLDER", help="default: %(default)s")
+    add_restore(parser)
+    add_seed(parser)
+    add_device(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status: 0 when a picture was kept, 1 when none was or something failed."""
+    folder = Path(os.path.expanduser(args.output))
+    with usage():
+        if args.frames < 1 or args.candidates < 1 or args.keep < 1:
+            raise UsageError("--frames, --candidates and --keep are at least 1")
+        for editor in args.editors or ():
+            describe(editor)
+        check_free(folder, args.overwrite)
+
+    from emoedit.evaluation.mirror import mirror
+    from emoedit.io.images import load_picture, save_picture
+    from emoedit.models.devices import choose_device
+
+    device, restorer = choose_device(args.device), None
+    if args.restore is not None:
+        from emoedit.restore import Restorer
+
+        restorer = Restorer(args.restore, device=device)
+    options = {"editors": args.editors} if args.editors else {}
+    found = mirror(
+        args.camera if args.video is None else args.video,
+        opposite=args.opposite,
+        emotion=args.emotion,
+        limit=args.frames,
+        told=_told(),
+        device=device,
+        candidates=args.candidates,
+        keep=args.keep,
+        seed=args.seed,
+        **options,
+    )
+    say(f"{found.frames} frames, {found.faceless} without a face: {found.shown}, answered with {found.answered}")
+    save_picture(load_picture(found.reading.rgb).to_pil(), folder / "frame.png", overwrite=args.overwrite)
+    say(f"wrote {folder / 'frame.png'}")
+    save_best(found.best, folder, restorer, device=device, overwrite=args.overwrite)
+    return 0 if found.best.kept else 1
+
+
+def _told() -> Callable[[Reading], None]:
+    """Says what is read whenever that changes."""
+    last: list[str] = []
+
+    def tell(reading: Reading) -> None:
+        now = "no face" if reading.face is None else f"{reading.emotion}"
+        if last[-1:] != [now]:
+            last.append(now)
+            say(f"frame {reading.frame}: {now}")
+
+    return tell

@@ -1,0 +1,314 @@
+"""Many edits of one photograph, ranked: the ones that show the emotion best, on the same person, without damage.
+
+Candidates differ in editor and strength. Each is measured, and ranked by *target score x identity x realism*: the
+probability with which a recogniser reads the emotion, how much of the person is kept, and how far the picture is free
+of damage. Floors come first: a candidate below one of them is never kept, however well it scores.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from emoedit.emotions import resolve
+from emoedit.faces.detect import Face
+from emoedit.io.images import Picture, load_picture, save_picture, write_json
+from emoedit.metrics.suite import Suite
+from emoedit.photo import PhotoEditor
+from emoedit.registry import DEFAULT_EDITOR
+from emoedit.report.grid import labelled_grid
+from emoedit.types import Edit, EditError, EmoEditError
+
+EDITORS = (DEFAULT_EDITOR, "facs", "vae")  # the quick ones: a tenth to a third of a second an edit
+WEAKEST, STRONGEST = 0.7, 1.6  # the strengths between which an editor's candidates are spread
+MIN_IDENTITY, MIN_TARGET, MIN_REALISM = 0.6, 0.15, 0.5
+CELL = 256  # pixels of a picture on the contact sheet
+MARGIN = 0.35  # of a face's side: what is shown around it there
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One edit, what was measured of it, and what became of it.
+
+    Args:
+        editor: name of the editor.
+        emotion: as it was asked for.
+        strength: of the edit.
+        seed: of the noise an editor draws.
+        image: the photograph with the edit; None where the edit failed.
+        target_score: probability with which the recogniser reads the emotion, in [0, 1].
+        identity: cosine to the source's face, in [-1, 1].
+        realism: detector's confidence x share of the face without folds x sharpness kept (at most 1), in [0, 1].
+        kept: whether it is one of those that are handed back.
+        reason: why it is kept, or why not.
+    """
+
+    editor: str
+    emotion: str
+    strength: float
+    seed: int
+    image: Image.Image | None
+    target_score: float = 0.0
+    identity: float = 0.0
+    realism: float = 0.0
+    kept: bool = False
+    reason: str = ""
+
+    @property
+    def score(self) -> float:
+        """By which candidates are ranked, in [0, 1]."""
+        return self.target_score * max(self.identity, 0.0) * self.realism
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the picture, for JSON."""
+        numbers = {
+            name: round(float(getattr(self, name)), 4) for name in ("score", "target_score", "identity", "realism")
+        }
+        return {
+            "editor": self.editor,
+            "emotion": self.emotion,
+            "strength": round(self.strength, 4),
+            "seed": self.seed,
+            **numbers,
+            "kept": self.kept,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Best:
+    """What came of a search.
+
+    Args:
+        source: the photograph.
+        face: the face that was edited.
+        emotion: as it was asked for.
+        candidates: all, best first; those below a floor and those that failed come last.
+        explanation: what was found, in a sentence.
+        floors: what a candidate had to reach: ``identity``, ``target_score``, ``realism``.
+        backends: which networks measured.
+    """
+
+    source: Image.Image
+    face: Face
+    emotion: str
+    candidates: tuple[Candidate, ...]
+    explanation: str
+    floors: dict[str, float]
+    backends: dict[str, str]
+
+    @property
+    def kept(self) -> tuple[Candidate, ...]:
+        """The best ones; empty where no candidate reaches the floors."""
+        return tuple(candidate for candidate in self.candidates if candidate.kept)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: every candidate with its numbers and the reason."""
+        rows = [candidate.to_dict() for candidate in self.candidates]
+        what = {"emotion": self.emotion, "explanation": self.explanation, "floors": self.floors}
+        return {**what, "backends": self.backends, "candidates": rows}
+
+    def sheet(self, columns: int = 4) -> Image.Image:
+        """The source and all candidates that were drawn, best first; what is kept is marked with its rank.
+
+        Args:
+            columns: pictures in a row.
+        """
+        shown = [candidate for candidate in self.candidates if candidate.image is not None]
+        labels = ["source"]
+        for rank, candidate in enumerate(shown, 1):
+            mark = f"#{rank} " if candidate.kept else ""
+            labels.append(f"{mark}{candidate.editor} {candidate.strength:.2g}: {candidate.score:.2f}")
+        pictures = [_near(picture, self.face) for picture in (self.source, *(c.image for c in shown if c.image))]
+        return labelled_grid(pictures, labels, columns=columns, cell=CELL)
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+        """Write the kept pictures (``1_EDITOR_STRENGTH.png``), ``candidates.json`` and ``sheet.png``.
+
+        Args:
+            folder: made if need be.
+            overwrite: whether files that exist are replaced.
+
+        Returns:
+            The files.
+
+        Raises:
+            OutputError: one exists and ``overwrite`` is not set, or cannot be written.
+        """
+        folder = Path(folder)
+        pictures = {f"{n}_{c.editor}_{c.strength:.2f}.png": c.image for n, c in enumerate(self.kept, 1) if c.image}
+        for name, picture in {**pictures, "sheet.png": self.sheet()}.items():
+            save_picture(picture, folder / name, overwrite=overwrite)
+        write_json(folder / "candidates.json", self.to_dict(), overwrite=overwrite)
+        return [folder / name for name in (*pictures, "sheet.png", "candidates.json")]
+
+
+def plan(editors: Sequence[str], candidates: int, strengths: Sequence[float] | None = None) -> list[tuple[str, float]]:
+    """Which editor tries which strength: every editor about as often, its strengths spread evenly.
+
+    Args:
+        editors: names; of more than there are candidates, the first.
+        candidates: how many.
+        strengths: to take in turn; None for evenly spread ones.
+
+    Raises:
+        EditError: no editor, or fewer than one candidate.
+    """
+    if not editors or candidates < 1:
+        raise EditError(f"{candidates} candidates of {len(editors)} editors: at least one of each is needed")
+    editors = list(dict.fromkeys(editors))[:candidates]
+    shares = [candidates // len(editors) + (n < candidates % len(editors)) for n in range(len(editors))]
+    planned = []
+    for editor, share in zip(editors, shares, strict=True):
+        spread = [1.0] if share == 1 else np.linspace(WEAKEST, STRONGEST, share).round(3).tolist()
+        chosen = spread if strengths is None else list(strengths)[:share]
+        planned += [(editor, float(strength)) for strength in chosen]
+    return planned
+
+
+def best(
+    photo: Any,
+    emotion: str = "happy",
+    *,
+    candidates: int = 12,
+    keep: int = 3,
+    editors: Sequence[str | PhotoEditor] = EDITORS,
+    strengths: Sequence[float] | None = None,
+    face: str | int | Face = "largest",
+    seed: int = 0,
+    min_identity: float = MIN_IDENTITY,
+    min_target: float = MIN_TARGET,
+    min_realism: float = MIN_REALISM,
+    suite: Suite | None = None,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Best:
+    """Try many edits and keep the best.
+
+    Args:
+        photo: a path, bytes, PIL picture, array or tensor.
+        emotion: a name, or algebra on names, that the recogniser has a class for.
+        candidates: how many edits are tried.
+        keep: how many are kept, at most.
+        editors: names, or photo editors that are loaded already.
+        strengths: for every editor; None spreads them from 0.7 to 1.6.
+        face: which face: ``"largest"``, an index by size, or a face that was found before.
+        seed: of the noise an editor draws.
+        min_identity: floor of the identity.
+        min_target: floor of the target score.
+        min_realism: floor of the realism.
+        suite: of metric networks that are loaded already.
+        device: where editors and networks are loaded to.
+        progress: called with (candidates done, candidates in all).
+
+    Raises:
+        ImageError: the photograph cannot be read.
+        NoFaceError: it shows no face, or not that one.
+        UnknownNameError: no such editor or emotion; an emotion that the recogniser has no class for.
+        EditError: numbers that make no sense.
+    """
+    if keep < 1:
+        raise EditError(f"at least one candidate has to be kept, not {keep}")
+    if face == "all":
+        raise EditError("candidates are ranked by one face; name it by its number")
+    suite = suite or Suite(device=device)
+    suite.check_emotions([emotion])
+    loaded = {e.editor.name if isinstance(e, PhotoEditor) else str(e): e for e in editors}
+    planned = plan(list(loaded), candidates, strengths)
+    picture = load_picture(photo)
+    tried: list[Candidate] = []
+    chosen: Face | None = None
+    for name in dict.fromkeys(editor for editor, _ in planned):
+        photo_editor = _load(loaded[name], device)
+        resolve(emotion, photo_editor.editor.emotions)
+        edits = [Edit(emotion, strength) for editor, strength in planned if editor == name]
+        opened = photo_editor.open(picture, face if chosen is None else chosen, seed=seed, edits=edits)
+        chosen = opened.faces[0]
+        for edit, result in zip(edits, photo_editor.attempt(opened, edits, seed=seed), strict=True):
+            if isinstance(result, EmoEditError):
+                tried.append(Candidate(name, emotion, edit.strength, seed, None, reason=f"failed: {result}"))
+            else:
+                tried.append(Candidate(name, emotion, edit.strength, seed, result.image))
+            if progress is not None:
+                progress(len(tried), len(planned))
+    if chosen is None:
+        raise EditError("no editor was given")
+    floors = {"identity": min_identity, "target_score": min_target, "realism": min_realism}
+    ranked = _ranked(_measured(suite, picture, chosen, tried), floors, keep)
+    source, said = picture.to_pil(), _explained(ranked, floors)
+    return Best(source, chosen, emotion, tuple(ranked), said, floors, suite.backends)
+
+
+def _load(editor: str | PhotoEditor, device: str) -> PhotoEditor:
+    if isinstance(editor, PhotoEditor):
+        return editor
+    from emoedit.editors import load_editor
+
+    return PhotoEditor(load_editor(editor, device=device))
+
+
+def _measured(suite: Suite, picture: Picture, face: Face, tried: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates with their numbers."""
+    subject = suite.subject(picture.rgb, face)
+    photos = [load_picture(candidate.image).rgb for candidate in tried if candidate.image is not None]
+    rows = iter(suite.measure(subject, photos, [c.emotion for c in tried if c.image is not None]))
+    return [candidate if candidate.image is None else _with_numbers(candidate, next(rows)) for candidate in tried]
+
+
+def _with_numbers(candidate: Candidate, row: dict[str, Any]) -> Candidate:
+    realism = float(row["confidence"]) * float(row["fold_free"]) * min(float(row["sharpness_kept"]), 1.0)
+    identity = float(row["identity"])
+    return replace(candidate, target_score=float(row["target_score"]), identity=identity, realism=realism)
+
+
+def _ranked(tried: Sequence[Candidate], floors: dict[str, float], keep: int) -> list[Candidate]:
+    """Best first, with reasons; what is below a floor or failed comes last."""
+
+    def below(candidate: Candidate) -> list[str]:
+        if candidate.image is None:
+            return [candidate.reason]
+        short = [(name, float(getattr(candidate, name)), floor) for name, floor in floors.items()]
+        return [f"{name} {value:.2f} is below {floor:.2f}" for name, value, floor in short if value < floor]
+
+    rated = [(candidate, below(candidate)) for candidate in tried]
+    rated.sort(key=lambda pair: (bool(pair[1]), -pair[0].score))
+    ranked = []
+    for rank, (candidate, faults) in enumerate(rated, 1):
+        kept = not faults and rank <= keep
+        numbers = f"target {candidate.target_score:.2f} x identity {candidate.identity:.2f}"
+        numbers += f" x realism {candidate.realism:.2f} = {candidate.score:.2f}"
+        why = "; ".join(faults) if faults else f"rank {rank}: {numbers}" + ("" if kept else f"; {keep} are kept")
+        ranked.append(replace(candidate, kept=kept, reason=why))
+    return ranked
+
+
+def _explained(ranked: Sequence[Candidate], floors: dict[str, float]) -> str:
+    kept = sum(candidate.kept for candidate in ranked)
+    if kept:
+        first = ranked[0]
+        return (
+            f"{kept} of {len(ranked)} candidates are kept; the best is {first.editor} at strength {first.strength:g} "
+            f"with target {first.target_score:.2f}, identity {first.identity:.2f}, realism {first.realism:.2f}"
+        )
+    short = {n: sum(c.image is not None and getattr(c, n) < floor for c in ranked) for n, floor in floors.items()}
+    failed = sum(candidate.image is None for candidate in ranked)
+    faults = [f"{count} below {floors[name]:g} in {name}" for name, count in short.items() if count]
+    faults += [f"{failed} failed"] if failed else []
+    return (
+        f"none of {len(ranked)} candidates is kept: {', '.join(faults)}. Lower the floor, give other editors or "
+        "strengths, or take another photograph"
+    )
+
+
+def _near(picture: Image.Image, face: Face) -> Image.Image:
+    """The face and a little around it."""
+    x0, y0, x1, y1 = face.box
+    side = MARGIN * max(x1 - x0, y1 - y0)
+    box = (max(0, x0 - side), max(0, y0 - side), min(picture.width, x1 + side), min(picture.height, y1 + side))
+    return picture.crop(tuple(round(v) for v in box))  # type: ignore[arg-type]

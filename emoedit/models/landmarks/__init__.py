@@ -1,0 +1,1 @@
+"""No model: landmarks move, and the photograph's pixels move with them."""
