@@ -102,7 +102,7 @@ def whitener(neutral: np.ndarray) -> np.ndarray:
 
 def london(root: Path) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks of people marked ``fit``: neutral and smiling, ``[N, 68, 2]`` each."""
-    detector, finder = FaceDetector(), landmark_finder()
+    detector, finder = FaceDetector(), landmark_finder("cpu")
     found: dict[str, list[np.ndarray]] = {"neutral": [], "smiling": []}
     with (root / "info.csv").open(newline="") as file:
         people = [row["face_id"] for row in csv.DictReader(file) if row["split"] == "fit"]

@@ -26,7 +26,7 @@ TEETH = (0.2, 0.45)  # how likely teeth are where they begin, and where they are
 # its surest place and on average, so much of it between the lips, and not below their middle by more than this (of
 # the side).
 ROW_WIDTH, ROW_EVEN, ROW_PEAK, ROW_MEAN, ROW_INSIDE, ROW_LOW = 0.14, 0.6, 0.5, 0.35, 0.3, 0.04
-DOUBT = (0.6, 1.0)  # of these: below the first a row is none, from the second on it is one
+DOUBT = (0.45, 1.05)  # of these: below the first a row is none, from the second on it is one
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,8 @@ class Movement:
         # Two pictures laid over each other would show everything twice: what is held moves less and changes less.
         share = 1 - self.held * masks.nose
         less = unfold(flow * share[..., None])
-        share = share * masks.face
         if scene.drawing.after.ndim == 2:
-            change = (after - sample(before, flow)) * share
+            change = (after - sample(before, flow)) * share * masks.face  # small models know little of its edge
         else:
             change = (scene.drawing.after - sample(scene.drawing.before, flow)) * share[..., None]
         return replace(composite, flow=less, change=change)

@@ -50,7 +50,7 @@ class LandmarkFinder:
 
 
 @lru_cache(maxsize=4)
-def landmark_finder(device: str = "cpu") -> LandmarkFinder:
+def landmark_finder(device: str) -> LandmarkFinder:
     """A finder that everything on a device shares; its network is frozen."""
     return LandmarkFinder(device)
 

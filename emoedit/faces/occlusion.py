@@ -56,6 +56,6 @@ class OcclusionFinder:
 
 
 @lru_cache(maxsize=4)
-def occlusion_finder(device: str = "cpu") -> OcclusionFinder:
+def occlusion_finder(device: str) -> OcclusionFinder:
     """A finder that everything on a device shares; its network is frozen."""
     return OcclusionFinder(device)

@@ -119,6 +119,6 @@ class TeethFinder:
 
 
 @lru_cache(maxsize=4)
-def teeth_finder(device: str = "cpu") -> TeethFinder:
+def teeth_finder(device: str) -> TeethFinder:
     """A finder that everything on a device shares; its network is frozen."""
     return TeethFinder(device)

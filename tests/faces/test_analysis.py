@@ -71,8 +71,8 @@ def test_a_portrait_is_known(astronaut):
         align(face.landmarks, SPEC),
         face_masks(SPEC),
         Tone(),
-        landmarks=landmark_finder(),
-        teeth=teeth_finder(),
+        landmarks=landmark_finder("cpu"),
+        teeth=teeth_finder("cpu"),
         occlusion=lambda *_: np.zeros((96, 96), np.float32),
     )
     assert found.opening is not None  # she smiles

@@ -24,7 +24,7 @@ def test_landmarks_of_a_drawing_are_those_of_the_face(astronaut, spec):
     expected = own.to_photo(network.points(own.crop(grey)[None])[0].numpy())
     alignment = align(face.landmarks, spec)
     drawing = alignment.crop(astronaut if spec.style == "ffhq" else grey).astype(np.float32)
-    found = landmark_finder()([drawing, drawing], alignment, face)
+    found = landmark_finder("cpu")([drawing, drawing], alignment, face)
     assert found.shape == (2, 68, 2)
     np.testing.assert_array_equal(found[0], found[1])
     error = np.linalg.norm(alignment.to_photo(found[0]) - expected, axis=-1)
@@ -32,7 +32,7 @@ def test_landmarks_of_a_drawing_are_those_of_the_face(astronaut, spec):
 
 
 def test_a_finder_is_shared():
-    assert landmark_finder() is landmark_finder()
+    assert landmark_finder("cpu") is landmark_finder()
 
 
 def test_patches_are_luminance_within_levels():

@@ -22,7 +22,7 @@ def test_an_open_smile_has_one(astronaut):
     face = FaceDetector()(astronaut)[0]
     alignment = align(face.landmarks, SPEC)
     crop = alignment.crop(astronaut).astype(np.float32)
-    teeth, points = teeth_finder()([crop], alignment, face)[0], landmark_finder()([crop], alignment, face)[0]
+    teeth, points = teeth_finder("cpu")([crop], alignment, face)[0], landmark_finder("cpu")([crop], alignment, face)[0]
     opening = find_opening(astronaut, alignment, MASKS, teeth, points)
     assert 0.02 < (opening.bottom - opening.top).max() < 0.15
     assert 0.6 < opening.top.min() < opening.bottom.max() < 0.9

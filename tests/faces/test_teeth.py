@@ -14,7 +14,7 @@ from tests.fixtures.faces import SPEC, face_at, lips, smiling
 
 @pytest.fixture(scope="module")
 def finder() -> TeethFinder:
-    return teeth_finder()
+    return teeth_finder("cpu")
 
 
 def test_the_grid_is_a_finer_part_of_the_crop():

@@ -21,7 +21,7 @@ SMALL = MouthConfig(widths=(8, 8, 16))
 
 @pytest.fixture(scope="module")
 def finder() -> TeethFinder:
-    return teeth_finder()
+    return teeth_finder("cpu")
 
 
 def test_a_guide_to_teeth(finder: TeethFinder):
