@@ -19,7 +19,7 @@ from emoedit.compositing.window import CropWindow
 from emoedit.faces.align import align
 from emoedit.faces.analysis import FaceAnalysis
 from emoedit.faces.curves import filled, smoothstep
-from emoedit.faces.layout import CORNERS, INNER, LIPS, OUTER, PAIRS
+from emoedit.faces.layout import CORNERS, INNER, LIPS, OUTER, PAIRS, UPPER_EDGE
 from emoedit.faces.masks import LUMA
 from emoedit.faces.opening import Opening
 from emoedit.faces.teeth import MouthGrid
@@ -178,9 +178,10 @@ def _neutral_landmarks(
     after, neutral = closed + moves, smiling + moves
     middles = np.array([(neutral[upper] + neutral[lower]) / 2 for upper, lower in PAIRS])
     inner = np.concatenate([neutral[[60, 64]], middles])
-    line = np.polyfit(*inner.T, 2)  # a mouth that is shut has one bend
+    line = np.polyfit(inner[:, 0], inner[:, 1], 2)  # a mouth that is shut has one bend
     if opening is None:
-        was = np.polyval(np.polyfit(*smiling[[60, 61, 62, 63, 64]].T, 2), smiling[:, 0])
+        edge = smiling[UPPER_EDGE]
+        was = np.polyval(np.polyfit(edge[:, 0], edge[:, 1], 2), smiling[:, 0])
     else:
         was = _edges(opening, closed[:, 0])[2]
     ends = np.sort(inner[:2, 0])
