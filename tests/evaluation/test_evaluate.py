@@ -511,7 +511,7 @@ class TestFailures:
             evaluate(mixed, ["happy"], limit=0, **options)
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-        with pytest.raises(MissingExtraError, match=r"emoedit\[metrics\]"):
+        with pytest.raises(MissingExtraError, match=r"\[metrics\]"):
             evaluate(mixed, ["happy"], **options)
         assert not (tmp_path / "out").exists()
 

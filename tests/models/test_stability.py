@@ -225,7 +225,7 @@ def test_what_is_no_key_is_refused_and_not_told(service, picture, key):
 def test_without_requests_the_extra_is_named(service, picture, monkeypatch):
     monkeypatch.setitem(sys.modules, "requests", None)
     client = service.client()
-    with pytest.raises(MissingExtraError, match=r"emoedit\[remote\]"):
+    with pytest.raises(MissingExtraError, match=r"\[remote\]"):
         ask(client, picture)
 
 

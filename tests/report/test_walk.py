@@ -132,7 +132,7 @@ def test_an_mp4_plays(tmp_path):
 
 def test_an_mp4_without_pyav_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingExtraError, match=r"emoedit\[video\]"):
+    with pytest.raises(MissingExtraError, match=r"\[video\]"):
         grey_walk().save(tmp_path / "a.mp4")
     assert not list(tmp_path.iterdir())
 
