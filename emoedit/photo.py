@@ -120,6 +120,12 @@ class PhotoEdit:
         """The largest edited face."""
         return self.faces[0]
 
+    def _repr_png_(self) -> bytes:
+        """What notebooks show: the photograph beside its edit."""
+        from emoedit.report.display import photo_edit_png
+
+        return photo_edit_png(self.source, self.image, self.edit)
+
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the picture (format by suffix); whole or not at all.
 
