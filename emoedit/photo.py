@@ -39,7 +39,7 @@ from emoedit.io.images import Picture, load_picture, save_picture
 from emoedit.models.base import Backbone
 from emoedit.nn.relaxation import RelaxationNetwork
 from emoedit.registry import DEFAULT_EDITOR
-from emoedit.types import Edit, EmoEditError, Inversion
+from emoedit.types import Edit, EditError, EmoEditError, Inversion
 
 BATCH = 8  # pictures that are decoded at once
 
@@ -378,11 +378,13 @@ def edit(
     photo: Any,
     emotion: str = "happy",
     *,
-    editor: str | Editor | PhotoEditor = DEFAULT_EDITOR,
+    editor: str | os.PathLike[str] | Editor | PhotoEditor = DEFAULT_EDITOR,
     strength: float = 1.0,
     face: str | int = "largest",
     seed: int = 0,
     min_identity: float | None = None,
+    device: str | None = None,
+    compositor: str | Mapping[str, Any] | Compositor | None = None,
 ) -> PhotoEdit:
     """Change the emotion a face shows in a photograph.
 
@@ -396,16 +398,21 @@ def edit(
         seed: of the noise an editor draws.
         min_identity: weaken the edit until this much of the person is kept ([emoedit.guard][]); the result's ``edit``
             has the strength that was used.
+        device: where an editor that is given by name computes: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or
+            ``"cuda:1"``; default: auto.
+        compositor: how changes are put into the photograph, as for [PhotoEditor][emoedit.photo.PhotoEditor]; default:
+            the editor's own.
 
     Raises:
         ImageError: the photograph cannot be read.
         NoFaceError: it shows no face, or not that one.
-        UnknownNameError: no such editor or emotion.
-        EditError: an edit that makes no sense.
-        CheckpointError: the editor's files are damaged.
+        UnknownNameError: no such editor, emotion or compositor.
+        EditError: an edit that makes no sense; a device for an editor that is loaded already; a compositor for a
+            ``PhotoEditor``, which has one; a device that is not there.
+        CheckpointError: the editor's files are damaged; a description of a compositor that makes no sense.
     """
     edits = [Edit(emotion, strength)]
-    photo_editor = editor if isinstance(editor, PhotoEditor) else PhotoEditor(editor)
+    photo_editor = _photo_editor(editor, device, compositor)
     guard = None
     if min_identity is not None:
         from emoedit.guard import IdentityGuard
@@ -415,3 +422,29 @@ def edit(
     if guard is not None:
         edits = guard.limit(opened, edits, seed=seed)
     return next(photo_editor.edit(opened, edits, seed=seed))
+
+
+def _photo_editor(
+    editor: str | os.PathLike[str] | Editor | PhotoEditor,
+    device: str | None,
+    compositor: str | Mapping[str, Any] | Compositor | None,
+) -> PhotoEditor:
+    """The editor for ``edit``; see there.
+
+    Raises:
+        EditError: a device or compositor for what has one.
+    """
+    if isinstance(editor, str | os.PathLike):
+        return PhotoEditor(load_editor(editor, device=device or "auto"), compositor=compositor)
+    if device is not None:
+        raise EditError(
+            f"device is for an editor that is given by name; this one is loaded and computes on {editor.device}: leave "
+            f"device out, or load it there, load_editor(NAME, device={device!r})"
+        )
+    if not isinstance(editor, PhotoEditor):
+        return PhotoEditor(editor, compositor=compositor)
+    if compositor is not None:
+        raise EditError(
+            "a PhotoEditor has its compositor; leave it out, or build one with it: PhotoEditor(editor, compositor=...)"
+        )
+    return editor

@@ -21,7 +21,7 @@ from emoedit.io import checkpoints
 from emoedit.models.faceflex.backbone import FaceFlexVAE
 from emoedit.photo import PhotoEditor
 from emoedit.steering.directions import LatentDirections
-from emoedit.types import CheckpointError, Edit, ImageError, NoFaceError, OutputError, UnknownNameError
+from emoedit.types import CheckpointError, Edit, EditError, ImageError, NoFaceError, OutputError, UnknownNameError
 from tests.fixtures.editors import TINY, from_neutral, tiny_vae
 from tests.fixtures.faces import five_points
 
@@ -64,6 +64,27 @@ def test_every_form_of_a_photo_gives_the_same_edit(photos, astronaut, tmp_path, 
     assert np.array_equal(astronaut, kept)
     assert result.seconds > 0
     assert 160 < result.face.box[0] < 290
+
+
+def test_device_and_compositor_are_for_editors_that_have_none_yet(photos, astronaut, tmp_path, monkeypatch):
+    folder = photos.editor.save_pretrained(tmp_path / "tiny")
+    own = emoedit.edit(astronaut, "happy", editor=folder, device="cpu")
+    assert difference(own.image, emoedit.edit(astronaut, "happy", editor=photos).image) == 0
+    other = {"parts": ["light"]}
+    named = emoedit.edit(astronaut, "happy", editor=folder, device="cpu", compositor=other).image
+    loaded = emoedit.edit(astronaut, "happy", editor=photos.editor, compositor=other).image
+    assert difference(named, loaded) == 0 and difference(named, own.image) > 0
+
+    monkeypatch.setattr(PhotoEditor, "open", lambda *_, **__: pytest.fail("opened the photograph first"))
+    for editor in (photos, photos.editor):
+        with pytest.raises(EditError, match=r"is loaded and computes on cpu: .*load_editor\(NAME, device='cpu'\)"):
+            emoedit.edit(astronaut, "happy", editor=editor, device="cpu")
+    with pytest.raises(EditError, match=r"PhotoEditor\(editor, compositor=...\)"):
+        emoedit.edit(astronaut, "happy", editor=photos, compositor="rgb")
+    with pytest.raises(EditError, match="device"):
+        emoedit.edit(astronaut, "happy", editor=folder, device="gpu")
+    with pytest.raises(UnknownNameError, match="rbg"):
+        emoedit.edit(astronaut, "happy", editor=folder, device="cpu", compositor="rbg")
 
 
 def test_a_turned_photo_is_edited_upright(photos, astronaut, tmp_path):
