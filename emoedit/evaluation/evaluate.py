@@ -320,7 +320,7 @@ def _save(image: Any, case: Case, row: Mapping[str, Any], folder: Path, suffix: 
     return path.relative_to(folder).as_posix()
 
 
-def _fingerprint(photo_editor: PhotoEditor) -> str:
+def fingerprint(photo_editor: PhotoEditor) -> str:
     """Of everything an editor computes with."""
     editor = photo_editor.editor
     backbone = editor.backbone
@@ -346,7 +346,7 @@ def _networks() -> dict[str, str]:
 
 def _settle(folder: Path, settings: dict[str, Any], entries: Sequence[Entry]) -> None:
     """Write down what the results are made with, or make sure that it is what earlier ones were made with."""
-    settings["editors"] = {c.name: _fingerprint(c.photo_editor) for c in entries}
+    settings["editors"] = {c.name: fingerprint(c.photo_editor) for c in entries}
     path = folder / SETTINGS
     if not path.is_file():
         if (folder / RESULTS).is_file() and (folder / RESULTS).stat().st_size:

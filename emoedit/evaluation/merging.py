@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from emoedit.evaluation.evaluate import JOB, RESULTS, SETTINGS
+from emoedit.evaluation.naming import how_to_name
 from emoedit.evaluation.shards import open_cases
 from emoedit.evaluation.summary import Evaluation, control_table, summary_table, write_reports
 from emoedit.io import checkpoints
@@ -115,7 +116,11 @@ def merge(parts: Sequence[Part]) -> dict[str, Evaluation]:
                     )
             for name, digest in part.settings["editors"].items():
                 if editors.setdefault(name, digest) != digest:
-                    raise DataError(f"{part.folder}: {name} is another editor than the {name} of an earlier job")
+                    raise DataError(
+                        f"{part.folder}: {name} is another editor than the {name} of an earlier job; run one of them "
+                        f"again under a name of its own ({how_to_name(part.about.get('editor', name))}), and remove "
+                        "its folder"
+                    )
         emotions = tuple(dict.fromkeys(name for part in own for name in part.about["emotions"]))
         found[data] = Evaluation(Merged(own), emotions)
     return found

@@ -11,21 +11,22 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from emoedit.emotions import parse, resolve
 from emoedit.evaluation.cases import Case
+from emoedit.evaluation.naming import Described, check_earlier
 from emoedit.evaluation.shards import Shard, open_cases
-from emoedit.full_size import Request
 from emoedit.io import checkpoints
 from emoedit.io.images import SUFFIXES
 from emoedit.registry import READERS
 from emoedit.types import DataError, Edit, EditError, UnknownNameError
 
 if TYPE_CHECKING:
-    from emoedit.editors import Editor
+    from emoedit.photo import PhotoEditor
 
 REFERENCES = "references"  # in place of an editor: what editors are held against, and doing nothing
 NETWORKS = ("identity", "perceptual", "expression")
@@ -71,8 +72,9 @@ class Job:
     Args:
         editor: a name, a folder, ``owner/name`` on the hub; ``"references"`` (the reference editors, doing nothing, and
             true photographs where there are any), a registered editor; or a mapping ``{editor: NAME, name: CALLED,
-            SETTING: VALUE}``: an editor and what it is made of (arguments of :func:`emoedit.load_editor`), and what it
-            is called in results.
+            compositor: NAME, SETTING: VALUE}``: an editor and what it is made of (arguments of
+            :func:`emoedit.load_editor`), how its changes are put into photographs, and what it is called in results
+            (default: its name with these settings, ``"asyrp(steps=50)"``).
         emotion: names or algebra on names.
         strength: 0 the photograph itself, 1 the fitted effect.
         data: what is edited.
@@ -227,11 +229,19 @@ class Job:
             self._check_networks(self.metric_networks)
 
     def _emotions(self) -> list[str] | None:
-        """What the editor shows; None where only its weights could tell."""
+        """What the editor shows; None where only its weights could tell.
+
+        Raises:
+            EmoEditError: an editor, a setting or a compositor that does not exist.
+        """
         if self.editor == REFERENCES:
             return None
-        described = {"editor": self.editor} if isinstance(self.editor, str) else self.editor
-        return list(Request.of(described).resolved().emotions)
+        described = Described.of(self.editor)
+        if described.compositor is not None:
+            from emoedit.compositing.compositors import compositor
+
+            compositor(described.compositor)
+        return list(described.request.resolved().emotions)
 
     def _check_networks(self, networks: Mapping[str, str]) -> None:
         from emoedit.metrics.expression import target_classes
@@ -259,7 +269,7 @@ class Job:
             return {"cells": 0, "failed": 0}
         from emoedit.editors import choose_device, load_editor
         from emoedit.evaluation.compare import Entry, load_entries
-        from emoedit.evaluation.evaluate import RESULTS, fill
+        from emoedit.evaluation.evaluate import RESULTS, fill, fingerprint
         from emoedit.faces.detect import FaceDetector
         from emoedit.io.results import Rows
         from emoedit.metrics.null_suite import NullSuite
@@ -275,6 +285,9 @@ class Job:
             ]
         else:
             entries = load_entries([self._editor()], references=False, device=self.device)
+            (entry,) = entries
+            digest = partial(fingerprint, entry.photo_editor)
+            check_earlier(self.folder, self.data.key, self.about["editor"], entry.name, digest)
         suite = (
             NullSuite()
             if self.metric_networks is None
@@ -299,7 +312,7 @@ class Job:
             counts["failed"] += row["error"] is not None
         return counts
 
-    def _editor(self) -> str | Editor:
+    def _editor(self) -> str | PhotoEditor:
         """The editor's name, or the editor that is described.
 
         Raises:
@@ -308,13 +321,16 @@ class Job:
         if isinstance(self.editor, str):
             return self.editor
         from emoedit.editors import load_editor
+        from emoedit.photo import PhotoEditor
 
-        described = dict(self.editor)
-        return load_editor(described.pop("editor"), device=self.device, **described)
+        described = Described.of(self.editor)
+        arguments = {**described.arguments, "name": described.called}
+        loaded = load_editor(arguments.pop("editor"), device=self.device, **arguments)
+        return PhotoEditor(loaded, compositor=described.compositor)
 
 
 def with_one_editor(arguments: Sequence[str]) -> list[str]:
-    """Overrides of a command line with ``editor=sd15 editor.model=FOLDER editor.steps=20`` as one override.
+    """Overrides of a command line with ``editor=sd15 editor.model=FOLDER editor.steps=20,50`` as one override.
 
     Args:
         arguments: as the command line has them; Hydra gives a plain value no entries of its own.
@@ -328,16 +344,29 @@ def with_one_editor(arguments: Sequence[str]) -> list[str]:
     named = [text.partition("=")[2] for text in arguments if text.startswith("editor=")]
     if len(named) != 1 or "," in named[0]:
         raise DataError(f"{', '.join(entries)}: say of which editor, editor=NAME, and of one alone")
-    described: dict[str, Any] = {"editor": named[0]}
-    for text in entries:
-        key, _, value = text.partition("=")
+    keys, values = zip(
+        *((text.partition("=")[0], _alternatives(text.partition("=")[2])) for text in entries), strict=True
+    )
+    described = [_described(named[0], dict(zip(keys, chosen, strict=True))) for chosen in product(*values)]
+    rest = [text for text in arguments if text not in entries and not text.startswith("editor=")]
+    return [*rest, f"editor={','.join(map(_override, described))}"]
+
+
+def _alternatives(value: str) -> list[str]:
+    """``"20,50"`` are two values to try, one after the other; everything that may be a path or a list is one."""
+    return value.split(",") if re.fullmatch(r"[\w.+-]+(,[\w.+-]+)+", value) else [value]
+
+
+def _described(editor: str, entries: Mapping[str, str]) -> dict[str, Any]:
+    """An editor and its entries (``{"editor.tokens.happy": FILE}``) as one mapping."""
+    described: dict[str, Any] = {"editor": editor}
+    for key, value in entries.items():
         *outer, last = key.split(".")[1:]
         place = described
         for name in outer:
             place = place.setdefault(name, {})
         place[last] = value
-    rest = [text for text in arguments if text not in entries and not text.startswith("editor=")]
-    return [*rest, f"editor={_override(described)}"]
+    return described
 
 
 def _override(value: Any) -> str:

@@ -17,7 +17,8 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emoedit.evaluation.sweeps import Job
+from emoedit.evaluation.naming import Described, check_names
+from emoedit.evaluation.sweeps import REFERENCES, Job
 from emoedit.types import EmoEditError
 
 TOGETHER = ("emotion", "strength")
@@ -33,10 +34,14 @@ class Together(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Raises:
-        CompactHydraException: a job that makes no sense.
+        CompactHydraException: a job that makes no sense; one name for two editors.
         """
-        for overrides in batch:
-            job_of(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)), check=True)
+        load = self.hydra_context.config_loader.load_sweep_config
+        jobs = [job_of(load(self.config, list(overrides)), check=True) for overrides in batch]
+        try:
+            check_names([(job.data.key, Described.of(job.editor)) for job in jobs if job.editor != REFERENCES])
+        except EmoEditError as error:
+            raise CompactHydraException(f"sweep: {error}") from None
 
 
 def rewritten(override: Override) -> Override:

@@ -517,6 +517,7 @@ def test_mistakes_end_a_sweep_before_its_first_job(photos, tiny, tmp_path, envir
         ("emotion=happy,hapy", "unknown emotion 'hapy'; did you mean 'happy'"),
         ("data.path=/gone", "/gone: no such folder"),
         ("editor=vae,{_target_:os.system,command:'touch here'}", "mapping with editor, name and settings"),
+        ("editor={editor:asyrp,name:a,steps:3},{editor:asyrp,name:a,steps:5}", "both called 'a'"),
         ("shard=all/0", "INDEX/COUNT"),
         ("launchr=joblib", "launchr"),
         ("data=lodon", "london"),
