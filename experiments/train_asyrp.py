@@ -25,7 +25,7 @@ from emoedit.metrics.clip import Clip
 from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
 from emoedit.steering.directions import mean_differences
 from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
-from emoedit.training.data import CropSet, MixtureBatches
+from emoedit.training.data import CropSet, MixtureBatches, of_those_there
 from emoedit.training.diffusion import DiffusionTask
 from emoedit.training.guides import ClipGuide, Guide
 from emoedit.training.hspace import ShiftTask, edited_timesteps, learnable, mean_h
@@ -60,9 +60,10 @@ def train_stage(config: DictConfig) -> None:
     """The U-Net; its averaged weights go to ``work``."""
     task = DiffusionTask(DDPMConfig(**plain(config.backbone)))
     trainer = trainer_config(config.trainer)
+    crops = CropSet(config.data.crops)
     batches = MixtureBatches(
-        CropSet(config.data.crops),
-        config.trainer.shares,
+        crops,
+        of_those_there(crops, config.trainer.shares),
         batch_size=config.trainer.batch_size,
         resolution=task.backbone.crop.resolution,
         split=TRAINED_ON,

@@ -21,7 +21,7 @@ from emoedit.editors import Editor
 from emoedit.io import checkpoints
 from emoedit.models.vae.backbone import VAEBackbone, VAEConfig
 from emoedit.steering.directions import class_statistics, fit_directions
-from emoedit.training.data import CropSet, MixtureBatches
+from emoedit.training.data import CropSet, MixtureBatches, of_those_there
 from emoedit.training.loop import train
 from emoedit.training.prepare import prepare_config
 from emoedit.training.recipes import LICENCE, tiles, trainer_config
@@ -40,17 +40,16 @@ def train_stage(config: DictConfig) -> None:
     trainer = trainer_config(config.trainer)
     crops = CropSet(config.data.crops)
     task = VAETask(backbone, beta=config.trainer.beta)
+    shares = of_those_there(crops, config.trainer.shares)
     batches = MixtureBatches(
         crops,
-        config.trainer.shares,
+        shares,
         batch_size=config.trainer.batch_size,
         resolution=backbone.resolution,
         split="train",
         seed=trainer.seed,
     )
-    valid = MixtureBatches(
-        crops, config.trainer.shares, batch_size=12, resolution=backbone.resolution, split="valid", seed=1
-    )(0)
+    valid = MixtureBatches(crops, shares, batch_size=12, resolution=backbone.resolution, split="valid", seed=1)(0)
 
     def preview(averaged: torch.nn.Module) -> torch.Tensor:
         """Sources over their reconstructions."""
@@ -80,6 +79,7 @@ def fit_stage(config: DictConfig) -> None:
     crops = CropSet(config.data.crops)
     backbone = VAEBackbone.from_pretrained(Path(config.work) / "backbone")
     how = OmegaConf.to_container(config.steering, resolve=True)
+    how["trust"] = of_those_there(crops, how["trust"], "steering.trust")
     emotions, data, split = crops.column("emotion"), crops.column("data"), crops.column("split")
     wanted = np.isin(emotions, ["neutral", *how["emotions"]])
     sets, counts = {}, {}
@@ -93,6 +93,9 @@ def fit_stage(config: DictConfig) -> None:
     report: dict[str, object] = {f"pictures the directions come from, {name}": count for name, count in counts.items()}
     for name in how["trust"]:
         chosen = np.flatnonzero(wanted & (data == name) & np.isin(split, ["valid", "test"]))
+        if not len(chosen):
+            report[f"held-out faces, {name}"] = "none with one of these emotions"
+            continue
         z = encode(backbone, crops, chosen)
         read = (z @ steering.readout.T + steering.offset).argmax(1).numpy()
         truth = np.array([steering.emotions.index(e) for e in emotions[chosen]])

@@ -28,7 +28,7 @@ from emoedit.steering.wspace import WDirections
 from emoedit.training import wspace
 from emoedit.training.adversarial import AdversarialConfig, train_adversarial
 from emoedit.training.critic import Critic
-from emoedit.training.data import CropSet, MixtureBatches
+from emoedit.training.data import CropSet, MixtureBatches, of_those_there
 from emoedit.training.hspace import ShiftLoss
 from emoedit.training.loop import train
 from emoedit.training.prepare import prepare_config
@@ -56,7 +56,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def shown_people(crops: CropSet, config: DictConfig, count: int) -> torch.Tensor:
     """Crops of people nothing is trained on, as even over the data sets as they go, ``[count, 1, R, R]``."""
     split, data = crops.column("split"), crops.column("data")
-    pools = [np.flatnonzero(np.isin(split, HELD_OUT) & (data == name)) for name in config.trainer.real]
+    people = of_those_there(crops, config.trainer.real, "trainer.real")
+    pools = [np.flatnonzero(np.isin(split, HELD_OUT) & (data == name)) for name in people]
     rng = np.random.default_rng(1)
     chosen = np.concatenate([rng.permutation(pool)[: -(-count // len(pools))] for pool in pools])[:count]
     return crops.pixels(chosen, config.backbone.resolution)
@@ -96,8 +97,20 @@ def gan_stage(config: DictConfig) -> None:
     critic = Critic(backbone.channels, how["critic_widths"])
     common = {"resolution": backbone.resolution, "split": TRAINED_ON, "balance": how["balance"]}
     batches = TwoMixtures(
-        MixtureBatches(crops, how["real"], batch_size=how["batch_size"], seed=trainer.seed, **common),
-        MixtureBatches(crops, how["rebuilt"], batch_size=how["shown"], seed=trainer.seed + 1, **common),
+        MixtureBatches(
+            crops,
+            of_those_there(crops, how["real"], "trainer.real"),
+            batch_size=how["batch_size"],
+            seed=trainer.seed,
+            **common,
+        ),
+        MixtureBatches(
+            crops,
+            of_those_there(crops, how["rebuilt"], "trainer.rebuilt"),
+            batch_size=how["shown"],
+            seed=trainer.seed + 1,
+            **common,
+        ),
         how["growing"],
     )
     x = shown_people(crops, config, 8)
@@ -124,7 +137,7 @@ def encoder_stage(config: DictConfig) -> None:
     trainer = trainer_config(how)
     batches = MixtureBatches(
         crops,
-        how["shares"],
+        of_those_there(crops, how["shares"], "encoder.shares"),
         batch_size=how["batch_size"],
         resolution=backbone.crop.resolution,
         split=TRAINED_ON,

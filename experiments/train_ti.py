@@ -33,7 +33,7 @@ from emoedit.training.augment import Augment
 from emoedit.training.autoencoder import AutoencoderTask, face_psnr
 from emoedit.training.captions import CaptionedBatches, learn_tokenizer, vocabulary_texts
 from emoedit.training.contrastive import ContrastiveTask, new_clip, text_config, text_tower, write_clip, zero_shot
-from emoedit.training.data import CropSet, MixtureBatches
+from emoedit.training.data import CropSet, MixtureBatches, of_those_there
 from emoedit.training.loop import train
 from emoedit.training.matching import mouth_opening
 from emoedit.training.prepare import prepare_config
@@ -54,7 +54,7 @@ def rounded(module: torch.nn.Module) -> torch.nn.Module:
 def mixture(crops: CropSet, how: DictConfig, resolution: int, *, seed: int, split: tuple[str, ...]) -> MixtureBatches:
     return MixtureBatches(
         crops,
-        how.shares,
+        of_those_there(crops, how.shares, "shares"),
         batch_size=how.batch_size,
         resolution=resolution,
         split=split,

@@ -4,6 +4,7 @@ distributed run sees what an uninterrupted one would have seen, and nothing has 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -76,6 +77,35 @@ class CropSet:
         return x.contiguous() / 127.5 - 1
 
 
+def of_those_there(crops: CropSet, weights: Mapping[str, float], what: str = "trainer.shares") -> dict[str, float]:
+    """What a configuration says of data sets, for those that are prepared; where that differs, a line is printed.
+
+    Configurations name the data sets that this package's models are trained on. Where none of these is there, all that
+    are there count the same.
+
+    Args:
+        crops: what is prepared.
+        weights: data set name -> its share of a batch, or what one of its pictures counts; 0 leaves it out.
+        what: the name of ``weights`` in the configuration.
+
+    Raises:
+        DataError: a negative number, or nothing but zeros.
+    """
+    if wrong := [name for name, value in weights.items() if not value >= 0]:
+        raise DataError(f"{what}: what {wrong[0]} counts is 0 or more, not {weights[wrong[0]]!r}")
+    weights = {name: value for name, value in weights.items() if value}
+    if not weights:
+        raise DataError(f"{what}: at least one data set counts more than 0")
+    there = sorted(set(crops.column("data").tolist()))
+    found = {name: float(weights[name]) for name in weights if name in there}
+    gone = [name for name in weights if name not in there]
+    if gone:
+        found = found or dict.fromkeys(there, 1.0)
+        told = ", ".join(f"{name} {value / sum(found.values()):.0%}" for name, value in found.items())
+        print(f"{what}: no pictures of {', '.join(gone)} are prepared; taken instead: {told}", flush=True)
+    return found
+
+
 class MixtureBatches:
     """Batches in which every data set has a fixed share, flipped at random.
 
@@ -114,7 +144,12 @@ class MixtureBatches:
         self.pools = [np.flatnonzero(usable & (crops.column("data") == name)) for name in shares]
         empty = [name for name, pool in zip(shares, self.pools, strict=True) if not len(pool)]
         if empty:
-            raise DataError(f"no crop of {', '.join(empty)} in split {' or '.join(splits)}")
+            counted = Counter((row["data"], row["split"]) for row in crops.rows)
+            there = ", ".join(f"{name} {part}: {n}" for (name, part), n in sorted(counted.items()))
+            raise DataError(
+                f"no crop of {', '.join(empty)} in split {' or '.join(splits)}; there are {there}. Add pictures of "
+                "other people, or say which split pictures belong to, and prepare again"
+            )
         weights = np.array(list(shares.values()), float)
         self.weights = weights / weights.sum()
         kinds = np.array(["/".join(row[name] for name in classes) for row in crops.rows])

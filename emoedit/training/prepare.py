@@ -161,8 +161,31 @@ def _hash(crop: np.ndarray) -> bytes:
 
 def split_of(data: str, name: str, person: str | None, *, valid: float = 0.05) -> str:
     """``"train"`` or ``"valid"``: by person where one is known, by picture else; the same on every machine."""
-    digest = hashlib.sha1(f"{data}/{person or name}".encode()).digest()
-    return "valid" if int.from_bytes(digest[:4], "big") / 2**32 < valid else "train"
+    return "valid" if _drawn(data, person or name) < valid else "train"
+
+
+def _drawn(data: str, unit: str) -> float:
+    """A number from 0 to below 1 of a person or picture, the same on every machine."""
+    digest = hashlib.sha1(f"{data}/{unit}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32
+
+
+def _on_both_sides(data: str, rows: Sequence[dict[str, str]], units: Sequence[str]) -> None:
+    """See to it that a small data set is on both sides of its split: one person, or picture, changes sides if need be.
+
+    Args:
+        data: its name.
+        rows: of its crops; ``split`` may be changed.
+        units: of each crop, what is not divided: the person where one is known, else the picture.
+    """
+    order = sorted(set(units), key=lambda unit: (_drawn(data, unit), unit))
+    sides = {row["split"] for row in rows}
+    if len(sides) != 1 or len(order) < 2:
+        return
+    moved, side = (order[0], "valid") if sides == {"train"} else (order[-1], "train")
+    for row, unit in zip(rows, units, strict=True):
+        if unit == moved:
+            row["split"] = side
 
 
 def _chunks(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
@@ -187,7 +210,8 @@ def prepare(
         spec: the crop.
         keep: what is kept; or one for each data set.
         by_content: data sets that are split by what their pictures show instead of by name, where no person is known:
-            a copy under another name stays on its side.
+            a copy under another name stays on its side. A data set without splits of its own has at least one person,
+            or picture, on each side.
         workers: processes, one thread each; default: one a core. With 1 the work is done in this process.
 
     Returns:
@@ -218,6 +242,8 @@ def prepare(
     dropped: dict[str, Counter] = {}
     names: dict[str, list[str]] = {}
     seen: set[bytes] = set()
+    units: dict[str, list[str]] = {}  # of each data set, who or what must not be on both sides of its split
+    own_split: set[str] = set()
     new_names: Counter = Counter()
     with (
         ExitStack() as stack,
@@ -252,12 +278,17 @@ def prepare(
                     crops[len(rows)] = crop
                     row["data"] = data
                     name = fingerprint.hex() if data in by_content else sample.name
+                    units.setdefault(data, []).append(sample.person or name)
+                    if row["split"]:
+                        own_split.add(data)
                     row["split"] = row["split"] or split_of(data, name, sample.person)
                     rows.append(row)
                     new_names[data] += 1
     if not rows:
         reasons = ", ".join(f"{sum(c.values())} {kind}" for kind, c in dropped.items()) or "no pictures given"
         raise DataError(f"no usable picture in {', '.join(sets) or 'no data set'}: {reasons}")
+    for data in units.keys() - own_split:
+        _on_both_sides(data, [row for row in rows if row["data"] == data], units[data])
     crops.flush()
     del crops
     _shrink(temporary, output / "crops.npy", len(rows), spec.resolution)
