@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 import hydra_plugins.emoedit_together as together
 from emoedit.evaluation.sweeps import with_one_editor
+from emoedit.io.locks import end_with_parent
 from emoedit.io.progress import progress
 from emoedit.types import EmoEditError
 
@@ -31,6 +32,7 @@ if find_spec("cloudpickle"):  # submitit's processes do not find what lies besid
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="sweep")
 def main(config: DictConfig) -> dict[str, int]:
+    end_with_parent()  # a worker of launcher=joblib, whose locks would outlive a sweep that is killed
     job = together.job_of(config)
     try:
         counts = job.run(progress=lambda **options: progress(desc=job.key, **options))

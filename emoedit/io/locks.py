@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -54,3 +58,27 @@ def exclusive(path: Path) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+@cache
+def end_with_parent() -> bool:
+    """End this process as soon as the process that started it as a worker is gone, however that one ended.
+
+    A worker of a pool would otherwise go on with its job, and hold its lock, after somebody killed the sweep. It ends
+    as if it was killed too, in the middle of whatever it does: results are written so that nothing is lost by that.
+
+    Returns:
+        Whether it is a worker that is watched from now on; False for a process that a shell or a scheduler started, and
+        on Windows, where a process is not told of its parent's end.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None or os.name == "nt":
+        return False
+
+    def watch(pid: int) -> None:
+        while os.getppid() == pid:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.pid,), name="end-with-parent", daemon=True).start()
+    return True
