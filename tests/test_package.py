@@ -169,27 +169,59 @@ def sdist(tree, tmp_path_factory):
     return folder / archive.name.removesuffix(".tar.gz")
 
 
+PIP = ("--no-deps", "--disable-pip-version-check", "-q")
+
+
+def build(source, folder):
+    """The wheel of a source tree, built into a folder."""
+    needs("pip", "setuptools")
+    run(sys.executable, "-m", "pip", "wheel", source, *PIP, "--no-build-isolation", "-w", folder, cwd=folder)
+    assert not (source / "build").exists()
+    (path,) = folder.glob("emoedit-*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tree, tmp_path_factory):
+    """The wheel of the copy."""
+    return build(tree, tmp_path_factory.mktemp("wheel"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["tree", "sdist"])
 def test_the_wheel_holds_the_package_with_its_models_and_configs_and_nothing_else(source, request, tree, tmp_path):
-    needs("pip", "setuptools")
-    built_from = request.getfixturevalue(source)
-    how = ("--no-deps", "--no-build-isolation", "--disable-pip-version-check", "-q")
-    run(sys.executable, "-m", "pip", "wheel", built_from, *how, "-w", tmp_path, cwd=tmp_path)
-    assert not (built_from / "build").exists()
+    path = request.getfixturevalue("wheel") if source == "tree" else build(request.getfixturevalue("sdist"), tmp_path)
 
     expected = {f"emoedit/{name}": tree / "emoedit" / name for name in files(tree / "emoedit")}
     for folder in SHIPPED:
         expected |= {f"emoedit/{folder}/{name}": tree / folder / name for name in files(tree / folder)}
     assert {"emoedit/__init__.py", "emoedit/py.typed"} <= set(expected)
 
-    (path,) = tmp_path.glob("emoedit-*.whl")
-    with zipfile.ZipFile(path) as wheel:
-        found = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    with zipfile.ZipFile(path) as packed:
+        found = {name for name in packed.namelist() if ".dist-info/" not in name}
         assert found == set(expected)
-        assert all(wheel.read(name) == file.read_bytes() for name, file in expected.items())
+        assert all(packed.read(name) == file.read_bytes() for name, file in expected.items())
         info = f"emoedit-{emoedit.__version__}.dist-info"
-        metadata = wheel.read(f"{info}/METADATA").decode()
+        metadata = packed.read(f"{info}/METADATA").decode()
         assert "License-Expression: Apache-2.0" in metadata.splitlines()
-        assert f"{info}/licenses/LICENSE" in wheel.namelist()
-        assert "emoedit = emoedit.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
+        assert f"{info}/licenses/LICENSE" in packed.namelist()
+        assert "emoedit = emoedit.cli:main" in packed.read(f"{info}/entry_points.txt").decode()
+
+
+@pytest.mark.slow
+def test_the_first_notebook_runs_with_the_installed_wheel(wheel, tmp_path, monkeypatch):
+    """In a folder of its own, where no checkout is: what the package needs comes with it."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    needs("ipykernel")
+    site = tmp_path / "site"
+    run(sys.executable, "-m", "pip", "install", wheel, *PIP, "--target", site, cwd=tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebook = nbformat.read(ROOT / "docs" / "notebooks" / "1-quickstart.ipynb", 4)
+    notebook.cells.append(nbformat.v4.new_code_cell("print(emoedit.__file__)"))
+    (tmp_path / "empty").mkdir()
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path / "empty")}}).execute()
+    *outputs, last = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert last["text"] == f"{site / 'emoedit' / '__init__.py'}\n"
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    assert not list((tmp_path / "empty").iterdir())
