@@ -60,5 +60,6 @@ def test_command_lines_of_the_readme_run(tmp_path, astronaut):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+    made = r"(?!https?:|reference/|cards/)"  # pages that docs/hooks.py makes; a strict build of the site follows them
+    for target in re.findall(rf"\]\({made}([^)#]+)\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page}: {target}"
