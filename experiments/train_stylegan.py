@@ -162,7 +162,7 @@ def neutral_people(
 ) -> Inversion:
     """Neutral pictures, inverted."""
     chosen = [choose(crops, name, ["neutral"], n, splits) for name, n in config.steering.neutral.items()]
-    return backbone.invert(crops.pixels(np.concatenate(chosen), backbone.crop.resolution))
+    return backbone.invert(crops.pixels(np.concatenate(chosen), backbone.crop.resolution, backbone.channels))
 
 
 def directions_stage(config: DictConfig) -> None:

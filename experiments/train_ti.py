@@ -239,7 +239,7 @@ def tokens_stage(config: DictConfig) -> None:
     for name, count in how.shown.items():
         chosen = held_out(crops, name, len(crops.rows))
         shown.append(chosen[crops.column("emotion")[chosen] == "neutral"][:count])
-    validation = crops.pixels(np.concatenate(shown), backbone.crop.resolution)
+    validation = crops.pixels(np.concatenate(shown), backbone.crop.resolution, backbone.channels)
     numbers = {}
     landmarks = EmbeddedNetwork.load("landmarks").network
     for emotion, like in how.like.items():
@@ -262,7 +262,7 @@ def tokens_stage(config: DictConfig) -> None:
         folder = work / "tokens" / emotion
         templates = tuple(how.templates.get(data, TEMPLATES))
         about = TokenConfig(emotion, like, vectors=how.vectors, templates=templates, batch_size=how.batch_size)
-        x = crops.pixels(chosen, backbone.crop.resolution)
+        x = crops.pixels(chosen, backbone.crop.resolution, backbone.channels)
         learn_token(backbone, x, about, folder, trainer_config(how.trainer), validation=validation)
         labels = crops.column("emotion")[chosen].tolist()
         counts = ", ".join(f"{labels.count(label)} {label}" for label in sorted(set(labels), key=labels.count)[::-1])
