@@ -45,7 +45,8 @@ def files(tmp_path_factory) -> Path:
 @pytest.fixture
 def photo(tmp_path, monkeypatch) -> str:
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(astronaut()[:256, 96:352]).save("me.png")  # what an edit leaves alone is equal, which a JPEG saved again is not
+    # A PNG: a JPEG that is saved again differs everywhere, edited or not.
+    Image.fromarray(astronaut()[:256, 96:352]).save("me.png")
     return "me.png"
 
 
