@@ -54,12 +54,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def shown_people(crops: CropSet, config: DictConfig, count: int) -> torch.Tensor:
-    """Crops of people nothing is trained on, as even over the data sets as they go, ``[count, 1, R, R]``."""
+    """Crops of people nothing is trained on, as even over the data sets as they go, ``[count, C, R, R]``."""
     split, data = crops.column("split"), crops.column("data")
     pools = [np.flatnonzero(np.isin(split, HELD_OUT) & (data == name)) for name in config.trainer.real]
     rng = np.random.default_rng(1)
     chosen = np.concatenate([rng.permutation(pool)[: -(-count // len(pools))] for pool in pools])[:count]
-    return crops.pixels(chosen, config.backbone.resolution)
+    backbone = StyleGAN2Config(**plain(config.backbone))
+    return crops.pixels(chosen, backbone.resolution, backbone.channels)
 
 
 def rebuilt(model: StyleGAN2Backbone, x: torch.Tensor) -> torch.Tensor:
@@ -95,6 +96,7 @@ def gan_stage(config: DictConfig) -> None:
     )
     critic = Critic(backbone.channels, how["critic_widths"])
     common = {"resolution": backbone.resolution, "split": TRAINED_ON, "balance": how["balance"]}
+    common["channels"] = backbone.channels
     batches = TwoMixtures(
         MixtureBatches(crops, how["real"], batch_size=how["batch_size"], seed=trainer.seed, **common),
         MixtureBatches(crops, how["rebuilt"], batch_size=how["shown"], seed=trainer.seed + 1, **common),
@@ -130,6 +132,7 @@ def encoder_stage(config: DictConfig) -> None:
         split=TRAINED_ON,
         seed=trainer.seed,
         balance=how["balance"],
+        channels=backbone.channels,
     )
     x = shown_people(crops, config, 12)
 

@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from emoedit.models.stylegan2.backbone import StyleGAN2Config
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
+from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.steering.hspace import ShiftBlock
+from emoedit.training.critic import Critic
 from emoedit.training.data import LUMA, CropSet, in_luminance
 from emoedit.training.guides import RecogniserGuide
 from emoedit.training.hspace import ShiftLoss, ShiftTask, SourceBatches, edited_timesteps, invert_crops, mean_h
 from emoedit.training.recipes import tiles
+from emoedit.training.stylegan import EncoderTask, GANTask, Weights
 from emoedit.training.wspace import encoded_crops, recogniser_scores
 from tests.fixtures.ddpm import smooth, tiny
+from tests.fixtures.stylegan2 import CONFIG
 from tests.fixtures.stylegan2 import tiny as tiny_stylegan
 
 COLOUR = {"unet": {"in_channels": 3, "out_channels": 3}}
@@ -78,9 +83,25 @@ def test_a_recogniser_of_luminance_reads_colour(recogniser):
 
 
 def test_generators_take_crops_apart_in_their_own_colours(folder):
-    backbone = tiny_stylegan()
+    backbone = tiny_stylegan(channels=3)
     found = encoded_crops(backbone, CropSet(folder), np.arange(2))
     assert found.shape == (2, backbone.latent_shape[0] * backbone.latent_shape[1]) and bool(found.isfinite().all())
+
+
+def test_generators_are_trained_in_colour(recogniser):
+    """Both stages: what judges sees luminance, what is drawn has colour, and the gradient reaches the encoder."""
+    config, x = StyleGAN2Config(**CONFIG, channels=3), smooth(2, 3)
+    perceptual = PerceptualNetwork(NetworkConfig({}, 16, widths=(8, 8, 8, 8)))
+    task = GANTask(config, perceptual)
+    drawn, losses = task({"real": x, "shown": x[:1], "side": 16})
+    assert drawn.shape == x.shape and "perceptual" in losses
+    assert Critic(3, (8, 8))(drawn.repeat(2, 1, 1, 1)).shape == (4,)
+    losses["loss"].backward()
+    encoder = EncoderTask(tiny_stylegan(channels=3), perceptual, recogniser, Weights(identity=1.0), samples=2)
+    losses = encoder(x)
+    assert {"rebuild", "perceptual", "identity"} <= set(losses)
+    losses["loss"].backward()
+    assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in encoder.encoder.parameters())
 
 
 def test_previews_are_in_colour():
