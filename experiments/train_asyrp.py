@@ -69,6 +69,7 @@ def train_stage(config: DictConfig) -> None:
         split=TRAINED_ON,
         seed=trainer.seed,
         balance=config.trainer.balance,
+        channels=task.backbone.channels,
     )
 
     def preview(averaged: torch.nn.Module) -> torch.Tensor:
@@ -153,7 +154,7 @@ def fit(
         shifts.append(ShiftBlock(backbone.h_shape[0], backbone.temb_dim))
         torch.nn.init.normal_(shifts[-1].conv2.weight, std=1e-3)
     held_out = [choose(crops, name, ["neutral"], n, ("test", "valid")) for name, n in how["shown"].items()]
-    x = crops.pixels(np.concatenate(held_out), backbone.crop.resolution)
+    x = crops.pixels(np.concatenate(held_out), backbone.crop.resolution, backbone.channels)
 
     def steering(task: ShiftTask) -> HSpace:
         """Between where fitting started and where it went (as Wortsman et al. 2022, arXiv 2109.01903, do with weights):

@@ -54,13 +54,14 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def shown_people(crops: CropSet, config: DictConfig, count: int) -> torch.Tensor:
-    """Crops of people nothing is trained on, as even over the data sets as they go, ``[count, 1, R, R]``."""
+    """Crops of people nothing is trained on, as even over the data sets as they go, ``[count, C, R, R]``."""
     split, data = crops.column("split"), crops.column("data")
     people = of_those_there(crops, config.trainer.real, "trainer.real")
     pools = [np.flatnonzero(np.isin(split, HELD_OUT) & (data == name)) for name in people]
     rng = np.random.default_rng(1)
     chosen = np.concatenate([rng.permutation(pool)[: -(-count // len(pools))] for pool in pools])[:count]
-    return crops.pixels(chosen, config.backbone.resolution)
+    backbone = StyleGAN2Config(**plain(config.backbone))
+    return crops.pixels(chosen, backbone.resolution, backbone.channels)
 
 
 def rebuilt(model: StyleGAN2Backbone, x: torch.Tensor) -> torch.Tensor:
@@ -96,6 +97,7 @@ def gan_stage(config: DictConfig) -> None:
     )
     critic = Critic(backbone.channels, how["critic_widths"])
     common = {"resolution": backbone.resolution, "split": TRAINED_ON, "balance": how["balance"]}
+    common["channels"] = backbone.channels
     batches = TwoMixtures(
         MixtureBatches(
             crops,
@@ -143,6 +145,7 @@ def encoder_stage(config: DictConfig) -> None:
         split=TRAINED_ON,
         seed=trainer.seed,
         balance=how["balance"],
+        channels=backbone.channels,
     )
     x = shown_people(crops, config, 12)
 
@@ -175,7 +178,7 @@ def neutral_people(
 ) -> Inversion:
     """Neutral pictures, inverted."""
     chosen = [choose(crops, name, ["neutral"], n, splits) for name, n in config.steering.neutral.items()]
-    return backbone.invert(crops.pixels(np.concatenate(chosen), backbone.crop.resolution))
+    return backbone.invert(crops.pixels(np.concatenate(chosen), backbone.crop.resolution, backbone.channels))
 
 
 def directions_stage(config: DictConfig) -> None:

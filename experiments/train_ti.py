@@ -51,7 +51,9 @@ def rounded(module: torch.nn.Module) -> torch.nn.Module:
     return module.half().float().requires_grad_(False)
 
 
-def mixture(crops: CropSet, how: DictConfig, resolution: int, *, seed: int, split: tuple[str, ...]) -> MixtureBatches:
+def mixture(
+    crops: CropSet, how: DictConfig, resolution: int, *, seed: int, split: tuple[str, ...], channels: int = 1
+) -> MixtureBatches:
     return MixtureBatches(
         crops,
         of_those_there(crops, how.shares, "shares"),
@@ -60,6 +62,7 @@ def mixture(crops: CropSet, how: DictConfig, resolution: int, *, seed: int, spli
         split=split,
         seed=seed,
         balance=how.balance,
+        channels=channels,
     )
 
 
@@ -163,8 +166,10 @@ def autoencoder_stage(config: DictConfig) -> None:
     backbone.vae = files.new_vae(plain(config.backbone.vae)).to(memory_format=torch.channels_last)
     task = AutoencoderTask(backbone, beta=how.beta, pull=how.pull)
     trainer = trainer_config(how)
-    batches = mixture(crops, how, backbone.crop.resolution, seed=trainer.seed, split=TRAINED_ON)
-    shown = torch.cat([crops.pixels(held_out(crops, name, 4)[:4], batches.resolution) for name in config.data.sets])
+    channels = backbone.channels
+    batches = mixture(crops, how, backbone.crop.resolution, seed=trainer.seed, split=TRAINED_ON, channels=channels)
+    shown = [crops.pixels(held_out(crops, name, 4)[:4], batches.resolution, channels) for name in config.data.sets]
+    shown = torch.cat(shown)
 
     def preview(averaged: AutoencoderTask) -> torch.Tensor:
         """Held-out crops over what is drawn of them."""
@@ -202,10 +207,9 @@ def unet_stage(config: DictConfig) -> None:
         print(f"started from {config.start}; {len(fresh)} tensors are new", flush=True)
     task, trainer = TextToImageTask(backbone), trainer_config(how)
     kinds = plain(config.captions.kinds)
-    side = backbone.crop.resolution
-    batches = CaptionedBatches(
-        mixture(crops, how, side, seed=trainer.seed, split=TRAINED_ON), backbone.tokenizer, kinds, empty=how.empty
-    )
+    side, channels = backbone.crop.resolution, backbone.channels
+    drawn = mixture(crops, how, side, seed=trainer.seed, split=TRAINED_ON, channels=channels)
+    batches = CaptionedBatches(drawn, backbone.tokenizer, kinds, empty=how.empty)
 
     def preview(averaged: TextToImageTask) -> torch.Tensor:
         """Faces from the same two noises under the captions of ``shown``."""
@@ -218,7 +222,8 @@ def unet_stage(config: DictConfig) -> None:
     backbone.unet = rounded(averaged.unet)
     with checkpoints.new_folder(work / "backbone") as new:
         backbone.eval().save_pretrained(new)
-    unseen = CaptionedBatches(mixture(crops, how, side, seed=1, split=HELD_OUT), backbone.tokenizer, kinds, empty=0.0)
+    held = mixture(crops, how, side, seed=1, split=HELD_OUT, channels=channels)
+    unseen = CaptionedBatches(held, backbone.tokenizer, kinds, empty=0.0)
     empty = token_ids(backbone.tokenizer, [""], backbone.tokenizer.model_max_length)
     losses = held_out_losses(averaged, unseen, empty, max(1, config.held_out // how.batch_size))
     numbers = {
@@ -239,7 +244,7 @@ def tokens_stage(config: DictConfig) -> None:
     for name, count in how.shown.items():
         chosen = held_out(crops, name, len(crops.rows))
         shown.append(chosen[crops.column("emotion")[chosen] == "neutral"][:count])
-    validation = crops.pixels(np.concatenate(shown), backbone.crop.resolution)
+    validation = crops.pixels(np.concatenate(shown), backbone.crop.resolution, backbone.channels)
     numbers = {}
     landmarks = EmbeddedNetwork.load("landmarks").network
     for emotion, like in how.like.items():
@@ -262,7 +267,7 @@ def tokens_stage(config: DictConfig) -> None:
         folder = work / "tokens" / emotion
         templates = tuple(how.templates.get(data, TEMPLATES))
         about = TokenConfig(emotion, like, vectors=how.vectors, templates=templates, batch_size=how.batch_size)
-        x = crops.pixels(chosen, backbone.crop.resolution)
+        x = crops.pixels(chosen, backbone.crop.resolution, backbone.channels)
         learn_token(backbone, x, about, folder, trainer_config(how.trainer), validation=validation)
         labels = crops.column("emotion")[chosen].tolist()
         counts = ", ".join(f"{labels.count(label)} {label}" for label in sorted(set(labels), key=labels.count)[::-1])

@@ -88,7 +88,7 @@ def face_psnr(backbone: StableDiffusionBackbone, crops: CropSet, positions: np.n
     patch = backbone.crop.resolution // backbone.latent_shape[1]
     shown, latent = [], []
     for part in np.array_split(positions, max(1, len(positions) // 64)):
-        x = crops.pixels(part, backbone.crop.resolution)
+        x = crops.pixels(part, backbone.crop.resolution, backbone.channels)
         z, mean, gain = (value.cpu() for value in backbone.to_latent(x.to(backbone.device)))
         drawn = backbone.to_picture(*(value.to(backbone.device) for value in (z, mean, gain))).cpu()
         shown += (((drawn - x).square() * face).sum((1, 2, 3)) / face.sum() / backbone.channels).tolist()

@@ -18,6 +18,15 @@ from emoedit.types import DataError
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV's grey
 
 
+def in_luminance(x: Tensor) -> Tensor:
+    """Pictures as networks that see luminance take them, ``[N, 1, R, R]``.
+
+    Args:
+        x: ``[N, 1 or 3, R, R]``; what is luminance already stays as it is.
+    """
+    return x if x.shape[1] == 1 else (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+
+
 class CropSet:
     """What :func:`emoedit.training.prepare.prepare` wrote. Pixels stay on disk (memory-mapped) until asked for.
 
@@ -68,8 +77,8 @@ class CropSet:
         raw[order] = self.crops[positions[order]]
         x = torch.from_numpy(raw).float()
         x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
-        if channels == 1 and x.shape[1] == 3:
-            x = (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+        if channels == 1:
+            x = in_luminance(x)
         elif channels == 3:
             x = x.expand(-1, 3, -1, -1)
         if x.shape[-1] != resolution:

@@ -27,7 +27,6 @@ from emoedit.types import CropSpec, DataError
 
 LEAST, ENOUGH = 2, 10  # pictures of a class: below the first nothing is fitted, below the second a warning is given
 GAIN = 4.0  # mean differences in h that make a plain expression: measured on this package's small U-Net
-LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def check_pictures(shown: Tensor, neutral: Tensor) -> None:
@@ -170,8 +169,6 @@ def scorer_of(network: MeasuringNetwork, emotions: tuple[str, ...], crop: CropSp
         raise DataError("the recogniser sees more of a face than the model draws")
 
     def scored(x: Tensor) -> Tensor:
-        if x.shape[1] == 3:
-            x = (x * x.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
         return scores(x[..., top : top + side, left : left + side].float().clamp(-1, 1))
 
     return scored

@@ -17,6 +17,7 @@ from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.nn.mouth import MouthNetwork, standardise
 from emoedit.steering.tokens import EmotionTokens
 from emoedit.training.contrastive import text_tower
+from emoedit.training.data import in_luminance
 from emoedit.types import DataError
 
 
@@ -63,14 +64,14 @@ class RecogniserGuide(Guide):
     def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """One pass of the network."""
         count, device = len(plain), plain.device
-        both = torch.cat([plain, edited])
+        both = in_luminance(torch.cat([plain, edited]))
         angle, factor = torch.randn(2, count, device=device) * 2 * self.jitter
         cos, sin = angle.cos() * factor.exp(), angle.sin() * factor.exp()
         turn = torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2)
         theta = torch.cat([turn, torch.randn(count, 2, 1, device=device) * self.jitter], 2).repeat(2, 1, 1)
         grid = F.affine_grid(theta, list(both.shape), align_corners=False)
         both = F.grid_sample(both, grid, padding_mode="reflection", align_corners=False)
-        noise = torch.randn_like(plain) * torch.rand(count, 1, 1, 1, device=device) * self.noise
+        noise = torch.randn_like(both[:count]) * torch.rand(count, 1, 1, 1, device=device) * self.noise
         side = self.network.config.resolution
         out = self.network(
             F.interpolate(both + noise.repeat(2, 1, 1, 1), (side, side), mode="bilinear", antialias=True)
@@ -88,7 +89,7 @@ class TeethGuide(Guide):
     A recogniser is content with a closed smile, and what keeps the person closes it.
 
     Args:
-        guide: of emotions that show teeth, in luminance, with the mouth network's crop at any resolution.
+        guide: of emotions that show teeth, with the mouth network's crop at any resolution.
         network: what sees teeth in the soft mouths that models draw.
     """
 
@@ -101,7 +102,7 @@ class TeethGuide(Guide):
     def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """One pass of the network."""
         side = (self.network.config.resolution,) * 2
-        crops = F.interpolate(edited.mean(1, keepdim=True), side, mode="bicubic", align_corners=False)
+        crops = F.interpolate(in_luminance(edited), side, mode="bicubic", align_corners=False)
         patch, _, _ = standardise(self.network.config.patch(crops).clamp(-1, 1))
         teeth = self.network(patch)[1].flatten(1)
         surest = teeth.topk(round(self.SHARE * teeth.shape[1])).values
@@ -115,7 +116,7 @@ class OpeningGuide(Guide):
     A hole in the face is read as a shout and a dark slit as tears, but neither is the person's.
 
     Args:
-        guide: of emotions that need neither, in luminance, with the landmark network's crop at any resolution.
+        guide: of emotions that need neither, with the landmark network's crop at any resolution.
         network: with a head ``points``.
     """
 
@@ -128,7 +129,7 @@ class OpeningGuide(Guide):
     def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """One pass of the network."""
         side = (self.network.config.resolution,) * 2
-        both = torch.cat([plain, edited]).mean(1, keepdim=True)
+        both = in_luminance(torch.cat([plain, edited]))
         points = self.network(F.interpolate(both, side, mode="bilinear", antialias=True))["points"]
         before, after = points.chunk(2)
         before = before.detach()

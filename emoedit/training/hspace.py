@@ -43,13 +43,15 @@ def mean_h(
 ) -> Tensor:
     """Mean of h over crops, every other one mirrored, ``[T, Ch, r, r]`` at ``edited_timesteps``.
 
+    Crops are read as the model sees them: in luminance, or in colour.
+
     Noise is drawn, not inverted: the mean over noise is what is wanted, and one pass of the down path gives each level.
     """
     times = edited_timesteps(backbone)
     total = torch.zeros(len(times), *backbone.h_shape, dtype=torch.float64)
     for start in range(0, len(positions), batch_size):
         part = positions[start : start + batch_size]
-        x = crops.pixels(part, backbone.crop.resolution).to(backbone.device)
+        x = crops.pixels(part, backbone.crop.resolution, backbone.channels).to(backbone.device)
         z, flipped = (backbone.to_latent(side)[0] for side in (x, x.flip(-1)))
         for k, t in enumerate(times):
             a = float(backbone.alpha_bar[t])
@@ -233,7 +235,7 @@ def invert_crops(
     parts: Sequence[np.ndarray] = np.array_split(positions, max(1, len(positions) // batch_size))
     jobs = [(part, flip) for flip in (False, True)[: 1 + mirrored] for part in parts]
     for part, flip in tqdm(jobs, desc="invert", leave=False):
-        x = crops.pixels(part, backbone.crop.resolution).to(backbone.device)
+        x = crops.pixels(part, backbone.crop.resolution, backbone.channels).to(backbone.device)
         found = backbone.invert(x.flip(-1) if flip else x)
         latents.append(found.latent)
         extras["lost"].append(backbone.lost(found).half())

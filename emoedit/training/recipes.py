@@ -67,7 +67,7 @@ def minutes(folder: Path) -> float:
 
 
 def tiles(rows: Tensor) -> Tensor:
-    """Rows of pictures ``[H, W, 1, R, R]`` in [-1, 1] as one ``[1, H R, W R]`` in [0, 1]."""
+    """Rows of pictures ``[H, W, C, R, R]`` in [-1, 1] as one ``[C, H R, W R]`` in [0, 1]."""
     return (rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2) / 2 + 0.5).clamp(0, 1)
 
 

@@ -23,7 +23,7 @@ from emoedit.models.stylegan2.inversion import Losses
 from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.nn.perceptual import PerceptualNetwork, layer_distances
 from emoedit.training.adversarial import Batch, GeneratorTask
-from emoedit.training.data import MixtureBatches
+from emoedit.training.data import MixtureBatches, in_luminance
 from emoedit.training.diffusion import LIMIT
 from emoedit.training.loop import Shared, TrainerConfig
 from emoedit.training.vae import pyramid_loss, region_weights
@@ -116,7 +116,7 @@ class _Rebuilding:
 
 def _resized(x: Tensor, network: MeasuringNetwork) -> Tensor:
     side = network.config.resolution
-    return F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(in_luminance(x), (side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def _total(found: Mapping[str, Tensor], weights: Weights) -> dict[str, Tensor]:
@@ -267,7 +267,7 @@ class EncoderTask(nn.Module):
         self.weights, self.samples = weights, samples
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """``x`` ``[N, 1, R, R]`` in [-1, 1]."""
+        """``x`` ``[N, C, R, R]`` in [-1, 1]."""
         backbone = self.frozen.backbone.to(x.device)
         dtype = backbone.dtype
         with torch.autocast(x.device.type, enabled=False):

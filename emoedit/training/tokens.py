@@ -191,7 +191,13 @@ def encode_pictures(backbone: StableDiffusionBackbone, crops: Tensor, *, batch_s
     return torch.stack(sides)
 
 
-def read_faces(folder: str | os.PathLike[str], backbone: Backbone, *, detector: FaceDetector | None = None) -> Tensor:
+def read_faces(
+    folder: str | os.PathLike[str],
+    backbone: Backbone,
+    *,
+    detector: FaceDetector | None = None,
+    limit: int | None = None,
+) -> Tensor:
     """Aligned crops of the faces in a folder of photographs of one emotion.
 
     ``[N, 1 or 3, R, R]`` in [-1, 1]: the largest face of each photograph, in the order of their names.
@@ -200,6 +206,7 @@ def read_faces(folder: str | os.PathLike[str], backbone: Backbone, *, detector: 
         folder: where it is.
         backbone: the model that draws.
         detector: default: MTCNN.
+        limit: only the first so many files, by name; default: all.
 
     Raises:
         DataError: no folder, an empty one, or one that holds anything else than pictures with a face; the message names
@@ -216,6 +223,7 @@ def read_faces(folder: str | os.PathLike[str], backbone: Backbone, *, detector: 
             f"{folder} holds folders ({_shown(below)}): a token is learned from the pictures of one emotion; give one "
             "folder without others in it"
         )
+    entries = entries[:limit]
     detector = detector or FaceDetector()
     crops, faults = [], {"not readable as pictures": [], "without a face": []}
     for path in entries:

@@ -20,7 +20,7 @@ from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
 from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.steering.directions import PARTS, LatentDirections
 from emoedit.steering.wspace import Layers, WDirections, checked_layers, score_samples, select
-from emoedit.training.data import CropSet
+from emoedit.training.data import CropSet, in_luminance
 from emoedit.training.guides import Guide
 from emoedit.training.hspace import ShiftLoss
 from emoedit.training.loop import Shared
@@ -31,7 +31,7 @@ Scorer = Callable[[Tensor], Tensor]
 
 
 def recogniser_scores(network: MeasuringNetwork, emotions: Sequence[str]) -> Scorer:
-    """Probabilities of these emotions ``[N, E]``, as a network reads them, of pictures ``[N, 1, R, R]``.
+    """Probabilities of these emotions ``[N, E]``, as a network reads them, of pictures ``[N, 1 or 3, R, R]``.
 
     Of the classes that it knows beside them nothing is said.
 
@@ -46,7 +46,7 @@ def recogniser_scores(network: MeasuringNetwork, emotions: Sequence[str]) -> Sco
 
     @torch.no_grad()
     def scores(x: Tensor) -> Tensor:
-        x = F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        x = F.interpolate(in_luminance(x), (side, side), mode="bilinear", antialias=True, align_corners=False)
         return network(x)["emotion"].float().softmax(1)[:, columns]
 
     return scores
@@ -87,7 +87,8 @@ def encoded_crops(
     """w+ of crops, or of their mirror images, ``[N, L * D]``."""
     rows = []
     for start in range(0, len(positions), batch_size):
-        x = crops.pixels(positions[start : start + batch_size], backbone.crop.resolution).to(backbone.device)
+        part = positions[start : start + batch_size]
+        x = crops.pixels(part, backbone.crop.resolution, backbone.channels).to(backbone.device)
         rows.append(backbone.invert(x.flip(-1) if mirror else x).latent.flatten(1).cpu())
     return torch.cat(rows)
 

@@ -16,6 +16,7 @@ from emoedit.steering.hspace import ShiftBlock
 from emoedit.steering.tokens import write_embedding
 from tests.fixtures.editors import tiny_asyrp
 from tests.fixtures.faceflex import numbers
+from tests.fixtures.instruct import write_pix2pix
 from tests.fixtures.stable_diffusion import SMALL_TEXT, write_model
 from tests.fixtures.stylegan2 import tiny as tiny_stylegan
 
@@ -26,7 +27,7 @@ BOOSTLESS = (*FAST[:4], "t_boost=0", *FAST[4:])
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """A Stable Diffusion, a DDPM, a StyleGAN2, and a part for each."""
+    """A Stable Diffusion, a DDPM, a StyleGAN2, a part for each, and an InstructPix2Pix."""
     folder = tmp_path_factory.mktemp("weights")
     write_model(folder / "sd")
     write_embedding(folder / "learned_embeds.safetensors", "<glad>", numbers(3, 1, SMALL_TEXT["hidden_size"]))
@@ -37,14 +38,16 @@ def files(tmp_path_factory) -> Path:
     stylegan.save_pretrained(folder / "stylegan")
     normal = numbers(3, 1, stylegan.latent_shape[1])
     np.save(folder / "smile.npy", (normal / normal.norm()).numpy())
+    write_pix2pix(folder / "instruct")
     return folder
 
 
 @pytest.fixture
 def photo(tmp_path, monkeypatch) -> str:
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(astronaut()[:256, 96:352]).save("me.jpg")
-    return "me.jpg"
+    # A PNG: a JPEG that is saved again differs everywhere, edited or not.
+    Image.fromarray(astronaut()[:256, 96:352]).save("me.png")
+    return "me.png"
 
 
 @pytest.mark.parametrize(
@@ -55,11 +58,13 @@ def photo(tmp_path, monkeypatch) -> str:
         ("sd15-asyrp", ("--model", "{sd}", "--token", "happy={token}", *FAST), "sd15-asyrp computes on cpu"),
         ("celebahq", ("--model", "{ddpm}", "--shift", f"happy={{root}}/{SMILING}", *BOOSTLESS), "celebahq"),
         ("stylegan2", ("--model", "{stylegan}", "--boundary", "happy={boundary}:3", "--layers", "0-2"), "stylegan2"),
+        ("instruct", ("--model", "{pix2pix}", "--set", "steps=2", "resolution=32", "--device", "cpu"), "instruct"),
         ("{sd}", FAST, "sd15 computes on cpu"),
     ],
 )
 def test_one_command_edits_a_photograph(photo, files, capsys, name, options, known):
     paths = {name: files / name for name in ("sd", "ddpm", "stylegan")}
+    paths["pix2pix"] = files / "instruct" / "pipeline"
     paths |= {"token": files / "learned_embeds.safetensors", "boundary": files / "smile.npy", "root": files}
     words = [str(word).format(**paths) for word in ("edit", photo, "--editor", name, *options, "--json", "report.json")]
     assert main(words) == 0
