@@ -23,6 +23,7 @@ from emoedit.models.base import Callback
 from emoedit.models.ddpm.backbone import DDPMBackbone
 from emoedit.steering.hspace import ShiftBlock
 from emoedit.training.guides import ClipGuide
+from emoedit.training.hspace import edited_timesteps
 from emoedit.types import DataError
 
 Losses = dict[str, float]
@@ -115,8 +116,8 @@ def train_block(
     backbone = backbone.with_sampling(exact=False, t_boost=0, boost="everywhere").eval().requires_grad_(False)
     if not len(x):
         raise DataError("no picture to train on")
-    if not any(t >= backbone.config.t_edit for t in backbone.schedule.timesteps):
-        raise DataError(f"no timestep from t_edit {backbone.config.t_edit} up: give a lower one")
+    if not edited_timesteps(backbone):
+        raise DataError("t_edit leaves no timestep to edit: give a lower one")
     torch.manual_seed(how.seed)
     block = ShiftBlock(backbone.h_shape[0], backbone.temb_dim).to(backbone.device)
     guide, cosine = ClipGuide(clip, [emotion]).to(backbone.device), text_cosine(clip, emotion)
@@ -157,10 +158,10 @@ def _both_ways(backbone: DDPMBackbone, block: ShiftBlock, latent: Tensor) -> Ite
         block: as it is at each timestep.
         latent: x_T, ``[N, C, R, R]``.
     """
-    plain, edited, schedule = latent, latent, backbone.schedule
+    plain, edited, schedule, edits = latent, latent, backbone.schedule, edited_timesteps(backbone)
     for k in reversed(range(len(schedule.timesteps))):
         t, a_t, below = schedule.timesteps[k], schedule.alpha_bar[k], schedule.below(k)
-        if t < backbone.config.t_edit:
+        if t not in edits:
             return
         with torch.no_grad():
             state, noise_of = backbone.split(plain, t)
