@@ -99,7 +99,7 @@ def train_block(
     """A network f_t for one emotion, on pictures of faces without labels.
 
     Args:
-        backbone: its ``steps``, ``t_last`` and ``t_edit`` are those of the training; it is not changed.
+        backbone: with the training's ``steps``, ``t_last``, ``t_edit``; inverted by plain DDIM; it is not changed.
         clip: what judges.
         emotion: a name of the vocabulary, whose phrase is the target text.
         x: ``[N, C, R, R]`` in [-1, 1].
@@ -112,7 +112,6 @@ def train_block(
     Raises:
         DataError: no picture, no timestep that is edited, or an edit that is not finite.
     """
-    # The authors' way: DDIM inversion and back as it is, without what an exact inversion adds and without noise.
     backbone = backbone.with_sampling(exact=False, t_boost=0, boost="everywhere").eval().requires_grad_(False)
     if not len(x):
         raise DataError("no picture to train on")
@@ -126,6 +125,7 @@ def train_block(
     batches = x.split(how.batch_size)
     latents = [backbone.invert(part.to(backbone.device)) for part in batches]
     history: list[Losses] = []
+    rows = torch.zeros(how.batch_size, dtype=torch.long, device=backbone.device)
     for _ in range(how.epochs):
         for part, inversion in zip(batches, latents, strict=True):
             found: list[Losses] = []
@@ -134,15 +134,13 @@ def train_block(
                 plain, edited = (backbone.to_picture(p, *light) for p in (plain, edited))
                 if not bool(edited.isfinite().all()):
                     raise DataError(f"the edit is not finite in batch {len(history) + 1}: lower learning_rate")
-                rows = torch.zeros(len(part), dtype=torch.long, device=backbone.device)
-                towards = -torch.log(1 - guide(part.to(edited), edited, rows)["emotion"] / 2)
+                towards = -torch.log(1 - guide(part.to(edited), edited, rows[: len(part)])["emotion"] / 2)
                 near = (edited - plain).abs().mean()
                 loss = how.clip * towards + how.near * cosine * near
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                losses = {"loss": loss, "clip": towards, "near": near}
-                found.append({name: float(value.detach()) for name, value in losses.items()})
+                found.append({"loss": loss.item(), "clip": towards.item(), "near": near.item()})
             history.append({name: sum(each[name] for each in found) / len(found) for name in found[0]})
             if callback is not None:
                 callback(len(history), how.epochs * len(batches))
