@@ -320,7 +320,8 @@ def parse(expression: str, extra: Collection[str] = ()) -> dict[str, float]:
 def _point(text: str, extra: Collection[str]) -> dict[str, float]:
     """The mixture of ``va(0.7, 0.4)``, in the basic emotions that ``extra`` has, if it has any but neutral."""
     valence, arousal = (float(number) for number in text[text.index("(") + 1 : -1].split(","))
-    known = {_CANONICAL.get(fold_name(name)) for name in extra} & set(BASIC)
+    named = (_CANONICAL.get(fold_name(name)) for name in extra)
+    known = {name for name in named if name is not None and name in BASIC}
     return circumplex(valence, arousal, known if known - {"neutral"} else BASIC)
 
 

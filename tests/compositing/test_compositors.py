@@ -26,8 +26,10 @@ def scene(name: str, after: np.ndarray | None = None):
         crop, edited = (p[..., None] * (HUE / (HUE @ LUMA)).astype(np.float32) for p in (crop, edited))
     flow = np.zeros((96, 96, 2), np.float32)
     flow[..., 1] = -2
-    known = Change(flow, np.full((96, 96), 10, np.float32)) if name == "moved" and after is None else None
     points = (CLOSED, CLOSED + [0, 2])
+    known = None
+    if name in ("moved", "landmarks") and after is None:  # for backbones that say themselves what they move
+        known = Change(flow, np.full((96, 96), 10, np.float32), np.stack(points) if name == "landmarks" else None)
     return photo, scene_of(analysis_of(photo, CLOSED), crop, edited, points, known=known)
 
 
