@@ -410,9 +410,7 @@ def load_editor(
     device = choose_device(device)
     weights, only = None if model is None else os.fspath(model), None if layers is None else tuple(layers)
     parts = {"tokens": tokens, "shifts": shifts, "boundaries": boundaries, "revision": revision}
-    request = Request(
-        os.fspath(name_or_path), model=weights, layers=only, revision=revision, settings=settings, **parts
-    )
+    request = Request(os.fspath(name_or_path), model=weights, layers=only, settings=settings, **parts)
     editor = request.load(device, precision=precision, offload=offload)
     editor.batch = batch
     editor.name = name or editor.name
