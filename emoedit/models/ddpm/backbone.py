@@ -44,7 +44,7 @@ PIPELINE = {
 }
 
 
-class DDPMBackbone(light.EvensLight, Backbone):
+class DDPMBackbone(light.NormalisesLuminance, Backbone):
     """DDIM inversion and decoding around a U-Net.
 
     ``latent`` is x_T, ``[N, C, R, R]``. ``extras``: ``mean`` and ``gain`` of each crop; ``seed`` of its noise; and if

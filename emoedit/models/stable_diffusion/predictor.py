@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 
-class NoisePredictor(light.EvensLight, Backbone):
+class NoisePredictor(light.NormalisesLuminance, Backbone):
     """A U-Net, a VAE and a text encoder that fit together; without inversion and decoding.
 
     Args:
