@@ -62,6 +62,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
     """
 
     settings = SAMPLING
+    config: DDPMConfig
 
     def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
         super().__init__()

@@ -55,6 +55,8 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
     """
 
     settings = SAMPLING
+    config: StableDiffusionConfig
+    face: Tensor
 
     def __init__(
         self,
