@@ -20,8 +20,8 @@ from emoedit.faces.layout import EYES, POINTS
 from emoedit.io import checkpoints
 from emoedit.models.base import Backbone
 from emoedit.steering.base import Steering
+from emoedit.steering.unit_names import CONTRADICTIONS, HIGHEST, LOWEST, SIDED, UNITS, check_units
 from emoedit.types import CheckpointError, Control, Edit, EditError, Inversion
-from emoedit.units import CONTRADICTIONS, HIGHEST, LOWEST, SIDED, UNITS, check_units
 
 RIDGE = 1.5  # how much a unit has to explain before it is read, in deviations of neutral faces
 TRACE, ALIKE = 0.1, 0.25  # what is weaker is not read; halves that differ by less are one

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from emoedit import editor_files
+from emoedit.editors import files as editor_files
 from emoedit.io import checkpoints
 from emoedit.models.base import Backbone, Callback
 from emoedit.models.devices import choose_device, in_batches
