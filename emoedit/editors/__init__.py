@@ -409,7 +409,7 @@ def load_editor(
         raise EditError(f"batch is a whole number from 1 on, not {batch!r}")
     device = choose_device(device)
     weights, only = None if model is None else os.fspath(model), None if layers is None else tuple(layers)
-    parts = {"tokens": tokens, "shifts": shifts, "boundaries": boundaries, "revision": revision}
+    parts: dict[str, Any] = {"tokens": tokens, "shifts": shifts, "boundaries": boundaries, "revision": revision}
     request = Request(os.fspath(name_or_path), model=weights, layers=only, settings=settings, **parts)
     editor = request.load(device, precision=precision, offload=offload)
     editor.batch = batch

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -135,7 +135,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         hold(self.unet, dtype)
         if dtype is torch.bfloat16:
             prepare_bfloat16(self.unet)
-        self._set(replace(self.config, precision=str(dtype).removeprefix("torch.")))
+        self._set(replace(self.config, precision=cast("Any", str(dtype).removeprefix("torch."))))
         return self.to(device)
 
     def _working(self) -> UNet2DModel:

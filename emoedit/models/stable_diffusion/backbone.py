@@ -114,6 +114,7 @@ class StableDiffusionBackbone(NoisePredictor):
         self, eps_under: Callable[[Tensor, int, Tensor], Tensor], path: Tensor, z: Tensor, callback: Callback
     ) -> Tensor:
         """Embeddings in place of the negative prompt that lead back along the path, ``[N, S, T, D]``."""
+        assert self.config.negative is not None  # check_sampling: this inversion needs a negative prompt
         return null_text(
             eps_under,
             path,

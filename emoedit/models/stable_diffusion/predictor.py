@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -174,7 +174,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         """
         dtype = choose_precision(precision, device)
         hold(self.unet, dtype)
-        self._set(replace(self.config, precision=str(dtype).removeprefix("torch.")))
+        self._set(replace(self.config, precision=cast("Any", str(dtype).removeprefix("torch."))))
         self.vae.enable_slicing()
         self.to(device)
         if offload and torch.device(device).type != "cpu":
@@ -277,8 +277,8 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         if context is None:
             return None, False
         if spans is None:
-            inside = self.config.t_text_min <= t <= self.config.t_text_max
-            return (context, True) if inside else (None, False)
+            used = self.config.t_text_min <= t <= self.config.t_text_max
+            return (context, True) if used else (None, False)
         inside = (spans[:, 0] <= t) & (t <= spans[:, 1])
         if bool(inside.all()):
             return context, True
@@ -292,7 +292,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         """What the U-Net makes of x_t under one context, ``[N or 1, T, D]``, and the noise it finds."""
         times, context = _all(x, t), context.expand(len(x), -1, -1)
 
-        def one_pass(unet: UNet2DConditionModel) -> tuple[Tensor, ...]:
+        def one_pass(unet: UNet2DConditionModel) -> tuple[Tensor, Tensor, Tensor]:
             h, skips, temb = down(unet, x, times, context)
             return h.to(temb.dtype), temb, self._noise(up(unet, h, skips, temb, context), x, t)
 
