@@ -140,13 +140,16 @@ def train_block(
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                losses = {"loss": loss, "clip": towards, "near": near}
-                found.append({name: float(value.detach()) for name, value in losses.items()})
+                found.append(_numbers(loss=loss, clip=towards, near=near))
             history.append({name: sum(each[name] for each in found) / len(found) for name in found[0]})
             if callback is not None:
                 callback(len(history), how.epochs * len(batches))
         schedule.step()
     return block.cpu().eval().requires_grad_(False), history
+
+
+def _numbers(**losses: Tensor) -> Losses:
+    return {name: float(value.detach()) for name, value in losses.items()}
 
 
 def _both_ways(backbone: DDPMBackbone, block: ShiftBlock, latent: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
