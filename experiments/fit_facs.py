@@ -26,9 +26,9 @@ from emoedit.faces.curves import smoothstep
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.landmarks import landmark_finder
 from emoedit.models.landmarks.backbone import LandmarkBackbone, LandmarksConfig
+from emoedit.steering.unit_names import UNITS
 from emoedit.steering.units import ActionUnits, face_shape
 from emoedit.types import CropSpec, DataError
-from emoedit.units import UNITS
 
 Table = Mapping[int, tuple[float, float]]
 

@@ -32,12 +32,12 @@ from emoedit import sampling
 from emoedit.editors import Editor, list_editors
 from emoedit.emotions import get
 from emoedit.evaluation.compare import Entry, head_of
+from emoedit.evaluation.shifts import adding, agreement, at_random, cosines, linear_part, recorded
 from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.metrics.suite import Suite
 from emoedit.models.ddpm.backbone import DDPMBackbone
 from emoedit.photo import OpenPhoto, PhotoEdit, PhotoEditor
 from emoedit.steering.hspace import Directions
-from emoedit.steering.shifts import adding, agreement, at_random, cosines, linear_part, recorded
 from emoedit.types import DataError, Edit, EditError, Inversion
 from lib.lines import Panel, line_plot
 from lib.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, portrait, table

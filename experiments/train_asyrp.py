@@ -100,7 +100,7 @@ def means_stage(config: DictConfig) -> None:
     column = {name: number for number, name in enumerate(coach.config.emotions)}
 
     def agreed(name: str, emotion: str, limit: int) -> Readings:
-        """Pictures in which the coach reads their label too, since labels err; or all where somebody posed for them."""
+        """Pictures in which the guidance classifier reads their label too, since labels err; or all that were posed."""
         chosen = choose(crops, name, [emotion], limit, TRAINED_ON)
         if emotion in how.closed and len(chosen):
             chosen = chosen[mouth_opening(landmarks, crops, chosen) <= how.closed[emotion]]

@@ -213,7 +213,7 @@ def directions_stage(config: DictConfig) -> None:
 
 
 def lead_stage(config: DictConfig) -> None:
-    """The same directions, each led on by the coach by itself; to ``work``."""
+    """The same directions, each finetuned by the guidance classifier by itself; to ``work``."""
     crops, backbone, how = CropSet(config.agreed.crops), load_backbone(config), plain(config.steering)["lead"]
     coach = load_coach(plain(config.coach.config), config.coach_weights)
     chosen = [choose(crops, source, ["neutral"], n, TRAINED_ON) for source, n in how["sources"].items()]
@@ -275,7 +275,7 @@ def finish_stage(config: DictConfig) -> None:
             f"{trained[1].steps:,} steps of {trained[1].batch_size} crops and {trained[1].samples} samples",
         ),
         "directions": "mean differences of " + ", ".join(config.steering.trust),
-        f"read by the coach at strength 1 (and before), {len(people)} held-out neutral faces": ", ".join(
+        f"read by the guidance classifier at strength 1 (and before), {len(people)} held-out neutral faces": ", ".join(
             f"{name} {values[0]:.2f} ({before[names.index(name)]:.2f})" for name, values in read.items()
         ),
     }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from PIL import Image
@@ -19,8 +20,8 @@ SKIP = "<!-- not run"
 
 
 def examples(page: Path) -> list[str]:
-    found = re.finditer(r"(<!--[^\n]*-->\n)?```python\n(.*?)```", page.read_text(), re.S)
-    return [match[2] for match in found if not (match[1] or "").startswith(SKIP)]
+    found = re.finditer(r"(<!--[^\n]*-->\n)?[ ]*```python\n(.*?)```", page.read_text(), re.S)
+    return [dedent(match[2]) for match in found if not (match[1] or "").startswith(SKIP)]  # tabs indent theirs
 
 
 @pytest.mark.slow

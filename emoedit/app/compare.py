@@ -87,17 +87,18 @@ def compare_editors(
                     suite=studio.suite,
                 )
             )
-    first = results[0]
-    joined = type(first)(
-        first.photo,
-        [row for result in results for row in result.rows],
-        [image for result in results for image in result.images],
-        first.source,
-    )
+    joined = _joined(results)
     path = session.file("report.html")
     joined.save(path.parent)
     failures = tuple(f"{r['editor']}, {r['emotion']}: {r['error']}" for r in joined.rows if r["error"])
     return Compared(grid(joined, strengths), frame(path.read_text("utf-8")), path, failures)
+
+
+def _joined(results: Sequence[Comparison]) -> Comparison:
+    """Comparisons of one photograph as one."""
+    first = results[0]
+    rows = [row for result in results for row in result.rows]
+    return type(first)(first.photo, rows, [image for result in results for image in result.images], first.source)
 
 
 def grid(found: Comparison, strengths: Sequence[float]) -> Image.Image:

@@ -108,24 +108,7 @@ def launch(
         page = build(studio, editor=editor)
         try:
             _, address, _ = page.launch(
-                server_name=host,
-                server_port=port,
-                auth=check,
-                share=False,
-                inbrowser=browser,
-                quiet=True,
-                prevent_thread_lock=True,
-                max_file_size=MAX_UPLOAD,
-                footer_links=[],
-                run_history=False,
-                enable_monitoring=False,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                allowed_paths=[],
-                theme=theme(),
-                css=(STATIC / "style.css").read_text("utf-8"),
-                app_kwargs={"middleware": [_middleware()], "docs_url": None, "redoc_url": None, "openapi_url": None},
+                server_name=host, server_port=port, auth=check, inbrowser=browser, **_private_options()
             )
         except OSError as error:
             raise OutputError(f"port {port} of {host} cannot be used: {error}; choose another with --port") from error
@@ -135,6 +118,26 @@ def launch(
             (until or threading.Event()).wait()
         finally:
             page.close(verbose=False)
+
+
+def _private_options() -> dict[str, Any]:
+    """What keeps the page to this machine and to itself, and how it looks."""
+    return {
+        "share": False,
+        "quiet": True,
+        "prevent_thread_lock": True,
+        "max_file_size": MAX_UPLOAD,
+        "footer_links": [],
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "mcp_server": False,
+        "allowed_paths": [],
+        "theme": theme(),
+        "css": (STATIC / "style.css").read_text("utf-8"),
+        "app_kwargs": {"middleware": [_middleware()], "docs_url": None, "redoc_url": None, "openapi_url": None},
+    }
 
 
 def _middleware() -> Any:

@@ -58,13 +58,13 @@ def asked_emotions(args: argparse.Namespace, known: Sequence[str]) -> dict[str, 
         names.append(f"va({args.valence:g}, {args.arousal:g})")
     labels = {name: name for name in names}
     if args.like is not None:
-        from emoedit.reference import like
+        from emoedit.evaluation.reference import like
 
         found = like(args.like, known, face=args.like_face)
         say(f"{args.like} shows {found}")
         labels[found] = f"like_{Path(args.like).stem}"
     if args.au:
-        from emoedit.units import unit_algebra
+        from emoedit.steering.unit_names import unit_algebra
 
         units = unit_algebra(args.au)
         added = units if units.startswith("-") else f"+ {units}"

@@ -23,7 +23,7 @@ from emoedit.cli.common import (
 
 if TYPE_CHECKING:
     from emoedit.evaluation.best import Best
-    from emoedit.restore import Restorer
+    from emoedit.models.restoration import Restorer
 
 _EXAMPLES = """\
 examples:
@@ -92,7 +92,7 @@ def save_best(found: Best, folder: Path, restorer: Restorer | None, *, device: s
         if restorer is None or candidate.image is None:
             continue
         from emoedit.io.images import save_picture
-        from emoedit.restore import identity_kept
+        from emoedit.models.restoration import identity_kept
 
         restored = restorer(candidate.image)
         path = folder / f"{rank}_{candidate.editor}_{candidate.strength:.2f}_restored.png"
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
 
     device, restorer = choose_device(args.device), None
     if args.restore is not None:
-        from emoedit.restore import Restorer
+        from emoedit.models.restoration import Restorer
 
         restorer = Restorer(args.restore, device=device)
     floors = {n: getattr(args, n) for n in ("min_identity", "min_target", "min_realism")}

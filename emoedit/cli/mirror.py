@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     device, restorer = choose_device(args.device), None
     if args.restore is not None:
-        from emoedit.restore import Restorer
+        from emoedit.models.restoration import Restorer
 
         restorer = Restorer(args.restore, device=device)
     options = {"editors": args.editors} if args.editors else {}

@@ -8,7 +8,7 @@ of damage. Floors come first: a candidate below one of them is never kept, howev
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -213,36 +213,54 @@ def best(
         UnknownNameError: no such editor or emotion; an emotion that the recogniser has no class for.
         EditError: numbers that make no sense.
     """
-    if keep < 1:
-        raise EditError(f"at least one candidate has to be kept, not {keep}")
-    if face == "all":
-        raise EditError("candidates are ranked by one face; name it by its number")
+    _check_choice(keep, face)
     suite = suite or Suite(device=device)
     suite.check_emotions([emotion])
     loaded = {e.editor.name if isinstance(e, PhotoEditor) else str(e): e for e in editors}
     planned = plan(list(loaded), candidates, strengths)
     picture = load_picture(photo)
-    tried: list[Candidate] = []
-    chosen: Face | None = None
-    for name in dict.fromkeys(editor for editor, _ in planned):
-        photo_editor = _load(loaded[name], device)
-        resolve(emotion, photo_editor.editor.emotions)
-        edits = [Edit(emotion, strength) for editor, strength in planned if editor == name]
-        opened = photo_editor.open(picture, face if chosen is None else chosen, seed=seed, edits=edits)
-        chosen = opened.faces[0]
-        for edit, result in zip(edits, photo_editor.attempt(opened, edits, seed=seed), strict=True):
-            if isinstance(result, EmoEditError):
-                tried.append(Candidate(name, emotion, edit.strength, seed, None, reason=f"failed: {result}"))
-            else:
-                tried.append(Candidate(name, emotion, edit.strength, seed, result.image))
-            if progress is not None:
-                progress(len(tried), len(planned))
-    if chosen is None:
+    made: list[tuple[Face, Candidate]] = []
+    for one in _tried(loaded, planned, picture, emotion, face, seed, device):
+        made.append(one)
+        if progress is not None:
+            progress(len(made), len(planned))
+    if not made:
         raise EditError("no editor was given")
+    chosen, tried = made[-1][0], [candidate for _, candidate in made]
     floors = {"identity": min_identity, "target_score": min_target, "realism": min_realism}
     ranked = _ranked(_measured(suite, picture, chosen, tried), floors, keep)
     source, said = picture.to_pil(), _explained(ranked, floors)
     return Best(source, chosen, emotion, tuple(ranked), said, floors, suite.backends)
+
+
+def _check_choice(keep: int, face: str | int | Face) -> None:
+    if keep < 1:
+        raise EditError(f"at least one candidate has to be kept, not {keep}")
+    if face == "all":
+        raise EditError("candidates are ranked by one face; name it by its number")
+
+
+def _tried(
+    loaded: Mapping[str, str | PhotoEditor],
+    planned: Sequence[tuple[str, float]],
+    picture: Picture,
+    emotion: str,
+    face: str | int | Face,
+    seed: int,
+    device: str,
+) -> Iterator[tuple[Face, Candidate]]:
+    """Each planned edit, made or failed, with the face it is of: the one that the first editor chooses."""
+    for name in dict.fromkeys(editor for editor, _ in planned):
+        photo_editor = _load(loaded[name], device)
+        resolve(emotion, photo_editor.editor.emotions)
+        edits = [Edit(emotion, strength) for editor, strength in planned if editor == name]
+        opened = photo_editor.open(picture, face, seed=seed, edits=edits)
+        face = chosen = opened.faces[0]
+        for edit, result in zip(edits, photo_editor.attempt(opened, edits, seed=seed), strict=True):
+            if isinstance(result, EmoEditError):
+                yield chosen, Candidate(name, emotion, edit.strength, seed, None, reason=f"failed: {result}")
+            else:
+                yield chosen, Candidate(name, emotion, edit.strength, seed, result.image)
 
 
 def _load(editor: str | PhotoEditor, device: str) -> PhotoEditor:

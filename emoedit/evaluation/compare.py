@@ -6,54 +6,35 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from emoedit.editors import Editor, list_editors, load_editor
-from emoedit.emotions import canonical, resolve
+from emoedit.editors import Editor
+from emoedit.evaluation.entries import NOTHING as NOTHING
+from emoedit.evaluation.entries import PHOTOGRAPH as PHOTOGRAPH
+from emoedit.evaluation.entries import Entry as Entry
+from emoedit.evaluation.entries import canonical_names as canonical_names
+from emoedit.evaluation.entries import check_known as check_known
+from emoedit.evaluation.entries import edited as edited
+from emoedit.evaluation.entries import failed as failed
+from emoedit.evaluation.entries import load_entries as load_entries
+from emoedit.evaluation.entries import nothing as nothing
+from emoedit.evaluation.entries import photograph as photograph
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.io import checkpoints
 from emoedit.io.images import Picture, load_picture, save_picture, write_atomic
 from emoedit.metrics.measure import measures
-from emoedit.metrics.null_suite import NullSuite
 from emoedit.metrics.suite import Subject, Suite
-from emoedit.photo import PhotoEdit, PhotoEditor
+from emoedit.photo import PhotoEditor
 from emoedit.report.grid import labelled_grid
 from emoedit.report.html import Column, ReportEntry, Sheet, write_comparison
-from emoedit.types import Edit, EditError, EmoEditError, MissingExtraError, OutputError, UnknownNameError
+from emoedit.types import Edit, EditError, EmoEditError, MissingExtraError, OutputError
 
-NOTHING, PHOTOGRAPH = "nothing", "photograph"  # reference rows that no editor makes
-BATCH = 8  # edits that are measured at once: memory stays flat however many there are
 HEAD = 1.6  # side of a picture in a report, in sides of the detector's box
 RESULTS, GRID, REPORT = "results.jsonl", "grid.png", "report.html"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An editor in a comparison.
-
-    Args:
-        name: in rows.
-        photo_editor: what edits.
-        reference: whether it is what others are held against.
-    """
-
-    name: str
-    photo_editor: PhotoEditor
-    reference: bool = False
-
-    def knows(self, emotion: str) -> bool:
-        """Whether every steering of it can show this emotion."""
-        try:
-            for steering in self.photo_editor.editor.steerings:
-                resolve(emotion, steering.emotions)
-        except EmoEditError:
-            return False
-        return True
 
 
 def columns(rows: Iterable[Mapping[str, Any]]) -> list[Column]:
@@ -64,133 +45,6 @@ def columns(rows: Iterable[Mapping[str, Any]]) -> list[Column]:
         for m in measures()
         if any(row.get(m.key) is not None for row in found)
     ]
-
-
-def load_entries(
-    editors: str | Sequence[str | Editor | PhotoEditor] = "all", *, references: bool = True, device: str = "auto"
-) -> list[Entry]:
-    """The editors to compare, each loaded once, and the reference editors of this package after them.
-
-    Args:
-        editors: ``"all"`` for every embedded one, or names, folders, editors.
-        references: whether the reference editors of this package stand after them.
-        device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
-
-    Raises:
-        EditError: none, or two of one name.
-        UnknownNameError: no such editor.
-        CheckpointError: damaged weights.
-    """
-    wanted = list_editors() if editors == "all" else [editors] if isinstance(editors, str) else editors
-    detector = FaceDetector()
-    chosen = []
-    for one in wanted:
-        if isinstance(one, PhotoEditor):
-            editor = one
-        else:
-            loaded = load_editor(one, device=device) if isinstance(one, str | os.PathLike) else one
-            editor = PhotoEditor(loaded, detector=detector)
-        chosen.append(Entry(editor.editor.name, editor))
-    if not chosen:
-        raise EditError("no editor to compare; name one, or 'all'")
-    if references:
-        here = {entry.name for entry in chosen}
-        for name in checkpoints.reference_names():
-            if name not in here:
-                chosen.append(Entry(name, PhotoEditor(load_editor(name, device=device), detector=detector), True))
-    names = [entry.name for entry in chosen]
-    if len(set(names)) < len(names) or {NOTHING, PHOTOGRAPH} & set(names):
-        raise EditError(f"editors in a comparison have names of their own, found {', '.join(names)}")
-    return chosen
-
-
-def edited(
-    suite: Suite | NullSuite,
-    entry: Entry,
-    picture: Picture,
-    subjects: Mapping[str, Subject],
-    face: Face,
-    edits: Sequence[Edit],
-    *,
-    seed: int = 0,
-) -> Iterator[tuple[dict[str, Any], Image.Image | None]]:
-    """One editor's edits of one photograph with their numbers, in their order; inverted once.
-
-    An edit that fails is a row with its error and no picture.
-
-    Args:
-        suite: what measures.
-        entry: what edits.
-        picture: the photograph.
-        subjects: emotion -> the source as ``emoedit.metrics.suite.Suite.subject`` saw it (with the truth of that
-            emotion, where there is one).
-        face: which face of the photograph.
-        edits: emotions and strengths.
-        seed: of the noise that an editor draws.
-
-    Raises:
-        EmoEditError: whatever the editor meets when it opens the photograph.
-    """
-    opened = entry.photo_editor.open(picture, face, seed=seed)
-    waiting: list[tuple[Edit, PhotoEdit | EmoEditError]] = []
-
-    def measured() -> Iterator[tuple[dict[str, Any], Image.Image | None]]:
-        for emotion, pairs in groupby(waiting, key=lambda pair: pair[0].emotion):
-            group = list(pairs)
-            pixels = [np.asarray(made.image.convert("RGB")) for _, made in group if isinstance(made, PhotoEdit)]
-            rows = iter(suite.measure(subjects[emotion], pixels, [emotion] * len(pixels)))
-            for edit, made in group:
-                if isinstance(made, PhotoEdit):
-                    head = {
-                        "editor": entry.name,
-                        "reference": entry.reference,
-                        "emotion": emotion,
-                        "strength": edit.strength,
-                        "seed": seed,
-                        "seconds": round(made.seconds, 4),
-                        "error": None,
-                    }
-                    yield head | next(rows), made.image
-                else:
-                    yield failed(entry, edit, made, seed=seed), None
-
-    for pair in zip(edits, entry.photo_editor.attempt(opened, edits, seed=seed), strict=True):
-        waiting.append(pair)
-        if len(waiting) == BATCH:
-            yield from measured()
-            waiting = []
-    yield from measured()
-
-
-def nothing(
-    suite: Suite | NullSuite, picture: Picture, subject: Subject, emotion: str
-) -> tuple[dict[str, Any], Image.Image]:
-    """The reference row of an editor that does nothing."""
-    row = suite.measure(subject, [subject.photo], [emotion])[0]
-    head = {"editor": NOTHING, "reference": True, "emotion": emotion, "strength": None, "seconds": None, "error": None}
-    return head | row, picture.to_pil()
-
-
-def photograph(
-    suite: Suite | NullSuite, subject: Subject, truth: np.ndarray, face: Face, emotion: str
-) -> tuple[dict[str, Any], Image.Image]:
-    """The reference row of the same person really showing the emotion."""
-    row = suite.measure_other(subject, truth, face, emotion)
-    head = {"editor": PHOTOGRAPH, "reference": True, "emotion": emotion, "strength": None, "seconds": None}
-    return head | {"error": None} | row, Image.fromarray(truth)
-
-
-def failed(entry: Entry, edit: Edit, error: EmoEditError, *, seed: int = 0) -> dict[str, Any]:
-    """The row of an edit that could not be made."""
-    return {
-        "editor": entry.name,
-        "reference": entry.reference,
-        "emotion": edit.emotion,
-        "strength": edit.strength,
-        "seed": seed,
-        "seconds": None,
-        "error": str(error),
-    }
 
 
 def head_of(image: Image.Image, face: Face) -> Image.Image:
@@ -358,37 +212,61 @@ def compare(
         CheckpointError: damaged weights.
     """
     names = canonical_names([emotions] if isinstance(emotions, str) else emotions)
-    strengths = list(dict.fromkeys(float(s) for s in strengths))
-    edits = [Edit(name, s) for name in names for s in strengths]
+    edits = [Edit(name, s) for name, s in product(names, dict.fromkeys(float(s) for s in strengths))]
     if face == "all":
         raise EditError("a comparison is about one face: 'largest', or an index by size")
-    truth = {canonical_names([name])[0]: other for name, other in (truth or {}).items()}
-    if apart := [name for name in truth if name not in names]:
-        raise EditError(f"a truth for {', '.join(apart)}, which is not among the emotions {', '.join(names)}")
+    truth = _truths_of(names, truth or {})
     entries = load_entries(editors, references=references, device=device)
     check_known(entries, names)
     suite = suite or Suite()
     suite.check_emotions(names)
     picture = load_picture(photo)
-    found = entries[0].photo_editor.detector.choose(picture.rgb, face)[0]
-    truths = {}
-    for emotion, other in truth.items():
-        pixels = load_picture(other).rgb
-        truths[emotion] = pixels, entries[0].photo_editor.detector.choose(pixels)[0]
+    detector = entries[0].photo_editor.detector
+    found = detector.choose(picture.rgb, face)[0]
+    truths = _with_faces(truth, detector)
     subjects = {name: suite.subject(picture.rgb, found, truths.get(name)) for name in names}
     rows: list[dict[str, Any]] = []
     images: list[Image.Image | None] = []
-    for row, image in _rows_of(entries, edits, suite, picture, subjects, found, seed=seed, progress=progress):
+    made = _rows_of(entries, edits, suite, picture, subjects, found, seed=seed, progress=progress)
+    for row, image, where in chain(made, _references(suite, picture, subjects, truths, found) if references else ()):
         rows.append({"photo": picture.name, **row})
-        images.append(None if image is None else head_of(image, found))
-    for name in names if references else ():
-        references_of = [(*nothing(suite, picture, subjects[name], name), found)]
-        if name in truths:
-            references_of.append((*photograph(suite, subjects[name], *truths[name], name), truths[name][1]))
-        for row, image, where in references_of:
-            rows.append({"photo": picture.name, **row})
-            images.append(head_of(image, where))
+        images.append(None if image is None else head_of(image, where))
     return Comparison(picture.name, rows, images, head_of(picture.to_pil(), found))
+
+
+def _truths_of(names: Sequence[str], truth: Mapping[str, Any]) -> dict[str, Any]:
+    """True photographs by the canonical name of their emotion.
+
+    Raises:
+        EditError: one of an emotion that is not edited.
+    """
+    truth = {canonical_names([name])[0]: other for name, other in truth.items()}
+    if apart := [name for name in truth if name not in names]:
+        raise EditError(f"a truth for {', '.join(apart)}, which is not among the emotions {', '.join(names)}")
+    return truth
+
+
+def _with_faces(truth: Mapping[str, Any], detector: FaceDetector) -> dict[str, tuple[np.ndarray, Face]]:
+    """Pixels and face of each true photograph."""
+    found = {}
+    for emotion, other in truth.items():
+        pixels = load_picture(other).rgb
+        found[emotion] = pixels, detector.choose(pixels)[0]
+    return found
+
+
+def _references(
+    suite: Suite,
+    picture: Picture,
+    subjects: Mapping[str, Subject],
+    truths: Mapping[str, tuple[np.ndarray, Face]],
+    face: Face,
+) -> Iterator[tuple[dict[str, Any], Image.Image, Face]]:
+    """For each emotion doing nothing and, where it is known, the true photograph; with the face that is meant."""
+    for name, subject in subjects.items():
+        yield (*nothing(suite, picture, subject, name), face)
+        if name in truths:
+            yield (*photograph(suite, subject, *truths[name], name), truths[name][1])
 
 
 def _rows_of(
@@ -401,7 +279,7 @@ def _rows_of(
     *,
     seed: int,
     progress: bool,
-) -> Iterator[tuple[dict[str, Any], Image.Image | None]]:
+) -> Iterator[tuple[dict[str, Any], Image.Image | None, Face]]:
     """Every editor's edits of one photograph with their numbers; references are asked only for what they know."""
     from tqdm import tqdm
 
@@ -411,36 +289,10 @@ def _rows_of(
             done = 0
             try:
                 for made in edited(suite, entry, picture, subjects, face, own, seed=seed):
-                    yield made
+                    yield (*made, face)
                     done += 1
                     bar.update()
             except EmoEditError as error:
                 for edit in own[done:]:
-                    yield failed(entry, edit, error, seed=seed), None
+                    yield failed(entry, edit, error, seed=seed), None, face
                     bar.update()
-
-
-def canonical_names(emotions: Iterable[str]) -> list[str]:
-    """Each emotion once, names in the canonical form that recognisers and true photographs go by, algebra as it is."""
-    found = []
-    for emotion in emotions:
-        try:
-            found.append(canonical(emotion))
-        except UnknownNameError:
-            found.append(emotion)
-    return list(dict.fromkeys(found))
-
-
-def check_known(entries: Sequence[Entry], emotions: Sequence[str]) -> None:
-    """Refuse emotions that an editor in the comparison cannot show.
-
-    References need not know them.
-
-    Raises:
-        UnknownNameError: an emotion that an editor in the comparison cannot show (references need not know it).
-    """
-    for entry in entries:
-        if not entry.reference:
-            for emotion in emotions:
-                for steering in entry.photo_editor.editor.steerings:
-                    resolve(emotion, steering.emotions)

@@ -94,18 +94,11 @@ def evaluate(
         MissingExtraError: matplotlib is not installed; found before any work is done.
         OutputError: the folder cannot be written, or another process is writing it.
     """
-    try:
-        import matplotlib.figure  # noqa: F401 - better to fail now than after an hour
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "metrics") from error
+    _need_matplotlib()
     names = tuple(canonical_names([emotions] if isinstance(emotions, str) else emotions))
     edits = [Edit(name, float(s)) for name in names for s in dict.fromkeys(strengths)]
     cases = read_cases(data, split=split, reader=reader) if isinstance(data, str | os.PathLike) else list(data)
-    cases = cases[:limit]
-    if not cases:
-        raise DataError("no photograph to edit")
-    if twice := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
-        raise DataError(f"two photographs are both called {twice[0]!r}; a row would not say which it is about")
+    cases = _named_once(cases[:limit])
     entries = load_entries(editors, references=references, device=device)
     suite = suite or Suite()
     folder = Path(output).expanduser()
@@ -116,6 +109,27 @@ def evaluate(
     with exclusive(folder / LOCK):
         write_reports(found, folder)
     return found
+
+
+def _need_matplotlib() -> None:
+    """Fail before any work is done, and not after an hour, where the report could not be drawn."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "metrics") from error
+
+
+def _named_once(cases: list[Case]) -> list[Case]:
+    """The cases, if there are any and no two have one name.
+
+    Raises:
+        DataError: otherwise.
+    """
+    if not cases:
+        raise DataError("no photograph to edit")
+    if twice := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
+        raise DataError(f"two photographs are both called {twice[0]!r}; a row would not say which it is about")
+    return cases
 
 
 def fill(
@@ -158,41 +172,69 @@ def fill(
         UnknownNameError: an emotion that an editor or the recogniser does not know.
         OutputError: the folder cannot be written, or another process is writing it.
     """
-    if not cases:
-        raise DataError("no photograph to edit")
     names = tuple(dict.fromkeys(edit.emotion for edit in edits))
-    check_known(entries, names)
-    suite.check_emotions(names)
+    _check(cases, entries, suite, names)
     asked = _asked(entries, edits)
     total = sum(_count(case, asked, names, references) for case in cases)
     with exclusive(folder / LOCK):
-        # An earlier run's rows would have no pictures, or pictures in another format.
-        networks = {} if isinstance(suite, NullSuite) else _networks()
-        settings = {"seed": seed, "pictures": pictures, **suite.backends, "networks": networks, "editors": {}}
-        _settle(folder, settings, entries)
+        _settle(folder, _settings(suite, seed, pictures), entries)
         with Results(folder / RESULTS) as results, _bar(progress, total) as bar:
-            if about is not None:
-                state = {"cells": total, "rows": results.rows, "started": time.time()}
-                write_json(folder / JOB, {**about, **state}, overwrite=True)
-            for start in range(0, len(cases), BLOCK):
-                block = cases[start : start + BLOCK]
-                done = results.found({case.name for case in block}, retry=retry)
-                for case in block:
-                    content = _content(case)
-                    keys = _cells(case, asked, names, references)
-                    if any(done.get(key, content) != content for key in keys):
-                        raise DataError(
-                            f"{folder} holds results of another picture {case.name!r}, or of another true photograph "
-                            "of that person; choose another folder"
-                        )
-                    missing = {key for key in keys if key not in done}
-                    _skip(bar, len(keys) - len(missing))
-                    if not missing:
-                        continue
-                    facts = {**case.info, "photo": case.name, "person": case.person, "content": content}
-                    for rows in _one(case, missing, suite, entries, edits, names, seed, folder, pictures):
-                        results.append([{**facts, **row} for row in rows])
-                        bar.update(len(rows))
+            _write_job(folder, about, total, results.rows)
+            for case, done in _with_done(cases, results, retry):
+                content = _content(case)
+                keys = _cells(case, asked, names, references)
+                missing = _missing(case, keys, content, done, folder)
+                _skip(bar, len(keys) - len(missing))
+                if not missing:
+                    continue
+                facts = {**case.info, "photo": case.name, "person": case.person, "content": content}
+                for rows in _one(case, missing, suite, entries, edits, names, seed, folder, pictures):
+                    results.append([{**facts, **row} for row in rows])
+                    bar.update(len(rows))
+
+
+def _settings(suite: Suite | NullSuite, seed: int, pictures: str | None) -> dict[str, Any]:
+    """What rows of one folder have in common; earlier rows would have no pictures, or pictures in another format."""
+    networks = {} if isinstance(suite, NullSuite) else _networks()
+    return {"seed": seed, "pictures": pictures, **suite.backends, "networks": networks, "editors": {}}
+
+
+def _check(cases: Sequence[Case], entries: Sequence[Entry], suite: Suite | NullSuite, names: Sequence[str]) -> None:
+    """Refuse what could not be edited or measured, before any work is done."""
+    if not cases:
+        raise DataError("no photograph to edit")
+    check_known(entries, names)
+    suite.check_emotions(names)
+
+
+def _write_job(folder: Path, about: Mapping[str, Any] | None, cells: int, rows: int) -> None:
+    """Write what lets others say how far a run is, if they are told at all."""
+    if about is None:
+        return
+    state = {"cells": cells, "rows": rows, "started": time.time()}
+    write_json(folder / JOB, {**about, **state}, overwrite=True)
+
+
+def _with_done(cases: Sequence[Case], results: Results, retry: bool) -> Iterator[tuple[Case, dict[Key, str]]]:
+    """Each case, with what earlier runs did of it and of its neighbours; looked up a block of cases at a time."""
+    for start in range(0, len(cases), BLOCK):
+        block = cases[start : start + BLOCK]
+        done = results.found({case.name for case in block}, retry=retry)
+        yield from ((case, done) for case in block)
+
+
+def _missing(case: Case, keys: Sequence[Key], content: str, done: Mapping[Key, str], folder: Path) -> set[Key]:
+    """The keys of a case that have no row yet.
+
+    Raises:
+        DataError: a row that was made of other pictures.
+    """
+    if any(done.get(key, content) != content for key in keys):
+        raise DataError(
+            f"{folder} holds results of another picture {case.name!r}, or of another true photograph of that person; "
+            "choose another folder"
+        )
+    return {key for key in keys if key not in done}
 
 
 def _bar(progress: bool | Callable[..., Any], total: int) -> Any:

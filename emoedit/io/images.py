@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms
 
 from emoedit.io.depth import DeepPixels, read_deep, separate, to_uint8
+from emoedit.io.formats import choose_frame, open_encoded
 from emoedit.io.metadata import Metadata, read_exif, read_metadata
 from emoedit.io.output import SUFFIXES as SUFFIXES
 from emoedit.io.output import distinct_stems as distinct_stems
@@ -27,27 +27,12 @@ from emoedit.io.output import output_path as output_path
 from emoedit.io.output import write_atomic as write_atomic
 from emoedit.io.output import write_json as write_json
 from emoedit.io.saving import save_picture as save_picture
-from emoedit.types import ImageError, MissingExtraError
+from emoedit.types import ImageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PIXELS = 250_000_000  # phones make 200 megapixels; a picture takes 8 to 12 bytes a pixel while it is read
-
-# Vector drawings: Pillow hands the first to an external Ghostscript process, which untrusted input must not reach.
-_NOT_PHOTOGRAPHS = {"EPS", "WMF"}
-
-_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
-_JXL_HEADS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
-_ANIMATED = {
-    "GIF",
-    "PNG",
-    "WEBP",
-    "TIFF",
-    "AVIF",
-    "JXL",
-}  # formats whose further frames are pictures in their own right
-_REDUCED = 254  # TIFF's NewSubfileType: bit 0 marks a smaller copy of another page
 
 _UPRIGHT = {  # EXIF 2.32, table 6: what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,7 +48,6 @@ _UPRIGHT = {  # EXIF 2.32, table 6: what undoes each orientation
 _PROFILE_SPACE = {"CMYK": b"CMYK", "LAB": b"Lab ", "1": b"GRAY", "L": b"GRAY", "LA": b"GRAY"}
 
 _STRIP = 256  # rows of a picture that are copied at once
-_WARNING_FILTERS = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +199,7 @@ def _stem(filename: object) -> str:
 
 def _read(stream: BinaryIO, label: str, name: str, path: Path | None, max_pixels: int, frame: int | None) -> Picture:
     """Identifies and decodes an encoded picture. ``label`` names it in errors."""
-    image = _open(stream, label, max_pixels)
+    image = open_encoded(stream, label)
     if image is None:  # a TIFF that Pillow does not know
         found = read_deep(stream, label, max_pixels)
         if found is None:
@@ -223,7 +207,7 @@ def _read(stream: BinaryIO, label: str, name: str, path: Path | None, max_pixels
         return _from_deep(separate(found, label), label, name, path)
     with image:
         _check_size(*image.size, label, max_pixels)
-        _choose_frame(image, label, frame)
+        choose_frame(image, label, frame)
         deep = None
         if image.format in ("PNG", "TIFF") and not frame:
             position = stream.tell()
@@ -231,95 +215,6 @@ def _read(stream: BinaryIO, label: str, name: str, path: Path | None, max_pixels
             deep = None if found is None else separate(found, label)
             stream.seek(position)  # where Pillow left it, between the header and the pixels
         return _decode(image, label, name, path, max_pixels, deep)
-
-
-def _open(stream: BinaryIO, label: str, max_pixels: int) -> Image.Image | None:
-    """The picture with its header read; None for a TIFF of a kind that Pillow does not know."""
-    head = stream.read(12)
-    stream.seek(0)
-    if not head:
-        raise ImageError(f"{label} is empty")
-    Image.init()
-    formats = [known for known in Image.ID if known not in _NOT_PHOTOGRAPHS]
-    try:
-        with _without_limit():
-            if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-                return _open_heif(stream, label)
-            return Image.open(stream, formats=formats)
-    except UnidentifiedImageError as error:
-        if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            return None
-        if head.startswith(_JXL_HEADS):
-            raise ImageError(
-                f"{label} is a JPEG XL picture: convert it to PNG or JPEG, or install the package pillow-jxl-plugin "
-                "and import pillow_jxl first"
-            ) from error
-        raise ImageError(f"{label} is not a picture of a known format") from error
-    except ImageError:
-        raise
-    except Exception as error:  # decoders fail on hostile headers in every way there is
-        raise ImageError(f"{label} is damaged: {error}") from error
-
-
-@contextmanager
-def _without_limit() -> Iterator[None]:
-    """Lift Pillow's own limit of pixels, which is one for the whole process, and lower than what phones make.
-
-    The limit that counts here is checked right after the header was read. What is global to the process is changed by
-    one thread at a time.
-    """
-    with _WARNING_FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _open_heif(stream: BinaryIO, label: str) -> Image.Image:
-    try:
-        from pillow_heif import HeifImagePlugin  # noqa: F401 - registers itself with Pillow
-        from pillow_heif.as_plugin import HeifImageFile
-    except ImportError as error:
-        raise ImageError(
-            f"{label} is a HEIC picture, as phones make; {MissingExtraError('pillow-heif', 'heif')}. Or convert it "
-            "to JPEG (on the phone: Settings, Camera, Formats, Most Compatible)"
-        ) from error
-    return HeifImageFile(stream)
-
-
-def _choose_frame(image: Image.Image, label: str, frame: int | None) -> None:
-    """Goes to the frame that is asked for; refuses to choose between several."""
-    count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
-    if frame is None:
-        if count == 1 or (image.format == "TIFF" and _is_one_page(image, count)):
-            return
-        what = "pages" if image.format == "TIFF" else "frames"
-        raise ImageError(
-            f"{label} holds {count} {what}, and one picture is edited at a time: choose one with frame=0 (--frame 0 on "
-            f"the command line) and so on to {count - 1}, or save the {what} as pictures of their own and edit those"
-        )
-    if not 0 <= frame < count:
-        raise ImageError(f"{label} has the frames 0 to {count - 1}, not {frame}")
-    if frame:
-        try:
-            image.seek(frame)
-        except Exception as error:  # decoders fail on hostile files in every way there is
-            raise ImageError(f"{label} is damaged: its frame {frame} cannot be read ({error})") from error
-
-
-def _is_one_page(image: Image.Image, count: int) -> bool:
-    """Whether all pages but the first are smaller copies of it; the first is then the current one again."""
-    try:
-        others = []
-        for page in range(1, min(count, 100)):
-            image.seek(page)
-            others.append(bool(getattr(image, "tag_v2", {}).get(_REDUCED, 0) & 1))
-        image.seek(0)
-        return all(others)
-    except Exception:  # a damaged page is a page
-        return False
 
 
 def _decode(

@@ -71,63 +71,12 @@ class Clip(nn.Module):
             CheckpointError: it is not here and the hub does not give it, or its files are damaged, missing or of
                 another kind of model.
         """
-        from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
-
         name = os.fspath(name_or_folder)
         folder = Path(name).expanduser()
         if not folder.is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
             raise CheckpointError(f"no CLIP {name!r}: it is no folder, and no owner/name of the hub")
-
-        def load(source: str, here: bool) -> tuple[Any, ...]:
-            options = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # they are reported below
-            return (
-                *CLIPModel.from_pretrained(source, local_files_only=here, **options),
-                CLIPTokenizer.from_pretrained(source, local_files_only=here),
-                CLIPImageProcessor.from_pretrained(source, local_files_only=here),
-            )
-
-        if folder.is_dir():
-            kind = checkpoints.read_json(folder / checkpoints.CONFIG).get("model_type")
-            if kind != "clip":
-                raise CheckpointError(f"{folder / checkpoints.CONFIG}: model_type is {kind!r}, expected 'clip'")
-            try:
-                with torch.device("meta"):
-                    skeleton = CLIPModel(CLIPConfig.from_pretrained(str(folder), local_files_only=True))
-                checkpoints.check_size(skeleton, folder)
-                model, report, tokenizer, processor = load(str(folder), True)
-            except CheckpointError:
-                raise
-            except Exception as error:  # a damaged folder can fail in any way
-                raise CheckpointError(
-                    f"{folder} cannot be read as a CLIP of transformers (config.json, model.safetensors, "
-                    f"preprocessor_config.json and a tokenizer): {_first_line(error)}"
-                ) from error
-        else:
-            try:
-                try:
-                    model, report, tokenizer, processor = load(name, True)
-                except OSError:  # not here, or not all of it
-                    model, report, tokenizer, processor = load(name, False)
-            except Exception as error:
-                raise CheckpointError(
-                    f"no folder {name!r} is here, and the hub did not give it ({_first_line(error)}); where there is a "
-                    f"network, run: hf download {name}; then give its name, or the folder that this prints"
-                ) from error
-
-        # transformers fills what a file lacks with random numbers, and a tokenizer without files knows no word.
-        lacks = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        lacks += [key for key, value in model.named_parameters() if not bool(value.isfinite().all())]
-        if lacks:
-            raise CheckpointError(
-                f"{name} is no whole CLIP: {len(lacks)} of its weights are missing, of another shape or not finite "
-                f"({', '.join(lacks[:4])}{', …' if len(lacks) > 4 else ''})"
-            )
-        words = model.config.text_config.vocab_size
-        if len(tokenizer) != words:
-            raise CheckpointError(
-                f"{name}: the tokenizer knows {len(tokenizer)} tokens and the model {words}; are its files "
-                "(vocab.json and merges.txt, or tokenizer.json) those of this model?"
-            )
+        model, report, tokenizer, processor = _from_folder(folder) if folder.is_dir() else _from_hub(name)
+        _check_whole(name, model, report, tokenizer)
         mean, std = processor.image_mean, processor.image_std
         channels = model.config.vision_config.num_channels
         if not all(isinstance(each, Sequence) and len(each) == channels for each in (mean, std)) or not min(std) > 0:
@@ -335,3 +284,80 @@ def _check_embeddings(*embeddings: Tensor) -> None:
 def _first_line(error: Exception) -> str:
     line = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {line[:200]}"
+
+
+def _parts(source: str, *, here: bool) -> tuple[Any, ...]:
+    """Model, report of how it was loaded, tokenizer and processor; with ``here``, without asking the hub."""
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # they are reported by _check_whole
+    return (
+        *CLIPModel.from_pretrained(source, local_files_only=here, **options),
+        CLIPTokenizer.from_pretrained(source, local_files_only=here),
+        CLIPImageProcessor.from_pretrained(source, local_files_only=here),
+    )
+
+
+def _from_folder(folder: Path) -> tuple[Any, ...]:
+    """As ``_parts``.
+
+    Raises:
+        CheckpointError: damaged, larger than its weights, or of another kind.
+    """
+    from transformers import CLIPConfig, CLIPModel
+
+    kind = checkpoints.read_json(folder / checkpoints.CONFIG).get("model_type")
+    if kind != "clip":
+        raise CheckpointError(f"{folder / checkpoints.CONFIG}: model_type is {kind!r}, expected 'clip'")
+    try:
+        with torch.device("meta"):
+            skeleton = CLIPModel(CLIPConfig.from_pretrained(str(folder), local_files_only=True))
+        checkpoints.check_size(skeleton, folder)
+        return _parts(str(folder), here=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged folder can fail in any way
+        raise CheckpointError(
+            f"{folder} cannot be read as a CLIP of transformers (config.json, model.safetensors, "
+            f"preprocessor_config.json and a tokenizer): {_first_line(error)}"
+        ) from error
+
+
+def _from_hub(name: str) -> tuple[Any, ...]:
+    """As ``_parts``, of what was downloaded before or else of what the hub gives.
+
+    Raises:
+        CheckpointError: neither.
+    """
+    try:
+        try:
+            return _parts(name, here=True)
+        except OSError:  # not here, or not all of it
+            return _parts(name, here=False)
+    except Exception as error:
+        raise CheckpointError(
+            f"no folder {name!r} is here, and the hub did not give it ({_first_line(error)}); where there is a "
+            f"network, run: hf download {name}; then give its name, or the folder that this prints"
+        ) from error
+
+
+def _check_whole(name: str, model: CLIPModel, report: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a model with weights or words that its files did not hold.
+
+    Raises:
+        CheckpointError: it is not whole.
+    """
+    # transformers fills what a file lacks with random numbers, and a tokenizer without files knows no word.
+    lacks = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    lacks += [key for key, value in model.named_parameters() if not bool(value.isfinite().all())]
+    if lacks:
+        raise CheckpointError(
+            f"{name} is no whole CLIP: {len(lacks)} of its weights are missing, of another shape or not finite "
+            f"({', '.join(lacks[:4])}{', …' if len(lacks) > 4 else ''})"
+        )
+    words = model.config.text_config.vocab_size
+    if len(tokenizer) != words:
+        raise CheckpointError(
+            f"{name}: the tokenizer knows {len(tokenizer)} tokens and the model {words}; are its files "
+            "(vocab.json and merges.txt, or tokenizer.json) those of this model?"
+        )

@@ -83,15 +83,29 @@ def bootstrap(
         return Interval(value, np.nan, np.nan, 1, ignored)
 
     drawn = np.random.default_rng(seed).integers(len(number), size=(resamples, len(number)))
+    found = _resampled(rows, person, drawn, statistic)
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2]) if len(found) else (np.nan, np.nan)
+    return Interval(value, float(low), float(high), len(number), ignored)
+
+
+def _resampled(
+    rows: np.ndarray, person: np.ndarray, drawn: np.ndarray, statistic: Callable[[np.ndarray], float]
+) -> np.ndarray:
+    """The statistic of each resample, ``[B]`` or less: without those that have none.
+
+    Args:
+        rows: ``[N, ...]``.
+        person: ``[N]``, whose each row is, from 0 on.
+        drawn: ``[B, P]``, the people of each resample.
+        statistic: as ``bootstrap`` says.
+    """
     if statistic is np.mean and rows.ndim == 1:
         totals, counts = np.bincount(person, rows), np.bincount(person)
         found = totals[drawn].sum(1) / counts[drawn].sum(1)
     else:
-        of = [np.flatnonzero(person == each) for each in range(len(number))]
+        of = [np.flatnonzero(person == each) for each in range(drawn.shape[1])]
         found = np.array([statistic(rows[np.concatenate([of[each] for each in draw])]) for draw in drawn], float)
-    found = found[~np.isnan(found)]
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2]) if len(found) else (np.nan, np.nan)
-    return Interval(value, float(low), float(high), len(number), ignored)
+    return found[~np.isnan(found)]
 
 
 def curve_at(identity: Any, target: Any, at: Any) -> np.ndarray:

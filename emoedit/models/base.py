@@ -43,17 +43,19 @@ class Backbone(nn.Module, ABC):
         batch_size: how many pictures it draws at once if nothing else is said.
         source: where its weights came from, if that was a model of others: a folder that names it need not hold it.
         settings: names of what ``with_sampling`` may change.
-        evens_light: whether it brings every crop to one contrast, so that dark faces have to be lifted for it
-            (``emoedit.faces.tone``).
     """
 
     crop: CropSpec
     channels: int
-    evens_light: bool = False
     batches_edits: bool = True
     settings: tuple[str, ...] = ()
     batch_size: int = 8
     source: Mapping[str, Any] | None = None
+
+    @property
+    def evens_light(self) -> bool:
+        """Whether it brings every crop to one contrast, so that dark faces are lifted (``emoedit.faces.tone``)."""
+        return False
 
     @property
     def compositor(self) -> str:

@@ -35,7 +35,7 @@ def normalise(x: Tensor, oval: Tensor, *, mean: float, std: float | None) -> tup
     return (x - own) / gain + mean, own, gain
 
 
-class Level(Protocol):
+class LuminanceNorm(Protocol):
     """What of a backbone's configuration is about light."""
 
     @property
@@ -47,10 +47,10 @@ class Level(Protocol):
         """Contrast inside the face; None leaves it as it is."""
 
 
-class EvensLight:
+class NormalisesLuminance:
     """Part of a backbone that sees every crop at one mean and contrast."""
 
-    config: Level
+    config: LuminanceNorm
     oval: Tensor
 
     @property

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 HALVES = (torch.float16, torch.bfloat16)
 EMBEDDING = "time_embedding"
+Found = TypeVar("Found", bound=tuple[Tensor | None, ...])
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -41,8 +42,8 @@ def versions(weights: Iterable[Tensor]) -> list[tuple[int, Any]]:
 
 
 def finite_or_float32(
-    run: Callable[[Network], tuple[Tensor | None, ...]], working: Network, full: Network, t: int
-) -> tuple[tuple[Tensor | None, ...], Network]:
+    run: Callable[[Network], Found], working: Network, full: Network, t: int
+) -> tuple[Found, Network]:
     """What a pass finds, and the network to go on with.
 
     It is the one in float32 from where bfloat16 gives values that are not finite, which is logged.

@@ -181,7 +181,7 @@ def encode_gif(frames: Sequence[Image.Image], pause: float) -> bytes:
     for frame, page in zip(frames, dotted, strict=True):
         same = (np.asarray(frame) == still).all(2)
         pages.append(Image.fromarray(np.where(same, first, np.asarray(page))))
-        pages[-1].putpalette(palette.getpalette())
+        pages[-1].putpalette(palette.getpalette() or [])
     buffer = io.BytesIO()
     duration = max(SHORTEST, 10 * round(100 * pause))  # GIF counts hundredths of a second
     pages[0].save(buffer, "GIF", save_all=True, append_images=pages[1:], duration=duration, loop=0, optimize=False)

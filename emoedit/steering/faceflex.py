@@ -15,7 +15,7 @@ import math
 import pickletools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.numpy
@@ -146,94 +146,122 @@ class _Array:
     values: np.ndarray | None = None
 
 
+class _Machine:
+    """Interprets a file's instructions, on a stack as pickle's own.
+
+    Args:
+        file: the whole of it; arrays are read from where the instructions stand.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[Any, Any] = {}
+
+    def pop(self, count: int) -> list[Any]:
+        """The last values put, down to the last mark at most."""
+        if len(self.stack) - count < (self.marks[-1] if self.marks else 0):
+            raise _Refused("its instructions take more than they put")
+        taken = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return taken
+
+    def pop_to_mark(self) -> list[Any]:
+        """All values put since the last mark, which goes."""
+        taken = self.stack[self.marks[-1] :]
+        del self.stack[self.marks.pop() :]
+        return taken
+
+    def top(self, kind: type) -> Any:
+        """The last value put, which is of exactly this type."""
+        if not self.stack or type(self.stack[-1]) is not kind:
+            raise _Refused("its instructions do not fit together")
+        return self.stack[-1]
+
+    def put(self, name: str, argument: Any) -> bool:
+        """Instructions that put plain values, marks and names; whether this was one."""
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                self.stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
+            case "BININT" | "BININT1" | "BININT2" | "BINUNICODE" | "SHORT_BINUNICODE":
+                self.stack.append(argument)
+            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
+                self.stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[name]())
+            case "MARK":
+                self.marks.append(len(self.stack))
+            case "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = self.stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                self.stack.append(self.memo[argument])
+            case "GLOBAL":
+                self.stack.append(_Name(argument))
+            case "STACK_GLOBAL":
+                self.stack.append(_Name(" ".join(self.pop(2))))
+            case _:
+                return False
+        return True
+
+    def combine(self, name: str) -> bool:
+        """Instructions that make something of what was put; whether this was one."""
+        match name:
+            case "TUPLE":
+                self.stack.append(tuple(self.pop_to_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                self.stack.append(tuple(self.pop(int(name[-1]))))
+            case "APPEND" | "APPENDS":
+                items = self.pop(1) if name == "APPEND" else self.pop_to_mark()
+                self.top(list).extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = self.pop(2) if name == "SETITEM" else self.pop_to_mark()
+                if not all(type(key) is str for key in items[::2]):
+                    raise _Refused("a mapping in it has keys that are not text")
+                self.top(dict).update(zip(items[::2], items[1::2], strict=True))
+            case "NEWOBJ":
+                named, arguments = self.pop(2)
+                _expect(isinstance(named, _Name) and named.name == WRAPPER and arguments == ())
+                self.stack.append(_Array())
+            case "REDUCE":
+                named, arguments = self.pop(2)
+                _expect(isinstance(named, _Name) and named.name == DTYPE and type(arguments) is tuple)
+                _expect(len(arguments) == 3 and all(type(part) in (str, int, bool) for part in arguments))
+                if arguments[0] != "f4":
+                    raise _Refused(f"it has numbers of the type {str(arguments[0])[:20]!r}; expected 'f4' (float32)")
+                self.stack.append(_Type())
+            case "BUILD":
+                (state,) = self.pop(1)
+                if self.stack and type(self.stack[-1]) is _Array:
+                    _complete(self.top(_Array), state, self.file)
+                else:
+                    # Version, byte order, and what only structured types have.
+                    _expect(type(state) is tuple and state[:5] == (3, "<", None, None, None))
+                    self.top(_Type).complete = True
+            case _:
+                return False
+        return True
+
+
 def _read_joblib(data: bytes) -> object:
     """What joblib dumped, with an ``_Array`` for each array."""
     if data[:1] != b"\x80":
         raise _Refused("it is no uncompressed joblib file, nor named .npz or .safetensors")
     file = io.BytesIO(data)
-    stack: list[object] = []
-    marks: list[int] = []
-    memo: dict[int, object] = {}
-
-    def pop(count: int) -> list:
-        if len(stack) - count < (marks[-1] if marks else 0):
-            raise _Refused("its instructions take more than they put")
-        taken = stack[len(stack) - count :]
-        del stack[len(stack) - count :]
-        return taken
-
-    def pop_to_mark() -> list:
-        taken = stack[marks[-1] :]
-        del stack[marks.pop() :]
-        return taken
-
-    def top(kind: type) -> object:
-        if not stack or type(stack[-1]) is not kind:
-            raise _Refused("its instructions do not fit together")
-        return stack[-1]
-
+    machine = _Machine(file)
     for instruction, argument, position in pickletools.genops(file):
-        match instruction.name:
-            case "PROTO" | "FRAME":
-                pass
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[instruction.name])
-            case "BININT" | "BININT1" | "BININT2" | "BINUNICODE" | "SHORT_BINUNICODE":
-                stack.append(argument)
-            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
-                stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[instruction.name]())
-            case "MARK":
-                marks.append(len(stack))
-            case "TUPLE":
-                stack.append(tuple(pop_to_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                stack.append(tuple(pop(int(instruction.name[-1]))))
-            case "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "APPEND" | "APPENDS":
-                items = pop(1) if instruction.name == "APPEND" else pop_to_mark()
-                top(list).extend(items)
-            case "SETITEM" | "SETITEMS":
-                items = pop(2) if instruction.name == "SETITEM" else pop_to_mark()
-                if not all(type(key) is str for key in items[::2]):
-                    raise _Refused("a mapping in it has keys that are not text")
-                top(dict).update(zip(items[::2], items[1::2], strict=True))
-            case "GLOBAL":
-                stack.append(_Name(argument))
-            case "STACK_GLOBAL":
-                stack.append(_Name(" ".join(pop(2))))
-            case "NEWOBJ":
-                named, arguments = pop(2)
-                _expect(isinstance(named, _Name) and named.name == WRAPPER and arguments == ())
-                stack.append(_Array())
-            case "REDUCE":
-                named, arguments = pop(2)
-                _expect(isinstance(named, _Name) and named.name == DTYPE and type(arguments) is tuple)
-                _expect(len(arguments) == 3 and all(type(part) in (str, int, bool) for part in arguments))
-                if arguments[0] != "f4":
-                    raise _Refused(f"it has numbers of the type {str(arguments[0])[:20]!r}; expected 'f4' (float32)")
-                stack.append(_Type())
-            case "BUILD":
-                (state,) = pop(1)
-                if stack and type(stack[-1]) is _Array:
-                    _complete(top(_Array), state, file)
-                else:
-                    # Version, byte order, and what only structured types have.
-                    _expect(type(state) is tuple and state[:5] == (3, "<", None, None, None))
-                    top(_Type).complete = True
-            case "STOP":
-                break
-            case name:
-                raise _Refused(f"it has the instruction {name} at byte {position}, which has no place in such a file")
-    if len(stack) != 1 or marks:
+        name = instruction.name
+        if name == "STOP":
+            break
+        if not machine.put(name, argument) and not machine.combine(name):
+            raise _Refused(f"it has the instruction {name} at byte {position}, which has no place in such a file")
+    if len(machine.stack) != 1 or machine.marks:
         raise _Refused("its instructions do not end in one object")
     if file.read(1):
         raise _Refused("more bytes follow its end")
-    return stack[0]
+    return machine.stack[0]
 
 
 def _expect(holds: bool) -> None:

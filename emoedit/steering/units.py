@@ -20,8 +20,8 @@ from emoedit.faces.layout import EYES, POINTS
 from emoedit.io import checkpoints
 from emoedit.models.base import Backbone
 from emoedit.steering.base import Steering
+from emoedit.steering.unit_names import CONTRADICTIONS, HIGHEST, LOWEST, SIDED, UNITS, check_units
 from emoedit.types import CheckpointError, Control, Edit, EditError, Inversion
-from emoedit.units import CONTRADICTIONS, HIGHEST, LOWEST, SIDED, UNITS, check_units
 
 RIDGE = 1.5  # how much a unit has to explain before it is read, in deviations of neutral faces
 TRACE, ALIKE = 0.1, 0.25  # what is weaker is not read; halves that differ by less are one
@@ -62,7 +62,7 @@ class ActionUnits(Steering):
     """Action units, and emotions as sums of them.
 
     Args:
-        sums: emotion -> unit (a name as [unit_name][emoedit.steering.units.unit_name] gives it) -> how strong.
+        sums: emotion -> unit (a name as [unit_name][emoedit.steering.unit_names.unit_name] gives it) -> how strong.
         displacements: ``[20, 68, 2]`` of every unit in ``UNITS``' order, in distances between the pupils, of a face
             that looks into the camera; x to the right of the picture, y down.
         left: ``[68]``: how far a landmark belongs to the person's left half, in [0, 1].

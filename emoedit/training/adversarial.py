@@ -147,93 +147,126 @@ def train_adversarial(
         raise MissingExtraError(error.name or "tensorboard", "train") from error
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    task, critic = task.to(device).train(), critic.to(device).train()
-    average = AveragedModel(task, use_buffers=False).to(device)
-    players = (
-        _optimizer(task.groups(config), config),
-        _optimizer([{"params": list(critic.parameters()), "lr": how.learning_rate}], config),
-    )
-    parts = {
-        "task": task,
-        "critic": critic,
-        "average": average,
-        "optimizer": players[0],
-        "critic_optimizer": players[1],
-    }
-    first, probability, spent, start = 0, 0.0, 0.0, time.monotonic()
-    state_file = folder / "state.pt"
-    if state_file.is_file():
-        state = torch.load(state_file, map_location="cpu", weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        first, probability, spent = state["step"], state["probability"], state["seconds"]
-    if config.compile:
-        task.compile()
-    drawn_by = [p for group in players[0].param_groups for p in group["params"]]
-    judged_by = list(critic.parameters())
-
-    def save(step: int) -> None:
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"step": step, "probability": probability, "seconds": spent + time.monotonic() - start}
-        torch.save(state, state_file.with_suffix(".part"))
-        os.replace(state_file.with_suffix(".part"), state_file)
-
-    def judge(x: Tensor) -> Tensor:
-        return critic(augment_for_critic(x, probability, how.augment).to(dtype))
-
+    run = _Run(task, critic, folder / "state.pt", config, how)
+    first = run.step
     with (
         SummaryWriter(str(folder), purge_step=first) as log,
         tqdm(total=config.steps, initial=first, unit="step", smoothing=0.02) as bar,
     ):
         for step in range(first, config.steps):
-            # What is drawn at random is a function of the step: a resumed run draws what an uninterrupted one would.
-            torch.manual_seed(config.seed * 1_000_003 + step * 1009)
-            batch = {name: value.to(device) for name, value in batches(step, 0).items()}
-            factor, alone = rate(step, config), step < how.start
-            drawn, own = task(batch, alone=alone)
-            total, losses, norms = own["loss"], dict(own), {}
-            if not alone:
-                real = task.real(batch)
-                of_drawn, of_real = judge(drawn), judge(real)
-                judging = F.softplus(of_drawn).mean() + F.softplus(-of_real).mean()
-                fooling = F.softplus(-of_drawn).mean()
-                total = total + min(1.0, (step - how.start + 1) / how.ramp) * fooling
-                losses |= {"critic": judging, "fooling": fooling, "real": of_real.mean(), "drawn": of_drawn.mean()}
-                if step % how.lazy == 0:
-                    seen = augment_for_critic(real, probability, how.augment).to(dtype)
-                    losses["r1"] = gradient_penalty(critic, seen)
-                    judging = judging + how.lazy * how.gamma * losses["r1"]
-                # Each player's gradient of its own loss alone, at the same pictures.
-                learned = torch.autograd.grad(judging, judged_by, retain_graph=True)
-                probability = adapted(probability, of_real, target=how.target, speed=how.speed)
-            improved = torch.autograd.grad(total, drawn_by, allow_unused=True)
-            if not alone:
-                norms["critic_gradient"] = _step(players[1], judged_by, learned, factor, config.clip)
-            norms["gradient"] = _step(
-                players[0], drawn_by, improved, factor * (1.0 if alone else how.calm), config.clip
-            )
-            values = {name: float(value.detach()) for name, value in losses.items()} | norms
-            if broken := [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]:
-                raise DivergedError(
-                    f"{', '.join(broken)} at step {step}; the last good state is {state_file}: resume from it with "
-                    "lower learning rates, a larger gamma or precision=no"
-                )
-            decay = min(config.ema, (1 + step) / (10 + step))
-            average.multi_avg_fn = get_ema_multi_avg_fn(decay)
-            average.update_parameters(task)
+            values = run.one_step(step, batches)
             bar.update()
             if step % LOG_EVERY == 0:
-                for name, value in {**values, "probability": probability}.items():
+                for name, value in {**values, "probability": run.probability}.items():
                     log.add_scalar(f"train/{name}", value, step)
                 bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)
             if (step + 1) % config.save_every == 0:
-                save(step + 1)
+                run.save(step + 1)
             if preview is not None and (step + 1) % config.preview_every == 0:
-                average.eval()
+                run.average.eval()
                 with torch.no_grad():
-                    log.add_image("preview", preview(average.module), step + 1)
+                    log.add_image("preview", preview(run.average.module), step + 1)
         if first < config.steps and config.steps % config.save_every:
-            save(config.steps)
-    return average.module.cpu().eval()
+            run.save(config.steps)
+    return run.average.module.cpu().eval()
+
+
+class _Run:
+    """A generator and a critic with their optimisers, the moving average, and the file that all is resumed from.
+
+    Args:
+        task: what draws.
+        critic: as ``train_adversarial`` says.
+        state_file: where the state is, if there is one, and goes.
+        config: of the task.
+        how: of the critic.
+    """
+
+    def __init__(
+        self, task: GeneratorTask, critic: nn.Module, state_file: Path, config: TrainerConfig, how: AdversarialConfig
+    ) -> None:
+        self.config, self.how, self.state_file = config, how, state_file
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        self.task, self.critic = task.to(self.device).train(), critic.to(self.device).train()
+        self.average = AveragedModel(task, use_buffers=False).to(self.device)
+        self._drawing = _optimizer(task.groups(config), config)
+        self._judging = _optimizer([{"params": list(critic.parameters()), "lr": how.learning_rate}], config)
+        self._parts: dict[str, Any] = {
+            "task": self.task,
+            "critic": self.critic,
+            "average": self.average,
+            "optimizer": self._drawing,
+            "critic_optimizer": self._judging,
+        }
+        self.step, self.probability = 0, 0.0  # of the first step to come; that a picture is changed for the critic
+        self._spent, self._start = 0.0, time.monotonic()
+        if state_file.is_file():
+            state = torch.load(state_file, map_location="cpu", weights_only=True)
+            for name, part in self._parts.items():
+                part.load_state_dict(state[name])
+            self.step, self.probability, self._spent = state["step"], state["probability"], state["seconds"]
+        if config.compile:
+            task.compile()
+        self._drawn_by = [p for group in self._drawing.param_groups for p in group["params"]]
+        self._judged_by = list(critic.parameters())
+
+    def save(self, step: int) -> None:
+        """Write the state after so many steps."""
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts.items()}
+        seconds = self._spent + time.monotonic() - self._start
+        state |= {"step": step, "probability": self.probability, "seconds": seconds}
+        torch.save(state, self.state_file.with_suffix(".part"))
+        os.replace(self.state_file.with_suffix(".part"), self.state_file)
+
+    def one_step(self, step: int, batches: Callable[[int, int], Batch]) -> dict[str, float]:
+        """One step of both players and of the moving average; losses and lengths of gradients.
+
+        Raises:
+            DivergedError: one of them is no longer a number.
+        """
+        config, how = self.config, self.how
+        # What is drawn at random is a function of the step: a resumed run draws what an uninterrupted one would.
+        torch.manual_seed(config.seed * 1_000_003 + step * 1009)
+        batch = {name: value.to(self.device) for name, value in batches(step, 0).items()}
+        factor, alone = rate(step, config), step < how.start
+        drawn, own = self.task(batch, alone=alone)
+        total, losses, norms = own["loss"], dict(own), {}
+        if not alone:
+            fooling, learned, judged = self._judge(step, drawn, self.task.real(batch))
+            total = total + min(1.0, (step - how.start + 1) / how.ramp) * fooling
+            losses |= judged
+        improved = torch.autograd.grad(total, self._drawn_by, allow_unused=True)
+        if not alone:
+            norms["critic_gradient"] = _step(self._judging, self._judged_by, learned, factor, config.clip)
+        norms["gradient"] = _step(
+            self._drawing, self._drawn_by, improved, factor * (1.0 if alone else how.calm), config.clip
+        )
+        values = {name: float(value.detach()) for name, value in losses.items()} | norms
+        if broken := [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]:
+            raise DivergedError(
+                f"{', '.join(broken)} at step {step}; the last good state is {self.state_file}: resume from it with "
+                "lower learning rates, a larger gamma or precision=no"
+            )
+        self.average.multi_avg_fn = get_ema_multi_avg_fn(min(config.ema, (1 + step) / (10 + step)))
+        self.average.update_parameters(self.task)
+        return values
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """Pictures as the critic is given them."""
+        return augment_for_critic(x, self.probability, self.how.augment).to(self._dtype)
+
+    def _judge(self, step: int, drawn: Tensor, real: Tensor) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
+        """The generator's loss before the critic, the critic's gradient of its own loss, and what is logged."""
+        how = self.how
+        of_drawn, of_real = self.critic(self._seen(drawn)), self.critic(self._seen(real))
+        judging = F.softplus(of_drawn).mean() + F.softplus(-of_real).mean()
+        fooling = F.softplus(-of_drawn).mean()
+        losses = {"critic": judging, "fooling": fooling, "real": of_real.mean(), "drawn": of_drawn.mean()}
+        if step % how.lazy == 0:
+            losses["r1"] = gradient_penalty(self.critic, self._seen(real))
+            judging = judging + how.lazy * how.gamma * losses["r1"]
+        # Each player's gradient of its own loss alone, at the same pictures.
+        learned = torch.autograd.grad(judging, self._judged_by, retain_graph=True)
+        self.probability = adapted(self.probability, of_real, target=how.target, speed=how.speed)
+        return fooling, learned, losses

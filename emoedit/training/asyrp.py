@@ -23,7 +23,6 @@ from emoedit.models.base import Callback
 from emoedit.models.ddpm.backbone import DDPMBackbone
 from emoedit.steering.hspace import ShiftBlock
 from emoedit.training.guides import ClipGuide
-from emoedit.training.hspace import edited_timesteps
 from emoedit.types import DataError
 
 Losses = dict[str, float]
@@ -99,7 +98,7 @@ def train_block(
     """A network f_t for one emotion, on pictures of faces without labels.
 
     Args:
-        backbone: with the training's ``steps``, ``t_last``, ``t_edit``; inverted by plain DDIM; it is not changed.
+        backbone: its ``steps``, ``t_last`` and ``t_edit`` are those of the training; it is not changed.
         clip: what judges.
         emotion: a name of the vocabulary, whose phrase is the target text.
         x: ``[N, C, R, R]`` in [-1, 1].
@@ -112,11 +111,12 @@ def train_block(
     Raises:
         DataError: no picture, no timestep that is edited, or an edit that is not finite.
     """
+    # The authors' way: DDIM inversion and back as it is, without what an exact inversion adds and without noise.
     backbone = backbone.with_sampling(exact=False, t_boost=0, boost="everywhere").eval().requires_grad_(False)
     if not len(x):
         raise DataError("no picture to train on")
-    if not edited_timesteps(backbone):
-        raise DataError("t_edit leaves no timestep to edit: give a lower one")
+    if not any(t >= backbone.config.t_edit for t in backbone.schedule.timesteps):
+        raise DataError(f"no timestep from t_edit {backbone.config.t_edit} up: give a lower one")
     torch.manual_seed(how.seed)
     block = ShiftBlock(backbone.h_shape[0], backbone.temb_dim).to(backbone.device)
     guide, cosine = ClipGuide(clip, [emotion]).to(backbone.device), text_cosine(clip, emotion)
@@ -125,7 +125,6 @@ def train_block(
     batches = x.split(how.batch_size)
     latents = [backbone.invert(part.to(backbone.device)) for part in batches]
     history: list[Losses] = []
-    rows = torch.zeros(how.batch_size, dtype=torch.long, device=backbone.device)
     for _ in range(how.epochs):
         for part, inversion in zip(batches, latents, strict=True):
             found: list[Losses] = []
@@ -134,18 +133,23 @@ def train_block(
                 plain, edited = (backbone.to_picture(p, *light) for p in (plain, edited))
                 if not bool(edited.isfinite().all()):
                     raise DataError(f"the edit is not finite in batch {len(history) + 1}: lower learning_rate")
-                towards = -torch.log(1 - guide(part.to(edited), edited, rows[: len(part)])["emotion"] / 2)
+                rows = torch.zeros(len(part), dtype=torch.long, device=backbone.device)
+                towards = -torch.log(1 - guide(part.to(edited), edited, rows)["emotion"] / 2)
                 near = (edited - plain).abs().mean()
                 loss = how.clip * towards + how.near * cosine * near
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                found.append({"loss": loss.item(), "clip": towards.item(), "near": near.item()})
+                found.append(_numbers(loss=loss, clip=towards, near=near))
             history.append({name: sum(each[name] for each in found) / len(found) for name in found[0]})
             if callback is not None:
                 callback(len(history), how.epochs * len(batches))
         schedule.step()
     return block.cpu().eval().requires_grad_(False), history
+
+
+def _numbers(**losses: Tensor) -> Losses:
+    return {name: float(value.detach()) for name, value in losses.items()}
 
 
 def _both_ways(backbone: DDPMBackbone, block: ShiftBlock, latent: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -156,10 +160,10 @@ def _both_ways(backbone: DDPMBackbone, block: ShiftBlock, latent: Tensor) -> Ite
         block: as it is at each timestep.
         latent: x_T, ``[N, C, R, R]``.
     """
-    plain, edited, schedule, edits = latent, latent, backbone.schedule, edited_timesteps(backbone)
+    plain, edited, schedule = latent, latent, backbone.schedule
     for k in reversed(range(len(schedule.timesteps))):
         t, a_t, below = schedule.timesteps[k], schedule.alpha_bar[k], schedule.below(k)
-        if t not in edits:
+        if t < backbone.config.t_edit:
             return
         with torch.no_grad():
             state, noise_of = backbone.split(plain, t)

@@ -23,6 +23,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from emoedit.types import EmoEditError, MissingExtraError
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 
 @dataclass(frozen=True)
 class TrainerConfig:
@@ -123,7 +126,6 @@ def train(
     """
     try:
         from accelerate import Accelerator
-        from accelerate.utils import send_to_device, set_seed
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
     except ImportError as error:
@@ -131,90 +133,121 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
-    optimizer = torch.optim.AdamW(
-        parameter_groups(task, config), config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True
-    )
-    factors = [group.pop("factor") for group in optimizer.param_groups]
-    average = AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=False)
-    first, state_file = 0, folder / "state.pt"
-    spent, start = 0.0, time.monotonic()
-    if state_file.is_file():
-        state = torch.load(state_file, map_location="cpu", weights_only=True)
-        task.load_state_dict(state["task"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        first, spent = state["step"], state["seconds"]
-    average.to(accelerator.device)
-    model, optimizer = accelerator.prepare(task, optimizer)
-    if config.compile:
-        model.compile()
-    main = accelerator.is_main_process
+    run = _Run(task, accelerator, folder / "state.pt", config)
+    first, main = run.step, accelerator.is_main_process
     log = SummaryWriter(str(folder), purge_step=first) if main else None
-
-    def save(step: int) -> None:
-        accelerator.wait_for_everyone()
-        if not main:
-            return
-        part = state_file.with_suffix(".part")
-        bare = accelerator.unwrap_model(model)
-        torch.save(
-            {
-                "task": bare.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": step,
-                "seconds": spent + time.monotonic() - start,
-            },
-            part,
-        )
-        os.replace(part, state_file)
-
     with tqdm(total=config.steps, initial=first, unit="step", disable=not main, smoothing=0.02) as bar:
         for step in range(first, config.steps):
-            for group, factor in zip(optimizer.param_groups, factors, strict=True):
-                group["lr"] = config.learning_rate * factor * rate(step, config)
-            losses: dict[str, float] = {}
-            for part in range(step * config.accumulate, (step + 1) * config.accumulate):
-                # Noise is a function of the step too: a resumed run draws what an uninterrupted one would have drawn.
-                set_seed(config.seed * 1_000_003 + part * 1009 + accelerator.process_index)
-                batch = send_to_device(batches(part, accelerator.process_index), accelerator.device)
-                last = part + 1 == (step + 1) * config.accumulate  # processes exchange gradients once a step
-                with nullcontext() if last else accelerator.no_sync(model):
-                    found = model(batch)
-                    loss = found["loss"] / config.accumulate
-                    for name, value in found.items():
-                        losses[name] = losses.get(name, 0.0) + float(value.detach()) / config.accumulate
-                    if not math.isfinite(losses["loss"]):
-                        raise DivergedError(
-                            f"the loss is {losses['loss']} at step {step}; the last good state is {state_file}: resume "
-                            "from it with a lower learning rate or precision=no"
-                        )
-                    accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
-            if config.precision != "fp16" and not math.isfinite(float(norm)):  # fp16's scaler leaves such steps out
-                raise DivergedError(
-                    f"the gradient is {float(norm)} at step {step}; the last good state is {state_file}: resume "
-                    "from it with a lower learning rate or precision=no"
-                )
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            warm = step + 1 < 10 / (1 - config.ema)
-            average.multi_avg_fn = get_ema_multi_avg_fn(
-                min(config.ema, (1 + step) / (10 + step)) if warm else config.ema
-            )
-            average.update_parameters(accelerator.unwrap_model(model))
+            losses = run.one_step(step, batches)
             bar.update()
             if log is not None and step % 20 == 0:
                 for name, value in losses.items():
                     log.add_scalar(f"train/{name}", value, step)
                 bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
             if (step + 1) % config.save_every == 0:
-                save(step + 1)
+                run.save(step + 1)
             if log is not None and preview is not None and (step + 1) % config.preview_every == 0:
                 with torch.no_grad():
-                    log.add_image("preview", preview(average.module), step + 1)
+                    log.add_image("preview", preview(run.average.module), step + 1)
     if first < config.steps and config.steps % config.save_every:
-        save(config.steps)
+        run.save(config.steps)
     if log is not None:
         log.close()
-    return average.module.cpu().eval()
+    return run.average.module.cpu().eval()
+
+
+class _Run:
+    """A task with its optimiser, its moving average and the file that all of it is resumed from.
+
+    Args:
+        task: what is trained.
+        accelerator: places it, and exchanges gradients between processes.
+        state_file: where the state is, if there is one, and goes.
+        config: how it is made.
+    """
+
+    def __init__(self, task: nn.Module, accelerator: Accelerator, state_file: Path, config: TrainerConfig) -> None:
+        self.config, self.accelerator, self.state_file = config, accelerator, state_file
+        self.step, self._spent, self._start = 0, 0.0, time.monotonic()
+        groups = parameter_groups(task, config)
+        optimizer = torch.optim.AdamW(
+            groups, config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True
+        )
+        self._factors = [group.pop("factor") for group in optimizer.param_groups]
+        self.average = AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=False)
+        if state_file.is_file():
+            state = torch.load(state_file, map_location="cpu", weights_only=True)
+            task.load_state_dict(state["task"])
+            self.average.load_state_dict(state["average"])
+            optimizer.load_state_dict(state["optimizer"])
+            self.step, self._spent = state["step"], state["seconds"]
+        self.average.to(self.accelerator.device)
+        self.model, self.optimizer = self.accelerator.prepare(task, optimizer)
+        if config.compile:
+            self.model.compile()
+
+    def one_step(self, step: int, batches: Callable[[int, int], Any]) -> dict[str, float]:
+        """One step of the optimiser and of the moving average; the losses, mean over its batches.
+
+        Raises:
+            DivergedError: the loss or its gradient is no longer a number.
+        """
+        config = self.config
+        for group, factor in zip(self.optimizer.param_groups, self._factors, strict=True):
+            group["lr"] = config.learning_rate * factor * rate(step, config)
+        losses: dict[str, float] = {}
+        for part in range(step * config.accumulate, (step + 1) * config.accumulate):
+            last = part + 1 == (step + 1) * config.accumulate  # processes exchange gradients once a step
+            self._accumulate(step, part, batches, losses, last=last)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip)
+        if config.precision != "fp16" and not math.isfinite(float(norm)):  # fp16's scaler leaves such steps out
+            raise self._diverged("gradient", float(norm), step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        warm = step + 1 < 10 / (1 - config.ema)
+        self.average.multi_avg_fn = get_ema_multi_avg_fn(
+            min(config.ema, (1 + step) / (10 + step)) if warm else config.ema
+        )
+        self.average.update_parameters(self.accelerator.unwrap_model(self.model))
+        return losses
+
+    def _accumulate(
+        self, step: int, part: int, batches: Callable[[int, int], Any], losses: dict[str, float], *, last: bool
+    ) -> None:
+        """The gradient of one batch, added to that of the step; its losses, added to ``losses``."""
+        from accelerate.utils import send_to_device, set_seed
+
+        accelerator, count = self.accelerator, self.config.accumulate
+        # Noise is a function of the step too: a resumed run draws what an uninterrupted one would have drawn.
+        set_seed(self.config.seed * 1_000_003 + part * 1009 + accelerator.process_index)
+        batch = send_to_device(batches(part, accelerator.process_index), accelerator.device)
+        with nullcontext() if last else accelerator.no_sync(self.model):
+            found = self.model(batch)
+            loss = found["loss"] / count
+            for name, value in found.items():
+                losses[name] = losses.get(name, 0.0) + float(value.detach()) / count
+            if not math.isfinite(losses["loss"]):
+                raise self._diverged("loss", losses["loss"], step)
+            accelerator.backward(loss)
+
+    def _diverged(self, what: str, value: float, step: int) -> DivergedError:
+        return DivergedError(
+            f"the {what} is {value} at step {step}; the last good state is {self.state_file}: resume from it with a "
+            "lower learning rate or precision=no"
+        )
+
+    def save(self, step: int) -> None:
+        """Write the state after so many steps; one process does."""
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
+        part = self.state_file.with_suffix(".part")
+        state = {
+            "task": self.accelerator.unwrap_model(self.model).state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": step,
+            "seconds": self._spent + time.monotonic() - self._start,
+        }
+        torch.save(state, part)
+        os.replace(part, self.state_file)

@@ -9,7 +9,7 @@ import torch
 
 from emoedit.editors import Editor
 from emoedit.models.ddpm.backbone import DDPMBackbone
-from emoedit.models.stable_diffusion import backbone as stable_diffusion
+from emoedit.models.stable_diffusion import predictor as stable_diffusion
 from emoedit.steering.combined import TokenAndShift, TokenShift
 from emoedit.steering.tokens import EmotionTokens
 from emoedit.types import CheckpointError, Edit

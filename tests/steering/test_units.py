@@ -9,9 +9,9 @@ import torch
 from emoedit.editors import Editor, load_editor
 from emoedit.faces.layout import BROWS, EYES, LIPS
 from emoedit.photo import OpenPhoto, PhotoEditor
+from emoedit.steering.unit_names import SIDED, UNITS
 from emoedit.steering.units import ActionUnits
 from emoedit.types import CheckpointError, Edit, EditError, UnknownNameError
-from emoedit.units import SIDED, UNITS
 from tests.fixtures.editors import tiny_vae
 
 UPPER = [*range(BROWS[0].start, BROWS[1].stop), *range(EYES[0].start, EYES[1].stop)]

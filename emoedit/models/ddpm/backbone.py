@@ -16,11 +16,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from emoedit import sampling
 from emoedit.io import checkpoints
@@ -28,15 +28,15 @@ from emoedit.models import luminance as light
 from emoedit.models.base import Backbone, Callback, check_settings
 from emoedit.models.ddpm import files as ddpm_files
 from emoedit.models.ddpm.config import SAMPLING, DDPMConfig, check_unet, read_config
+from emoedit.models.ddpm.unet import down, new_unet, prepare_bfloat16, up
 from emoedit.models.devices import choose_precision
-from emoedit.models.noise import known_noise, read_betas
+from emoedit.models.noise import read_betas
 from emoedit.models.precision import InPrecision, check_precision, finite_or_float32, hold
 from emoedit.types import CheckpointError, Control, CropSpec, EditError, HState, ImageError, Inversion
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
-SCHEDULER = "scheduler_config.json"
 PIPELINE = {
     "_class_name": "DDIMPipeline",
     "scheduler": ["diffusers", "DDIMScheduler"],
@@ -44,38 +44,7 @@ PIPELINE = {
 }
 
 
-def down(unet: UNet2DModel, x: Tensor, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-    """``UNet2DModel.forward`` up to its mid block's output.
-
-    Args:
-        unet: the network.
-        x: ``[N, C, R, R]``.
-        t: ``[N]`` timesteps.
-
-    Returns:
-        h ``[N, Ch, r, r]``; the down path's outputs, which the up path joins; temb ``[N, D]``.
-    """
-    temb = unet.time_embedding(unet.time_proj(t).to(unet.time_embedding.linear_1.weight.dtype))
-    x = x.to(unet.conv_in.weight.dtype, memory_format=torch.channels_last)
-    h = unet.conv_in(2 * x - 1 if unet.config.center_input_sample else x)
-    skips, low = (h,), temb.to(h.dtype)
-    for block in unet.down_blocks:
-        h, outputs = block(h, low)
-        skips += outputs
-    return unet.mid_block(h, low), skips, temb
-
-
-def up(unet: UNet2DModel, h: Tensor, skips: tuple[Tensor, ...], temb: Tensor) -> Tensor:
-    """``UNet2DModel.forward`` from its mid block's output on: the noise, ``[N, C, R, R]`` in the type of temb."""
-    low = temb.to(h.dtype)
-    for block in unet.up_blocks:
-        count = len(block.resnets)
-        h = block(h, skips[-count:], low)
-        skips = skips[:-count]
-    return unet.conv_out(unet.conv_act(unet.conv_norm_out(h))).to(temb.dtype)
-
-
-class DDPMBackbone(light.EvensLight, Backbone):
+class DDPMBackbone(light.NormalisesLuminance, Backbone):
     """DDIM inversion and decoding around a U-Net.
 
     ``latent`` is x_T, ``[N, C, R, R]``. ``extras``: ``mean`` and ``gain`` of each crop; ``seed`` of its noise; and if
@@ -93,17 +62,18 @@ class DDPMBackbone(light.EvensLight, Backbone):
     """
 
     settings = SAMPLING
+    config: DDPMConfig
 
     def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
         super().__init__()
         resolution = check_unet(config.unet, config.patch)
-        self.unet = _new_unet(config.unet) if unet is None else unet
+        self.unet = new_unet(config.unet) if unet is None else unet
         self.crop = CropSpec(resolution, config.crop_style, config.crop_scale, config.crop_down)
         self.channels = config.unet.get("in_channels", 3) // config.patch**2
         self.alpha_bar = sampling.alpha_bar(read_betas(config.scheduler))
         self.register_buffer("oval", light.face_oval(resolution), persistent=False)
         self.unet.to(memory_format=torch.channels_last)
-        self._in_precision: InPrecision[UNet2DModel] = InPrecision(_prepare_bfloat16)
+        self._in_precision: InPrecision[UNet2DModel] = InPrecision(prepare_bfloat16)
         self._set(config)
 
     def _set(self, config: DDPMConfig) -> None:
@@ -164,8 +134,8 @@ class DDPMBackbone(light.EvensLight, Backbone):
         dtype = choose_precision(precision, device)
         hold(self.unet, dtype)
         if dtype is torch.bfloat16:
-            _prepare_bfloat16(self.unet)
-        self._set(replace(self.config, precision=str(dtype).removeprefix("torch.")))
+            prepare_bfloat16(self.unet)
+        self._set(replace(self.config, precision=cast("Any", str(dtype).removeprefix("torch."))))
         return self.to(device)
 
     def _working(self) -> UNet2DModel:
@@ -408,7 +378,11 @@ class DDPMBackbone(light.EvensLight, Backbone):
         (folder / "scheduler").mkdir(exist_ok=True)
         # As in the original implementation pictures are not clipped: our crops are brought to a contrast, not a range.
         scheduler = {"_class_name": "DDIMScheduler", "clip_sample": False, **scheduler}
-        files = {checkpoints.CONFIG: config, "model_index.json": PIPELINE, f"scheduler/{SCHEDULER}": scheduler}
+        files = {
+            checkpoints.CONFIG: config,
+            "model_index.json": PIPELINE,
+            f"scheduler/{ddpm_files.SCHEDULER}": scheduler,
+        }
         for name, value in files.items():
             (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
@@ -425,33 +399,8 @@ class DDPMBackbone(light.EvensLight, Backbone):
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape; another kind of model.
         """
-        folder = Path(folder)
-        part = folder / "unet" if (folder / "unet").is_dir() else folder
-        unet = checkpoints.read_json(part / checkpoints.CONFIG)
-        if unet.get("_class_name") != "UNet2DModel":
-            kind = unet.get("_class_name", "a model without a name")
-            raise CheckpointError(
-                f"{part / checkpoints.CONFIG} describes {kind}; expected a UNet2DModel, which makes pictures from "
-                "noise alone"
-            )
-        below = folder / "scheduler" / SCHEDULER
-        config = {
-            **(
-                checkpoints.read_json(folder / checkpoints.CONFIG)
-                if part != folder and (folder / checkpoints.CONFIG).is_file()
-                else {}
-            ),
-            **settings,
-            "unet": {name: value for name, value in unet.items() if not name.startswith("_")},
-            "scheduler": known_noise(
-                checkpoints.read_json(below if below.is_file() else folder / SCHEDULER), folder, ["epsilon"]
-            ),
-        }
-        offered = (part / name for name in checkpoints.PART_WEIGHTS["unet"])
-        weights = next((path for path in offered if path.is_file()), part / checkpoints.WEIGHTS)
-        safe = weights.suffix == ".safetensors"
-        state = checkpoints.read_weights(weights) if safe else ddpm_files.read_tensors(weights)
-        return cls._loaded(config, ddpm_files.rename_old_attention(state), part)
+        config, state, part = ddpm_files.read_folder(Path(folder), settings)
+        return cls._loaded(config, state, part)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, resolution: int | None = None, **settings: Any) -> Self:
@@ -494,33 +443,8 @@ class DDPMBackbone(light.EvensLight, Backbone):
         checked = read_config(config)
         check_unet(checked.unet, checked.patch)
         with torch.device("meta"):  # a hundred million random numbers would be drawn for nothing
-            unet = _new_unet(checked.unet)
+            unet = new_unet(checked.unet)
         checkpoints.check_state(unet.state_dict(), state, path)
         # Copied: weights that lie as the file has them are summed in another order than those of a fresh model.
         unet.load_state_dict({name: value.to(torch.float32, copy=True) for name, value in state.items()}, assign=True)
         return cls(checked, unet).eval()
-
-
-def _channels_first(norm: nn.GroupNorm, inputs: tuple[Tensor]) -> Tensor:
-    """What a GroupNorm in bfloat16 is given.
-
-    Below 1,024 positions PyTorch's CPU kernel for channels-last maps reads a group's few channels position by position,
-    several times slower than it normalises a copy with channels first.
-    """
-    (x,) = inputs
-    return x.contiguous() if x.shape[2:].numel() < 1024 else x
-
-
-def _prepare_bfloat16(unet: UNet2DModel) -> None:
-    for part in unet.modules():
-        if isinstance(part, nn.GroupNorm) and part.num_channels // part.num_groups < 16:
-            part.register_forward_pre_hook(_channels_first)
-
-
-def _new_unet(config: dict[str, Any]) -> UNet2DModel:
-    from diffusers import UNet2DModel
-
-    try:
-        return UNet2DModel(**config)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise CheckpointError(f"not the arguments of a UNet2DModel: {error}") from error

@@ -95,4 +95,5 @@ def check_unet(config: dict[str, Any], patch: int = 1) -> int:
         faults.append(f"blocks with a second path for the picture ({', '.join(sorted(set(kinds)))})")
     if faults:
         raise CheckpointError(f"this U-Net cannot be used: {'; '.join(faults)}")
+    assert isinstance(side, int)  # or it was among the faults
     return side * patch

@@ -1,7 +1,8 @@
-"""U-Net weight files under other names than today's diffusers gives them, read into ``UNet2DModel``'s.
+"""A DDPM's folders in diffusers' layout, and weight files under other names, read into ``UNet2DModel``'s.
 
-Two kinds: the original DDPM's (``.ckpt`` of SDEdit, DiffusionCLIP and Asyrp: ``temb.dense.0``, ``mid.block_1``, ...),
-and diffusers' own from before 2023, whose attention layers have other names (``google/ddpm-ema-celebahq-256`` is one).
+Other names are of two kinds: the original DDPM's (``.ckpt`` of SDEdit, DiffusionCLIP and Asyrp: ``temb.dense.0``,
+``mid.block_1``, ...), and diffusers' own from before 2023, whose attention layers have other names
+(``google/ddpm-ema-celebahq-256`` is one).
 Nothing in a file is executed.
 """
 
@@ -14,9 +15,12 @@ from typing import Any
 
 from torch import Tensor
 
+from emoedit.io import checkpoints
 from emoedit.io.weights import read_torch
+from emoedit.models.noise import known_noise
 from emoedit.types import CheckpointError
 
+SCHEDULER = "scheduler_config.json"
 ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0", "norm": "group_norm"}
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 RESNET = {"temb_proj": "time_emb_proj", "nin_shortcut": "conv_shortcut"}
@@ -143,3 +147,44 @@ def _new_name(name: str, levels: int) -> str:
             return f"{block}.resnets.{number}.{RESNET.get(layer, layer)}.{kind}"
         return f"{block}.attentions.{number}.{ATTENTION.get(layer, layer)}.{kind}"
     return name  # conv_in, conv_out
+
+
+def read_folder(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
+    """A pipeline's folder, or one with its files at the top, as ``google/ddpm-ema-celebahq-256`` has.
+
+    Args:
+        folder: where it is.
+        settings: of ``DDPMConfig``, instead of those in the folder.
+
+    Returns:
+        The entries of a ``DDPMConfig``, the U-Net's tensors under today's names, and the folder they were read from.
+
+    Raises:
+        CheckpointError: a file is missing or damaged; another kind of model.
+    """
+    part = folder / "unet" if (folder / "unet").is_dir() else folder
+    unet = checkpoints.read_json(part / checkpoints.CONFIG)
+    if unet.get("_class_name") != "UNet2DModel":
+        kind = unet.get("_class_name", "a model without a name")
+        raise CheckpointError(
+            f"{part / checkpoints.CONFIG} describes {kind}; expected a UNet2DModel, which makes pictures from "
+            "noise alone"
+        )
+    below = folder / "scheduler" / SCHEDULER
+    config = {
+        **(
+            checkpoints.read_json(folder / checkpoints.CONFIG)
+            if part != folder and (folder / checkpoints.CONFIG).is_file()
+            else {}
+        ),
+        **settings,
+        "unet": {name: value for name, value in unet.items() if not name.startswith("_")},
+        "scheduler": known_noise(
+            checkpoints.read_json(below if below.is_file() else folder / SCHEDULER), folder, ["epsilon"]
+        ),
+    }
+    offered = (part / name for name in checkpoints.PART_WEIGHTS["unet"])
+    weights = next((path for path in offered if path.is_file()), part / checkpoints.WEIGHTS)
+    safe = weights.suffix == ".safetensors"
+    state = checkpoints.read_weights(weights) if safe else read_tensors(weights)
+    return config, rename_old_attention(state), part

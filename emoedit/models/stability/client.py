@@ -180,8 +180,8 @@ class StabilityClient:
             ImageError: too large; nothing was sent.
             RemoteError: an answer without end.
         """
-        if len(request.body) > MAX_BODY:
-            raise ImageError(f"the service takes {MAX_BODY:,} bytes, not {len(request.body):,}; take a smaller crop")
+        if (size := len(request.body or b"")) > MAX_BODY:
+            raise ImageError(f"the service takes {MAX_BODY:,} bytes, not {size:,}; take a smaller crop")
         # Proxies and certificates of the environment. Nothing is sent on to where a redirection points.
         how = session.merge_environment_settings(request.url, {}, True, None, None)
         for left in reversed(range(self.retries + 1)):

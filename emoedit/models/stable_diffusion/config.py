@@ -125,14 +125,15 @@ def check_parts(config: StableDiffusionConfig) -> int:
         )
     if unet.get("time_embedding_type", "positional") != "positional":
         faults.append(f"time_embedding_type {unet['time_embedding_type']!r} (expected 'positional')")
-    others = ("class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim", "encoder_hid_dim_type")
-    others += ("time_cond_proj_dim", "time_embedding_act_fn", "timestep_post_act")
+    others = ["class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim", "encoder_hid_dim_type"]
+    others += ["time_cond_proj_dim", "time_embedding_act_fn", "timestep_post_act"]
     if more := [name for name in others if unet.get(name) is not None]:
         faults.append(f"{', '.join(more)} (expected none: noise, timestep and text are all it sees)")
     if unet.get("norm_num_groups", 32) is None:
         faults.append("norm_num_groups None")
     if faults:
         raise CheckpointError(f"this model cannot be used: {'; '.join(faults)}")
+    assert isinstance(side, int)  # or it was among the faults
     return side
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +98,7 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 
     What is done to the copy does not reach the module.
     """
-    memo = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    memo: dict[int, Tensor] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     memo |= {id(b): b for b in module.buffers()}
     return copy.deepcopy(module, memo).eval()
 
@@ -153,7 +153,7 @@ def with_tokens(
     larger.add_tokens(names)
     if larger.convert_tokens_to_ids(names) != list(range(first, first + len(names))):
         raise CheckpointError(f"the tokenizer does not keep {', '.join(names[:4])} apart: give other names")
-    knowing = frozen_copy(text_encoder)
+    knowing: Any = frozen_copy(text_encoder)
     rows = torch.cat([rows.detach() for rows in embeddings.values()]).to(shared.weight)
     knowing.set_input_embeddings(_Table(knowing.get_input_embeddings(), rows, first))
     return larger, knowing

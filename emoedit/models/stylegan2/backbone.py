@@ -84,7 +84,7 @@ def mix(coarse: Tensor, fine: Tensor, layer: int) -> Tensor:
     return torch.cat([coarse[:, :layer], fine[:, layer:]], 1)
 
 
-class StyleGAN2Backbone(light.EvensLight, Backbone):
+class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
     """The generator with what leads to it.
 
     ``latent`` is w+, ``[N, L, w_dim]``. ``extras``: ``mean`` and ``gain`` of each crop, and ``noise`` ``[N, P]`` if it

@@ -124,7 +124,7 @@ class Decoder(nn.Module):
         return F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
 
 
-class VAEBackbone(light.EvensLight, Backbone):
+class VAEBackbone(light.NormalisesLuminance, Backbone):
     """The VAE as a backbone: ``invert`` is the encoder's mean, ``decode`` the decoder; both undo and redo lighting.
 
     Luminance is brought to one mean and contrast inside the face first, so that no direction has to spend itself on

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from emoedit.emotions import BASIC, circumplex, parse, resolve, smile_reduction
+from emoedit.steering.unit_names import unit_algebra, unit_name
 from emoedit.types import EditError, UnknownNameError
-from emoedit.units import unit_algebra, unit_name
 
 
 @pytest.mark.parametrize("text", ["12", "AU12", "au12", " AU 12 ", "012"])

@@ -16,22 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from emoedit.editors import files as editor_files
 from emoedit.io import checkpoints
 from emoedit.models.base import Backbone, Callback
 from emoedit.models.devices import choose_device, in_batches
-from emoedit.registry import BACKBONES, DEFAULT_EDITOR, STEERINGS, Registry
+from emoedit.registry import DEFAULT_EDITOR
 from emoedit.steering.base import Steering
-from emoedit.types import (
-    Change,
-    CheckpointError,
-    Control,
-    CropSpec,
-    Edit,
-    EditError,
-    EmoEditError,
-    ImageError,
-    Inversion,
-)
+from emoedit.types import Change, Control, CropSpec, Edit, EditError, ImageError, Inversion
 
 if TYPE_CHECKING:
     from emoedit.models.stability.client import StabilityClient
@@ -340,36 +331,7 @@ class Editor:
                 backbone than that of ``backbone_of``.
             OutputError: it cannot be written. An older folder of that name is kept in both cases.
         """
-        folder = Path(folder)
-        part: dict[str, Any] = {"kind": _kind(BACKBONES, self.backbone), "folder": "backbone"}
-        if self.backbone.source is not None:
-            part = {"kind": part["kind"], **self.backbone.source, "settings": self._settings()}
-        if backbone_of is not None:
-            part = {"kind": part["kind"], "editor": os.fspath(backbone_of), "settings": self._beside(backbone_of)}
-        with checkpoints.new_folder(folder) as new:
-            if part.get("folder"):
-                self.backbone.save_pretrained(new / "backbone")
-            kinds = []
-            for number, steering in enumerate(self.steerings):
-                kinds.append({"kind": _kind(STEERINGS, steering), "folder": f"steering_{number}"})
-                steering.save_pretrained(new / f"steering_{number}")
-            description = {
-                "name": self.name,
-                "backbone": part,
-                "steerings": kinds,
-                "compositor": self.compositor,
-                "emotions": list(self.emotions),
-                "role": "emotion editor",
-                "licence": "unknown",
-                **info,
-                "sha256": {
-                    p.relative_to(new).as_posix(): checkpoints.sha256(p) for p in sorted(new.rglob("*.safetensors"))
-                },
-            }
-            text = card or f"# {self.name}\n\nAn emoedit editor: {description['role']}.\n"
-            (new / "README.md").write_text(text, encoding="utf-8")
-            (new / checkpoints.EDITOR).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        return folder
+        return editor_files.write_editor(self, Path(folder), card=card, backbone_of=backbone_of, info=info)
 
     @classmethod
     def from_pretrained(
@@ -387,54 +349,14 @@ class Editor:
             UnknownNameError: no such name.
             CheckpointError: not there, damaged, or another format; weights whose checksum differs are refused.
         """
-        folder = checkpoints.locate(name_or_path, revision=revision)
-        description = _checked(folder)
-        try:
-            steerings = [
-                STEERINGS.get(p["kind"]).from_pretrained(folder / p["folder"]) for p in description["steerings"]
-            ]
-            part, name = description["backbone"], description["name"]
-            model = _backbone(folder, part if backbone is None else {**part, "source": backbone})
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder / checkpoints.EDITOR} lacks or garbles an entry: {error}") from error
-        return cls(model, steerings, name=name, compositor=description.get("compositor"))
-
-    def _settings(self) -> dict[str, Any]:
-        """The backbone's settings of sampling, and those its weights were read with."""
-        config = self.backbone.to_config()
-        read_with = (self.backbone.source or {}).get("settings", {})
-        sampled = {name: config[name] for name in self.backbone.settings if name in config and name != "precision"}
-        return {**read_with, **sampled}
-
-    def _beside(self, other: str | os.PathLike[str]) -> dict[str, Any]:
-        """What settings of sampling this backbone has other than another editor's.
-
-        Raises:
-            EditError: the backbones differ in more.
-        """
-        theirs = Editor.from_pretrained(other).backbone
-        mine, found = self.backbone.state_dict(), theirs.state_dict()
-        same = type(theirs) is type(self.backbone) and mine.keys() == found.keys()
-        if not same or not all(torch.equal(mine[name].cpu(), found[name]) for name in mine):
-            raise EditError(f"the backbone of {other} has other weights: save this editor with its own")
-        before, now = theirs.to_config(), self.backbone.to_config()
-        changes = {name: now[name] for name in now if now[name] != before[name]}
-        theirs.with_sampling(**changes)  # refuses what is no setting of sampling
-        return changes
+        model, steerings, found = editor_files.read_parts(name_or_path, revision=revision, backbone=backbone)
+        return cls(model, steerings, name=found["name"], compositor=found.get("compositor"))
 
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, token: str | None = None, card: str | None = None
     ) -> str:
         """Upload to the Hugging Face hub; returns the address of the commit."""
-        import tempfile
-
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(Path(folder) / "editor", card=card)
-            return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "editor"))
+        return editor_files.upload(self, repo_id, private=private, token=token, card=card)
 
 
 def load_editor(
@@ -486,16 +408,9 @@ def load_editor(
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
         raise EditError(f"batch is a whole number from 1 on, not {batch!r}")
     device = choose_device(device)
-    request = Request(
-        os.fspath(name_or_path),
-        model=None if model is None else os.fspath(model),
-        tokens=tokens,
-        shifts=shifts,
-        boundaries=boundaries,
-        layers=None if layers is None else tuple(layers),
-        revision=revision,
-        settings=settings,
-    )
+    weights, only = None if model is None else os.fspath(model), None if layers is None else tuple(layers)
+    parts: dict[str, Any] = {"tokens": tokens, "shifts": shifts, "boundaries": boundaries, "revision": revision}
+    request = Request(os.fspath(name_or_path), model=weights, layers=only, settings=settings, **parts)
     editor = request.load(device, precision=precision, offload=offload)
     editor.batch = batch
     editor.name = name or editor.name
@@ -516,63 +431,6 @@ def stability_editor(
     from emoedit.steering.prompts import Prompts
 
     return Editor(StabilityBackbone(client, crop=crop or CROP), [Prompts()], name=name)
-
-
-def _checked(folder: Path) -> dict[str, Any]:
-    """What a folder's ``editor.json`` says, its weights compared with their checksums.
-
-    Raises:
-        CheckpointError: missing or damaged.
-    """
-    description = checkpoints.read_json(folder / checkpoints.EDITOR)
-    sums = description.get("sha256", {})
-    if not isinstance(sums, dict):
-        raise CheckpointError(f"{folder / checkpoints.EDITOR}: 'sha256' must be an object, found {sums!r}")
-    for name, expected in sums.items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing: the folder or its download is incomplete")
-        if checkpoints.sha256(path) != expected:
-            raise CheckpointError(
-                f"{path} is damaged: its SHA-256 differs from the one in {checkpoints.EDITOR}; get it again"
-            )
-    return description
-
-
-def _backbone(folder: Path, part: dict[str, Any]) -> Backbone:
-    """A backbone of its own, or another editor's at other settings.
-
-    Raises:
-        CheckpointError: missing or damaged; the other editor shares one itself; settings that it does not have.
-    """
-    if "source" in part:
-        from emoedit.full_size import load_backbone  # which builds on this module
-
-        return load_backbone(part["kind"], part["source"], part.get("settings", {}), revision=part.get("revision"))
-    if "editor" not in part:
-        return BACKBONES.get(part["kind"]).from_pretrained(folder / part["folder"])
-    owner = checkpoints.locate(part["editor"])
-    found = _checked(owner)["backbone"]
-    if "editor" in found or found["kind"] != part["kind"]:
-        raise CheckpointError(
-            f"{folder / checkpoints.EDITOR} needs the {part['kind']} of {part['editor']}, which has none"
-        )
-    backbone = BACKBONES.get(part["kind"]).from_pretrained(owner / found["folder"])
-    try:
-        return backbone.with_sampling(**part["settings"])
-    except EditError as error:
-        raise CheckpointError(f"{folder / checkpoints.EDITOR}: {error}") from error
-
-
-def _kind(registry: Registry[type], part: Any) -> str:
-    """The registered name of a part's class."""
-    for name in registry.names():
-        try:
-            if registry.get(name) is type(part):
-                return name
-        except EmoEditError:  # a plugin that cannot be imported: not this part's class, which has been
-            continue
-    raise EditError(f"{type(part).__name__} is not registered (emoedit.registry), so a folder could not name it")
 
 
 def list_editors() -> tuple[str, ...]:

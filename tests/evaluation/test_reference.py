@@ -8,9 +8,9 @@ from PIL import Image
 
 from emoedit.cli import main
 from emoedit.emotions import BASIC, resolve
+from emoedit.evaluation.reference import like
 from emoedit.parts import PARTS, add_units, keep_only, neutral_first, part_weights
 from emoedit.photo import OpenPhoto, PhotoEditor
-from emoedit.reference import like
 from emoedit.steering.units import face_shape
 from emoedit.types import Edit, EditError, NoFaceError
 from tests.fixtures.editors import tiny_vae

@@ -11,7 +11,7 @@ from PIL import Image
 
 from emoedit.cli import main
 from emoedit.faces.detect import FaceDetector
-from emoedit.restore import Restorer, identity_kept
+from emoedit.models.restoration import Restorer, identity_kept
 from emoedit.types import CheckpointError, ImageError, MissingExtraError
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from emoedit.editors import Editor
+from emoedit.evaluation.shifts import adding, agreement, at_random, cosines, linear_part, recorded
 from emoedit.steering.hspace import Directions
-from emoedit.steering.shifts import adding, agreement, at_random, cosines, linear_part, recorded
 from emoedit.types import Edit, EditError
 from tests.fixtures.editors import tiny_asyrp, tiny_vae
 
