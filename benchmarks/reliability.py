@@ -192,7 +192,7 @@ def page(fuzzed: Fuzzed, killed: Killed, rows: list[tuple[int, float]]) -> str:
     machine = f"Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} cores"
     paragraphs = [
         "Written by `benchmarks/reliability.py`, which says how each number is measured. What is promised stands in "
-        "[SECURITY.md](../SECURITY.md). Every run of the tests repeats a few seconds of it (`tests/fuzz`, `tests/io`, "
+        "`SECURITY.md`. Every run of the tests repeats a few seconds of it (`tests/fuzz`, `tests/io`, "
         f"`tests/test_server.py`). This run: {machine}, shared with other work.",
         "## Damaged and hostile input",
         f"{count:,} inputs in {minutes:.0f} minutes of one process, made by Hypothesis: small sound files of every "

@@ -36,7 +36,9 @@ def definition(module: str, name: str) -> tuple[str, ast.ClassDef | ast.Function
         module: dotted.
         name: of a class or function.
     """
-    tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text("utf-8"))
+    folder = ROOT / module.replace(".", "/")
+    source = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    tree = ast.parse(source.read_text("utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return module, node
