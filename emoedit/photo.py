@@ -359,7 +359,7 @@ def crop_and_normalise(
     own = plane(rgb)
     crops = [alignment.crop(own) for alignment in alignments]
     tones = [Tone()] * len(crops)
-    if backbone.evens_light and backbone.channels == 1:
+    if backbone.normalises_luminance and backbone.channels == 1:
         face = face_masks(backbone.crop).face
         tones = [find_tone(crop, face) for crop in crops]
         lifted = zip(crops, tones, alignments, strict=True)

@@ -53,7 +53,7 @@ class Backbone(nn.Module, ABC):
     source: Mapping[str, Any] | None = None
 
     @property
-    def evens_light(self) -> bool:
+    def normalises_luminance(self) -> bool:
         """Whether it brings every crop to one contrast, so that dark faces are lifted (``emoedit.faces.tone``)."""
         return False
 

@@ -54,7 +54,7 @@ class NormalisesLuminance:
     oval: Tensor
 
     @property
-    def evens_light(self) -> bool:
+    def normalises_luminance(self) -> bool:
         """Whether it does, so that dark faces are lifted for it; models of colour see photographs as they are."""
         return self.config.std is not None
 
