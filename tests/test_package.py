@@ -209,19 +209,26 @@ def test_the_wheel_holds_the_package_with_its_models_and_configs_and_nothing_els
 
 
 @pytest.mark.slow
-def test_the_first_notebook_runs_with_the_installed_wheel(wheel, tmp_path, monkeypatch):
-    """In a folder of its own, where no checkout is: what the package needs comes with it."""
+def test_all_notebooks_run_with_the_installed_wheel(wheel, tmp_path, monkeypatch):
+    """In a folder where no checkout is: what they need comes with the package. One kernel runs them all, with names
+    forgotten in between: most of each is its start."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     needs("ipykernel")
-    site = tmp_path / "site"
+    site, empty = tmp_path / "site", tmp_path / "empty"
     run(sys.executable, "-m", "pip", "install", wheel, *PIP, "--target", site, cwd=tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(site))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    notebook = nbformat.read(ROOT / "docs" / "notebooks" / "1-quickstart.ipynb", 4)
-    notebook.cells.append(nbformat.v4.new_code_cell("print(emoedit.__file__)"))
-    (tmp_path / "empty").mkdir()
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path / "empty")}}).execute()
-    *outputs, last = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    empty.mkdir()
+    for name, value in {"PYTHONPATH": site, "OMP_NUM_THREADS": 1, "EMOEDIT_NOTEBOOK_SIZE": "small"}.items():
+        monkeypatch.setenv(name, str(value))
+    joined, folder = nbformat.v4.new_notebook(), ROOT / "docs" / "notebooks"
+    for path in sorted(folder.glob("*.ipynb")):
+        joined.cells += [nbformat.v4.new_code_cell("%reset -f"), *nbformat.read(path, 4).cells]
+    joined.cells.append(nbformat.v4.new_code_cell("import emoedit; print(emoedit.__file__)"))
+    for number, cell in enumerate(joined.cells):
+        cell["id"] = f"joined-{number}"
+    nbclient.NotebookClient(joined, timeout=300, resources={"metadata": {"path": str(empty)}}).execute()
+    *outputs, last = [output for cell in joined.cells for output in cell.get("outputs", [])]
     assert last["text"] == f"{site / 'emoedit' / '__init__.py'}\n"
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
-    assert not list((tmp_path / "empty").iterdir())
+    data = [output.get("data", {}) for output in outputs]
+    pictures = [d for d in data if "image/png" in d or "<img" in d.get("text/html", "")]
+    assert len(pictures) >= 6
+    assert not any("tensor([" in str(d.get("text/html", "")) for d in data)

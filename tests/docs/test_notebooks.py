@@ -1,9 +1,8 @@
-"""The notebooks are what their script writes, hold no outputs, and run."""
+"""The notebooks are what their script writes and hold no outputs; that they run is tested with the wheel."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 import pytest
@@ -30,24 +29,3 @@ def test_files_are_what_the_script_writes_without_outputs(script) -> None:
         nbformat.validate(found)
         assert all(not cell.get("outputs") for cell in found.cells)
         assert found.cells[0].cell_type == "markdown" and found.cells[0].source.startswith("# ")
-
-
-@pytest.mark.slow
-def test_all_notebooks_run(script, tmp_path, monkeypatch) -> None:
-    """One kernel runs them one after the other, with all names forgotten in between: most of each is its start."""
-    client = pytest.importorskip("nbclient", reason="nbclient is not installed")
-    monkeypatch.setenv("EMOEDIT_NOTEBOOK_SIZE", "small")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    joined = nbformat.v4.new_notebook()
-    for name in script.NOTEBOOKS:
-        cells = nbformat.read(FOLDER / f"{name}.ipynb", 4).cells
-        joined.cells += [nbformat.v4.new_code_cell("%reset -f"), *cells]
-    for number, cell in enumerate(joined.cells):
-        cell["id"] = f"joined-{number}"
-    client.NotebookClient(joined, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    outputs = [output for cell in joined.cells for output in cell.get("outputs", [])]
-    data = [output.get("data", {}) for output in outputs]
-    pictures = [d for d in data if "image/png" in d or "<img" in d.get("text/html", "")]
-    assert len(pictures) >= 6
-    assert not any("tensor([" in str(o.get("data", {}).get("text/html", "")) for o in outputs)
