@@ -27,13 +27,13 @@ from tqdm import tqdm
 
 from emoedit.editors import Editor
 from emoedit.emotions import get
+from emoedit.evaluation.shifts import recorded
 from emoedit.full_size import load_backbone
 from emoedit.io.output import write_json
 from emoedit.metrics.clip import Clip, directional_similarity
 from emoedit.models.ddpm.backbone import DDPMBackbone
 from emoedit.models.devices import choose_device
 from emoedit.steering.hspace import HSpace
-from emoedit.steering.shifts import recorded
 from emoedit.training.asyrp import (
     SOURCE,
     AsyrpTraining,
