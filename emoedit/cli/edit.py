@@ -82,6 +82,28 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         metavar="largest|all|N",
         help="which to edit; N counts by size, 0 is the largest; default: largest",
     )
+    _add_results(parser)
+    add_seed(parser)
+    parser.add_argument(
+        "--min-identity",
+        type=_floor,
+        metavar="X",
+        help="weaken each edit until this much of the person is kept, 0 to 1 (0.8, say)",
+    )
+    parser.add_argument(
+        "--compositor",
+        choices=COMPOSITORS.names(),
+        help="how changes are put into the photo: with mouths drawn between the photo's own lips (drawn), as the "
+        "model's change in colour (rgb), as a reference moves pixels (moved), or as the model's picture in its place "
+        "(replace); default: what suits the editor",
+    )
+    add_reading(parser)
+    _add_marks(parser)
+    parser.set_defaults(run=run, editor=None)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    """Where results go, and in which form."""
     parser.add_argument(
         "--output",
         metavar="PATH",
@@ -98,21 +120,10 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "--quality", type=_quality, default=95, metavar="N", help="of JPEG and WebP, 1 to 100; default: 95"
     )
     parser.add_argument("--json", metavar="FILE", help="write a report, one object an edit; - for standard output")
-    add_seed(parser)
-    parser.add_argument(
-        "--min-identity",
-        type=_floor,
-        metavar="X",
-        help="weaken each edit until this much of the person is kept, 0 to 1 (0.8, say)",
-    )
-    parser.add_argument(
-        "--compositor",
-        choices=COMPOSITORS.names(),
-        help="how changes are put into the photo: with mouths drawn between the photo's own lips (drawn), as the "
-        "model's change in colour (rgb), as a reference moves pixels (moved), or as the model's picture in its place "
-        "(replace); default: what suits the editor",
-    )
-    add_reading(parser)
+
+
+def _add_marks(parser: argparse.ArgumentParser) -> None:
+    """What results say of how they were made."""
     parser.add_argument(
         "--no-mark",
         dest="mark",
@@ -125,7 +136,6 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         metavar=("CERT", "KEY"),
         help="sign content credentials (C2PA) into each picture: a certificate chain and a key, both PEM",
     )
-    parser.set_defaults(run=run, editor=None)
 
 
 def _format(text: str) -> str:
