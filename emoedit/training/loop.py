@@ -126,12 +126,15 @@ def train(
     """
     try:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
     except ImportError as error:
         raise MissingExtraError(error.name or "accelerate", "train") from error
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # Accelerate refuses another precision than that of the process's first training; one process may train two models.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
     run = _Run(task, accelerator, folder / "state.pt", config)
     first, main = run.step, accelerator.is_main_process

@@ -188,6 +188,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert not (tmp_path / "parts" / "state.part").exists()
 
 
+def test_one_process_trains_in_one_precision_after_another(tmp_path):
+    def batches(step: int, process: int) -> torch.Tensor:
+        return torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(step)) * 2 - 1
+
+    def run(precision, folder):
+        torch.manual_seed(0)
+        how = TrainerConfig(steps=2, precision=precision, warmup=1, save_every=2)
+        return train(VAETask(TINY, beta=0.1), batches, tmp_path / folder, how).state_dict()
+
+    exact, half, again = run("no", "exact"), run("bf16", "half"), run("no", "again")
+    assert all(torch.equal(value, exact[name]) for name, value in again.items())
+    assert any(not torch.equal(value, exact[name]) for name, value in half.items())
+
+
 def test_training_lowers_the_loss_and_a_broken_batch_stops_it_with_the_last_state_saved(tmp_path):
     torch.manual_seed(0)
     picture = torch.nn.functional.interpolate(torch.rand(4, 1, 4, 4) * 2 - 1, (32, 32), mode="bicubic").clamp(-1, 1)
