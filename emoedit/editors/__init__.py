@@ -11,20 +11,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from emoedit.editors import files as editor_files
+from emoedit.editors.crops import as_crops
 from emoedit.io import checkpoints
 from emoedit.models.base import Backbone, Callback
 from emoedit.models.devices import choose_device, in_batches
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.steering.base import Steering
-from emoedit.types import Change, Control, CropSpec, Edit, EditError, ImageError, Inversion
+from emoedit.types import Change, Control, CropSpec, Edit, EditError, Inversion
 
 if TYPE_CHECKING:
+    from emoedit.editors.units import AddedUnits, Sums
     from emoedit.models.stability.client import StabilityClient
 
 Parts = str | os.PathLike[str] | Mapping[str, Any]  # emotion -> file, or a folder of files
@@ -51,38 +52,6 @@ class EditOutput:
         return edit_output_png(self)
 
 
-def as_crops(images: Any, backbone: Backbone) -> Tensor:
-    """Aligned crops in any form as ``[N, C, R, R]`` in [-1, 1] on the backbone's device.
-
-    Args:
-        images: a tensor ``[N, C, R, R]`` or ``[C, R, R]`` in [-1, 1], or a PIL picture, an array or a path, or a list
-            of those.
-        backbone: the model that draws.
-
-    Raises:
-        ImageError: a tensor of another shape or range.
-    """
-    resolution, channels = backbone.crop.resolution, backbone.channels
-    if isinstance(images, Tensor):
-        x = images[None] if images.ndim == 3 else images
-        if x.shape[1:] != (channels, resolution, resolution):
-            raise ImageError(f"crops are {tuple(images.shape)}, expected [N, {channels}, {resolution}, {resolution}]")
-        if not x.is_floating_point() or not bool(x.isfinite().all()) or float(x.abs().max()) > 1.001:
-            raise ImageError("crops as tensors are floats in [-1, 1]")
-        return x.to(backbone.device, torch.float32)
-    from emoedit.io.images import load_picture
-
-    single = not isinstance(images, list | tuple)
-    rows = []
-    for image in [images] if single else images:
-        picture = load_picture(image).to_pil().convert("L" if channels == 1 else "RGB")
-        rows.append(np.asarray(picture.resize((resolution, resolution), Image.Resampling.LANCZOS), np.float32))
-    if not rows:
-        raise ImageError("no picture given")
-    stack = torch.from_numpy(np.stack(rows)).view(len(rows), resolution, resolution, channels)
-    return (stack.permute(0, 3, 1, 2) / 127.5 - 1).to(backbone.device)
-
-
 class Editor:
     """Edits aligned crops; ``emoedit.photo.PhotoEditor`` puts photographs around it.
 
@@ -92,6 +61,7 @@ class Editor:
         name: what it is called in results.
         compositor: how its drawings are put into a photograph: a name, or a description as ``editor.json`` has it
             ([emoedit.compositing.compositors][]); default: as the backbone says.
+        units: action units that are added to what the backbone draws: emotion -> unit -> how strong at strength 1.
     """
 
     def __init__(
@@ -101,6 +71,7 @@ class Editor:
         *,
         name: str = "custom",
         compositor: str | Mapping[str, Any] | None = None,
+        units: Sums | None = None,
     ) -> None:
         if not steerings:
             raise EditError("an editor needs at least one steering")
@@ -108,6 +79,7 @@ class Editor:
         self.steerings = [steering.eval().requires_grad_(False) for steering in steerings]
         self.name = name
         self.compositor = self.backbone.compositor if compositor is None else compositor
+        self.units = _added_units(self, units) if units else None
         self.batch: int | None = None  # pictures at once; None: what suits the backbone
         self._weights: tuple[list[Any], str, dict[str, Tensor]] | None = None  # of the last inversion
 
@@ -221,6 +193,12 @@ class Editor:
         It is to be compared with the reconstruction, not with the source. A strength of 0 gives the reconstruction
         itself.
         """
+        drawings = self._drawn(inversion, edits, batch_size)
+        for edit, drawn in zip(edits, drawings, strict=True):
+            yield drawn if self.units is None or not edit.strength else self.units(drawn, edit)
+
+    def _drawn(self, inversion: Inversion, edits: Sequence[Edit], batch_size: int | None) -> Iterator[Tensor]:
+        """What the backbone draws, without units."""
         count = len(inversion)
         if not self.backbone.batches_edits:
             controls = [self.control(inversion, [edit] * count) if edit.strength else None for edit in edits]
@@ -287,7 +265,7 @@ class Editor:
             emotions: names of emotions.
             strength: 0 is the source, 1 the fitted effect.
             inversion: of an earlier call with the same pictures.
-            generator: draws the noise; a model that draws none ignores it.
+            generator: draws the noise, where a model draws any.
             output_type: ``"pil"`` or ``"pt"`` (tensors in [-1, 1]).
         """
         if inversion is None:
@@ -350,13 +328,19 @@ class Editor:
             CheckpointError: not there, damaged, or another format; weights whose checksum differs are refused.
         """
         model, steerings, found = editor_files.read_parts(name_or_path, revision=revision, backbone=backbone)
-        return cls(model, steerings, name=found["name"], compositor=found.get("compositor"))
+        return cls(model, steerings, name=found["name"], compositor=found.get("compositor"), units=found.get("units"))
 
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, token: str | None = None, card: str | None = None
     ) -> str:
         """Upload to the Hugging Face hub; returns the address of the commit."""
         return editor_files.upload(self, repo_id, private=private, token=token, card=card)
+
+
+def _added_units(editor: Editor, units: Sums) -> AddedUnits:
+    from emoedit.editors.units import AddedUnits  # only where there are some: it loads SciPy
+
+    return AddedUnits(units, editor.emotions, editor.backbone)
 
 
 def load_editor(

@@ -62,6 +62,7 @@ def write_editor(
             "backbone": part,
             "steerings": kinds,
             "compositor": editor.compositor,
+            **({} if editor.units is None else {"units": editor.units.sums}),
             "emotions": list(editor.emotions),
             "role": "emotion editor",
             "licence": "unknown",
