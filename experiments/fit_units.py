@@ -1,14 +1,15 @@
-"""Choose the action units that an embedded editor adds to what its model draws (5 minutes an emotion on one core).
+"""Choose the action units that an embedded editor adds to what its model draws (five minutes an emotion on one core).
 
     python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]  # judges
     python experiments/fit_units.py editor=stylegan data.root=/path/to/data
 
 For each emotion a share of the model's own edit and a sum of units are chosen together, by coordinate ascent: two
-recognisers that know nothing of each other have to read the emotion as surely as they can in neutral faces of the
-training split, while the person stays as near to the source as the model alone leaves it. One is the guidance
-classifier, which also reads the person. Models that were led by it already have all that it asks for, so the other is
-of another kind: softmax regression on histograms of oriented gradients (Dalal and Triggs 2005), fitted here to pictures
-that people agree on. The units go into ``editor.json``, the shares into the gains of the editor's steerings.
+recognisers that know nothing of each other have to read the emotion in neutral faces of the training split while the
+person stays near to the source (the harmonic mean of both counts), at least as near as the model alone leaves it. One
+is the guidance classifier, which also reads the person. Models that were led by it already have all that it asks for,
+so the other is of another kind: softmax regression on histograms of oriented gradients (Dalal and Triggs 2005), fitted
+here to pictures that people agree on. The units go into ``editor.json``, the shares into the gains of the editor's
+steerings.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ from torch import Tensor
 from emoedit.editors import Editor, load_editor
 from emoedit.editors.units import AddedUnits
 from emoedit.io import checkpoints
+from emoedit.metrics.control import harmonic
 from emoedit.nn.measuring import MeasuringNetwork
+from emoedit.steering.combined import TokenAndShift
 from emoedit.training.data import CropSet
 from emoedit.training.recipes import TRAINED_ON, choose, load_coach, read_as
 from emoedit.types import DataError, Edit
 from lib.gradients import GradientRecogniser
 
 Units = dict[str, float]
-Judge = Callable[[Tensor], tuple[float, float]]  # drawings -> probability of the emotion, cosine to the source's person
+Judge = Callable[[Tensor], tuple[float, float]]  # drawings -> worth, cosine to the source's person
 
 
 def judge(coach: MeasuringNetwork, gradients: GradientRecogniser, before: Tensor, emotion: str) -> Judge:
@@ -56,7 +59,8 @@ def judge(coach: MeasuringNetwork, gradients: GradientRecogniser, before: Tensor
         out = read(drawn)
         near = (F.normalize(out["person"], dim=1) * person).sum(1).mean()
         scores = out["emotion"].softmax(1)[:, column], gradients.scores(drawn)[:, gradients.emotions.index(emotion)]
-        return sum(float(score.mean()) for score in scores) / 2, float(near)
+        score = sum(float(score.mean()) for score in scores) / 2
+        return float(harmonic(score, max(float(near), 0.0))), float(near)
 
     return judged
 
@@ -69,7 +73,7 @@ def best_sum(
     how: Mapping[str, Any],
     floor: float,
 ) -> tuple[float, Units]:
-    """The sum of units that is read best in some drawings, and how surely.
+    """The sum of units that is worth most in some drawings, and what it is worth.
 
     Args:
         emotion: that is fitted.
@@ -132,10 +136,12 @@ def fit(
 
 
 def scale_gains(editor: Editor, shares: Mapping[str, float]) -> None:
-    """Strength 1 of some emotions as shares of what it was, in every steering."""
+    """Strength 1 of some emotions as shares of what it was, in every steering and in the parts of combined ones."""
     for steering in editor.steerings:
-        for emotion, share in shares.items():
-            steering.gain[steering.emotions.index(emotion)] *= share
+        parts = (steering.tokens, steering.shift) if isinstance(steering, TokenAndShift) else (steering,)
+        for part in parts:
+            for emotion, share in shares.items():
+                part.gain[part.emotions.index(emotion)] *= share
 
 
 def neutral_faces(config: DictConfig, crops: CropSet, coach: MeasuringNetwork) -> np.ndarray:

@@ -90,6 +90,12 @@ def _add_contest(parser: argparse.ArgumentParser, *, strengths: str) -> None:
         "--strengths", type=_numbers_of, default=_numbers_of(strengths), metavar="S,T", help=f"default: {strengths}"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument(
+        "--stage",
+        choices=("photo", "crop"),
+        default="photo",
+        help="photo, the default: edits as they are put into photographs; crop: what the models themselves change",
+    )
     parser.add_argument("--no-references", dest="references", action="store_false", help="only the editors")
     add_seed(parser)
     parser.add_argument(
@@ -182,6 +188,7 @@ def _compare(args: argparse.Namespace) -> int:
         seed=args.seed,
         suite=_suite(args),
         device=args.device,
+        stage=args.stage,
         progress=True,
     )
     folder = result.save(args.output, overwrite=args.overwrite)
@@ -211,6 +218,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         retry=args.retry,
         suite=_suite(args),
         device=args.device,
+        stage=args.stage,
     )
     for photo, error in {row["photo"]: row["error"] for row in result.errors}.items():
         say(f"emoedit: error: {photo}: {error}")

@@ -164,3 +164,8 @@ def moved() -> Compositor:
 def replaced() -> Compositor:
     """For finished pictures, as services give them back: they stand in place of the photograph."""
     return Compositor("replace", (("whole_drawing", COMPOSITOR_PARTS.get("whole_drawing")()),))
+
+
+def added() -> Compositor:
+    """What a model itself changes, without anything that makes a photograph of it: for comparing models."""
+    return Compositor("added", (("added_change", COMPOSITOR_PARTS.get("added_change")()),))

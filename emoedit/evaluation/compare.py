@@ -184,6 +184,7 @@ def compare(
     seed: int = 0,
     suite: Suite | None = None,
     device: str = "auto",
+    stage: str = "photo",
     progress: bool = False,
 ) -> Comparison:
     """Edit one photograph with several editors and measure every edit.
@@ -199,6 +200,7 @@ def compare(
         seed: of the noise that an editor draws.
         suite: what measures; default: a new one with its defaults.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
+        stage: ``"photo"``: edits as they are put into photographs; ``"crop"``: what the models themselves change.
         progress: whether to show a bar on standard error.
 
     Returns:
@@ -216,7 +218,7 @@ def compare(
     if face == "all":
         raise EditError("a comparison is about one face: 'largest', or an index by size")
     truth = _truths_of(names, truth or {})
-    entries = load_entries(editors, references=references, device=device)
+    entries = load_entries(editors, references=references, device=device, stage=stage)
     check_known(entries, names)
     suite = suite or Suite()
     suite.check_emotions(names)

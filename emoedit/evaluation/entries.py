@@ -22,6 +22,8 @@ from emoedit.photo import PhotoEdit, PhotoEditor
 from emoedit.types import Edit, EditError, EmoEditError, UnknownNameError
 
 NOTHING, PHOTOGRAPH = "nothing", "photograph"  # reference rows that no editor makes
+# Where edits are measured: as they are put into photographs, or the model's own change, without what puts it there.
+STAGES = {"photo": None, "crop": "added"}  # -> compositor, None for the editor's own
 BATCH = 8  # edits that are measured at once: memory stays flat however many there are
 
 
@@ -50,7 +52,11 @@ class Entry:
 
 
 def load_entries(
-    editors: str | Sequence[str | Editor | PhotoEditor] = "all", *, references: bool = True, device: str = "auto"
+    editors: str | Sequence[str | Editor | PhotoEditor] = "all",
+    *,
+    references: bool = True,
+    device: str = "auto",
+    stage: str = "photo",
 ) -> list[Entry]:
     """The editors to compare, each loaded once, and the reference editors of this package after them.
 
@@ -58,21 +64,27 @@ def load_entries(
         editors: ``"all"`` for every embedded one, or names, folders, editors.
         references: whether the reference editors of this package stand after them.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
+        stage: ``"photo"`` for edits as the editors' compositors put them into photographs; ``"crop"`` for what the
+            models themselves change, added to the photographs as it is.
 
     Raises:
-        EditError: none, or two of one name.
+        EditError: none, or two of one name; no such stage.
         UnknownNameError: no such editor.
         CheckpointError: damaged weights.
     """
     wanted = list_editors() if editors == "all" else [editors] if isinstance(editors, str) else editors
-    detector = FaceDetector()
+    if stage not in STAGES:
+        raise EditError(f"edits are measured at stage {' or '.join(STAGES)}, not {stage!r}")
+    detector, compositor = FaceDetector(), STAGES[stage]
     chosen = []
     for one in wanted:
         if isinstance(one, PhotoEditor):
-            editor = one
+            editor = (
+                one if compositor is None else PhotoEditor(one.editor, detector=one.detector, compositor=compositor)
+            )
         else:
             loaded = load_editor(one, device=device) if isinstance(one, str | os.PathLike) else one
-            editor = PhotoEditor(loaded, detector=detector)
+            editor = PhotoEditor(loaded, detector=detector, compositor=compositor)
         chosen.append(Entry(editor.editor.name, editor))
     if not chosen:
         raise EditError("no editor to compare; name one, or 'all'")
@@ -80,7 +92,8 @@ def load_entries(
         here = {entry.name for entry in chosen}
         for name in checkpoints.reference_names():
             if name not in here:
-                chosen.append(Entry(name, PhotoEditor(load_editor(name, device=device), detector=detector), True))
+                loaded = load_editor(name, device=device)
+                chosen.append(Entry(name, PhotoEditor(loaded, detector=detector, compositor=compositor), True))
     names = [entry.name for entry in chosen]
     if len(set(names)) < len(names) or {NOTHING, PHOTOGRAPH} & set(names):
         raise EditError(f"editors in a comparison have names of their own, found {', '.join(names)}")

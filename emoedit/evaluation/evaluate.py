@@ -63,6 +63,7 @@ def evaluate(
     seed: int = 0,
     suite: Suite | None = None,
     device: str = "auto",
+    stage: str = "photo",
     retry: bool = False,
     progress: bool = True,
 ) -> Evaluation:
@@ -85,6 +86,7 @@ def evaluate(
         seed: of the noise that an editor draws.
         suite: what measures; default: a new one with its defaults.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
+        stage: ``"photo"``: edits as they are put into photographs; ``"crop"``: what the models themselves change.
         retry: whether what failed in an earlier run is tried again.
         progress: whether to show a bar on standard error.
 
@@ -97,13 +99,23 @@ def evaluate(
     _need_matplotlib()
     names = tuple(canonical_names([emotions] if isinstance(emotions, str) else emotions))
     edits = [Edit(name, float(s)) for name in names for s in dict.fromkeys(strengths)]
-    cases = read_cases(data, split=split, reader=reader) if isinstance(data, str | os.PathLike) else list(data)
-    cases = _named_once(cases[:limit])
-    entries = load_entries(editors, references=references, device=device)
+    read = read_cases(data, split=split, reader=reader) if isinstance(data, str | os.PathLike) else list(data)
+    cases = _named_once(read[:limit])
+    entries = load_entries(editors, references=references, device=device, stage=stage)
     suite = suite or Suite()
     folder = Path(output).expanduser()
     fill(folder, cases, edits, entries, suite, references=references, seed=seed, retry=retry, progress=progress)
-    asked = _asked(entries, edits)
+    return _reported(folder, cases, _asked(entries, edits), names, references)
+
+
+def _reported(
+    folder: Path,
+    cases: Sequence[Case],
+    asked: Sequence[tuple[str, str, float]],
+    names: tuple[str, ...],
+    references: bool,
+) -> Evaluation:
+    """The rows that were asked for, with their reports written."""
     wanted = {key for case in cases for key in _cells(case, asked, names, references)}
     found = Evaluation(Rows(folder / RESULTS, wanted), names)
     with exclusive(folder / LOCK):

@@ -90,6 +90,29 @@ def without_seconds(rows: list[dict]) -> list[dict]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
+# --- stages ---------------------------------------------------------------------------------------------------------
+
+
+def test_at_the_stage_of_the_crop_the_models_own_change_is_measured(head, suite):
+    editor = tiny_vae()
+    options = {"editors": [editor], "strengths": (1,), "references": False, "suite": suite}
+    photo, crop = (compare(head, "happy", stage=stage, **options) for stage in ("photo", "crop"))
+    direct = compare(head, "happy", **{**options, "editors": [PhotoEditor(editor, compositor="added")]})
+    assert without_seconds(crop.rows) == without_seconds(direct.rows) != without_seconds(photo.rows)
+    assert np.array_equal(np.asarray(crop.images[0]), np.asarray(direct.images[0]))
+
+
+def test_at_the_stage_of_the_crop_an_editor_with_another_compositor_is_measured_without_it(editors):
+    (entry,) = load_entries([editors[0]], references=False, stage="crop")
+    assert entry.photo_editor.compositor.name == "added" and entry.photo_editor.editor is editors[0].editor
+    assert {e.photo_editor.compositor.name for e in load_entries([tiny_vae()], stage="crop")} == {"added"}
+
+
+def test_other_stages_do_not_exist():
+    with pytest.raises(EditError, match="stage photo or crop, not 'canvas'"):
+        load_entries([tiny_vae()], stage="canvas")
+
+
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
