@@ -227,12 +227,10 @@ def compare(
     found = detector.choose(picture.rgb, face)[0]
     truths = _with_faces(truth, detector)
     subjects = {name: suite.subject(picture.rgb, found, truths.get(name)) for name in names}
-    rows: list[dict[str, Any]] = []
-    images: list[Image.Image | None] = []
     made = _rows_of(entries, edits, suite, picture, subjects, found, seed=seed, progress=progress)
-    for row, image, where in chain(made, _references(suite, picture, subjects, truths, found) if references else ()):
-        rows.append({"photo": picture.name, **row})
-        images.append(None if image is None else head_of(image, where))
+    others = _references(suite, picture, subjects, truths, found) if references else ()
+    shown = [(row, None if image is None else head_of(image, where)) for row, image, where in chain(made, others)]
+    rows, images = [{"photo": picture.name, **row} for row, _ in shown], [image for _, image in shown]
     return Comparison(picture.name, rows, images, head_of(picture.to_pil(), found))
 
 
