@@ -1,138 +1,180 @@
-"""Choose the action units that an embedded editor adds to what its model draws (five minutes an emotion on one core).
+"""Choose the action units that an embedded editor adds to what its model draws (a quarter of an hour on one core).
 
     python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]  # judges
     python experiments/fit_units.py editor=stylegan data.root=/path/to/data
 
-For each emotion a share of the model's own edit and a sum of units are chosen together, by coordinate ascent: two
-recognisers that know nothing of each other have to read the emotion in neutral faces of the training split while the
-person stays near to the source (the harmonic mean of both counts), at least as near as the model alone leaves it. One
-is the guidance classifier, which also reads the person. Models that were led by it already have all that it asks for,
-so the other is of another kind: softmax regression on histograms of oriented gradients (Dalal and Triggs 2005), fitted
-here to pictures that people agree on. The units go into ``editor.json``, the shares into the gains of the editor's
-steerings.
+For each emotion a share of the model's own edit and a sum of units are chosen together, by coordinate ascent, in
+photographs of the training split whose faces the guidance classifier reads as neutral. A recogniser has to read the
+emotion as surely as it can, while the person stays as near to the source as the model alone leaves it; the guidance
+classifier's embedding says how near that is. The model was finetuned by that classifier and has all that it asks for
+already, so the emotion is read by a recogniser of another kind: softmax regression on histograms of oriented gradients
+(Dalal and Triggs 2005), fitted here to pictures that people agree on; the guidance classifier must not read much less
+than before. The units go into ``editor.json``, the shares into the gains of the editor's steerings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import cv2
 import hydra
 import numpy as np
 import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from tqdm import tqdm
 
 from emoedit.editors import Editor, load_editor
 from emoedit.editors.units import AddedUnits
+from emoedit.faces.align import align
 from emoedit.io import checkpoints
-from emoedit.metrics.control import harmonic
 from emoedit.nn.measuring import MeasuringNetwork
+from emoedit.photo import OpenPhoto, PhotoEditor
 from emoedit.steering.combined import TokenAndShift
 from emoedit.training.data import CropSet
-from emoedit.training.recipes import TRAINED_ON, choose, load_coach, read_as
-from emoedit.types import DataError, Edit
+from emoedit.training.recipes import load_coach, read_as
+from emoedit.types import CropSpec, DataError, Edit, Inversion, NoFaceError
 from lib.gradients import GradientRecogniser
 
+SIDE = 128  # pixels of the crops that are read
 Units = dict[str, float]
-Judge = Callable[[Tensor], tuple[float, float]]  # drawings -> worth, cosine to the source's person
 
 
-def judge(coach: MeasuringNetwork, gradients: GradientRecogniser, before: Tensor, emotion: str) -> Judge:
-    """What both recognisers say of drawings of some faces.
+@dataclass(frozen=True)
+class Judged:
+    """What recognisers say of edited photographs.
 
     Args:
-        coach: with heads ``emotion`` and ``person``.
-        gradients: the other one.
-        before: their reconstructions, ``[N, C, R, R]``.
-        emotion: that is to be read.
+        score: how surely the emotion is read in histograms of gradients, 0 to 1.
+        guided: how surely the guidance classifier reads it, 0 to 1.
+        near: cosine of its embeddings of the people to those before.
     """
-    column, side = coach.config.emotions.index(emotion), coach.config.resolution
 
-    def read(x: Tensor) -> dict[str, Tensor]:
-        return coach(F.interpolate(x.mean(1, keepdim=True), (side, side), mode="bilinear", antialias=True))
+    score: float
+    guided: float
+    near: float
 
-    person = F.normalize(read(before)["person"], dim=1)
 
-    def judged(drawn: Tensor) -> tuple[float, float]:
-        out = read(drawn)
-        near = (F.normalize(out["person"], dim=1) * person).sum(1).mean()
-        scores = out["emotion"].softmax(1)[:, column], gradients.scores(drawn)[:, gradients.emotions.index(emotion)]
-        score = sum(float(score.mean()) for score in scores) / 2
-        return float(harmonic(score, max(float(near), 0.0))), float(near)
+class CachingEditor(Editor):
+    """Draws every edit of a photograph once, whatever units are tried with it.
 
-    return judged
+    Args:
+        editor: whose parts it has.
+    """
+
+    def __init__(self, editor: Editor) -> None:
+        super().__init__(editor.backbone, editor.steerings, name=editor.name, compositor=editor.compositor)
+        self._cache: dict[tuple[str, Edit], Tensor] = {}
+
+    def _drawn(self, inversion: Inversion, edits: Sequence[Edit], batch_size: int | None) -> Iterator[Tensor]:
+        for edit in edits:
+            key = inversion.fingerprint, edit
+            if key not in self._cache:
+                (self._cache[key],) = super()._drawn(inversion, [edit], batch_size)
+            yield self._cache[key]
+
+
+class Trials:
+    """Edits of some photographs, and what recognisers say of them.
+
+    Args:
+        editor: whose units are tried.
+        photos: photographs with one face each.
+        coach: with heads ``emotion`` and ``person``.
+        gradients: the recogniser of another kind.
+    """
+
+    def __init__(
+        self, editor: CachingEditor, photos: Sequence[Any], coach: MeasuringNetwork, gradients: GradientRecogniser
+    ) -> None:
+        self.editor, self.photo_editor = editor, PhotoEditor(editor)
+        self.coach, self.gradients = coach, gradients
+        self.spec = CropSpec(SIDE, "stable", coach.config.scale, coach.config.down)
+        self.opened = list(self._opened(photos))
+        if not self.opened:
+            raise DataError("no face is found in any of the photographs; prepare others")
+        self.person = self._read(torch.cat([self._crop(photo, photo.picture.rgb) for photo in self.opened]))["person"]
+
+    def _opened(self, photos: Sequence[Any]) -> Iterator[OpenPhoto]:
+        for photo in photos:
+            try:
+                yield self.photo_editor.open(photo)
+            except NoFaceError:  # it was found at another size of the picture
+                print(f"no face is found in {photo}")
+
+    def _crop(self, photo: OpenPhoto, rgb: np.ndarray) -> Tensor:
+        crop = cv2.cvtColor(align(photo.faces[0].landmarks, self.spec).crop(rgb), cv2.COLOR_RGB2GRAY)
+        return torch.from_numpy(crop)[None, None].float() / 127.5 - 1
+
+    def _read(self, x: Tensor) -> dict[str, Tensor]:
+        side = self.coach.config.resolution
+        return self.coach(F.interpolate(x, (side, side), mode="bilinear", antialias=True))
+
+    def judged(self, emotion: str, share: float, units: Units) -> Judged:
+        """What recognisers say of a share of the model's own edit with these units added."""
+        sums = {emotion: {name: weight / share for name, weight in units.items()}}
+        self.editor.units = AddedUnits(sums, self.editor.emotions, self.editor.backbone) if units else None
+        edits = [Edit(emotion, share)]
+        results = ((photo, next(self.photo_editor.edit(photo, edits)).image) for photo in self.opened)
+        x = torch.cat([self._crop(photo, np.asarray(image.convert("RGB"))) for photo, image in results])
+        out = self._read(x)
+        near = F.cosine_similarity(out["person"], self.person).mean()
+        guided = out["emotion"].softmax(1)[:, self.coach.config.emotions.index(emotion)].mean()
+        score = self.gradients.scores(x)[:, self.gradients.emotions.index(emotion)].mean()
+        return Judged(float(score), float(guided), float(near))
 
 
 def best_sum(
-    emotion: str,
-    drawn: Tensor,
-    judged: Judge,
-    added: Callable[[Units], AddedUnits],
-    how: Mapping[str, Any],
-    floor: float,
+    judged: Callable[[Units], Judged], names: Sequence[str], how: Mapping[str, Any], least: Judged
 ) -> tuple[float, Units]:
-    """The sum of units that is worth most in some drawings, and what it is worth.
+    """The sum of units with which an emotion is read best, and how surely.
 
     Args:
-        emotion: that is fitted.
-        drawn: by the model, ``[N, C, R, R]``.
-        judged: see [judge][].
-        added: sum -> what moves drawings by it.
-        how: ``emotions``, ``steps``, ``rounds``, ``worth``.
-        floor: how much of the person has to be left.
+        judged: sum -> what recognisers say.
+        names: of units, in the order in which they are tried.
+        how: ``steps``, ``rounds``, ``worth``.
+        least: how much of the person has to be left, and what the guidance classifier has to read.
     """
     units: Units = {}
-    score, near = judged(drawn)
-    if near < floor:
-        return 0.0, {}
+    found = judged(units)
+    score = found.score if found.near >= least.near else 0.0
     for _ in range(how["rounds"]):
-        for unit in how["emotions"][emotion]:
+        for name in names:
             for value in how["steps"]:
-                tried = {name: w for name, w in {**units, unit: value}.items() if w}
+                tried = {unit: weight for unit, weight in {**units, name: value}.items() if weight}
                 if tried == units:
                     continue
-                found, near = judged(added(tried)(drawn, Edit(emotion)) if tried else drawn)
-                more = sum(tried.values()) - sum(units.values())
-                if near >= floor and found > score + how["worth"] * max(more, 0) / how["steps"][1]:
-                    score, units = found, tried
+                found = judged(tried)
+                more = max(sum(tried.values()) - sum(units.values()), 0) / how["steps"][1]
+                allowed = found.near >= least.near and found.guided >= least.guided
+                if allowed and found.score > score + how["worth"] * more:
+                    score, units = found.score, tried
     return score, units
 
 
-def fit(
-    editor: Editor,
-    crops: CropSet,
-    positions: np.ndarray,
-    recognisers: tuple[MeasuringNetwork, GradientRecogniser],
-    how: Mapping[str, Any],
-) -> None:
-    """Give an editor the units of each emotion, and change its steerings' gains by the share of its own edit."""
-    backbone, chosen, shares = editor.backbone, {}, {}
-    inversion = editor.invert(crops.pixels(positions, backbone.crop.resolution, backbone.channels))
-    before = inversion.extras["reconstruction"]
-    editor.units = None
-    for emotion in (name for name in how["emotions"] if name in editor.emotions):
-        judged = judge(*recognisers, before, emotion)
-        strengths = sorted({1.0, *how["shares"]})
-        drawings = dict(zip(strengths, editor.decode(inversion, [Edit(emotion, s) for s in strengths]), strict=True))
-        plain, near = judged(drawings[1.0])
+def fit(trials: Trials, how: Mapping[str, Any]) -> tuple[dict[str, Units], dict[str, float]]:
+    """For every emotion that gains by units, the units and the share of the model's own edit."""
+    chosen, shares = {}, {}
+    for emotion in tqdm([name for name in how["emotions"] if name in trials.editor.emotions], disable=None):
+        plain = trials.judged(emotion, 1.0, {})
+        least = Judged(0.0, how["guided"] * plain.guided, plain.near - how["slack"])
+        found = {}
+        for share in how["shares"]:
 
-        def added(units: Units, emotion: str = emotion) -> AddedUnits:
-            return AddedUnits({emotion: units}, editor.emotions, backbone)
+            def judged(units: Units, emotion: str = emotion, share: float = share) -> Judged:
+                return trials.judged(emotion, share, units)
 
-        found = {
-            share: best_sum(emotion, drawings[share], judged, added, how, near - how["slack"])
-            for share in how["shares"]
-        }
+            found[share] = best_sum(judged, how["emotions"][emotion], how, least)
         share, (score, units) = max(found.items(), key=lambda item: item[1][0])
-        print(
-            f"{emotion}: {plain:.2f} -> {score:.2f} with {share:g} of the model and {units or 'no units'}", flush=True
-        )
-        if units and score > plain:
+        with_units = f"with {share:g} of the model and {units or 'no units'}"
+        print(f"{emotion}: {plain.score:.2f} -> {score:.2f} {with_units}", flush=True)
+        if units and score > plain.score:
             chosen[emotion], shares[emotion] = units, share
-    scale_gains(editor, shares)
-    editor.units = AddedUnits(chosen, editor.emotions, backbone)
+    return chosen, shares
 
 
 def scale_gains(editor: Editor, shares: Mapping[str, float]) -> None:
@@ -144,16 +186,10 @@ def scale_gains(editor: Editor, shares: Mapping[str, float]) -> None:
                 part.gain[part.emotions.index(emotion)] *= share
 
 
-def neutral_faces(config: DictConfig, crops: CropSet, coach: MeasuringNetwork) -> np.ndarray:
-    """Positions of neutral pictures of the training split."""
-    chosen: Sequence[np.ndarray] = [
-        *(choose(crops, name, ["neutral"], n, TRAINED_ON) for name, n in config.neutral.items()),
-        *(read_as(coach, crops, name, "neutral", n) for name, n in config.unlabelled.items()),
-    ]
-    positions = np.concatenate(chosen).astype(int)
-    if not len(positions):
-        raise DataError(f"{config.data.crops} holds no neutral pictures of {', '.join(config.neutral)}; prepare them")
-    return positions
+def neutral_photographs(config: DictConfig, crops: CropSet, coach: MeasuringNetwork) -> list[Path]:
+    """Photographs of the training split that the guidance classifier reads as neutral."""
+    positions = read_as(coach, crops, config.photographs.data, "neutral", config.photographs.count)
+    return [Path(config.photographs.folder) / crops.rows[position]["name"] for position in positions]
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="fit_units")
@@ -163,12 +199,13 @@ def main(config: DictConfig) -> None:
     coach = load_coach(OmegaConf.to_container(config.coach.config, resolve=True), config.coach_weights)
     how: dict[str, Any] = OmegaConf.to_container(config, resolve=True)
     with torch.no_grad():
-        faces = neutral_faces(config, crops, coach)
         gradients = GradientRecogniser.fitted(crops, how["gradients"])
-        print(
-            f"gradients read {gradients.accuracy(crops, how['gradients']):.2f} of held-out pictures right", flush=True
-        )
-        fit(editor, crops, faces, (coach, gradients), how)
+        right = gradients.accuracy(crops, how["gradients"])
+        print(f"histograms of gradients read {right:.2f} of held-out pictures right", flush=True)
+        trials = Trials(CachingEditor(editor), neutral_photographs(config, crops, coach), coach, gradients)
+        units, shares = fit(trials, how)
+    scale_gains(editor, shares)
+    editor.units = AddedUnits(units, editor.emotions, editor.backbone) if units else None
     folder = checkpoints.locate(config.editor)
     described = checkpoints.read_json(folder / checkpoints.EDITOR)
     kept = {name: described[name] for name in ("role", "licence", "reference") if name in described}

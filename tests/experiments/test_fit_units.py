@@ -12,12 +12,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from emoedit.editors import load_editor
+from emoedit.editors import Editor, load_editor
 from emoedit.models.landmarks.backbone import LandmarkBackbone, LandmarksConfig
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.photo import PhotoEditor
 from emoedit.training.data import CropSet
+from emoedit.types import DataError, Edit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +47,10 @@ def crops(tmp_path, astronaut) -> CropSet:
         pictures.append((face + shade + rng.normal(0, 6, face.shape)).clip(0, 255).astype(np.uint8))
         votes = "1 0 0 9 0 0 0 0" if n % 2 else "10 0 0 0 0 0 0 0"
         rows.append(f"faces,{n},{'angry' if n % 2 else 'neutral'},{'train' if n < 30 else 'valid'},0.1,{votes}")
+    for n in range(2):  # and two photographs without labels, which the classifier of the test reads as whatever
+        rows.append(f"unlabelled,{n}.png,,train,0.1,")
+        pictures.append(face.astype(np.uint8))
+        Image.fromarray(astronaut[: 300 + n]).save(tmp_path / f"{n}.png")
     folder = tmp_path / "crops"
     folder.mkdir()
     np.save(folder / "crops.npy", np.stack(pictures))
@@ -64,68 +70,99 @@ def test_gradients_tell_apart_what_people_agree_on(scripts, crops):
 
 def test_the_sum_is_the_best_that_leaves_the_person(scripts):
     fit_units, _ = scripts
-    how = {"emotions": {"angry": ["AU4", "AU7"]}, "steps": [0.0, 0.5, 1.0], "rounds": 2, "worth": 0.01}
+    how = {"steps": [0.0, 0.5, 1.0], "rounds": 2, "worth": 0.01}
 
-    def added(units):
-        return lambda drawn, edit: torch.tensor([units.get("AU4", 0.0), units.get("AU7", 0.0)])
+    def judged(units):
+        brows, lids = units.get("AU4", 0.0), units.get("AU7", 0.0)
+        return fit_units.Judged(0.2 + 0.5 * brows - 0.3 * lids, 0.9 - 0.4 * brows, 1.0 - 0.2 * brows)
 
-    def judged(moved):
-        brows, lids = moved.tolist()
-        return 0.2 + 0.5 * brows - 0.3 * lids, 1.0 - 0.2 * brows
+    def best(near, guided=0.0):
+        return fit_units.best_sum(judged, ["AU4", "AU7"], how, fit_units.Judged(0.0, guided, near))
 
-    assert fit_units.best_sum("angry", torch.zeros(2), judged, added, how, 0.5) == (0.7, {"AU4": 1.0})
-    assert fit_units.best_sum("angry", torch.zeros(2), judged, added, how, 0.85) == (0.45, {"AU4": 0.5})
-    assert fit_units.best_sum("angry", torch.zeros(2), judged, added, how, 1.1) == (0.0, {})
+    assert best(near=0.5) == (0.7, {"AU4": 1.0})
+    assert best(near=0.85) == best(near=0.5, guided=0.6) == (0.45, {"AU4": 0.5})
+    assert best(near=1.1) == (0.0, {})
 
 
-def test_units_and_the_share_of_the_model_are_chosen_together(scripts, crops, monkeypatch):
+class Reader:
+    """In place of both recognisers: anger is how low the inner ends of the brows lie, and everybody is one person."""
+
+    config = NetworkConfig(heads={"emotion": 2, "person": 4}, resolution=128, emotions=("neutral", "angry"))
+    emotions = config.emotions
+
+    def __init__(self):
+        self.mover = LandmarkBackbone(LandmarksConfig(128, self.config.scale, self.config.down))
+
+    def __call__(self, x):
+        return {"person": torch.ones(len(x), 4), "emotion": torch.zeros(len(x), 2)}
+
+    def scores(self, x):
+        low = self.mover.invert(x).extras["landmarks"][:, [21, 22], 1].mean(1)
+        return torch.stack([-low, low], 1)
+
+
+def test_units_and_the_share_of_the_model_are_chosen_in_photographs(scripts, astronaut):
     fit_units, _ = scripts
     editor = load_editor("vae", device="cpu")
     column, before = editor.emotions.index("angry"), editor.steerings[0].gain.clone()
-    mover = LandmarkBackbone(LandmarksConfig(128, 0.66, 0.074))
-
-    def judge(*args):
-        """Anger is how low the inner ends of the brows lie; less of the model is more of the person."""
-        start = args[-2]
-
-        def judged(drawn):
-            low = mover.invert(drawn).extras["landmarks"][:, [21, 22], 1].mean()
-            return float(low), 1 - float((drawn - start).abs().mean()) * 0.01
-
-        return judged
-
-    monkeypatch.setattr(fit_units, "judge", judge)
+    trials = fit_units.Trials(
+        fit_units.CachingEditor(editor), [astronaut, np.zeros_like(astronaut)], Reader(), Reader()
+    )
+    assert len(trials.opened) == 1  # what shows no face is left out
     how = {"emotions": {"angry": ["AU4"]}, "shares": [0.5], "steps": [0.0, 1.0], "rounds": 1}
-    fit_units.fit(editor, crops, np.arange(2), (None, None), {**how, "worth": 1e-4, "slack": 0.01})
-    assert editor.units.sums == {"angry": {"AU4": 1.0}}
+    chosen, shares = fit_units.fit(trials, {**how, "worth": 1e-4, "slack": 0.01, "guided": 0.5})
+    assert chosen == {"angry": {"AU4": 1.0}} and shares == {"angry": 0.5}
+    fit_units.scale_gains(editor, shares)
     before[column] /= 2
     torch.testing.assert_close(editor.steerings[0].gain, before)
+    # The units of the fitted editor are those that were tried at its share.
+    fitted = Editor(editor.backbone, editor.steerings, compositor=editor.compositor, units=chosen)
+    photo_editor = PhotoEditor(fitted)
+    final = np.asarray(next(photo_editor.edit(photo_editor.open(astronaut), [Edit("angry")])).image)
+    tried = trials.judged("angry", 1.0, {"AU4": 1.0})  # the gains are halved by now, the drawings are not yet
+    assert tried.score == pytest.approx(float(Reader().scores(trials._crop(trials.opened[0], final))[0, 1]), abs=0.01)
+
+
+def test_photographs_without_a_face_are_an_error(scripts, astronaut):
+    fit_units, _ = scripts
+    editor = fit_units.CachingEditor(load_editor("vae", device="cpu"))
+    with pytest.raises(DataError, match="no face"):
+        fit_units.Trials(editor, [np.zeros_like(astronaut)], Reader(), Reader())
 
 
 @pytest.mark.slow
 def test_the_recipe_writes_an_editor_with_units(crops, tmp_path):
     torch.manual_seed(0)
-    heads, known = {"emotion": 2, "person": 4}, ["neutral", "angry"]
-    coach = NetworkConfig(heads=heads, resolution=16, widths=(8, 8, 8, 8), emotions=tuple(known))
-    torch.save(MeasuringNetwork(coach).state_dict(), tmp_path / "coach.pt")
-    command = [
-        *(sys.executable, str(ROOT / "experiments" / "fit_units.py"), f"data.root={tmp_path}", "editor=vae"),
-        *(
-            f"data.crops={tmp_path / 'crops'}",
-            f"coach_weights={tmp_path / 'coach.pt'}",
-            f"output={tmp_path / 'editor'}",
-        ),
-        "~coach.config",
-        "+coach.config={heads: {emotion: 2, person: 4}, resolution: 16, widths: [8, 8, 8, 8],"
-        " emotions: [neutral, angry]}",
-        *("~emotions", "+emotions={angry: [AU4]}", "shares=[0.5]", "steps=[0.0,1.5]", "worth=-1", "slack=2"),
-        *("~neutral", "+neutral={faces: 3}", "~unlabelled", "+unlabelled={}", "rounds=1"),
-        *("gradients.data=faces", "gradients.agreement=0.8", "gradients.least={}"),
-    ]
+    coach = NetworkConfig(
+        {"emotion": 2, "person": 4}, resolution=16, widths=(8, 8, 8, 8), emotions=("neutral", "angry")
+    )
+    network = MeasuringNetwork(coach)
+    network.heads["emotion"][-1].bias.data[0] += 5  # every photograph is read as neutral
+    torch.save(network.state_dict(), tmp_path / "coach.pt")
+    heads = "heads: {emotion: 2, person: 4}, resolution: 16, widths: [8, 8, 8, 8], emotions: [neutral, angry]"
+    settings = {
+        "data.root": tmp_path,
+        "data.crops": tmp_path / "crops",
+        "coach_weights": tmp_path / "coach.pt",
+        "output": tmp_path / "editor",
+        "+coach.config": f"{{{heads}}}",
+        "+emotions": "{angry: [AU4]}",
+        "shares": "[0.5]",
+        "steps": "[0.0,1.5]",
+        "photographs.data": "unlabelled",
+        "photographs.folder": tmp_path,
+        "photographs.count": 2,
+        "gradients.data": "faces",
+        "gradients.agreement": 0.8,
+        "gradients.least": "{}",
+    }
+    command = [sys.executable, str(ROOT / "experiments" / "fit_units.py"), "editor=vae", "~coach.config", "~emotions"]
+    command += [f"{name}={value}" for name, value in settings.items()]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "of held-out pictures right" in done.stdout and "angry: " in done.stdout
+    assert "no face" not in done.stdout
     described = json.loads((tmp_path / "editor" / "editor.json").read_text())
     assert described["compositor"] == load_editor("vae").compositor
     assert (tmp_path / "editor" / "README.md").read_text() == (ROOT / "checkpoints/vae/README.md").read_text()
