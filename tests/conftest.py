@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.fixtures.wheel import built, installed, tree, wheel  # noqa: F401
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Each worker, and what it starts, has one thread: two programs of two threads on two cores wait for each other.
     os.environ["OMP_NUM_THREADS"] = "1"

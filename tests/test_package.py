@@ -1,43 +1,24 @@
 """The package imports light, carries its models and configs, and calls itself by one version."""
 
 import re
-import shutil
-import subprocess
 import sys
 import tarfile
 import tomllib
 import zipfile
 from fnmatch import fnmatch
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
 import emoedit
+from tests.fixtures.wheel import ROOT, SHIPPED, build, needs, run
 
-ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ("checkpoints", "configs", "experiments")  # top-level folders that the wheel holds inside the package
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.y*ml"))
-
-
-def run(*command, cwd=ROOT):
-    """Standard output of a command, which has to succeed."""
-    done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def files(folder):
     """Relative names of the files that are neither hidden nor caches."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {n.as_posix() for n in names if not any(part.startswith((".", "__pycache__")) for part in n.parts)}
-
-
-def needs(*modules):
-    """Skip without them. Not by importing: setuptools fails where anything has loaded Python's own distutils before."""
-    for module in modules:
-        if find_spec(module) is None:
-            pytest.skip(f"{module} is not installed")
 
 
 # Importing
@@ -141,22 +122,6 @@ def test_every_file_that_is_no_module_is_package_data(told):
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    """A copy of what a build reads, so that the checkout stays as it is."""
-    copy = tmp_path_factory.mktemp("copy")
-    ignore = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
-    for name in ("emoedit", *SHIPPED, "docs", "tests"):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=ignore)
-    for path in (path for path in ROOT.iterdir() if path.is_file() and not path.name.startswith(".")):
-        shutil.copy(path, copy)
-    unfinished = copy / "checkpoints" / ".vae.half"  # what saving a model leaves when it is stopped
-    unfinished.mkdir(parents=True)
-    (unfinished / "editor.json").write_text("{")
-    return copy
-
-
-@pytest.fixture(scope="module")
 def sdist(tree, tmp_path_factory):
     """The source distribution of the copy, unpacked."""
     folder = tmp_path_factory.mktemp("sdist")
@@ -167,24 +132,6 @@ def sdist(tree, tmp_path_factory):
         packed.extractall(folder, filter="data")
     assert not list(folder.rglob("*.half"))
     return folder / archive.name.removesuffix(".tar.gz")
-
-
-PIP = ("--no-deps", "--disable-pip-version-check", "-q")
-
-
-def build(source, folder):
-    """The wheel of a source tree, built into a folder."""
-    needs("pip", "setuptools")
-    run(sys.executable, "-m", "pip", "wheel", source, *PIP, "--no-build-isolation", "-w", folder, cwd=folder)
-    assert not (source / "build").exists()
-    (path,) = folder.glob("emoedit-*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
-def wheel(tree, tmp_path_factory):
-    """The wheel of the copy."""
-    return build(tree, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.mark.slow
@@ -209,25 +156,22 @@ def test_the_wheel_holds_the_package_with_its_models_and_configs_and_nothing_els
 
 
 @pytest.mark.slow
-def test_all_notebooks_run_with_the_installed_wheel(wheel, tmp_path, monkeypatch):
+def test_all_notebooks_run_with_the_installed_wheel(installed, tmp_path, monkeypatch):
     """In a folder where no checkout is: what they need comes with the package. One kernel runs them all, with names
     forgotten in between: most of each is its start."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     needs("ipykernel")
-    site, empty = tmp_path / "site", tmp_path / "empty"
-    run(sys.executable, "-m", "pip", "install", wheel, *PIP, "--target", site, cwd=tmp_path)
-    empty.mkdir()
-    for name, value in {"PYTHONPATH": site, "OMP_NUM_THREADS": 1, "EMOEDIT_NOTEBOOK_SIZE": "small"}.items():
-        monkeypatch.setenv(name, str(value))
+    for name, value in installed.environment(EMOEDIT_NOTEBOOK_SIZE="small").items():
+        monkeypatch.setenv(name, value)
     joined, folder = nbformat.v4.new_notebook(), ROOT / "docs" / "notebooks"
     for path in sorted(folder.glob("*.ipynb")):
         joined.cells += [nbformat.v4.new_code_cell("%reset -f"), *nbformat.read(path, 4).cells]
     joined.cells.append(nbformat.v4.new_code_cell("import emoedit; print(emoedit.__file__)"))
     for number, cell in enumerate(joined.cells):
         cell["id"] = f"joined-{number}"
-    nbclient.NotebookClient(joined, timeout=300, resources={"metadata": {"path": str(empty)}}).execute()
+    nbclient.NotebookClient(joined, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     *outputs, last = [output for cell in joined.cells for output in cell.get("outputs", [])]
-    assert last["text"] == f"{site / 'emoedit' / '__init__.py'}\n"
+    assert last["text"] == f"{installed.site / 'emoedit' / '__init__.py'}\n"
     data = [output.get("data", {}) for output in outputs]
     pictures = [d for d in data if "image/png" in d or "<img" in d.get("text/html", "")]
     assert len(pictures) >= 6
