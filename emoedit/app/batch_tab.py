@@ -8,7 +8,7 @@ import gradio as gr
 
 from emoedit.app import figures
 from emoedit.app.batch import MAX_FILES, Outcome, edit_files
-from emoedit.app.parts import editor_choices, refusing
+from emoedit.app.parts import refusing
 from emoedit.app.studio import Studio
 from emoedit.emotions import list_emotions
 from emoedit.registry import DEFAULT_EDITOR
@@ -41,7 +41,7 @@ class BatchLayout:
             )
             self.strength = gr.Slider(0, 2, value=1, step=0.05, label="Strength", elem_id="batch-strength", buttons=[])
         with gr.Row():
-            self.editor = gr.Dropdown(editor_choices(), value=editor, label="Editor", filterable=False)
+            self.editor = gr.Dropdown(studio.editors(), value=editor, label="Editor", filterable=False)
             self.face = gr.Radio(["largest", "all"], value="largest", label="Faces")
         self.button = gr.Button("Edit all", variant="primary", elem_id="batch-run")
         self.zip = gr.DownloadButton("Download the zip file", interactive=False, elem_id="batch-zip")

@@ -10,7 +10,6 @@ from emoedit.app.edit import number_of
 from emoedit.app.parts import fetch_file, refusing
 from emoedit.app.studio import Studio
 from emoedit.emotions import BASIC, list_emotions
-from emoedit.io import checkpoints
 
 _PROGRESS = gr.Progress()  # gradio gives each call one of its own in its place
 
@@ -25,7 +24,7 @@ class CompareLayout:
 
     def __init__(self, studio: Studio, face: gr.Radio) -> None:
         self.studio = studio
-        names = list(checkpoints.editor_names())
+        names = [name for _, name in studio.editors()]
         self.message = gr.HTML(
             figures.notice("The photograph and face of the Edit tab, with every editor beside each other."),
             elem_id="compare-message",

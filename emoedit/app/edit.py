@@ -17,8 +17,10 @@ from emoedit.app.studio import Studio
 from emoedit.emotions import resolve
 from emoedit.faces.detect import Face
 from emoedit.io.images import output_path
+from emoedit.steering.unit_names import UNITS, is_unit
 
 SLIDERS = 8  # emotions of an editor that have a slider; the embedded editors have at most 7
+UNIT_NAMES = tuple(f"AU{number}" for number in UNITS)
 ALL = "all"  # the choice of every face
 HEAD = 2.2  # side of a close view, in sides of the detector's box
 SMALL = 0.25  # of the photograph's longer side: a smaller face is shown close at first
@@ -105,12 +107,19 @@ class EditTab:
         Args:
             editor: name of it.
         """
-        return self.studio.photo_editor(editor).editor.emotions[:SLIDERS]
+        known = self.studio.photo_editor(editor).editor.emotions
+        return tuple(name for name in known if not is_unit(name))[:SLIDERS]
 
     # --- controls
 
     def settings(
-        self, values: Sequence[float], strength: float, editor: str, min_identity: float, face: str
+        self,
+        values: Sequence[float],
+        strength: float,
+        editor: str,
+        min_identity: float,
+        face: str,
+        units: Sequence[float] = (),
     ) -> Settings:
         """What the controls say.
 
@@ -120,9 +129,11 @@ class EditTab:
             editor: name of it.
             min_identity: how much of the person is kept.
             face: its number from 1, or `ALL`.
+            units: of the sliders of `UNIT_NAMES`; empty for none.
         """
         weights = tuple((n, float(v or 0)) for n, v in zip(self.emotions(editor), values, strict=False))
-        return Settings(weights, float(strength), editor, float(min_identity), number_of(face))
+        moved = tuple((n, float(v)) for n, v in zip(UNIT_NAMES, units, strict=False) if v)
+        return Settings(weights, float(strength), editor, float(min_identity), number_of(face), moved)
 
     def at_point(self, settings: Settings, valence: float, arousal: float) -> Settings:
         """The settings with the weights of a point of the pad.
@@ -135,17 +146,20 @@ class EditTab:
         return self._with(settings, weights_at(valence, arousal, self.emotions(settings.editor)))
 
     def named(self, settings: Settings, expression: str) -> Settings:
-        """The settings with the weights of a named emotion, or of algebra on names.
+        """The settings with the weights of a named emotion, or of algebra on names; units among them are set, too.
 
         Args:
             settings: whose weights are replaced.
-            expression: such as ``"nostalgic"`` or ``"happy - 0.4*surprised"``.
+            expression: such as ``"nostalgic"``, ``"happy - 0.4*surprised"`` or ``"sad + 0.5*AU4"``.
 
         Raises:
             UnknownNameError: the editor cannot do it.
             EditError: it does not parse.
         """
-        return self._with(settings, resolve(expression, self.emotions(settings.editor)))
+        weights = resolve(expression, (*self.emotions(settings.editor), *UNIT_NAMES))
+        if units := tuple((name, round(weights[name], 2)) for name in UNIT_NAMES if name in weights):
+            settings = replace(settings, units=units)
+        return self._with(settings, weights)
 
     def with_editor(self, settings: Settings, editor: str) -> Settings:
         """The same edit with another editor; weights of emotions that it does not have are left out.
@@ -279,7 +293,7 @@ class EditTab:
         last = session.last
         if last is None or last.settings != settings:
             last = self.studio.edit(session, settings)
-        made = self.studio.full_size(session, settings, last.strength)
+        made = self.studio.full_size(session, last)
         name = output_path(photo.full.name, settings.expression or "unchanged", many=False, suffix=photo.suffix).name
         return made.save(session.file(name))
 

@@ -9,13 +9,14 @@ from typing import Any
 import gradio as gr
 
 from emoedit.app import figures, pad
-from emoedit.app.edit import ALL, SLIDERS, EditTab, View
-from emoedit.app.parts import editor_choices, fetch_file, photo_input, refusing
+from emoedit.app.edit import ALL, SLIDERS, UNIT_NAMES, EditTab, View
+from emoedit.app.parts import fetch_file, photo_input, refusing
 from emoedit.app.session import Session
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio
 from emoedit.emotions import list_emotions
 from emoedit.registry import DEFAULT_EDITOR
+from emoedit.steering.unit_names import HIGHEST, LOWEST, UNITS
 
 _PROGRESS = gr.Progress()  # gradio gives each call one of its own in its place
 HINT = "Open a photograph of a face. It stays on this machine and is forgotten when you close the page."
@@ -118,8 +119,15 @@ class EditLayout:
                 gr.Slider(-1, 1.5, value=0, step=0.05, label=f"emotion {n}", elem_id=f"slider-{n}", buttons=[])
                 for n in range(SLIDERS)
             ]
+        with gr.Accordion("Action units: parts of the face by themselves", open=False, elem_id="units"):
+            self.units = [
+                gr.Slider(
+                    LOWEST, HIGHEST, value=0, step=0.05, label=f"{name}: {what}", elem_id=f"unit-{name}", buttons=[]
+                )
+                for name, what in zip(UNIT_NAMES, UNITS.values(), strict=True)
+            ]
         self.editor_box = gr.Dropdown(
-            editor_choices(), value=self.editor, label="Editor", elem_id="editor", filterable=False
+            self.studio.editors(), value=self.editor, label="Editor", elem_id="editor", filterable=False
         )
         self.bars = gr.HTML(elem_id="bars")
 
@@ -127,7 +135,7 @@ class EditLayout:
 
     @property
     def _inputs(self) -> list[Any]:
-        return [*self.sliders, self.strength, self.editor_box, self.least, self.face, self.close]
+        return [*self.sliders, *self.units, self.strength, self.editor_box, self.least, self.face, self.close]
 
     @property
     def _shown(self) -> list[Any]:
@@ -135,13 +143,15 @@ class EditLayout:
         return [self.message, self.result, self.numbers, self.bars, self.words]
 
     @property
-    def _all(self) -> list[Any]:
+    def all(self) -> list[Any]:
+        """What an edit changes, whatever it came from."""
         return [
             *self._shown,
             self.pad,
             self.faces,
             self.face,
             *self.sliders,
+            *self.units,
             self.strength,
             self.editor_box,
             self.least,
@@ -149,8 +159,9 @@ class EditLayout:
         ]
 
     def _read(self, values: Sequence[Any]) -> tuple[Settings, bool]:
-        weights, (strength, editor, least, face, close) = values[:SLIDERS], values[SLIDERS:]
-        return self.tab.settings(weights, strength, editor, least, face), bool(close)
+        weights, units, others = values[:SLIDERS], values[SLIDERS:-5], values[-5:]
+        strength, editor, least, face, close = others
+        return self.tab.settings(weights, strength, editor, least, face, units), bool(close)
 
     def _brief(self, view: View) -> list[Any]:
         return ["", view.pictures, view.numbers, view.bars, view.words]
@@ -172,6 +183,7 @@ class EditLayout:
             view.faces,
             gr.update(choices=list(view.choices), value=face, visible=many),
             *sliders,
+            *(dict(settings.units).get(name, 0.0) for name in UNIT_NAMES),
             settings.strength,
             settings.editor,
             settings.min_identity,
@@ -189,26 +201,26 @@ class EditLayout:
             "queue": True,
         }
         live = {**quick, "trigger_mode": "always_last"}
-        opened = [*self._all, self.found, self.start, self.work, self.controls, self.kept, self.input]
+        opened = [*self.all, self.found, self.start, self.work, self.controls, self.kept, self.input]
         slow = {**quick, "show_progress": "full", "show_progress_on": [self.message]}
         self.input.input(self._open, [self.input, self.editor_box], opened, **slow)
         self.example.click(self._example, [self.editor_box], opened, **slow)
         self.another.click(self._another, None, opened, **quick)
 
-        moving = [*self.sliders, self.strength, self.least]
+        moving = [*self.sliders, *self.units, self.strength, self.least]
         gr.on([part.input for part in moving], self._slide, self._inputs, [*self._shown, self.pad], **live)
         gr.on([part.release for part in moving], self._settle, self._inputs, None, **quick)
         self.close.input(self._slide, self._inputs, [*self._shown, self.pad], **live)
-        self.pad.move(self._move, [self.pad, *self._inputs], self._all, **live)
-        self.pad.settle(self._move_and_settle, [self.pad, *self._inputs], self._all, **live)
-        self.name.input(self._named, [self.name, *self._inputs], self._all, **quick)
-        self.editor_box.input(self._change_editor, self._inputs, self._all, **{**quick, "show_progress": "minimal"})
-        self.face.input(self._choose, self._inputs, self._all, **quick)
-        self.faces.select(self._click, self._inputs, self._all, **quick)
+        self.pad.move(self._move, [self.pad, *self._inputs], self.all, **live)
+        self.pad.settle(self._move_and_settle, [self.pad, *self._inputs], self.all, **live)
+        self.name.input(self._named, [self.name, *self._inputs], self.all, **quick)
+        self.editor_box.input(self._change_editor, self._inputs, self.all, **{**quick, "show_progress": "minimal"})
+        self.face.input(self._choose, self._inputs, self.all, **quick)
+        self.faces.select(self._click, self._inputs, self.all, **quick)
 
-        self.undo.click(self._undo, [self.close], self._all, **quick)
+        self.undo.click(self._undo, [self.close], self.all, **quick)
         self.keep.click(self._keep, None, [self.message, self.kept], **quick)
-        self.kept.select(self._again, [self.close], self._all, **quick)
+        self.kept.select(self._again, [self.close], self.all, **quick)
         made = [self.message, self.file]
         for button, make in ((self.download, self._download), (self.gif, self._gif), (self.mp4, self._mp4)):
             button.click(make, self._inputs, made, **slow).success(None, None, None, js=fetch_file("file"), **quick)
@@ -219,7 +231,7 @@ class EditLayout:
         """The page after a photograph was opened, or the reason why it was not, with the input emptied."""
         view = refusing(open_it)
         if isinstance(view, str):
-            return [figures.notice(view, error=True), *[gr.skip()] * (len(self._all) + 4), None]
+            return [figures.notice(view, error=True), *[gr.skip()] * (len(self.all) + 4), None]
         shown, hidden = gr.update(visible=True), gr.update(visible=False)
         several = gr.update(open=len(view.choices) > 1)
         return [*self._full(view), several, hidden, shown, shown, gr.update(value=[], visible=False), None]
@@ -227,7 +239,7 @@ class EditLayout:
     def _open(self, path: str | None, editor: str, request: gr.Request) -> list[Any]:
         session = self.studio.session(request.session_hash)
         if path is None:
-            return [gr.skip()] * (len(self._all) + 6)
+            return [gr.skip()] * (len(self.all) + 6)
         return self._start(session, lambda: self.tab.open(session, Path(path), editor))
 
     def _example(self, editor: str, request: gr.Request) -> list[Any]:
@@ -237,7 +249,7 @@ class EditLayout:
     def _another(self, request: gr.Request) -> list[Any]:
         self.studio.end(request.session_hash)
         shown, hidden = gr.update(visible=True), gr.update(visible=False)
-        empty = [gr.skip()] * (len(self._all) - 1)  # and the accordion of faces
+        empty = [gr.skip()] * (len(self.all) - 1)  # and the accordion of faces
         return [figures.notice(HINT), None, *empty, shown, hidden, hidden, gr.update(value=[], visible=False), None]
 
     def _edited(
@@ -260,8 +272,31 @@ class EditLayout:
 
         found = refusing(view)
         if isinstance(found, str):
-            return [figures.notice(found, error=True), *[gr.skip()] * (len(self._all) - 1)]
+            return [figures.notice(found, error=True), *[gr.skip()] * (len(self.all) - 1)]
         return self._full(found)
+
+    def opened_at(
+        self, request: gr.Request, change: Callable[[Session], tuple[Settings, bool]]
+    ) -> tuple[list[Any], str]:
+        """The page (`all`) with settings that came from another tab.
+
+        Args:
+            request: of the page.
+            change: the settings for a session, and whether only the head is shown.
+
+        Returns:
+            The page; and the reason why nothing is changed, empty where something is.
+        """
+        session = self.studio.session(request.session_hash)
+
+        def view() -> View:
+            settings, close = change(session)
+            found = self.tab.show(session, settings, close=close)
+            self.tab.settle(session, settings)
+            return found
+
+        found = refusing(view)
+        return ([gr.skip()] * len(self.all), found) if isinstance(found, str) else (self._full(found), "")
 
     def _slide(self, request: gr.Request, *values: Any) -> list[Any]:
         session = self.studio.session(request.session_hash)
@@ -285,7 +320,7 @@ class EditLayout:
             return self.tab.at_point(settings, *point), close
 
         found = self._edited(request, change, settle=settle, point=point)
-        found[self._all.index(self.pad)] = gr.skip()
+        found[self.all.index(self.pad)] = gr.skip()
         return found
 
     def _move(self, request: gr.Request, pad: dict[str, float], *values: Any) -> list[Any]:
@@ -296,7 +331,7 @@ class EditLayout:
 
     def _named(self, request: gr.Request, name: str | None, *values: Any) -> list[Any]:
         if not name:
-            return [gr.skip()] * len(self._all)
+            return [gr.skip()] * len(self.all)
 
         def change(_: Session) -> tuple[Settings, bool]:
             settings, close = self._read(values)
@@ -319,8 +354,8 @@ class EditLayout:
         session = self.studio.session(request.session_hash)
         number = figures.face_at(session.photo.faces, *event.index) if session.photo else None
         if number is None:
-            return [gr.skip()] * len(self._all)
-        changed = [*values[: SLIDERS + 3], str(number + 1), values[-1]]
+            return [gr.skip()] * len(self.all)
+        changed = [*values[:-2], str(number + 1), values[-1]]
         return self._edited(request, lambda _: self._read(changed), settle=True)
 
     def _undo(self, close: bool, request: gr.Request) -> list[Any]:

@@ -101,11 +101,13 @@ def numbers(result: Result) -> str:
         result: of an edit.
     """
     facts = {"identity kept": f"{result.identity:.2f}"}
-    wanted = result.settings.edit
-    if not wanted.strength:
+    wanted = result.settings
+    if not wanted.changes:
         facts = {"edit": "none yet"}
     elif result.strength != wanted.strength:
-        facts["strength"] = f"{result.strength:.2g} of {wanted.strength:g}, to keep {result.settings.min_identity:g}"
+        facts["strength"] = f"{result.strength:.2g} of {wanted.strength:g}, to keep {wanted.min_identity:g}"
+    if result.units != 1:
+        facts["action units"] = f"{result.units:.0%}, to keep {wanted.min_identity:g}"
     facts["time"] = f"{result.seconds:.2f} s"
     return listed(facts)
 

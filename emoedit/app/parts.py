@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.data_classes import ImageData
 
-from emoedit.io import checkpoints
 from emoedit.types import EmoEditError
 
 T = TypeVar("T")
@@ -29,15 +28,6 @@ def photo_input(**options: Any) -> gr.Image:
 
     image.preprocess = path_of  # gradio writes a stub file beside the module of a subclass, which this does not need
     return image
-
-
-def editor_choices() -> list[tuple[str, str]]:
-    """The embedded editors with what they are, for a list."""
-    found = []
-    for name in checkpoints.editor_names():
-        role = checkpoints.read_json(checkpoints.embedded_root() / name / checkpoints.EDITOR).get("role", "editor")
-        found.append((f"{name}: {role}", name))
-    return found
 
 
 def refusing(work: Callable[[], T]) -> T | str:

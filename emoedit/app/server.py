@@ -10,11 +10,12 @@ from typing import Any
 import gradio as gr
 
 from emoedit.app.batch_tab import BatchLayout
+from emoedit.app.candidates_tab import CandidatesLayout
 from emoedit.app.compare_tab import CompareLayout
 from emoedit.app.edit_tab import EditLayout
 from emoedit.app.pad import STATIC
 from emoedit.app.privacy import MAX_UPLOAD, LocalOnly, check_host, check_port, password_check, private_folder
-from emoedit.app.studio import Studio
+from emoedit.app.studio import OwnEditor, Studio
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import OutputError
 
@@ -51,11 +52,13 @@ def build(studio: Studio, *, editor: str = DEFAULT_EDITOR) -> gr.Blocks:
     """
     with gr.Blocks(title="emoedit", analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
         gr.HTML("<h1>emoedit</h1>", elem_id="title")
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Edit", id="edit"):
                 edit = EditLayout(studio, editor)
             with gr.Tab("Compare", id="compare"):
                 CompareLayout(studio, edit.face)
+            with gr.Tab("Candidates", id="candidates"):
+                CandidatesLayout(studio, edit, tabs)
             with gr.Tab("Batch", id="batch"):
                 BatchLayout(studio, editor)
         gr.HTML(f"<p>{ABOUT}</p>", elem_id="about")
@@ -76,6 +79,7 @@ def launch(
     auth: tuple[str, Path] | None = None,
     know: bool = False,
     device: str = "auto",
+    own: OwnEditor | None = None,
     browser: bool = False,
     ready: Callable[[str], None] | None = None,
     until: threading.Event | None = None,
@@ -89,6 +93,7 @@ def launch(
         auth: user and password file, where the page asks for them.
         know: whether the caller knows that anybody who reaches the port can use it.
         device: where models run.
+        own: an editor beside the embedded ones.
         browser: whether to open the page in the system's browser.
         ready: called with the address when the page can be opened.
         until: stops the server when it is set; None to serve until Ctrl-C.
@@ -103,7 +108,7 @@ def launch(
     check_port(host, port)
     check = password_check(*auth) if auth is not None else None
     with private_folder() as folder:
-        studio = Studio(folder / "sessions", device=device)
+        studio = Studio(folder / "sessions", device=device, own=own)
         studio.warm_up(editor)
         page = build(studio, editor=editor)
         try:

@@ -24,6 +24,7 @@ from emoedit.io.images import Picture
 from emoedit.types import EmoEditError
 
 if TYPE_CHECKING:
+    from emoedit.evaluation.best import Best
     from emoedit.photo import OpenPhoto
 
 MAX_KEPT = 24  # thumbnails
@@ -93,6 +94,7 @@ class Result:
         identity: lowest cosine similarity of an edited face to its source, -1 to 1.
         reading: of the first edited face after the edit.
         seconds: from the settings to the result.
+        units: share of the action units that was used, 0 to 1; less than 1 where more of the person had to be kept.
     """
 
     before: Image.Image
@@ -102,6 +104,7 @@ class Result:
     identity: float
     reading: Reading
     seconds: float
+    units: float = 1.0
 
 
 @dataclass
@@ -117,6 +120,8 @@ class Session:
         opened: inversions by editor and face, the least recently used first.
         used: when it was last asked for something, in seconds of a monotonic clock.
         previews: files of pictures that the page shows, oldest first.
+        best: what came of the last search for candidates.
+        best_face: number of the face that was searched for.
     """
 
     folder: Path
@@ -127,6 +132,8 @@ class Session:
     opened: OrderedDict[tuple[str, int | None], OpenPhoto] = field(default_factory=OrderedDict)
     used: float = field(default_factory=time.monotonic)
     previews: list[Path] = field(default_factory=list)
+    best: Best | None = None
+    best_face: int = 0
 
     def need_photo(self) -> Photo:
         """The open photograph.
@@ -155,6 +162,6 @@ class Session:
 
     def close(self) -> None:
         """Forget everything and delete the files."""
-        self.photo, self.last, self.undo, self.kept = None, None, [], []
+        self.photo, self.last, self.undo, self.kept, self.best = None, None, [], [], None
         self.opened.clear()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit
+
+Weights = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -18,38 +21,63 @@ class Settings:
         editor: name or folder of the editor.
         min_identity: how much of the person has to be kept, 0 to 1; 0 switches the limit off.
         face: number of the face, 0 the largest; None for all.
+        units: pairs of an action unit's name (``"AU12"``) and how strong it is, -1 to 1.5.
     """
 
-    weights: tuple[tuple[str, float], ...] = ()
+    weights: Weights = ()
     strength: float = 1.0
     editor: str = DEFAULT_EDITOR
     min_identity: float = 0.0
     face: int | None = 0
+    units: Weights = ()
 
     @property
     def expression(self) -> str:
-        """The weights as algebra on names (`emoedit.emotions`), such as ``"happy - 0.4*surprised"``."""
-        terms = []
-        for name, weight in self.weights:
-            size = round(abs(weight), 2)
-            if size:
-                terms.append(f"{'-' if weight < 0 else '+'} {name if size == 1 else f'{size:g}*{name}'}")
-        return " ".join(terms).removeprefix("+ ")
+        """Weights and units as algebra on names (`emoedit.emotions`), such as ``"happy - 0.4*surprised"``."""
+        return algebra((*self.weights, *self.units))
 
     @property
-    def edit(self) -> Edit:
-        """The edit; with all sliders at 0 it changes nothing.
+    def changes(self) -> bool:
+        """Whether anything is asked for that changes the photograph."""
+        return bool(self.expression and self.strength)
+
+    def parts(self, known: Collection[str]) -> tuple[Edit, Weights]:
+        """What the editor draws, and the units that are added to its picture.
+
+        An editor that knows units draws them with the emotions.
+
+        Args:
+            known: names that the editor has learned.
+
+        Returns:
+            The edit, which changes nothing where no emotion is asked for; and the units at this strength.
 
         Raises:
             EditError: a strength that is not finite.
         """
-        expression = self.expression
-        return Edit(expression, self.strength) if expression else Edit("neutral", 0.0)
+        own = [(name, weight) for name, weight in self.units if name in known]
+        expression = algebra((*self.weights, *own))
+        edit = Edit(expression, self.strength) if expression else Edit("neutral", 0.0)
+        added = [(name, weight * self.strength) for name, weight in self.units if name not in known and weight]
+        return edit, tuple(added) if self.strength else ()
 
     @property
     def label(self) -> str:
         """The edit in a few words, for a thumbnail."""
-        edit = self.edit
-        if not edit.strength:
+        if not self.changes:
             return "the photograph"
-        return edit.emotion if edit.strength == 1 else f"{edit.emotion} at {edit.strength:g}"
+        return self.expression if self.strength == 1 else f"{self.expression} at {self.strength:g}"
+
+
+def algebra(weights: Iterable[tuple[str, float]]) -> str:
+    """Weights as algebra on names; to two decimals, and nothing of what is 0.
+
+    Args:
+        weights: pairs of a name and its weight.
+    """
+    terms = []
+    for name, weight in weights:
+        size = round(abs(weight), 2)
+        if size:
+            terms.append(f"{'-' if weight < 0 else '+'} {name if size == 1 else f'{size:g}*{name}'}")
+    return " ".join(terms).removeprefix("+ ")

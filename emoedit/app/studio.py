@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 
 from emoedit.app.session import Photo, Reading, Result, Session, SessionError
-from emoedit.app.settings import Settings
+from emoedit.app.settings import Settings, Weights, algebra
 from emoedit.faces.detect import Face
+from emoedit.io import checkpoints
 from emoedit.io.images import SUFFIXES, Picture, load_picture
 from emoedit.report.display import to_srgb
-from emoedit.types import ImageError, NoFaceError
+from emoedit.types import Edit, ImageError, NoFaceError
 
 if TYPE_CHECKING:
     from emoedit.faces.networks import EmbeddedNetwork
@@ -30,8 +31,23 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 60_000_000
 SHOWN_SIDE = 1280  # longest side of what is edited while controls move; what is downloaded has the photograph's size
+WALK_SIDE = 640  # longest side of an animation
 MAX_OPEN = 4  # inversions a session keeps, one an editor and face
 MAX_IDLE = 3600.0  # seconds after which a session that was never closed is dropped
+SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)  # of action units, tried in this order until enough of the person is kept
+
+
+@dataclass(frozen=True)
+class OwnEditor:
+    """An editor beside the embedded ones: a folder, or a model of others.
+
+    Args:
+        name: in the page's lists.
+        load: reads it.
+    """
+
+    name: str
+    load: Callable[[], PhotoEditor]
 
 
 class Studio:
@@ -41,10 +57,13 @@ class Studio:
         root: folder under which sessions have theirs.
         device: where models run.
         max_pixels: larger photographs are refused.
+        own: an editor beside the embedded ones.
     """
 
-    def __init__(self, root: Path, *, device: str = "auto", max_pixels: int = MAX_PIXELS) -> None:
-        self.root, self.device, self.max_pixels = root, device, max_pixels
+    def __init__(
+        self, root: Path, *, device: str = "auto", max_pixels: int = MAX_PIXELS, own: OwnEditor | None = None
+    ) -> None:
+        self.root, self.device, self.max_pixels, self.own = root, device, max_pixels, own
         self.lock = threading.RLock()  # models and detector are used by one thread at a time
         self._sessions: dict[str, Session] = {}
         self._editors: dict[str, PhotoEditor] = {}
@@ -89,9 +108,23 @@ class Studio:
             UnknownNameError: no such editor.
             CheckpointError: its weights are damaged.
         """
+        if self.own is not None and name == self.own.name:
+            return self.photo_editor(name)  # which may be too large to be held twice
         return self._load(name, self._compared)
 
+    def editors(self) -> list[tuple[str, str]]:
+        """What the page's lists offer: what each editor is, and its name."""
+        own = self.own.name if self.own is not None else None
+        found = [(f"{own}: your own", own)] if own is not None else []
+        for name in checkpoints.editor_names():
+            role = checkpoints.read_json(checkpoints.embedded_root() / name / checkpoints.EDITOR).get("role", "editor")
+            if name != own:
+                found.append((f"{name}: {role}", name))
+        return found
+
     def _load(self, name: str, loaded: dict[str, PhotoEditor]) -> PhotoEditor:
+        if name not in loaded and self.own is not None and name == self.own.name:
+            loaded[name] = self.own.load()
         if name not in loaded:
             from emoedit.editors import load_editor
             from emoedit.photo import PhotoEditor
@@ -176,7 +209,7 @@ class Studio:
             faces = tuple(self.photo_editor(editor).detector.choose(shown.rgb, "all"))
             readings = tuple(self.read(shown.rgb, face) for face in faces)
         session.opened.clear()
-        session.undo, session.kept, session.last = [], [], None
+        session.undo, session.kept, session.last, session.best = [], [], None, None
         session.photo = Photo(full, shown, faces, readings, suffix_of(data))
         return session.photo
 
@@ -204,15 +237,30 @@ class Studio:
             photo = session.need_photo()
             photos = self.photo_editor(settings.editor)
             opened = self._opened(session, settings.editor, settings.face)
-            edit = settings.edit
+            edit, units = settings.parts(photos.editor.emotions)
             if settings.min_identity > 0 and edit.strength:
                 edit = self._guard(photos, settings.min_identity).limit(opened, [edit])[0]
-            made = next(photos.edit(opened, [edit]))
-            rgb = load_picture(made.image).rgb
-            identity = min(self._identity(photo.shown.rgb, rgb, face) for face in opened.faces)
+            drawn = next(photos.edit(opened, [edit]))
+            for share in SHARES if units and settings.min_identity > 0 else (1.0,):
+                made = self._with_units(drawn, units, share)
+                rgb = load_picture(made.image).rgb
+                identity = min(self._identity(photo.shown.rgb, rgb, face) for face in opened.faces)
+                if identity >= settings.min_identity:
+                    break
             reading = self.read(rgb, opened.faces[0])
         seconds = time.perf_counter() - start
-        return Result(to_srgb(made.source), to_srgb(made.image), settings, edit.strength, identity, reading, seconds)
+        strength = edit.strength if algebra(settings.weights) else settings.strength
+        before, after = to_srgb(made.source), to_srgb(made.image)
+        return Result(before, after, settings, strength, identity, reading, seconds, share)
+
+    def _with_units(self, drawn: PhotoEdit, units: Weights, share: float) -> PhotoEdit:
+        """An edit with a share of the action units added."""
+        from emoedit.parts import add_units
+        from emoedit.steering.unit_names import check_units
+
+        check_units(dict(units))
+        wanted = algebra((name, weight * share) for name, weight in units)
+        return add_units(drawn, wanted, device=self.device) if wanted else drawn
 
     def _guard(self, photos: PhotoEditor, floor: float) -> IdentityGuard:
         from emoedit.guard import IdentityGuard
@@ -223,18 +271,18 @@ class Studio:
         a, b = (self.identity.embed(self.identity.faces(rgb, face)[None])[0] for rgb in (before, after))
         return float(a @ b)
 
-    def full_size(self, session: Session, settings: Settings, strength: float) -> PhotoEdit:
+    def full_size(self, session: Session, result: Result) -> PhotoEdit:
         """The same edit of the photograph at its own size.
 
         Args:
             session: whose photograph.
-            settings: of the edit.
-            strength: that is used, which may be less than the one of the settings.
+            result: of the edit of what is shown: its settings, and how much of them was used.
 
         Raises:
             SessionError: no photograph is open.
             NoFaceError: the faces that were found in what is shown are not found in the photograph.
         """
+        settings = result.settings
         with self.lock:
             photo = session.need_photo()
             photos = self.photo_editor(settings.editor)
@@ -243,7 +291,10 @@ class Studio:
             else:
                 choice = _choice(photo, settings.face)
                 opened = photos.open(photo.full, _scaled(choice, photo.scale) if isinstance(choice, Face) else choice)
-            return next(photos.edit(opened, [replace(settings.edit, strength=strength)]))
+            edit, units = settings.parts(photos.editor.emotions)
+            if edit.strength:
+                edit = replace(edit, strength=result.strength)
+            return self._with_units(next(photos.edit(opened, [edit])), units, result.units)
 
     def walk(
         self,
@@ -267,19 +318,42 @@ class Studio:
             SessionError: no photograph is open, or the settings change nothing.
             MissingExtraError: ``.mp4`` without PyAV.
         """
-        from emoedit.report.walk import check_encoder, spread, walk
+        from emoedit.report.walk import Walk, check_encoder, spread, walk
 
-        edit = settings.edit
-        if not edit.strength:
+        if not settings.changes:
             raise SessionError("nothing is edited yet: move a slider, then make the animation")
         check_encoder(suffix)
         with self.lock:
             photos = self.photo_editor(settings.editor)
             opened = self._opened(session, settings.editor, settings.face)
-            strengths = spread(0.0, edit.strength, frames)
-            found = walk(photos, opened, edit.emotion, strengths, longest=640, callback=callback)
+            edit, units = settings.parts(photos.editor.emotions)
+            strengths = spread(0.0, settings.strength, frames)
+            if units:
+                found = Walk(*self._frames(photos, opened, settings, strengths, callback))
+            else:
+                found = walk(photos, opened, edit.emotion, strengths, longest=WALK_SIDE, callback=callback)
         path = session.file(f"{session.need_photo().full.name}_{settings.expression}{suffix}")
         return found.save(path)
+
+    def _frames(
+        self,
+        photos: PhotoEditor,
+        opened: OpenPhoto,
+        settings: Settings,
+        strengths: list[float],
+        callback: Callable[[int, int], None] | None,
+    ) -> tuple[tuple[Image.Image, ...], tuple[Edit, ...]]:
+        """The frames of a walk with action units that the editor does not draw itself, and what each shows."""
+        frames, edits = [], []
+        for number, strength in enumerate(strengths, 1):
+            edit, units = replace(settings, strength=strength).parts(photos.editor.emotions)
+            frame = to_srgb(self._with_units(next(photos.edit(opened, [edit])), units, 1.0).image).convert("RGB")
+            frame.thumbnail((WALK_SIDE, WALK_SIDE), Image.Resampling.LANCZOS)
+            frames.append(frame)
+            edits.append(replace(edit, strength=strength))
+            if callback is not None:
+                callback(number, len(strengths))
+        return tuple(frames), tuple(edits)
 
 
 def reduced(picture: Picture, longest: int = SHOWN_SIDE) -> Picture:

@@ -7,7 +7,8 @@ import signal
 import sys
 from importlib.util import find_spec
 
-from emoedit.cli.common import CommandParser, UsageError, add_device, describe, say, usage
+from emoedit.cli.common import CommandParser, UsageError, add_device, describe, load, say, usage
+from emoedit.cli.sources import add_compute, add_sources
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import MissingExtraError
 
@@ -25,7 +26,8 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "--editor",
         default=DEFAULT_EDITOR,
         metavar="NAME",
-        help="that is chosen at first: an embedded editor (listed below) or a folder; default: %(default)s",
+        help="that is chosen at first: an embedded editor (listed below), a full-size one, a folder or file of a "
+        "model, or OWNER/NAME on the hub; default: %(default)s",
     )
     parser.add_argument("--port", type=_port, default=7860, metavar="N", help="default: %(default)s")
     parser.add_argument(
@@ -38,7 +40,9 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "--i-know", action="store_true", help="with --host: whoever reaches the port may use it, without a password"
     )
     parser.add_argument("--browser", action="store_true", help="open the page in the system's browser")
+    add_sources(parser)
     add_device(parser)
+    add_compute(parser)
     parser.set_defaults(run=run)
 
 
@@ -51,9 +55,10 @@ def _port(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """The exit status."""
     from emoedit.app.privacy import HostError, check_host, check_port, read_auth
+    from emoedit.full_size import Request
 
     with usage():
-        describe(args.editor)
+        request, name, _ = describe(args.editor, args)
     try:
         auth = read_auth(args.auth) if args.auth is not None else None
         check_host(args.host, auth, args.i_know)
@@ -65,9 +70,13 @@ def run(args: argparse.Namespace) -> int:
     say("emoedit: loading the models")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder of pictures goes then, too
     from emoedit.app.server import launch
+    from emoedit.app.studio import OwnEditor
+    from emoedit.io.checkpoints import editor_names
 
+    embedded = args.editor in editor_names() and request == Request(args.editor)
     launch(
-        editor=args.editor,
+        editor=args.editor if embedded else name,
+        own=None if embedded else OwnEditor(name, lambda: load(request, args)),
         host=args.host,
         port=args.port,
         auth=auth,

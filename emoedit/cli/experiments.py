@@ -1,7 +1,8 @@
 """``emoedit sweep``, ``report``, ``reproduce`` and ``train``: the experiments, from an installation as from a checkout.
 
 Each is a script of the folder ``experiments``, which the wheel holds as it holds ``configs``; the script reads its own
-arguments, Hydra's. It runs in a process of its own, so that launchers and ``accelerate`` find it as a file.
+arguments, Hydra's. The process becomes the script's, so that signals, ``torchrun`` and schedulers reach it, and
+launchers find it as a file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from emoedit.cli.common import CommandParser, UsageError
@@ -31,13 +33,19 @@ def folder() -> Path:
     return found
 
 
-def names(kind: str) -> list[str]:
-    """What can be reproduced or trained.
+def scripts(kind: str) -> dict[str, Path]:
+    """What can be reproduced or trained: name -> script.
 
     Args:
-        kind: ``"reproduce"`` or ``"train"``.
+        kind: ``"train"``, which is fitting, too; or ``"reproduce"``, which is every other study.
     """
-    return sorted(path.stem.removeprefix(f"{kind}_") for path in folder().glob(f"{kind}_*.py"))
+    found = {}
+    for path in sorted(folder().glob("*.py")):
+        first, _, rest = path.stem.partition("_")
+        trains = first in ("train", "fit")
+        if trains == (kind == "train") and path.stem not in ("sweep", "report", "example"):
+            found[rest if trains or first == "reproduce" else path.stem] = path
+    return found
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
@@ -57,27 +65,45 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status of the script.
+    """Become the script, where the system can replace a process; else the script's exit status.
 
     Raises:
         UsageError: no such experiment.
         MissingExtraError: Hydra is not installed.
     """
     script, arguments = args.script, list(args.arguments)
+    path = folder() / f"{script}.py"
     if script in ("reproduce", "train"):
-        known = names(script)
+        known = scripts(script)
         if not arguments or arguments[0].replace("-", "_") not in known:
             what = (
                 f"not {arguments[0]!r}" if arguments and not arguments[0].startswith("-") else "and then its arguments"
             )
             raise UsageError(f"emoedit {script} takes one of {', '.join(known)}, {what}")
-        script = f"{script}_{arguments.pop(0).replace('-', '_')}"
+        path = known[arguments.pop(0).replace("-", "_")]
     if script != "report":
         _need_hydra()
     package = Path(__file__).resolve().parents[2]
     paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.call([sys.executable, str(folder() / f"{script}.py"), *arguments], env=environment)
+    return start([sys.executable, str(path), *arguments], environment)
+
+
+def start(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Put a program in the place of this process. On Windows, which cannot, it runs as a process of its own.
+
+    Args:
+        command: the program's path and its arguments.
+        environment: its variables.
+
+    Returns:
+        The exit status, on Windows; elsewhere this function does not return.
+    """
+    if os.name == "nt":
+        return subprocess.call(list(command), env=dict(environment))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(command[0], list(command), dict(environment))
 
 
 def _need_hydra() -> None:

@@ -56,6 +56,16 @@ def unit_name(text: str) -> str:
     return f"AU{int(found[1])}{found[2].upper()}"
 
 
+def is_unit(name: str) -> bool:
+    """Whether a name of an editor's is a unit's (``"AU12"``, ``"AU6L"``), and no emotion's.
+
+    Args:
+        name: as an editor spells it.
+    """
+    found = _NAME.fullmatch(name)
+    return found is not None and name[:2].upper() == "AU" and int(found[1]) in UNITS
+
+
 def unit_algebra(units: Mapping[str, float] | Iterable[str]) -> str:
     """Units as an emotion's algebra: ``{"12": .8, "6L": .5}`` is ``"0.8*AU12 + 0.5*AU6L"``.
 

@@ -11,13 +11,16 @@ import pytest
 from PIL import Image
 
 from emoedit.app.batch import edit_files
+from emoedit.app.candidates import HEADERS, chosen, search
 from emoedit.app.compare import compare_editors, frame
-from emoedit.app.edit import ALL, EditTab
+from emoedit.app.edit import ALL, UNIT_NAMES, EditTab
 from emoedit.app.figures import outlined
 from emoedit.app.session import SessionError
 from emoedit.app.settings import Settings
-from emoedit.app.studio import Studio
-from emoedit.types import ImageError, NoFaceError, UnknownNameError
+from emoedit.app.studio import OwnEditor, Studio
+from emoedit.photo import PhotoEditor
+from emoedit.types import EditError, ImageError, NoFaceError, UnknownNameError
+from tests.fixtures.editors import tiny_vae
 
 HAPPY = Settings((("happy", 1.0),), 1.0)
 
@@ -107,7 +110,8 @@ def test_two_faces_one_or_all(tab, session, upload, astronaut) -> None:
 def test_sliders_pad_names_and_editors_say_the_same(tab, session, upload) -> None:
     tab.open(session, upload(), "stylegan")
     settings = tab.settings([0, 0.5, 0, 0, 0, 0, 0, 0], 1.2, "stylegan", 0, "1")
-    assert settings.edit.emotion == "0.5*happy" and settings.edit.strength == 1.2
+    edit, added = settings.parts(tab.emotions("stylegan"))
+    assert edit.emotion == "0.5*happy" and edit.strength == 1.2 and added == ()
     assert dict(tab.at_point(settings, 0.2, 0.8).weights)["surprised"] == 1.0
     assert tab.named(settings, "nostalgic").expression == "0.3*happy + 0.4*sad"
     with pytest.raises(UnknownNameError):
@@ -238,3 +242,92 @@ def test_a_comparison_has_pictures_numbers_and_a_report(studio, tab, session, up
 
 def test_a_report_cannot_leave_its_frame() -> None:
     assert "allow-same-origin" not in frame("<p>") and '"' not in frame('a"b').split('srcdoc="')[1][:-11]
+
+
+# --- action units
+
+
+def units(**weights: float) -> tuple[tuple[str, float], ...]:
+    return tuple(weights.items())
+
+
+def test_action_units_move_a_part_of_the_face_with_every_editor(tab, session, upload) -> None:
+    tab.open(session, upload(), "stylegan")
+    x0, y0, x1, y1 = (round(v) for v in session.photo.faces[0].box)
+    view = tab.show(session, tab.settings([0] * 8, 1, "stylegan", 0, "1", [float(n == "AU4") for n in UNIT_NAMES]))
+    assert view.settings.units == units(AU4=1.0) and "none yet" not in view.numbers
+    moved = changed(session.last.before, session.last.after)[y0:y1, x0:x1]
+    upper, lower = moved[: len(moved) // 2], moved[len(moved) // 2 :]
+    assert upper.mean() > 0.02 > lower.mean()  # brows come down, and the mouth stays
+    drawn = session.last.after
+    tab.show(session, Settings((), 1.0, "facs", units=units(AU4=1.0)))
+    assert changed(session.last.after, drawn).mean() < 0.1 * moved.mean()
+    tab.show(session, Settings((), 0.0, units=units(AU4=1.0)))  # strength 0 is the photograph
+    assert not changed(session.last.before, session.last.after).any()
+    with pytest.raises(EditError, match="contradict"):
+        tab.show(session, Settings((), 1.0, units=units(AU5=1.0, AU43=1.0)))
+
+
+def test_emotions_and_units_are_told_apart(tab, session, upload) -> None:
+    assert not [name for name in tab.emotions("facs") if name.startswith("AU")] and "contempt" in tab.emotions("facs")
+    settings = tab.named(Settings((), 1.0), "sad + 0.5*AU4")
+    assert settings.units == units(AU4=0.5) and settings.expression == "sad + 0.5*AU4"
+    assert tab.with_editor(settings, "facs").parts(("sad", "AU4"))[1] == ()
+    tab.open(session, upload(), "stylegan")
+    path = tab.download(session, settings)
+    assert "AU4" in path.name
+    with Image.open(path) as image:
+        assert changed(image.convert("RGB"), session.photo.full.rgb).mean() > 0.005
+    found = tab.studio.walk(session, settings, ".gif", frames=3)
+    with Image.open(found) as film:
+        assert film.n_frames == 4
+
+
+def test_keeping_the_person_weakens_units_too(tab, session, upload) -> None:
+    tab.open(session, upload(), "stylegan")
+    wide = Settings((), 1.0, units=units(AU27=1.5, AU5=1.5, AU1=1.5))
+    tab.show(session, wide)
+    free = session.last.identity
+    view = tab.show(session, Settings((), 1.0, min_identity=min(0.95, free + 0.05), units=wide.units))
+    assert session.last.units < 1 and session.last.identity > free and "action units" in view.numbers
+
+
+# --- candidates, and an editor of one's own
+
+
+def test_candidates_are_ranked_and_one_is_taken_to_the_edit_tab(studio, tab, session, upload) -> None:
+    tab.open(session, upload(), "stylegan")
+    seen = []
+    found = search(
+        *(studio, session, 0, "surprised", ["stylegan", "facs"], 4, 2, (0.8, 1.4), 0.3, 0),
+        lambda n, of: seen.append((n, of)),
+    )
+    assert seen[-1] == (4, 4) and len(found.rows) == 4 and all(len(row) == len(HEADERS) for row in found.rows)
+    assert {row[1] for row in found.rows} == {"stylegan", "facs"} and {row[2] for row in found.rows} == {"0.8", "1.4"}
+    assert all(row[-1] for row in found.rows) and len(found.kept) >= 1 and found.sheet.width > 600
+    with zipfile.ZipFile(found.zip) as packed:
+        assert {"sheet.png", "candidates.json"} < set(packed.namelist()) and packed.testzip() is None
+    settings = tab.named(chosen(session, 0), "surprised")
+    assert (settings.editor, f"{settings.strength:g}") == tuple(found.rows[0][1:3])
+    tab.show(session, settings)
+    assert changed(session.last.after, found.kept[0][0]).mean() < 0.01
+    with pytest.raises(SessionError, match="press one"):
+        chosen(session, 9)
+    with pytest.raises(SessionError, match="at least one editor"):
+        search(studio, session, 0, "happy", [], 4, 2, (0.8, 1.4), 0.3, 0)
+
+
+def test_an_editor_of_one_s_own_is_offered_and_loaded_once(tmp_path, upload) -> None:
+    loaded = []
+
+    def load() -> PhotoEditor:
+        loaded.append(1)
+        return PhotoEditor(tiny_vae())
+
+    studio = Studio(tmp_path / "sessions", device="cpu", own=OwnEditor("mine", load))
+    assert studio.editors()[0] == ("mine: your own", "mine") and ("vae" in [name for _, name in studio.editors()])
+    session = studio.session("a")
+    view = EditTab(studio).open(session, upload(), "mine")
+    assert view.settings.editor == "mine" and studio.compared_editor("mine") is studio.photo_editor("mine")
+    assert loaded == [1]
+    studio.end("a")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def test_an_error_names_the_editor(photo, capsys) -> None:
 )
 def test_experiments_are_handed_all_arguments(words, script, rest, monkeypatch) -> None:
     called = []
-    monkeypatch.setattr("subprocess.call", lambda command, env: called.append((command, env)) or 7)
+    monkeypatch.setattr("emoedit.cli.experiments.start", lambda command, env: called.append((command, env)) or 7)
     assert main(words) == 7
     ((command, env),) = called
     assert command[0] == sys.executable and command[1].endswith(script) and command[2:] == rest
@@ -150,9 +151,11 @@ def test_experiments_that_there_are_not_are_listed(words, capsys) -> None:
     assert "takes one of asyrp" in capsys.readouterr().err
 
 
-def test_a_report_of_no_folder_says_so_at_once(tmp_path, capfd) -> None:
-    assert main(["report", str(tmp_path / "nosuch")]) == 1
-    assert "there is no such folder" in capfd.readouterr().err
+def test_a_report_of_no_folder_says_so_at_once(tmp_path) -> None:
+    code = "import sys; from emoedit.cli import main; sys.exit(main(['report', 'nosuch']))"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and "there is no such folder" in done.stderr
 
 
 @pytest.mark.parametrize("experiment", ["steps", "strengths", "editors"])

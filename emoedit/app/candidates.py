@@ -1,0 +1,161 @@
+"""The Candidates tab's callbacks: many edits of the open photograph, ranked."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from PIL import Image
+
+from emoedit.app.session import Session, SessionError
+from emoedit.app.settings import Settings
+from emoedit.app.studio import Studio
+from emoedit.io.images import write_atomic
+
+if TYPE_CHECKING:
+    from emoedit.evaluation.best import Best
+
+MOST = 40  # candidates of one search
+HEADERS = ("rank", "editor", "strength", "seed", "score", "target", "identity", "realism", "kept", "reason")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the tab shows.
+
+    Args:
+        explanation: what was found, in a sentence.
+        kept: the best ones with their labels; empty where none reaches the floors.
+        sheet: the photograph and all candidates, best first.
+        rows: numbers of every candidate and why it is kept or not, as `HEADERS` has them.
+        zip: of the kept pictures, the sheet and the numbers.
+    """
+
+    explanation: str
+    kept: list[tuple[Image.Image, str]]
+    sheet: Image.Image
+    rows: list[list[object]]
+    zip: Path
+
+
+def search(
+    studio: Studio,
+    session: Session,
+    face: int | None,
+    emotion: str,
+    editors: Sequence[str],
+    candidates: int,
+    keep: int,
+    strengths: tuple[float, float],
+    min_identity: float,
+    seed: int,
+    callback: Callable[[int, int], None] | None = None,
+) -> Found:
+    """Try many edits of the open photograph, and rank them ([emoedit.evaluation.best][]).
+
+    Args:
+        studio: models and sessions.
+        session: whose photograph, as it was opened in the Edit tab.
+        face: its number; None, which is all faces there, is the largest here.
+        emotion: a name or algebra on names.
+        editors: names.
+        candidates: how many edits are tried, `MOST` at most.
+        keep: how many are kept, at most.
+        strengths: the weakest and the strongest.
+        min_identity: floor of the identity.
+        seed: of the noise an editor draws.
+        callback: called with (candidates done, candidates in all).
+
+    Raises:
+        SessionError: no photograph is open; no emotion or editor; more candidates than `MOST`.
+        UnknownNameError: no such editor or emotion; an emotion that the recogniser has no class for.
+        EditError: numbers that make no sense.
+    """
+    from emoedit.evaluation.best import best, plan
+
+    photo = session.need_photo()
+    if not (emotion and editors):
+        raise SessionError("choose an emotion and at least one editor")
+    if candidates > MOST:
+        raise SessionError(f"at most {MOST} candidates at once; `emoedit best` takes more")
+    share = -(-candidates // len(editors))  # of each editor, rounded up
+    with studio.comparing:  # its models are not those of the Edit tab, which goes on meanwhile
+        found = best(
+            photo.shown,
+            emotion,
+            candidates=candidates,
+            keep=keep,
+            editors=[studio.compared_editor(name) for name in editors],
+            strengths=[strength for _, strength in plan(["one"], share, _spread(*strengths, share))],
+            face=photo.faces[face or 0],
+            seed=seed,
+            min_identity=min_identity,
+            suite=studio.suite,
+            progress=callback,
+        )
+    session.best, session.best_face = found, face or 0
+    return Found(found.explanation, _labelled(found), found.sheet(), _rows(found), _zip(session, found))
+
+
+def _spread(weakest: float, strongest: float, count: int) -> list[float]:
+    """``count`` strengths, evenly; the middle where it is one."""
+    if count == 1:
+        return [round((weakest + strongest) / 2, 3)]
+    return [round(weakest + (strongest - weakest) * n / (count - 1), 3) for n in range(count)]
+
+
+def _labelled(found: Best) -> list[tuple[Image.Image, str]]:
+    from emoedit.report.display import to_srgb
+
+    return [
+        (to_srgb(candidate.image), f"#{rank} {candidate.editor} at {candidate.strength:g}")
+        for rank, candidate in enumerate(found.kept, 1)
+        if candidate.image is not None
+    ]
+
+
+def _rows(found: Best) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for rank, candidate in enumerate(found.candidates, 1):
+        numbers = candidate.score, candidate.target_score, candidate.identity, candidate.realism
+        told = [candidate.editor, f"{candidate.strength:g}", str(candidate.seed), *(f"{n:.2f}" for n in numbers)]
+        rows.append([str(rank), *told, "yes" if candidate.kept else "no", candidate.reason])
+    return rows
+
+
+def _zip(session: Session, found: Best) -> Path:
+    """The files of ``emoedit best``, in one."""
+    path = session.file("candidates.zip")
+    files = found.save(path.parent / "files")
+
+    def write(target: BinaryIO) -> None:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:  # pictures are compressed already
+            for file in files:
+                packed.write(file, file.name)
+
+    write_atomic(path, write)
+    for file in files:
+        file.unlink()
+    return path
+
+
+def chosen(session: Session, number: int) -> Settings:
+    """The settings of the Edit tab that make a kept candidate.
+
+    Args:
+        session: of the page.
+        number: of the candidate, 0 the best.
+
+    Returns:
+        Settings with the candidate's editor, strength and face, and no weights yet.
+
+    Raises:
+        SessionError: there is no such candidate.
+    """
+    kept = session.best.kept if session.best is not None else ()
+    if not 0 <= number < len(kept):
+        raise SessionError("search first, then press one of the candidates that are kept")
+    return Settings((), kept[number].strength, kept[number].editor, 0.0, session.best_face)
