@@ -3,6 +3,7 @@
     emoedit app
 
 `settings` and `session` hold what a page has, `studio` does the work, `pad` and `figures` say what is drawn, two
-modules a tab hold its callbacks and its layout, and `server` puts the tabs together and opens the port. Only `server`,
-`parts` and the layouts import gradio, so that callbacks are tested without a browser.
+modules a tab hold its callbacks and its layout, `server` puts the tabs together and opens the port, and `launch` makes
+the folder that all files lie in. Only `server`, `parts` and the layouts import gradio, so that callbacks are tested
+without a browser.
 """

@@ -134,6 +134,7 @@ def private_folder() -> Iterator[Path]:
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_RUN_HISTORY": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled"),  # PyTorch makes one, although nothing is compiled
     }
     before = {name: os.environ.get(name) for name in told}
     os.environ.update(told)

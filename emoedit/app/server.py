@@ -1,4 +1,4 @@
-"""The page, put together, and the port that it is served on."""
+"""The page, put together and served."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emoedit.app.candidates_tab import CandidatesLayout
 from emoedit.app.compare_tab import CompareLayout
 from emoedit.app.edit_tab import EditLayout
 from emoedit.app.pad import STATIC
-from emoedit.app.privacy import MAX_UPLOAD, LocalOnly, check_host, check_port, password_check, private_folder
+from emoedit.app.privacy import MAX_UPLOAD, LocalOnly
 from emoedit.app.studio import OwnEditor, Studio
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import OutputError
@@ -71,27 +71,27 @@ def build(studio: Studio, *, editor: str = DEFAULT_EDITOR) -> gr.Blocks:
     return page
 
 
-def launch(
+def serve(
+    folder: Path,
     *,
-    editor: str = DEFAULT_EDITOR,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    auth: tuple[str, Path] | None = None,
-    know: bool = False,
-    device: str = "auto",
-    own: OwnEditor | None = None,
-    browser: bool = False,
-    ready: Callable[[str], None] | None = None,
-    until: threading.Event | None = None,
+    editor: str,
+    host: str,
+    port: int,
+    check: Callable[[str, str], bool] | None,
+    device: str,
+    own: OwnEditor | None,
+    browser: bool,
+    ready: Callable[[str], None] | None,
+    until: threading.Event | None,
 ) -> None:
-    """Serve the page until it is interrupted.
+    """Load the models and serve the page until it is interrupted; [emoedit.app.launch.launch][] prepares all else.
 
     Args:
+        folder: of all files.
         editor: that is chosen at first.
         host: to listen on.
         port: likewise.
-        auth: user and password file, where the page asks for them.
-        know: whether the caller knows that anybody who reaches the port can use it.
+        check: of a user and a password; None where the page asks for none.
         device: where models run.
         own: an editor beside the embedded ones.
         browser: whether to open the page in the system's browser.
@@ -99,30 +99,25 @@ def launch(
         until: stops the server when it is set; None to serve until Ctrl-C.
 
     Raises:
-        HostError: an address that others can reach, without `auth` or `know`; a password file that cannot be used.
         UnknownNameError: no such editor.
         CheckpointError: damaged weights.
         OutputError: the port is taken.
     """
-    check_host(host, auth, know)
-    check_port(host, port)
-    check = password_check(*auth) if auth is not None else None
-    with private_folder() as folder:
-        studio = Studio(folder / "sessions", device=device, own=own)
-        studio.warm_up(editor)
-        page = build(studio, editor=editor)
-        try:
-            _, address, _ = page.launch(
-                server_name=host, server_port=port, auth=check, inbrowser=browser, **_private_options()
-            )
-        except OSError as error:
-            raise OutputError(f"port {port} of {host} cannot be used: {error}; choose another with --port") from error
-        try:
-            if ready is not None:
-                ready(address)
-            (until or threading.Event()).wait()
-        finally:
-            page.close(verbose=False)
+    studio = Studio(folder / "sessions", device=device, own=own)
+    studio.warm_up(editor)
+    page = build(studio, editor=editor)
+    try:
+        _, address, _ = page.launch(
+            server_name=host, server_port=port, auth=check, inbrowser=browser, **_private_options()
+        )
+    except OSError as error:
+        raise OutputError(f"port {port} of {host} cannot be used: {error}; choose another with --port") from error
+    try:
+        if ready is not None:
+            ready(address)
+        (until or threading.Event()).wait()
+    finally:
+        page.close(verbose=False)
 
 
 def _private_options() -> dict[str, Any]:

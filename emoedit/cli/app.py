@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     check_port(args.host, args.port)
     say("emoedit: loading the models")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder of pictures goes then, too
-    from emoedit.app.server import launch
+    from emoedit.app.launch import launch
     from emoedit.app.studio import OwnEditor
     from emoedit.io.checkpoints import editor_names
 

@@ -37,7 +37,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     """The address of a running app, and the folder of its files."""
-    from emoedit.app.server import launch
+    from emoedit.app.launch import launch
 
     root = tmp_path_factory.mktemp("served")
     before = set(root.iterdir())

@@ -36,6 +36,7 @@ LESS = {  # words of a command -> what the test asks for in their place
     "--frames 16": "--frames 3",
     "--from -1 --to 1.5 -o": "--from -1 --to 1.5 --frames 3 -o",
     "--samples 2000": "--samples 40",
+    "--layers 4-8": "--layers 2-4",
     "--video talk.mp4": "--video talk.mp4 --frames 4 --candidates 2",
     "mirror --opposite": "mirror --opposite --video talk.mp4 --frames 4 --candidates 2",
     "--camera 1": "--video talk.mp4",
