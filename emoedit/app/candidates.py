@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from emoedit.evaluation.best import Best
 
 MOST = 40  # candidates of one search
-HEADERS = ("rank", "editor", "strength", "seed", "score", "target", "identity", "realism", "kept", "reason")
+HEADERS = ("rank", "editor", "strength", "kept", "reason")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Found:
         explanation: what was found, in a sentence.
         kept: the best ones with their labels; empty where none reaches the floors.
         sheet: the photograph and all candidates, best first.
-        rows: numbers of every candidate and why it is kept or not, as `HEADERS` has them.
+        rows: every candidate, its numbers and why it is kept or not, as `HEADERS` has them.
         zip: of the kept pictures, the sheet and the numbers.
     """
 
@@ -120,9 +120,8 @@ def _labelled(found: Best) -> list[tuple[Image.Image, str]]:
 def _rows(found: Best) -> list[list[object]]:
     rows: list[list[object]] = []
     for rank, candidate in enumerate(found.candidates, 1):
-        numbers = candidate.score, candidate.target_score, candidate.identity, candidate.realism
-        told = [candidate.editor, f"{candidate.strength:g}", str(candidate.seed), *(f"{n:.2f}" for n in numbers)]
-        rows.append([str(rank), *told, "yes" if candidate.kept else "no", candidate.reason])
+        kept = "yes" if candidate.kept else "no"
+        rows.append([str(rank), candidate.editor, f"{candidate.strength:g}", kept, candidate.reason])
     return rows
 
 

@@ -78,17 +78,17 @@ class CandidatesLayout:
         )
         with gr.Row():
             self.weakest = gr.Slider(
-                0.1, 2, value=0.7, step=0.05, label="Weakest", elem_id="candidates-weakest", buttons=[]
+                0.1, 2, value=0.7, step=0.05, label="Weakest strength", elem_id="candidates-weakest", buttons=[]
             )
             self.strongest = gr.Slider(
-                0.1, 2, value=1.6, step=0.05, label="Strongest", elem_id="candidates-strongest", buttons=[]
+                0.1, 2, value=1.6, step=0.05, label="Strongest strength", elem_id="candidates-strongest", buttons=[]
             )
             self.least = gr.Slider(
                 0,
                 0.95,
                 value=0.6,
                 step=0.05,
-                label="Keep the person: least identity",
+                label="Least identity kept",
                 elem_id="candidates-least",
                 buttons=[],
             )
@@ -124,6 +124,7 @@ class CandidatesLayout:
             elem_id="candidates-table",
             label="Why each is kept, or not",
             wrap=True,
+            column_widths=["4.5rem", "7rem", "6rem", "4.5rem", "auto"],
         )
 
     def _run(

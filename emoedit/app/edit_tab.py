@@ -114,12 +114,13 @@ class EditLayout:
             elem_id="least",
             buttons=[],
         )
-        with gr.Accordion("A slider for each emotion", open=False, elem_id="sliders"):
+        with gr.Accordion("A slider for each emotion", open=False, elem_id="sliders", elem_classes="grid"):
             self.sliders = [
                 gr.Slider(-1, 1.5, value=0, step=0.05, label=f"emotion {n}", elem_id=f"slider-{n}", buttons=[])
                 for n in range(SLIDERS)
             ]
-        with gr.Accordion("Action units: parts of the face by themselves", open=False, elem_id="units"):
+        title = "Action units: parts of the face by themselves"
+        with gr.Accordion(title, open=False, elem_id="units", elem_classes="grid"):
             self.units = [
                 gr.Slider(
                     LOWEST, HIGHEST, value=0, step=0.05, label=f"{name}: {what}", elem_id=f"unit-{name}", buttons=[]

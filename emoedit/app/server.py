@@ -34,6 +34,8 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_text_color="white",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
         block_label_text_color="*neutral_700",
         block_info_text_color="*neutral_600",
         body_text_color_subdued="*neutral_600",

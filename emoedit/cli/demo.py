@@ -18,6 +18,7 @@ from emoedit.cli.common import (
     strengths_of,
     usage,
 )
+from emoedit.steering.unit_names import is_unit
 from emoedit.types import Edit
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     with usage():
         check_format(Path(args.output))
         strengths = strengths_of(args)
-        request, _, emotions = describe(args.editor, args)
+        request, _, known = describe(args.editor, args)
+        emotions = [name for name in known if not is_unit(name)]
         edits = [Edit(name, strength) for strength in strengths for name in emotions]
     check_free(args.output, args.overwrite)
 

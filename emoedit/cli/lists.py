@@ -63,10 +63,11 @@ def _emotions(args: argparse.Namespace) -> int:
 def _emotions_of(editor: str) -> int:
     """What one editor can show: its own words first, then all of the vocabulary that is mixed from them."""
     from emoedit.emotions import list_emotions, resolve
+    from emoedit.steering.unit_names import is_unit, unit_of
 
     with usage():
         _, _, known = describe(editor)
-    rows = [(name, "learned") for name in known]
+    rows = [(name, unit_of(name) if is_unit(name) else "learned") for name in known]
     for name in list_emotions():
         try:
             weights = resolve(name, known)

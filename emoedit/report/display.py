@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from emoedit.report.grid import labelled_grid
+from emoedit.steering.unit_names import is_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,9 +113,11 @@ def editor_html(editor: Editor) -> str:
         "backbone": f"{type(backbone).__name__}, {count / 1e6:.1f} million parameters",
         "steerings": ", ".join(type(steering).__name__ for steering in editor.steerings),
         "crop": f"{crop.resolution} px, {'colour' if backbone.channels == 3 else 'luminance'}, {crop.style}",
-        "emotions": ", ".join(editor.emotions),
+        "emotions": ", ".join(name for name in editor.emotions if not is_unit(name)),
         "device": str(editor.device),
     }
+    if units := [name for name in editor.emotions if is_unit(name)]:
+        facts["action units"] = ", ".join(units)
     return facts_html(f"Editor {editor.name}", facts)
 
 

@@ -66,6 +66,16 @@ def is_unit(name: str) -> bool:
     return found is not None and name[:2].upper() == "AU" and int(found[1]) in UNITS
 
 
+def unit_of(name: str) -> str:
+    """What a unit is, in words: ``"action unit: lip corner puller, left"`` for ``"AU12L"``.
+
+    Args:
+        name: of a unit, as editors spell it.
+    """
+    side = {"L": ", left", "R": ", right"}.get(name[-1], "")
+    return f"action unit: {UNITS[int(name[2:].rstrip('LR'))]}{side}"
+
+
 def unit_algebra(units: Mapping[str, float] | Iterable[str]) -> str:
     """Units as an emotion's algebra: ``{"12": .8, "6L": .5}`` is ``"0.8*AU12 + 0.5*AU6L"``.
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from emoedit.cli import main
 from emoedit.emotions import BASIC
+from emoedit.steering.unit_names import is_unit
 from emoedit.types import MissingExtraError
 
 
@@ -44,6 +45,13 @@ def test_emotions_of_an_editor(capsys) -> None:
     assert lines["irritated"].strip() == "learned" and "happy" in lines["amused"]
     assert "fearful" not in lines  # it has not learned fear, and cannot mix it
     assert main(["emotions", "--editor", "nosuch"]) == 2
+
+
+def test_action_units_are_told_from_emotions(capsys) -> None:
+    assert main(["emotions", "--editor", "facs"]) == 0
+    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["AU12L"].strip() == "action unit: lip corner puller, left" and lines["happy"].strip() == "learned"
+    assert is_unit("AU43") and not is_unit("AU3") and not is_unit("12") and not is_unit("happy")
 
 
 def test_an_emotion_among_the_photos_is_told_apart(photo, capsys) -> None:
