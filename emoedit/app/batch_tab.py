@@ -45,14 +45,7 @@ class BatchLayout:
             self.face = gr.Radio(["largest", "all"], value="largest", label="Faces")
         self.button = gr.Button("Edit all", variant="primary", elem_id="batch-run")
         self.zip = gr.DownloadButton("Download the zip file", interactive=False, elem_id="batch-zip")
-        self.table = gr.Dataframe(
-            headers=["photograph", "result", "error"],
-            interactive=False,
-            visible=False,
-            elem_id="batch-table",
-            label="Results",
-            wrap=True,
-        )
+        self.table = gr.HTML(elem_id="batch-table")
         self.button.click(
             self._run,
             [self.files, self.emotion, self.strength, self.editor, self.face],
@@ -91,7 +84,7 @@ class BatchLayout:
         rows = [[outcome.name, outcome.result, outcome.error] for outcome in outcomes]
         return [
             figures.notice(f"{done} of {len(outcomes)} photographs were edited.", error=done < len(outcomes)),
-            gr.update(value=rows, visible=True),
+            figures.table("Results", ("photograph", "result", "error"), rows),
             gr.update(value=str(path) if path else None, interactive=path is not None),
             None,
         ]

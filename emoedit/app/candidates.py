@@ -37,7 +37,7 @@ class Found:
     explanation: str
     kept: list[tuple[Image.Image, str]]
     sheet: Image.Image
-    rows: list[list[object]]
+    rows: list[list[str]]
     zip: Path
 
 
@@ -117,8 +117,8 @@ def _labelled(found: Best) -> list[tuple[Image.Image, str]]:
     ]
 
 
-def _rows(found: Best) -> list[list[object]]:
-    rows: list[list[object]] = []
+def _rows(found: Best) -> list[list[str]]:
+    rows = []
     for rank, candidate in enumerate(found.candidates, 1):
         kept = "yes" if candidate.kept else "no"
         rows.append([str(rank), candidate.editor, f"{candidate.strength:g}", kept, candidate.reason])

@@ -117,15 +117,7 @@ class CandidatesLayout:
             format="jpeg",
             buttons=["fullscreen"],
         )
-        self.table = gr.Dataframe(
-            headers=list(HEADERS),
-            interactive=False,
-            visible=False,
-            elem_id="candidates-table",
-            label="Why each is kept, or not",
-            wrap=True,
-            column_widths=["4.5rem", "7rem", "6rem", "4.5rem", "auto"],
-        )
+        self.table = gr.HTML(elem_id="candidates-table")
 
     def _run(
         self,
@@ -157,7 +149,7 @@ class CandidatesLayout:
             figures.notice(found.explanation, error=not found.kept),
             gr.update(value=found.kept, visible=bool(found.kept)),
             gr.update(value=found.sheet, visible=True),
-            gr.update(value=found.rows, visible=True),
+            figures.table("Why each is kept, or not", HEADERS, found.rows),
             gr.update(value=str(found.zip), interactive=True),
         ]
 

@@ -122,6 +122,19 @@ def listed(facts: Mapping[str, str]) -> str:
     return f'<dl class="numbers">{"".join(cells)}</dl>'
 
 
+def table(caption: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows under headers; long texts are broken, so that it fits a narrow page.
+
+    Args:
+        caption: of the table.
+        headers: of the columns.
+        rows: texts; they are escaped.
+    """
+    head = "".join(f'<th scope="col">{html.escape(header)}</th>' for header in headers)
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows)
+    return f'<table class="rows"><caption>{html.escape(caption)}</caption><tr>{head}</tr>{body}</table>'
+
+
 def notice(text: str, *, error: bool = False) -> str:
     """A message in place of a result.
 

@@ -337,11 +337,45 @@ def test_a_narrow_page_holds_everything(visit, scheme) -> None:
     page = visitor.page
     page.click("#example")
     visitor.opened()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 420
-    for tab in ("Compare", "Batch", "Edit"):
+    shown = visitor.shown()
+    page.uncheck("#close input")  # a picture of 512 pixels
+    visitor.edited(shown)
+    page.click("#keep")
+    page.wait_for_selector("#kept img")
+    for tab in ("Compare", "Candidates", "Batch", "Edit"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(150)
         assert page.evaluate("document.documentElement.scrollWidth") <= 420
+        assert page.evaluate(BEYOND) == [], tab
+
+
+def test_candidates_and_action_units(visit) -> None:
+    visitor = visit()
+    page = visitor.page
+    page.click("#example")
+    visitor.opened()
+    page.click("#units button")
+    shown = visitor.shown()
+    page.locator("#unit-AU4 input[type=range]").focus()
+    for _ in range(8):
+        page.keyboard.press("ArrowRight")
+    visitor.edited(shown)
+    page.get_by_role("tab", name="Candidates").click()
+    page.fill("#candidates-count input[type=number]", "2")
+    page.get_by_label("vae", exact=True).last.uncheck()
+    page.get_by_label("stylegan", exact=True).last.uncheck()
+    page.fill("#candidates-least input[type=number]", "0.3")
+    page.click("#candidates-run")
+    page.wait_for_selector("#candidates-table td", timeout=60_000)
+    assert page.locator("#candidates-table tr").count() == 3 and page.locator("#candidates-sheet img").count() == 1
+    assert page.evaluate(LOW_CONTRAST) == []
+    with page.expect_download(timeout=60_000) as download:
+        page.click("#candidates-zip")
+    assert download.value.suggested_filename == "candidates.zip"
+    page.locator("#candidates-kept img").first.click()
+    page.wait_for_selector("#result img")
+    page.wait_for_function("document.querySelector('#unit-AU4 input').value == 0")  # those of the candidate: none
+    assert visitor.errors == [] and visitor.elsewhere() == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -352,6 +386,10 @@ def test_text_has_the_contrast_of_wcag_aa(visit, scheme) -> None:
     visitor.page.wait_for_timeout(300)
     assert visitor.page.evaluate(LOW_CONTRAST) == []
 
+
+# What is shown and reaches over the right edge, where a page that does not scroll sideways cuts it off.
+BEYOND = """() => [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() &&
+  e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 120))"""
 
 # Text whose colour and the nearest opaque background below it differ by less than 4.5 to 1 (3 to 1 for large text).
 LOW_CONTRAST = """() => {
