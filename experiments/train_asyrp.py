@@ -44,6 +44,7 @@ from emoedit.training.recipes import (
     trainer_config,
 )
 from emoedit.types import Edit
+from lib.own_data import with_own_data
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -91,8 +92,8 @@ def load_backbone(config: DictConfig) -> DDPMBackbone:
 
 def means_stage(config: DictConfig) -> None:
     """Differences of mean h between an emotion and the neutral pictures most like its own, inside every data set."""
-    how = config.steering
     backbone, crops = load_backbone(config).with_sampling(precision="bfloat16"), CropSet(config.data.crops)
+    how = OmegaConf.create(with_own_data(crops, plain(config.steering)))
     coach, landmarks = (
         load_coach(plain(config.coach.config), config.coach_weights),
         EmbeddedNetwork.load("landmarks").network,
@@ -143,6 +144,7 @@ def fit(
         folder: what the state's folder is called, before the emotions.
     """
     crops = CropSet(config.data.crops)
+    how = with_own_data(crops, how)
     differences = mean_differences(means["sets"], how["emotions"], trust=how["trust"], min_count=how["min_count"])
     emotions, shifts = list(how["emotions"]), []
     for name, direction in zip(emotions, differences, strict=True):

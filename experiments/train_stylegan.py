@@ -47,6 +47,7 @@ from emoedit.training.recipes import (
 )
 from emoedit.training.stylegan import EncoderTask, GANTask, TwoMixtures, Weights
 from emoedit.types import Edit, Inversion
+from lib.own_data import pictures_of, with_own_data
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -177,13 +178,15 @@ def neutral_people(
     config: DictConfig, crops: CropSet, backbone: StyleGAN2Backbone, splits: tuple[str, ...]
 ) -> Inversion:
     """Neutral pictures, inverted."""
-    chosen = [choose(crops, name, ["neutral"], n, splits) for name, n in config.steering.neutral.items()]
+    wanted = pictures_of(crops, config.steering.neutral, "steering.neutral")
+    chosen = [choose(crops, name, ["neutral"], n, splits) for name, n in wanted.items()]
     return backbone.invert(crops.pixels(np.concatenate(chosen), backbone.crop.resolution, backbone.channels))
 
 
 def directions_stage(config: DictConfig) -> None:
     """Directions in closed form, and how far strength 1 goes; to ``work``."""
-    how, crops, backbone = plain(config.steering), CropSet(config.agreed.crops), load_backbone(config)
+    crops, backbone = CropSet(config.agreed.crops), load_backbone(config)
+    how = with_own_data(crops, plain(config.steering))
     names = ["neutral", *how["emotions"]]
     scorer = wspace.recogniser_scores(load_coach(plain(config.coach.config), config.coach_weights), names)
     landmarks, sets = embedded(MeasuringNetwork, "landmarks"), {}
@@ -214,7 +217,8 @@ def directions_stage(config: DictConfig) -> None:
 
 def lead_stage(config: DictConfig) -> None:
     """The same directions, each finetuned by the guidance classifier by itself; to ``work``."""
-    crops, backbone, how = CropSet(config.agreed.crops), load_backbone(config), plain(config.steering)["lead"]
+    crops, backbone = CropSet(config.agreed.crops), load_backbone(config)
+    how = with_own_data(crops, plain(config.steering)["lead"], "steering.lead")
     coach = load_coach(plain(config.coach.config), config.coach_weights)
     chosen = [choose(crops, source, ["neutral"], n, TRAINED_ON) for source, n in how["sources"].items()]
     chosen += [read_as(coach, crops, source, "neutral", n) for source, n in how["unlabelled"].items()]

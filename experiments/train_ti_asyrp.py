@@ -26,6 +26,7 @@ from emoedit.steering.tokens import EmotionTokens
 from emoedit.training.data import CropSet
 from emoedit.training.hspace import Diffusion, fixed, learnable
 from emoedit.training.recipes import LICENCE, coach_guide, lead, load_coach, minutes
+from lib.own_data import with_own_data
 
 
 def fitted_folder(config: DictConfig, emotion: str) -> Path:
@@ -50,7 +51,8 @@ def fit(config: DictConfig, emotion: str, how: dict[str, Any], backbone: Diffusi
     guide = coach_guide(coach, [emotion], how)
     folder = fitted_folder(config, emotion)
     state = folder.with_name(f"{emotion}-state")
-    done, count = lead(backbone, guide, {emotion: shift}, CropSet(config.data.crops), how, state)
+    crops = CropSet(config.data.crops)
+    done, count = lead(backbone, guide, {emotion: shift}, crops, with_own_data(crops, how), state)
     fitted = HSpace([emotion], [fixed(done.shifts[0])], train_steps=backbone.steps)
     with checkpoints.new_folder(folder) as new:
         fitted.half().float().save_pretrained(new)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from emoedit.photo import OpenPhoto, PhotoEdit, PhotoEditor
 
 MAX_PIXELS = 60_000_000
+MAX_HELD = 600_000_000  # pixels of all open photographs, 1.8 GB of memory
 SHOWN_SIDE = 1280  # longest side of what is edited while controls move; what is downloaded has the photograph's size
 WALK_SIDE = 640  # longest side of an animation
 MAX_OPEN = 4  # inversions a session keeps, one an editor and face
@@ -64,6 +65,7 @@ class Studio:
         self, root: Path, *, device: str = "auto", max_pixels: int = MAX_PIXELS, own: OwnEditor | None = None
     ) -> None:
         self.root, self.device, self.max_pixels, self.own = root, device, max_pixels, own
+        self.max_held = MAX_HELD
         self.lock = threading.RLock()  # models and detector are used by one thread at a time
         self._sessions: dict[str, Session] = {}
         self._editors: dict[str, PhotoEditor] = {}
@@ -204,6 +206,7 @@ class Studio:
         finally:
             path.unlink(missing_ok=True)
         full = replace(load_picture(data, max_pixels=self.max_pixels), name=path.stem or "photo")
+        self._check_room(session, full)
         shown = reduced(full)
         with self.lock:
             faces = tuple(self.photo_editor(editor).detector.choose(shown.rgb, "all"))
@@ -212,6 +215,17 @@ class Studio:
         session.undo, session.kept, session.last, session.best = [], [], None, None
         session.photo = Photo(full, shown, faces, readings, suffix_of(data))
         return session.photo
+
+    def _check_room(self, session: Session, full: Picture) -> None:
+        """Refuse a photograph that would fill the memory beside those of other pages."""
+        with self.lock:
+            others = [other.photo for other in self._sessions.values() if other is not session and other.photo]
+        held = sum(photo.full.rgb.size // 3 for photo in others)
+        if held + full.rgb.size // 3 > self.max_held:
+            raise ImageError(
+                f"{len(others)} other pages hold photographs of {held / 1e6:.0f} million pixels, and there is no room "
+                "for this one beside them: try again later, or with a smaller one"
+            )
 
     def _opened(self, session: Session, editor: str, number: int | None) -> OpenPhoto:
         """The inversion of a face, or (None) of all; at most `MAX_OPEN` are kept."""

@@ -196,6 +196,19 @@ def test_sessions_share_nothing_and_leave_nothing(studio, tab, upload, astronaut
     assert not any(studio.root.iterdir()) if studio.root.exists() else True
 
 
+def test_photographs_of_all_pages_together_do_not_fill_the_memory(tab, session, upload, monkeypatch) -> None:
+    studio = tab.studio
+    monkeypatch.setattr(studio, "max_held", 300_000)
+    tab.open(session, upload(), "stylegan")
+    other = studio.session("late")
+    with pytest.raises(ImageError, match="1 other pages hold photographs of 0 million pixels"):
+        tab.open(other, upload("b.jpg"), "stylegan")
+    assert other.photo is None and tab.open(session, upload(), "stylegan")  # its own makes room for itself
+    session.close()
+    assert tab.open(other, upload("b.jpg"), "stylegan")
+    studio.end("late")
+
+
 def test_idle_sessions_go(studio, tab, upload, monkeypatch) -> None:
     session = studio.session("idle")
     tab.open(session, upload(), "stylegan")
