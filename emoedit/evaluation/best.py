@@ -22,6 +22,7 @@ from emoedit.io.images import Picture, load_picture, save_picture, write_json
 from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
 from emoedit.registry import DEFAULT_EDITOR
+from emoedit.report.display import png
 from emoedit.report.grid import labelled_grid
 from emoedit.types import Edit, EditError, EmoEditError
 
@@ -113,6 +114,10 @@ class Best:
         rows = [candidate.to_dict() for candidate in self.candidates]
         what = {"emotion": self.emotion, "explanation": self.explanation, "floors": self.floors}
         return {**what, "backends": self.backends, "candidates": rows}
+
+    def _repr_png_(self) -> bytes:
+        """The contact sheet, for notebooks."""
+        return png(self.sheet())
 
     def sheet(self, columns: int = 4) -> Image.Image:
         """The source and all candidates that were drawn, best first; what is kept is marked with its rank.

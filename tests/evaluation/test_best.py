@@ -93,6 +93,7 @@ def test_what_is_written(found, tmp_path):
     assert [row["kept"] for row in report["candidates"]] == [True, True, False, False]
     assert all(row["reason"] for row in report["candidates"]) and report["explanation"] == found.explanation
     assert Image.open(tmp_path / "out" / "sheet.png").width > 2 * 256
+    assert found._repr_png_().startswith(b"\x89PNG")
     with pytest.raises(OutputError):
         found.save(tmp_path / "out")
 
