@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from emoedit.evaluation.best import Best
 
 MOST = 40  # candidates of one search
-HEADERS = ("rank", "editor", "strength", "kept", "reason")
+HEADERS = ("candidate", "kept", "reason")
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,8 @@ def _labelled(found: Best) -> list[tuple[Image.Image, str]]:
 
 
 def _rows(found: Best) -> list[list[str]]:
-    rows = []
-    for rank, candidate in enumerate(found.candidates, 1):
-        kept = "yes" if candidate.kept else "no"
-        rows.append([str(rank), candidate.editor, f"{candidate.strength:g}", kept, candidate.reason])
-    return rows
+    told = ((f"{each.editor} at {each.strength:g}", "yes" if each.kept else "no", each) for each in found.candidates)
+    return [[name, kept, candidate.reason] for name, kept, candidate in told]
 
 
 def _zip(session: Session, found: Best) -> Path:

@@ -316,12 +316,12 @@ def test_candidates_are_ranked_and_one_is_taken_to_the_edit_tab(studio, tab, ses
         lambda n, of: seen.append((n, of)),
     )
     assert seen[-1] == (4, 4) and len(found.rows) == 4 and all(len(row) == len(HEADERS) for row in found.rows)
-    assert {row[1] for row in found.rows} == {"stylegan", "facs"} and {row[2] for row in found.rows} == {"0.8", "1.4"}
+    assert {row[0] for row in found.rows} == {f"{name} at {s}" for name in ("stylegan", "facs") for s in (0.8, 1.4)}
     assert all("target" in row[-1] for row in found.rows) and len(found.kept) >= 1 and found.sheet.width > 600
     with zipfile.ZipFile(found.zip) as packed:
         assert {"sheet.png", "candidates.json"} < set(packed.namelist()) and packed.testzip() is None
     settings = tab.named(chosen(session, 0), "surprised")
-    assert (settings.editor, f"{settings.strength:g}") == tuple(found.rows[0][1:3])
+    assert f"{settings.editor} at {settings.strength:g}" == found.rows[0][0]
     tab.show(session, settings)
     assert changed(session.last.after, found.kept[0][0]).mean() < 0.01
     with pytest.raises(SessionError, match="press one"):
