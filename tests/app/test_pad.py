@@ -53,7 +53,7 @@ def test_an_editor_with_words_of_its_own_keeps_them_at_zero() -> None:
 )
 def test_settings_read_as_algebra(weights, edit) -> None:
     settings = Settings(weights, 1.5)
-    assert settings.edit == edit
+    assert settings.parts(BASIC) == (edit, ())
     if edit.strength:
         assert resolve(edit.emotion, BASIC) == pytest.approx({n: w for n, w in weights if w})
 
