@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             what = (
                 f"not {arguments[0]!r}" if arguments and not arguments[0].startswith("-") else "and then its arguments"
             )
-            raise UsageError(f"emoedit {script} takes one of {', '.join(known)}, {what}")
+            raise UsageError(f"emoedit {script} takes one of {', '.join(sorted(known))}, {what}")
         path = known[arguments.pop(0).replace("-", "_")]
     if script != "report":
         _need_hydra()
