@@ -74,7 +74,7 @@ def search(
         UnknownNameError: no such editor or emotion; an emotion that the recogniser has no class for.
         EditError: numbers that make no sense.
     """
-    from emoedit.evaluation.best import best, plan
+    from emoedit.evaluation.best import best
 
     photo = session.need_photo()
     if not (emotion and editors):
@@ -89,7 +89,7 @@ def search(
             candidates=candidates,
             keep=keep,
             editors=[studio.compared_editor(name) for name in editors],
-            strengths=[strength for _, strength in plan(["one"], share, _spread(*strengths, share))],
+            strengths=_spread(*strengths, share),
             face=photo.faces[face or 0],
             seed=seed,
             min_identity=min_identity,
