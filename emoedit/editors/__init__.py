@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -81,7 +80,6 @@ class Editor:
         self.compositor = self.backbone.compositor if compositor is None else compositor
         self.units = _added_units(self, units) if units else None
         self.batch: int | None = None  # pictures at once; None: what suits the backbone
-        self._weights: tuple[list[Any], str, dict[str, Tensor]] | None = None  # of the last inversion
 
     @property
     def emotions(self) -> tuple[str, ...]:
@@ -142,10 +140,11 @@ class Editor:
 
         Returns:
             An inversion whose extras also hold ``source`` and ``reconstruction``, ``[N, C, R, R]`` in [-1, 1]. Its
-            fingerprint is the same exactly for the same crops, backbone (settings and weights) and generator's state.
+            fingerprint is the same for the same crops, backbone (kind, settings, and a sample of its weights) and
+            generator's state.
         """
         x = as_crops(images, self.backbone)
-        digest = hashlib.sha256(self._backbone_identity().encode())
+        digest = hashlib.sha256(self.backbone.identity().encode())
         digest.update(b"" if generator is None else generator.get_state().numpy().tobytes())
         digest.update(x.cpu().numpy().tobytes())
         state = None if generator is None else generator.get_state()
@@ -164,20 +163,6 @@ class Editor:
     def _halved(self, size: int) -> None:
         """Go on with batches of a size that fits."""
         self.batch = min(size, self.batch_size)
-
-    def _backbone_identity(self) -> str:
-        """Kind, settings and weights of the backbone; weights are read again only when they are others than before."""
-        backbone, state = self.backbone, self.backbone.state_dict()
-        key = [(name, v.data_ptr(), object() if v.is_inference() else v._version) for name, v in state.items()]
-        if self._weights is None or self._weights[0] != key:
-            digest = hashlib.sha256()
-            for name, value in state.items():
-                digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-                digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
-            self._weights = key, digest.hexdigest(), state  # held, so that no other tensor comes to lie at its address
-        has_settings = type(backbone).to_config is not Backbone.to_config
-        settings = json.dumps(backbone.to_config(), sort_keys=True) if has_settings else ""
-        return f"{type(backbone).__name__} {settings} {self._weights[1]} "
 
     def control(self, inversion: Inversion, edits: Sequence[Edit]) -> Control:
         """The sum of what the steerings ask for; one edit a picture."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -114,6 +116,21 @@ class Backbone(nn.Module, ABC):
             Itself.
         """
         return self.to(device)
+
+    def identity(self) -> str:
+        """What tells inversions of this model from those of another: its kind, settings, and a sample of its weights.
+
+        Of each tensor some dozen numbers are read, as reading billions would take seconds; training changes all.
+        """
+        has_settings = type(self).to_config is not Backbone.to_config
+        digest = hashlib.sha256(json.dumps(self.to_config(), sort_keys=True).encode() if has_settings else b"")
+        for name, value in self.state_dict().items():
+            rows = value.detach()[None] if value.ndim < 2 else value.detach()[:: max(1, len(value) // 4)][:4]
+            flat = rows.flatten(1) if rows.ndim > 1 else rows[None]
+            few = flat[:, :: max(1, flat.shape[1] // 16)].cpu().contiguous()
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+            digest.update(few.view(torch.uint8).numpy().tobytes())
+        return f"{type(self).__name__} {digest.hexdigest()}"
 
     @property
     def device(self) -> torch.device:
