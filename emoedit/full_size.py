@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FLAGS = {"tokens": "--token", "shifts": "--shift", "boundaries": "--boundary", "layers": "--layers"}
-COMPUTE = ("precision", "batch", "offload", "name")  # how an editor computes, and what it is called
+COMPUTE = ("precision", "batch", "offload", "compile", "name")  # how an editor computes, and what it is called
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,16 @@ class Request:
             raise EditError(f"{self.editor} holds its own weights and takes no --model")
         return Resolved(name, tuple(emotions), folder, None, self.model, {})
 
-    def load(self, device: str = "cpu", *, precision: str | None = None, offload: bool = False) -> Editor:
+    def load(
+        self, device: str = "cpu", *, precision: str | None = None, offload: bool = False, compile: bool = False
+    ) -> Editor:
         """The editor, on a device.
 
         Args:
             device: of ``emoedit.models.devices.choose_device``.
             precision: default: auto for models of others, what its folder says for an editor's own.
             offload: parts that are not at work wait on the CPU.
+            compile: ``torch.compile`` translates what runs in every step, when it first runs.
 
         Raises:
             CheckpointError: as ``resolved``; weights that are damaged or do not fit.
@@ -187,19 +190,23 @@ class Request:
             DeviceMemoryError: the weights do not fit on the device.
         """
         from emoedit.editors import Editor
-        from emoedit.models.devices import NAMES, describe, fitting
+        from emoedit.models.base import Backbone
+        from emoedit.models.devices import NAMES, check_compute, compile_parts, describe, fitting
 
-        found = self.resolved()
+        found, how = self.resolved(), {"offload": offload, "compile": compile}
         precision = self.settings.get("precision") if precision is None else precision
         if found.made is not None:
+            check_compute(found.name, found.made.backbone.refuses, **how)
             return found.made.with_sampling(**self.settings).to(device)
         if found.entry is None:
             settings = {name: value for name, value in self.settings.items() if name != "precision"}
             assert found.folder is not None  # of an editor that says itself what it is
             editor = Editor.from_pretrained(found.folder, backbone=found.model).with_sampling(**settings)
             others = editor.backbone.source is not None
+            check_compute(editor.name, editor.backbone.refuses if others else Backbone.refuses, **how)
         else:
             entry, settings = found.entry, {**_defaults(found.entry), **self.settings}
+            check_compute(entry.name, BACKBONES.get(entry.backbone).refuses, **how)
             steerings = STEERINGS_OF[entry.name](
                 Parts(found.parts, found.layers), settings
             )  # first: what is small may be what is wrong
@@ -209,6 +216,8 @@ class Request:
             if others:
                 editor.backbone.settle(device, precision or "auto", offload=offload)
                 logger.info("%s computes on %s", editor.name, describe(device))
+                if compile:
+                    compile_parts(editor.backbone.compiled_parts(), device)
             else:
                 if precision is not None:
                     editor = editor.with_sampling(precision=NAMES.get(precision, precision))

@@ -198,7 +198,7 @@ class PhotoEditor:
         source = self._source(picture.rgb, faces, alignments, seed)
         smiles: tuple[Smile | None, ...] = (None,) * len(faces)
         if self.compositor.closes_smiles:
-            smiles = tuple(find_smile(found, _relaxation()) for found in source.faces)
+            smiles = tuple(find_smile(found, _relaxation(self.device)) for found in source.faces)
         asked = [Edit("neutral")] if edits is None else edits
         wanted = any(smiles) and any(self._reduction(edit) for edit in asked)
         relaxed = self._relaxed(source, smiles, seed) if wanted else None
@@ -322,9 +322,9 @@ def _detector(device: str) -> FaceDetector:
     return FaceDetector(device)
 
 
-@lru_cache(maxsize=1)
-def _relaxation() -> RelaxationNetwork:
-    return RelaxationNetwork.from_pretrained(checkpoints.embedded_root() / "relaxation")
+@lru_cache(maxsize=4)
+def _relaxation(device: str) -> RelaxationNetwork:
+    return RelaxationNetwork.from_pretrained(checkpoints.embedded_root() / "relaxation").to(device)
 
 
 def _compositor(description: str | Mapping[str, Any] | Compositor) -> Compositor:

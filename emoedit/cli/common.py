@@ -187,7 +187,8 @@ def load(request: Request, args: argparse.Namespace, **options: Any) -> PhotoEdi
     from emoedit.models.devices import describe as described
     from emoedit.photo import PhotoEditor
 
-    editor = request.load(choose_device(args.device), precision=args.precision, offload=args.offload)
+    how = {"precision": args.precision, "offload": args.offload, "compile": args.compile}
+    editor = request.load(choose_device(args.device), **how)
     editor.batch = args.batch
     if editor.backbone.source is not None:
         say(f"{editor.name} computes on {described(editor.device)}")

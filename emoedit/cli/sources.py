@@ -51,6 +51,11 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
         "--batch", type=_batch, metavar="auto|N", help="pictures drawn at once; default: auto, what suits the model"
     )
     parser.add_argument("--offload", action="store_true", help="parts of the model not at work wait on the CPU")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile: the first edit takes minutes more, each later step less time",
+    )
 
 
 def device(text: str) -> str:

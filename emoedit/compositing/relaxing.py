@@ -77,7 +77,8 @@ def find_smile(face: FaceAnalysis, network: RelaxationNetwork) -> Smile | None:
     to_network = align(face.face.landmarks, spec)
     seen = to_network.to_crop(face.alignment.to_photo(face.landmarks))
     flat = torch.from_numpy((seen + 0.5) / spec.resolution - 0.5).float()[None]
-    moved = seen + network(flat)[0].numpy() * spec.resolution
+    flat = flat.to(next(network.parameters()).device)
+    moved = seen + network(flat)[0].cpu().numpy() * spec.resolution
     after = (face.alignment.to_crop(to_network.to_photo(moved)) + 0.5) / side
     before = (face.landmarks + 0.5) / side
     after = before + _beyond_affine(before, after - before)

@@ -335,6 +335,7 @@ def load_editor(
     precision: str | None = None,
     batch: int | None = None,
     offload: bool = False,
+    compile: bool = False,
     model: str | os.PathLike[str] | None = None,
     tokens: Parts | None = None,
     shifts: Parts | None = None,
@@ -357,6 +358,7 @@ def load_editor(
         batch: how many pictures are drawn at once, at most; default: what suits the model. A batch that does not fit
             into memory is halved.
         offload: parts of the model that are not at work wait on the CPU.
+        compile: ``torch.compile`` translates what runs in every step: slower at first, faster later.
         model: the weights of a full-size editor: a folder, a file, or ``owner/name``.
         tokens: emotion -> file or folder of a learned token.
         shifts: emotion -> file of a shift of h (Asyrp), or a folder with files under their published names.
@@ -380,7 +382,7 @@ def load_editor(
     weights, only = None if model is None else os.fspath(model), None if layers is None else tuple(layers)
     parts: dict[str, Any] = {"tokens": tokens, "shifts": shifts, "boundaries": boundaries, "revision": revision}
     request = Request(os.fspath(name_or_path), model=weights, layers=only, settings=settings, **parts)
-    editor = request.load(device, precision=precision, offload=offload)
+    editor = request.load(device, precision=precision, offload=offload, compile=compile)
     editor.batch = batch
     editor.name = name or editor.name
     return editor

@@ -13,7 +13,7 @@ from PIL import Image
 
 from emoedit.editors import Editor, list_editors, load_editor
 from emoedit.emotions import canonical, resolve
-from emoedit.faces.detect import Face, FaceDetector
+from emoedit.faces.detect import Face
 from emoedit.io import checkpoints
 from emoedit.io.images import Picture
 from emoedit.metrics.null_suite import NullSuite
@@ -75,7 +75,7 @@ def load_entries(
     wanted = list_editors() if editors == "all" else [editors] if isinstance(editors, str) else editors
     if stage not in STAGES:
         raise EditError(f"edits are measured at stage {' or '.join(STAGES)}, not {stage!r}")
-    detector, compositor = FaceDetector(), STAGES[stage]
+    compositor = STAGES[stage]
     chosen = []
     for one in wanted:
         if isinstance(one, PhotoEditor):
@@ -84,7 +84,7 @@ def load_entries(
             )
         else:
             loaded = load_editor(one, device=device) if isinstance(one, str | os.PathLike) else one
-            editor = PhotoEditor(loaded, detector=detector, compositor=compositor)
+            editor = PhotoEditor(loaded, compositor=compositor)
         chosen.append(Entry(editor.editor.name, editor))
     if not chosen:
         raise EditError("no editor to compare; name one, or 'all'")
@@ -93,7 +93,7 @@ def load_entries(
         for name in checkpoints.reference_names():
             if name not in here:
                 loaded = load_editor(name, device=device)
-                chosen.append(Entry(name, PhotoEditor(loaded, detector=detector, compositor=compositor), True))
+                chosen.append(Entry(name, PhotoEditor(loaded, compositor=compositor), True))
     names = [entry.name for entry in chosen]
     if len(set(names)) < len(names) or {NOTHING, PHOTOGRAPH} & set(names):
         raise EditError(f"editors in a comparison have names of their own, found {', '.join(names)}")

@@ -19,7 +19,7 @@ from emoedit.io import checkpoints
 from emoedit.types import CheckpointError, DataError
 
 COMPOSITOR = "compositor"  # entry of a described editor that is not an argument of ``emoedit.load_editor``
-SPEED = ("batch", "offload")  # settings that change no picture
+SPEED = ("batch", "offload", "compile")  # settings that change no picture, rounding aside
 
 
 @dataclass(frozen=True)

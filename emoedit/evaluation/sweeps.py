@@ -270,7 +270,6 @@ class Job:
         from emoedit.editors import choose_device, load_editor
         from emoedit.evaluation.compare import Entry, load_entries
         from emoedit.evaluation.evaluate import RESULTS, fill, fingerprint
-        from emoedit.faces.detect import FaceDetector
         from emoedit.io.results import Rows
         from emoedit.metrics.null_suite import NullSuite
         from emoedit.metrics.suite import Suite
@@ -278,9 +277,8 @@ class Job:
 
         references = self.editor == REFERENCES
         if references:
-            detector = FaceDetector()
             entries = [
-                Entry(name, PhotoEditor(load_editor(name, device=self.device), detector=detector), True)
+                Entry(name, PhotoEditor(load_editor(name, device=self.device)), True)
                 for name in checkpoints.reference_names()
             ]
         else:

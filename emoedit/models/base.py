@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
@@ -45,6 +45,7 @@ class Backbone(nn.Module, ABC):
         batch_size: how many pictures it draws at once if nothing else is said.
         source: where its weights came from, if that was a model of others: a folder that names it need not hold it.
         settings: names of what ``with_sampling`` may change.
+        refuses: way of computing (``offload``, ``compile``) -> why it would gain nothing here.
     """
 
     crop: CropSpec
@@ -53,6 +54,10 @@ class Backbone(nn.Module, ABC):
     settings: tuple[str, ...] = ()
     batch_size: int = 8
     source: Mapping[str, Any] | None = None
+    refuses: Mapping[str, str] = {
+        "offload": "it is small, and nothing in it waits for another part",
+        "compile": "it draws in less time than compiling takes",
+    }
 
     @property
     def normalises_luminance(self) -> bool:
@@ -131,6 +136,10 @@ class Backbone(nn.Module, ABC):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
             digest.update(few.view(torch.uint8).numpy().tobytes())
         return f"{type(self).__name__} {digest.hexdigest()}"
+
+    def compiled_parts(self) -> Sequence[nn.Module]:
+        """What ``torch.compile`` is worth its time for: parts that are called again and again at one shape."""
+        return ()
 
     @property
     def device(self) -> torch.device:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from emoedit.models.precision import computes_bfloat16
 from emoedit.types import DeviceMemoryError, EditError
@@ -76,6 +77,40 @@ def choose_precision(precision: str, device: str) -> torch.dtype:
     if name not in ("float32", "float16", "bfloat16"):
         raise EditError(f"precision must be auto, float32, float16 or bfloat16, not {precision!r}")
     return getattr(torch, name)
+
+
+def check_compute(name: str, refuses: Mapping[str, str], **asked: bool) -> None:
+    """Refuse ways of computing that a model gains nothing from, before its weights are read.
+
+    Args:
+        name: of the editor.
+        refuses: of ``emoedit.models.base.Backbone``.
+        **asked: ``offload`` and ``compile``.
+
+    Raises:
+        EditError: one is asked for that the model refuses.
+    """
+    for option, wanted in asked.items():
+        if wanted and option in refuses:
+            raise EditError(f"{name} takes no --{option} ({option}=True in Python): {refuses[option]}")
+
+
+def compile_parts(parts: Sequence[nn.Module], device: str) -> None:
+    """Have ``torch.compile`` translate modules when they are first called, in place.
+
+    Args:
+        parts: called at few shapes, as each new one is translated again.
+        device: where they are.
+
+    Raises:
+        EditError: ``torch.compile`` does not work here, such as without a C++ compiler (CPU) or Triton (CUDA).
+    """
+    try:
+        torch.compile(lambda x: 2 * x + 1)(torch.ones(8, device=device))
+    except Exception as error:  # which of many parts of the compiler is missing
+        raise EditError(f"torch.compile does not work on this machine, leave it out ({str(error)[:300]})") from error
+    for part in parts:
+        part.compile()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

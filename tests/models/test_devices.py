@@ -8,13 +8,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from emoedit.editors import load_editor
+from emoedit import photo
+from emoedit.editors import Editor, load_editor
 from emoedit.models import devices
-from emoedit.models.devices import choose_device, choose_precision, describe, fitting, in_batches
+from emoedit.models.devices import (
+    choose_device,
+    choose_precision,
+    compile_parts,
+    describe,
+    fitting,
+    in_batches,
+)
 from emoedit.models.precision import held_in
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
+from emoedit.photo import PhotoEditor
 from emoedit.types import DeviceMemoryError, Edit, EditError
 from tests.fixtures.editors import tiny_asyrp, tiny_vae
 from tests.fixtures.stable_diffusion import tiny as tiny_stable_diffusion
+from tests.fixtures.stable_diffusion import write_model as write_stable_diffusion
 
 
 @pytest.fixture
@@ -171,6 +182,80 @@ def test_parts_that_are_offloaded_come_only_to_work(monkeypatch):
         backbone.to_picture(torch.zeros(1, *backbone.latent_shape), torch.zeros(1), torch.ones(1))
     there_and_back = [("cpu"), ("meta")]
     assert moves == [(name, where) for name in ("text_encoder", "vae", "vae") for where in there_and_back]
+
+
+@pytest.mark.parametrize("make", [lambda: tiny_asyrp().backbone, tiny_stable_diffusion])
+def test_compiled_blocks_compute_what_plain_ones_do(make, monkeypatch):
+    """Traced, and run without generated code: that would take minutes."""
+    traced = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *args: traced(*args, backend="eager"))
+    plain, compiled = make(), make()
+    compile_parts(compiled.compiled_parts(), "cpu")
+    blocks = compiled.compiled_parts()
+    assert len(blocks) == 2 * len(compiled.unet.down_blocks) + 1
+    assert all(block._compiled_call_impl is not None for block in blocks)
+    x = torch.linspace(-1, 1, plain.crop.resolution**2).view(1, 1, *[plain.crop.resolution] * 2)
+    torch.testing.assert_close(compiled.invert(x).latent, plain.invert(x).latent)
+
+
+def test_a_machine_without_a_compiler_is_told(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", lambda *_: fails)
+    with pytest.raises(EditError, match=r"torch.compile does not work on this machine, leave it out \(no C\+\+"):
+        compile_parts([], "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "match"),
+    [
+        ("celebahq", {"offload": True}, "celebahq takes no --offload .*: its one U-Net is at work in every step"),
+        ("stylegan2", {"offload": True}, "stylegan2 takes no --offload .*: its generator takes .12 GB"),
+        ("stylegan2", {"compile": True}, "stylegan2 takes no --compile .*: its layers keep prepared weights"),
+        ("asyrp", {"offload": True}, "asyrp takes no --offload .*: it is small"),
+        ("vae", {"compile": True}, "vae takes no --compile .*: it draws in less time than compiling takes"),
+        ("stability", {"offload": True}, "stability takes no --offload"),
+    ],
+)
+def test_ways_of_computing_that_gain_nothing_are_refused_before_weights_are_read(
+    name, how, match, tmp_path, monkeypatch
+):
+    for part in ("none.pth", "none.npy"):
+        (tmp_path / part).touch()
+    parts = {"celebahq": {"shifts": {"happy": tmp_path / "none.pth"}}}
+    parts["stylegan2"] = {"boundaries": {"happy": tmp_path / "none.npy"}, "model": tmp_path / "none.pkl"}
+    monkeypatch.setattr("emoedit.full_size.load_backbone", lambda *a, **k: pytest.fail("read weights"))
+    with pytest.raises(EditError, match=match):
+        load_editor(name, device="cpu", **parts.get(name, {}), **how)
+
+
+def test_weights_that_do_not_fit_on_the_device_are_told_with_their_size(tmp_path, monkeypatch):
+    model = write_stable_diffusion(tmp_path / "sd")
+
+    def full(self, *_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.20 GiB")
+
+    monkeypatch.setattr(StableDiffusionBackbone, "settle", full)
+    with pytest.raises(DeviceMemoryError, match=r"sd15 \(0\.\d GB of weights in float32\) does not fit .*--offload"):
+        load_editor("sd15", model=model, device="cpu")
+
+
+def test_what_looks_at_photographs_runs_where_the_editor_runs(monkeypatch, astronaut):
+    """On a machine that claims to have a second card, which nothing can run on here: who is asked for it is noted."""
+    asked = {}
+    for name in ("_detector", "landmark_finder", "teeth_finder", "occlusion_finder", "_relaxation"):
+
+        def on(device: str, name: str = name, make=getattr(photo, name)):
+            asked.setdefault(name, set()).add(device)
+            return make("cpu")
+
+        monkeypatch.setattr(photo, name, on)
+    monkeypatch.setattr(Editor, "device", property(lambda self: torch.device("cuda:1")))
+    editor = PhotoEditor(load_editor("vae", device="cpu"))
+    opened = editor.open(astronaut)
+    next(editor.edit(opened, [Edit("happy")]))
+    assert asked == {name: {"cuda:1"} for name in asked} and len(asked) == 5
 
 
 def test_embedded_editors_stay_as_they_are_unless_told():

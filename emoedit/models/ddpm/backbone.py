@@ -13,14 +13,14 @@ import copy
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from emoedit import sampling
 from emoedit.io import checkpoints
@@ -36,12 +36,6 @@ from emoedit.types import CheckpointError, Control, CropSpec, EditError, HState,
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
-
-PIPELINE = {
-    "_class_name": "DDIMPipeline",
-    "scheduler": ["diffusers", "DDIMScheduler"],
-    "unet": ["diffusers", "UNet2DModel"],
-}
 
 
 class DDPMBackbone(light.NormalisesLuminance, Backbone):
@@ -62,6 +56,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
     """
 
     settings = SAMPLING
+    refuses: Mapping[str, str] = {"offload": "its one U-Net is at work in every step, so that nothing could wait"}
     config: DDPMConfig
 
     def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
@@ -130,13 +125,17 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         return (z if self.config.std is None else z - self.config.mean) * gain + mean
 
     def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See ``Backbone.settle``; the U-Net is held in the chosen type, there is nothing to offload."""
+        """See ``Backbone.settle``; the U-Net is held in the chosen type."""
         dtype = choose_precision(precision, device)
         hold(self.unet, dtype)
         if dtype is torch.bfloat16:
             prepare_bfloat16(self.unet)
         self._set(replace(self.config, precision=cast("Any", str(dtype).removeprefix("torch."))))
         return self.to(device)
+
+    def compiled_parts(self) -> Sequence[nn.Module]:
+        """See ``Backbone.compiled_parts``: the U-Net's blocks, as it is cut behind its mid block."""
+        return *self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks
 
     def _working(self) -> UNet2DModel:
         return self._in_precision.of(self.unet, self.config.precision)
@@ -380,7 +379,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         scheduler = {"_class_name": "DDIMScheduler", "clip_sample": False, **scheduler}
         files = {
             checkpoints.CONFIG: config,
-            "model_index.json": PIPELINE,
+            "model_index.json": ddpm_files.PIPELINE,
             f"scheduler/{ddpm_files.SCHEDULER}": scheduler,
         }
         for name, value in files.items():

@@ -21,6 +21,11 @@ from emoedit.models.noise import known_noise
 from emoedit.types import CheckpointError
 
 SCHEDULER = "scheduler_config.json"
+PIPELINE = {
+    "_class_name": "DDIMPipeline",
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "unet": ["diffusers", "UNet2DModel"],
+}
 ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0", "norm": "group_norm"}
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 RESNET = {"temb_proj": "time_emb_proj", "nin_shortcut": "conv_shortcut"}

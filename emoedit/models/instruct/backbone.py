@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,6 +74,7 @@ class InstructBackbone(Backbone):
 
     channels = 3
     settings = SETTINGS
+    refuses: Mapping[str, str] = {}
 
     def __init__(self, pipeline: Any, config: InstructConfig) -> None:
         super().__init__()
@@ -120,6 +121,10 @@ class InstructBackbone(Backbone):
             self._offloaded = torch.device(device)
             return self
         return self.to(device)
+
+    def compiled_parts(self) -> Sequence[nn.Module]:
+        """See ``Backbone.compiled_parts``: what denoises."""
+        return [self.networks[name] for name in ("unet", "transformer") if name in self.networks]
 
     @property
     def device(self) -> torch.device:

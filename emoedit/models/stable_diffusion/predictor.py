@@ -7,7 +7,7 @@ The U-Net is ``diffusers.UNet2DConditionModel``, cut behind its mid block, so th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -55,6 +55,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
     """
 
     settings = SAMPLING
+    refuses: Mapping[str, str] = {}
     config: StableDiffusionConfig
     face: Tensor
 
@@ -183,6 +184,10 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
             for part in (self.vae, self.text_encoder):
                 part.to(self._away)
         return self
+
+    def compiled_parts(self) -> Sequence[nn.Module]:
+        """See ``Backbone.compiled_parts``: the U-Net's blocks, as it is cut behind its mid block."""
+        return *self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks
 
     @contextmanager
     def _here(self, part: nn.Module) -> Iterator[None]:

@@ -102,6 +102,10 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
     """
 
     settings = SETTINGS
+    refuses = {
+        "offload": "its generator takes .12 GB and is at work in every step",
+        "compile": "its layers keep prepared weights from one picture to the next, which a compiled graph cannot",
+    }
 
     def __init__(self, config: StyleGAN2Config = StyleGAN2Config()) -> None:  # noqa: B008 - frozen
         super().__init__()
