@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,8 +86,9 @@ def run(args: argparse.Namespace) -> int:
     from emoedit.full_size import backbone_of
     from emoedit.models.devices import choose_device
 
+    device = _training_device(args.device) if args.kind == "token" else choose_device(args.device)
     backbone, owner = backbone_of(args.model, dict(args.set))
-    backbone = backbone.to(choose_device(args.device)).eval().requires_grad_(False)
+    backbone = backbone.to(device).eval().requires_grad_(False)
     if args.kind == "token":
         return _token(args, backbone)
     steering = _steering(args, backbone)
@@ -109,9 +111,29 @@ def _check(args: argparse.Namespace) -> None:
             "a direction is a difference of two classes: --pictures FOLDER --neutral FOLDER; or, of a StyleGAN2, "
             "neither: then it is fitted to the generator's own samples"
         )
+    if args.kind != "token" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(f"a {args.kind} is computed by one process, not trained: run emoedit fit without a launcher")
+
+
+def _training_device(asked: str) -> str:
+    """Where accelerate trains: on CUDA, each process on its own card, or else on the CPU.
+
+    Raises:
+        UsageError: another device is asked for.
+    """
+    import torch
+
+    from emoedit.models.devices import choose_device
+
+    trains_on = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(trains_on if asked == "auto" else asked)
+    if torch.device(device).type != trains_on:
+        raise UsageError(f"tokens are trained on {trains_on} on this machine, not on {device}: leave out --device")
+    return device
 
 
 def _token(args: argparse.Namespace, backbone: Backbone) -> int:
+    from emoedit.faces.detect import FaceDetector
     from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
     from emoedit.steering.tokens import EMBEDDINGS
     from emoedit.training.loop import TrainerConfig
@@ -131,23 +153,37 @@ def _token(args: argparse.Namespace, backbone: Backbone) -> int:
         warmup=min(20, steps),
         decay=0.5,
         save_every=50,
+        precision=_training_precision(backbone),
         seed=args.seed,
     )
     about = TokenConfig(args.emotion, args.like or args.emotion, vectors=args.vectors)
-    learn_token(backbone, read_faces(args.pictures, backbone), about, args.output, trainer)
+    crops = read_faces(args.pictures, backbone, detector=FaceDetector(str(backbone.device)))
+    learn_token(backbone, crops, about, args.output, trainer)
     file = Path(args.output) / EMBEDDINGS
+    if int(os.environ.get("RANK", "0")):  # the first process of a launch says it
+        return 0
     say(f"wrote {file}: emoedit edit PHOTO --editor sd15 --model {args.model} --token {args.emotion}={file}")
     return 0
+
+
+def _training_precision(backbone: Backbone) -> str:
+    """Accelerate's name of the precision that the device multiplies in."""
+    from emoedit.models.devices import choose_precision
+
+    names = {"torch.bfloat16": "bf16", "torch.float16": "fp16", "torch.float32": "no"}
+    return names[str(choose_precision("auto", str(backbone.device)))]
 
 
 def _steering(args: argparse.Namespace, backbone: Backbone) -> Any:
     from tqdm import tqdm
 
+    from emoedit.faces.detect import FaceDetector
     from emoedit.training.fit import GAIN, fit_direction, fit_direction_of_samples, fit_shift
     from emoedit.training.tokens import read_faces
 
     if args.pictures is not None:
-        shown, neutral = (read_faces(folder, backbone) for folder in (args.pictures, args.neutral))
+        detector = FaceDetector(str(backbone.device))
+        shown, neutral = (read_faces(one, backbone, detector=detector) for one in (args.pictures, args.neutral))
         if args.kind == "shift":
             gain = GAIN if args.gain is None else args.gain
             return fit_shift(backbone, args.emotion, shown, neutral, gain=gain, seed=args.seed)

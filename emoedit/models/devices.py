@@ -28,7 +28,8 @@ def choose_device(device: str = "auto") -> str:
     """The torch device for ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
 
     Args:
-        device: ``auto`` is CUDA where there is one, else Apple's MPS, else the CPU; which one is logged.
+        device: ``auto`` is CUDA where there is one, else Apple's MPS, else the CPU; which one is logged. Under
+            ``accelerate launch`` or ``torchrun``, ``auto`` and ``cuda`` are each process's own card.
 
     Returns:
         A name that ``torch.device`` takes.
@@ -50,7 +51,7 @@ def choose_device(device: str = "auto") -> str:
         raise EditError(f"device {device!r} was asked for, but torch finds {torch.cuda.device_count()} CUDA devices")
     if kind == "mps" and not mps:
         raise EditError("device 'mps' was asked for, but torch finds none; use cpu or auto")
-    return device
+    return _of_this_process() if device == "cuda" else device
 
 
 def _of_this_process() -> str:

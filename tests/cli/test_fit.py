@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage.data import astronaut
 
 from emoedit.cli import main
+from emoedit.cli.fit import _training_device
 from emoedit.editors import load_editor
+from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.steering.tokens import read_embedding
 from emoedit.steering.wspace import read_boundary
 from tests.fixtures.editors import tiny_asyrp
@@ -82,6 +85,52 @@ def test_a_token_is_learned_and_used(here):
     name, vectors = read_embedding("token")
     assert name == "<smirk>" and vectors.shape == (1, 32)
     assert load_editor("sd15", model="sd", tokens={"smirk": "token"}, device="cpu").emotions == ("smirk",)
+
+
+class Placed(Exception):
+    """Where a process put its model and its training."""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_process_of_a_launch_puts_everything_on_its_own_card(here, monkeypatch, rank):
+    """A machine that claims to have two cards, as the second process of ``accelerate launch`` sees it."""
+    accelerate = pytest.importorskip("accelerate")
+    write_model(here / "sd")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in (("LOCAL_RANK", rank), ("RANK", rank), ("WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    placed = []
+
+    def accelerator(*, cpu: bool, **_):
+        raise Placed(cpu)
+
+    def loaded(*_):
+        model = StableDiffusionBackbone.load(here / "sd")
+        monkeypatch.setattr(StableDiffusionBackbone, "to", lambda self, device: placed.append(device) or self)
+        return model, None
+
+    monkeypatch.setattr("emoedit.full_size.backbone_of", loaded)
+    monkeypatch.setattr(accelerate, "Accelerator", accelerator)
+    options = ("--emotion", "smirk", "--like", "happy", "--pictures", "smirk", "--model", "sd", "--steps", "2")
+    with pytest.raises(Placed) as found:
+        main(["fit", "token", *options, "--output", "token"])
+    assert placed == [f"cuda:{rank}"]
+    assert found.value.args == (False,)  # accelerate puts the rest on the card of LOCAL_RANK itself
+
+
+def test_a_launch_trains_tokens_and_nothing_else(here, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert fit("shift", *PICTURES, "--model", "asyrp", "--output", "o") == 2
+    assert "run emoedit fit without a launcher" in capsys.readouterr().err
+
+
+def test_tokens_are_trained_where_accelerate_trains(here, capsys, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    options = ("--emotion", "smirk", "--pictures", "smirk", "--model", "ti", "--output", "o")
+    assert main(["fit", "token", *options, "--device", "mps"]) == 2
+    assert "trained on cpu on this machine, not on mps: leave out --device" in capsys.readouterr().err
+    assert _training_device("auto") == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def test_each_process_of_a_launch_has_its_own_card(machine, monkeypatch):
     machine(cuda=2)
     for rank, expected in (("0", "cuda:0"), ("1", "cuda:1"), ("2", "cuda")):
         monkeypatch.setenv("LOCAL_RANK", rank)
-        assert choose_device("auto") == expected
+        assert choose_device("auto") == choose_device("cuda") == expected
+        assert choose_device("cuda:0") == "cuda:0"  # which was asked for
 
 
 def test_devices_are_taken_by_name_or_refused(machine):
