@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FLAGS = {"tokens": "--token", "shifts": "--shift", "boundaries": "--boundary", "layers": "--layers"}
+PATHS = ("encoder", "tokenizer")  # settings that name a file or a folder
 COMPUTE = ("precision", "batch", "offload", "compile", "name")  # how an editor computes, and what it is called
 
 
@@ -106,6 +107,9 @@ class Request:
         options = [*given, *(["layers"] if self.layers is not None else [])]
         _check_options(entry, options)
         _check_settings(entry.name, self.settings, entry.allowed)
+        for name in PATHS:
+            if (where := self.settings.get(name)) is not None and not Path(str(where)).expanduser().exists():
+                raise CheckpointError(f"{name} {where}: there is no such file or folder")
         if model is None:
             raise CheckpointError(
                 f"{entry.name} needs its weights: --model FILE (model=FILE in Python), {entry.form}; published at "
@@ -272,6 +276,7 @@ def load_backbone(
         text = str(Path(text).expanduser().resolve())
     found: Any = BACKBONES.get(kind)
     how = {name: value for name, value in settings.items() if name != "precision"}
+    how |= {name: str(Path(str(how[name])).expanduser().resolve()) for name in PATHS if how.get(name) is not None}
     backbone = found.load(text, revision=revision, **how)
     read_with = {name: value for name, value in how.items() if name not in found.settings}
     backbone.source = {"source": text, "revision": revision, "settings": read_with}
@@ -334,7 +339,7 @@ def _check_options(entry: Pretrained, given: Sequence[str]) -> None:
         if name not in given:
             shown = ", ".join(f"{part.emotion}={part.name}" for part in entry.parts[:1]) or "EMOTION=FILE"
             where = (
-                f" Its authors publish {', '.join(p.name for p in entry.parts)} at {entry.parts[0].where}; or "
+                f" Published: {', '.join(p.name for p in entry.parts)}, at {entry.parts[0].where}; or "
                 if (entry.parts)
                 else " None is published for it; "
             )
@@ -372,7 +377,8 @@ def _listed(parts: Any, entry: Pretrained, flag: str) -> Files | None:
         raise CheckpointError(f"{flag} {folder}: no such folder; give EMOTION=FILE, or a folder of files")
     known = {part.name: part.emotion for part in entry.parts}
     found = {known[path.name]: path for path in sorted(folder.iterdir()) if path.name in known}
-    found |= {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."}
+    if flag != FLAGS["boundaries"]:  # which are files
+        found |= {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."}
     if not found:
         names = ", ".join(known) or "one folder an emotion, with a learned_embeds.safetensors in it"
         raise CheckpointError(f"{flag} {folder}: found nothing there that is known by its name; expected {names}")

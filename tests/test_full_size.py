@@ -272,7 +272,7 @@ def test_without_a_network_the_error_says_how_to_give_a_folder(hub):
         ("sd15", {"boundaries": {"happy": "x.npy"}}, EditError, "sd15 takes no --boundary; it takes --token"),
         ("celebahq", {}, CheckpointError, "celebahq needs shifts"),
         ("celebahq", {"tokens": {"happy": "x"}}, EditError, "celebahq takes no --token; it takes --shift"),
-        ("stylegan2", {}, CheckpointError, "stylegan2 needs boundaries.*None is published for it; fit one"),
+        ("stylegan2", {}, CheckpointError, "--boundary happy=smile.pt .* Published: smile.pt.*fit"),
         ("stylegan2", {"boundaries": {"happy": "x.npy"}}, CheckpointError, "stylegan2 needs its weights: --model FILE"),
         ("vae", {"tokens": {"happy": "x"}}, EditError, "vae is an editor of its own and takes no --token"),
         ("vae", {"model": "x"}, EditError, "vae holds its own weights and takes no --model"),

@@ -32,6 +32,9 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         )
     group.add_argument("--layers", type=_layers, metavar="A-B", help="of W+ that boundaries may change: A to before B")
     group.add_argument(
+        "--encoder", metavar="FILE", help="of e4e or pSp, for a StyleGAN2: finds a face's w+ in one pass, in seconds"
+    )
+    group.add_argument(
         "--set",
         nargs="+",
         action="extend",
@@ -112,7 +115,7 @@ def request_of(editor: str, args: argparse.Namespace | None = None) -> Request:
         shifts=_parts("--shift", args.shift, str),
         boundaries=_parts("--boundary", args.boundary, _with_gain),
         layers=args.layers,
-        settings=dict(args.set),
+        settings={**dict(args.set), **({} if args.encoder is None else {"encoder": args.encoder})},
     )
 
 

@@ -22,6 +22,8 @@ HEADER_LIMIT = 100_000_000  # bytes: safetensors' own limit of its header
 TEXT_TO_IMAGE = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 FROM_NOISE = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "ScoreSdeVePipeline")
 TOKEN = "a learned token: give it to a Stable Diffusion, --editor sd15 --token EMOTION={}"
+ENCODER = "--editor stylegan2 --model FILE --encoder {}"
+BOUNDARY = "a boundary in W: give it to its generator, --editor stylegan2 --model FILE --boundary EMOTION={}"
 SHIFT = "a shift of h (Asyrp): give it to its U-Net, --editor celebahq --shift EMOTION={}"
 
 
@@ -86,10 +88,7 @@ def file(path: Path) -> str:
     if path.suffix.lower() in (".pkl", ".pickle"):
         return "stylegan2"
     if path.suffix.lower() == ".npy":
-        raise CheckpointError(
-            f"{path} is a boundary in W: give it to its generator, --editor stylegan2 --model FILE --boundary "
-            f"EMOTION={path}"
-        )
+        raise CheckpointError(f"{path} is {BOUNDARY.format(path)}")
     return by_names(tensors(path), path)
 
 
@@ -110,6 +109,8 @@ def tensors(path: Path) -> Mapping[str, tuple[int, ...]]:
             f"{path} cannot be read: it is damaged, or holds more than tensors. A checkpoint that would run code is "
             "refused; a .safetensors of the same model can hold none"
         ) from error
+    if isinstance(found, torch.Tensor):
+        raise CheckpointError(f"{path} is {BOUNDARY.format(path)}" if found.ndim == 2 else f"{path} holds one tensor")
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
     if not isinstance(found, Mapping):
@@ -138,8 +139,10 @@ def by_names(names: Mapping[str, tuple[int, ...]], path: Path) -> str:
     """
     if "temb.dense.0.weight" in names or "module.temb.dense.0.weight" in names:
         return "celebahq"
-    if "g_ema" in names:
+    if "g_ema" in names or "decoder.input.input" in names:
         return "stylegan2"
+    if "encoder.input_layer.0.weight" in names:
+        raise CheckpointError(f"{path} is an encoder without its generator: give it to one, {ENCODER.format(path)}")
     if _has(names, "model.diffusion_model.input_blocks.") and not _has(names, "conditioner.embedders."):
         return "sd15"
     if any("lora_" in name or ".lora." in name for name in names):

@@ -13,6 +13,7 @@ STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 CELEBAHQ = "google/ddpm-ema-celebahq-256"
 PIX2PIX = "timbrooks/instruct-pix2pix"
 ASYRP = "https://github.com/kwonminki/Asyrp_official/tree/main/checkpoint"
+E4E = "https://github.com/omertov/encoder4editing"
 
 Option = Literal["tokens", "shifts", "boundaries", "layers"]
 CROP = ("crop_style", "crop_scale", "crop_down", "mean", "std")  # of every backbone, for models of one's own
@@ -54,7 +55,7 @@ class Pretrained:
         form: what may be given in place of it.
         takes: which parts it may be given.
         needs: which of them it cannot do without.
-        parts: files with emotions that its authors publish.
+        parts: files with emotions that are published for it.
         parameters: of all networks, in millions.
         memory: gigabytes of weights on a GPU, with what ``precision="auto"`` holds there.
         licence: of the published weights.
@@ -172,7 +173,7 @@ TABLE: Mapping[str, Pretrained] = {
             role="StyleGAN2 of FFHQ with boundaries in W",
             backbone="stylegan2",
             model=None,
-            form="NVIDIA's .pkl or rosinality's .pt",
+            form="NVIDIA's .pkl, rosinality's .pt, or a .pt of e4e or pSp, which holds generator and encoder",
             parameters=30.4,
             memory=0.12,
             licence="NVIDIA Source Code License: non-commercial",
@@ -180,8 +181,11 @@ TABLE: Mapping[str, Pretrained] = {
             paper="Karras et al. 2020, arXiv 1912.04958; boundaries: Shen et al. 2020, arXiv 1907.10786",
             resolution=1024,
             takes=("boundaries", "layers"),
-            needs=("boundaries",),  # none is published for this generator's W: InterFaceGAN's are StyleGAN1's
+            needs=("boundaries",),
+            # InterFaceGAN's own are StyleGAN1's; the authors of e4e publish one of its kind for this generator's W.
+            parts=(Part("happy", "smile.pt", f"{E4E}/tree/main/editings/interfacegan_directions"),),
             settings=("optimise_steps", "precision"),
+            extra=("encoder",),
         ),
         Pretrained(
             name="face-flex",

@@ -23,6 +23,7 @@ from torch import Tensor
 from emoedit.io import checkpoints
 from emoedit.io.arrays import read_array
 from emoedit.io.images import write_atomic
+from emoedit.io.weights import read_torch
 from emoedit.models.base import Backbone, Callback
 from emoedit.steering.boundaries import linear_svm, principal_axes
 from emoedit.steering.directions import PARTS, LatentDirections
@@ -176,17 +177,17 @@ def condition(normal: Tensor, *others: Tensor) -> Tensor:
 
 
 def read_boundary(path: str | os.PathLike[str], *, width: int | None = None) -> Tensor:
-    """The normal in one of InterFaceGAN's files: ``.npy``, float ``[1, D]``, of unit length.
+    """The normal of a boundary: float ``[1, D]``, of unit length.
 
     Args:
-        path: of the file.
+        path: of the file: ``.npy``, as InterFaceGAN publishes them, or ``.pt``, as e4e does.
         width: D that is needed, if it is known.
 
     Raises:
         CheckpointError: missing, damaged, no such array (arrays of objects are never unpickled); of another width; not
             of unit length.
     """
-    found = read_array(path)
+    found = _read_tensor(Path(path).expanduser()) if str(path).endswith((".pt", ".pth")) else read_array(path)
     if found.ndim != 2 or len(found) != 1 or found.dtype.kind != "f":
         raise CheckpointError(
             f"{path} holds {found.dtype} {found.shape}; expected a boundary, float [1, {width or 'D'}]"
@@ -197,6 +198,18 @@ def read_boundary(path: str | os.PathLike[str], *, width: int | None = None) -> 
     if not abs(float(normal.norm()) - 1) < UNIT:  # NaN too
         raise CheckpointError(f"{path}: the normal has length {float(normal.norm()):.4g}; expected 1")
     return normal
+
+
+def _read_tensor(path: Path) -> np.ndarray:
+    """The one tensor of a file of ``torch.save``.
+
+    Raises:
+        CheckpointError: missing, damaged, or holding something else.
+    """
+    found = read_torch(path)
+    if not isinstance(found, Tensor):
+        raise CheckpointError(f"{path} holds a {type(found).__name__}; expected a boundary, one tensor [1, D]")
+    return found.float().numpy() if found.is_floating_point() else found.numpy()
 
 
 def write_boundary(path: str | os.PathLike[str], normal: Tensor, *, overwrite: bool = False) -> None:

@@ -17,7 +17,9 @@ from emoedit.steering.tokens import write_embedding
 from tests.fixtures.editors import tiny_asyrp
 from tests.fixtures.faceflex import numbers
 from tests.fixtures.instruct import write_pix2pix
+from tests.fixtures.nvidia import W, by_formula, nvidia_file, nvidia_generator
 from tests.fixtures.stable_diffusion import SMALL_TEXT, write_model
+from tests.fixtures.style_encoder import write_encoder
 from tests.fixtures.stylegan2 import tiny as tiny_stylegan
 
 SMILING = "smiling_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth"
@@ -39,6 +41,11 @@ def files(tmp_path_factory) -> Path:
     normal = numbers(3, 1, stylegan.latent_shape[1])
     np.save(folder / "smile.npy", (normal / normal.norm()).numpy())
     write_pix2pix(folder / "instruct")
+    nvidia_file(folder / "ffhq.pkl", nvidia_generator(by_formula()))
+    np.save(folder / "pkl.npy", np.eye(1, W, dtype=np.float32))
+    colour = tiny_stylegan(resolution=32, widths=(12, 12, 8, 8), channels=3, encoder_widths=None, optimise_steps=1)
+    write_encoder(folder / "e4e_ffhq_encode.pt", "e4e", colour)
+    torch.save(torch.eye(16)[:1], folder / "smile.pt")
     return folder
 
 
@@ -58,6 +65,16 @@ def photo(tmp_path, monkeypatch) -> str:
         ("sd15-asyrp", ("--model", "{sd}", "--token", "happy={token}", *FAST), "sd15-asyrp computes on cpu"),
         ("celebahq", ("--model", "{ddpm}", "--shift", f"happy={{root}}/{SMILING}", *BOOSTLESS), "celebahq"),
         ("stylegan2", ("--model", "{stylegan}", "--boundary", "happy={boundary}:3", "--layers", "0-2"), "stylegan2"),
+        (
+            "stylegan2",
+            ("--model", "{root}/e4e_ffhq_encode.pt", "--boundary", "happy={root}/smile.pt:3", "--layers", "4-8"),
+            "stylegan2",
+        ),
+        (
+            "stylegan2",
+            ("--model", "{root}/e4e_ffhq_encode.pt", "--encoder", "{root}/e4e_ffhq_encode.pt", "--boundary", "{root}"),
+            "stylegan2",
+        ),
         ("instruct", ("--model", "{pix2pix}", "--set", "steps=2", "resolution=32", "--device", "cpu"), "instruct"),
         ("{sd}", FAST, "sd15 computes on cpu"),
     ],
@@ -74,6 +91,17 @@ def test_one_command_edits_a_photograph(photo, files, capsys, name, options, kno
     assert before.shape == after.shape and np.abs(before - after).max() > 0
     (row,) = json.loads(Path("report.json").read_text())
     assert row["error"] is None and row["editor"] == (name if name[0] != "{" else "sd15")
+
+
+def test_nvidias_pickle_in_one_command(photo, files, capsys):
+    """Its generator of waves draws no photograph, so that optimisation cannot find one, and says so; the layers of the
+    command are checked against those it has."""
+    words = ["edit", photo, "--editor", "stylegan2", "--model", str(files / "ffhq.pkl"), "--device", "cpu"]
+    words += ["--boundary", f"happy={files / 'pkl.npy'}:3", "--set", "optimise_steps=1"]
+    assert main([*words, "--layers", "4-8"]) == 1
+    assert "layers 4 to 8 of 6" in capsys.readouterr().err
+    assert main([*words, "--layers", "4-6"]) == 1
+    assert "was not found after 1 steps" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ import collections
 import io
 import os
 import pickle
-import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -20,50 +18,24 @@ from emoedit.models.stylegan2 import files as stylegan2_files
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
 from emoedit.types import CheckpointError
 from tests.fixtures.memory import peak_of
-
-SIZES = {4: 12, 8: 12, 16: 8}  # pixels -> channels
-W, LAYERS = 8, 3  # length of z and w, layers between them
-
-
-# Weights from a formula, under NVIDIA's names
-
-
-def wave(shape: tuple[int, ...], phase: float) -> np.ndarray:
-    return np.sin(0.61 * np.arange(int(np.prod(shape))) ** 1.1 + phase).reshape(shape)
-
-
-def nvidia_shapes(channels: int = 3) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {"mapping.w_avg": (W,), "synthesis.b4.const": (SIZES[4], 4, 4)}
-    for i in range(LAYERS):
-        shapes |= {f"mapping.fc{i}.weight": (W, W), f"mapping.fc{i}.bias": (W,)}
-    for side, outputs in SIZES.items():
-        for name in ("conv0", "conv1", "torgb") if side > 4 else ("conv1", "torgb"):
-            at = f"synthesis.b{side}.{name}"
-            inputs = SIZES[side // 2] if name == "conv0" else outputs
-            made, kernel = (channels, 1) if name == "torgb" else (outputs, 3)
-            shapes |= {f"{at}.weight": (made, inputs, kernel, kernel), f"{at}.bias": (made,)}
-            shapes |= {f"{at}.affine.weight": (inputs, W), f"{at}.affine.bias": (inputs,)}
-            if name != "torgb":
-                shapes |= {f"{at}.noise_const": (side, side), f"{at}.noise_strength": ()}
-    return shapes
+from tests.fixtures.nvidia import (
+    Persistent,
+    W,
+    _reconstruct_persistent_obj,
+    by_formula,
+    module,
+    nvidia_file,
+    nvidia_generator,
+    nvidias_names,
+    rosinality_state,
+    z_by_formula,
+)
 
 
-def by_formula(channels: int = 3) -> dict[str, Tensor]:
-    state = {}
-    for name, shape in nvidia_shapes(channels).items():
-        value = wave(shape, sum(map(ord, name))) * 2**0.5
-        if name.endswith("affine.bias"):
-            value = 1 + 0.3 * value
-        elif name.endswith(("bias", "noise_strength")):
-            value = 0.3 * value
-        if name.startswith("mapping.fc"):
-            value = value * 100  # what the learning rate of .01 divides by
-        state[name] = torch.from_numpy(np.asarray(value)).float()
-    return state
-
-
-def z_by_formula() -> Tensor:
-    return torch.from_numpy(wave((2, W), 3)).float() * 2**0.5
+@pytest.fixture
+def names():
+    with nvidias_names():
+        yield
 
 
 # What NVIDIA's code draws with these weights (networks.py of NVlabs/stylegan2-ada-pytorch; truncation .7 below layer 3,
@@ -91,123 +63,6 @@ def drawn(model: StyleGAN2Backbone, cutoff: int | None) -> list[float]:
         w = model.mapping(z_by_formula())[:, None].repeat(1, 6, 1)
         w[:, :cutoff] = model.mapping.w_avg.lerp(w[:, :cutoff], 0.7)
         return model.synthesis(w).contiguous().flatten()[::EVERY].tolist()
-
-
-# Files as those who publish them write them
-
-
-class Persistent:
-    """An object as NVIDIA's ``persistence`` pickles it: the source code of its module goes with it."""
-
-    source = "raise SystemExit('the code in the file was executed')"
-
-    def __init__(self, class_name: str, state: dict) -> None:
-        self.class_name, self.state = class_name, state
-
-    def __reduce__(self):
-        meta = {"type": "class", "version": 6, "module_src": self.source, "class_name": self.class_name}
-        return _reconstruct_persistent_obj, ({**meta, "state": self.state},), None
-
-
-def _reconstruct_persistent_obj(meta):
-    raise AssertionError("only its name is in the file")
-
-
-class EasyDict(dict):
-    pass
-
-
-@pytest.fixture
-def names(monkeypatch):
-    """Lets pickle write these under the names that NVIDIA's have."""
-    for module, value in (("torch_utils.persistence", _reconstruct_persistent_obj), ("dnnlib.util", EasyDict)):
-        for name in (module.split(".")[0], module):
-            monkeypatch.setitem(sys.modules, name, ModuleType(name))
-        setattr(sys.modules[module], value.__name__, value)
-        monkeypatch.setattr(value, "__module__", module)
-
-
-FILTER = torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1])) / 64
-
-
-def module(class_name: str, tensors: dict[str, Tensor], inner: dict[str, Persistent], **attributes) -> Persistent:
-    """What a module's ``__dict__`` holds."""
-    learned = {k: nn.Parameter(v) for k, v in tensors.items() if not k.endswith(("_const", "_avg", "_filter"))}
-    state = {
-        "training": False,
-        "_parameters": collections.OrderedDict(learned),
-        "_buffers": collections.OrderedDict((k, v) for k, v in tensors.items() if k not in learned),
-        "_non_persistent_buffers_set": set(),
-        "_backward_hooks": collections.OrderedDict(),
-        "_modules": collections.OrderedDict(inner),
-        "_init_args": (),
-        "_init_kwargs": EasyDict(channel_base=32768),
-        "act_gain": np.sqrt(2),
-        **attributes,
-    }
-    return Persistent(class_name, state)
-
-
-def nvidia_generator(state: dict[str, Tensor], *, layer: dict | None = None, **attributes) -> Persistent:
-    def tensors(at: str) -> dict[str, Tensor]:
-        return {k[len(at) :]: v for k, v in state.items() if k.startswith(at) and "." not in k[len(at) :]}
-
-    blocks = {}
-    for side in SIZES:
-        convs = {}
-        for name in ("conv0", "conv1", "torgb"):
-            at = f"synthesis.b{side}.{name}."
-            if not tensors(at):
-                continue
-            affine = module("FullyConnectedLayer", tensors(f"{at}affine."), {}, activation="linear", bias_gain=1)
-            own = {**tensors(at), **({} if name == "torgb" else {"resample_filter": FILTER})}
-            kind = "ToRGBLayer" if name == "torgb" else "SynthesisLayer"
-            options = {"activation": "lrelu", "conv_clamp": None, **(layer or {})}
-            convs[name] = module(kind, own, {"affine": affine}, **options)
-        own = {**tensors(f"synthesis.b{side}."), "resample_filter": FILTER}
-        blocks[f"b{side}"] = module("SynthesisBlock", own, convs, architecture="skip", use_fp16=False)
-    mapping = {
-        f"fc{i}": module("FullyConnectedLayer", tensors(f"mapping.fc{i}."), {}, activation="lrelu", bias_gain=0.01)
-        for i in range(LAYERS)
-    }
-    parts = {
-        "synthesis": module("SynthesisNetwork", {}, blocks),
-        "mapping": module("MappingNetwork", tensors("mapping."), mapping, w_avg_beta=0.995),
-    }
-    return module("Generator", {}, parts, **{"z_dim": W, "c_dim": 0, **attributes})
-
-
-def nvidia_file(path, generator, protocol=4, **more):
-    contents = {"training_set_kwargs": EasyDict(path="x.zip", resolution=16), "G": None, "G_ema": generator, **more}
-    path.write_bytes(pickle.dumps(contents, protocol=protocol))
-    return path
-
-
-def rosinality_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """NVIDIA's tensors under rosinality's names, in its shapes."""
-    out = {"input.input": state["synthesis.b4.const"][None]}
-    for i in range(LAYERS):
-        for kind in ("weight", "bias"):
-            out[f"style.{i + 1}.{kind}"] = state[f"mapping.fc{i}.{kind}"]
-    convs = {"conv1": "b4.conv1", "convs.0": "b8.conv0", "convs.1": "b8.conv1"}
-    convs |= {"convs.2": "b16.conv0", "convs.3": "b16.conv1"}
-    for number, (name, at) in enumerate(convs.items()):
-        at = f"synthesis.{at}"
-        out[f"{name}.conv.weight"] = state[f"{at}.weight"][None]
-        out[f"{name}.conv.modulation.weight"] = state[f"{at}.affine.weight"]
-        out[f"{name}.conv.modulation.bias"] = state[f"{at}.affine.bias"]
-        out[f"{name}.noise.weight"] = state[f"{at}.noise_strength"][None]
-        out[f"{name}.activate.bias"] = state[f"{at}.bias"]
-        out[f"noises.noise_{number}"] = state[f"{at}.noise_const"][None, None]
-    for name in ("convs.0.conv.blur", "convs.2.conv.blur", "to_rgbs.0.upsample", "to_rgbs.1.upsample"):
-        out[f"{name}.kernel"] = FILTER * 4
-    for name, side in (("to_rgb1", 4), ("to_rgbs.0", 8), ("to_rgbs.1", 16)):
-        at = f"synthesis.b{side}.torgb"
-        out[f"{name}.conv.weight"] = state[f"{at}.weight"][None]
-        out[f"{name}.conv.modulation.weight"] = state[f"{at}.affine.weight"]
-        out[f"{name}.conv.modulation.bias"] = state[f"{at}.affine.bias"]
-        out[f"{name}.bias"] = state[f"{at}.bias"][None, :, None, None]
-    return out
 
 
 # Parity

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,12 +19,15 @@ import torch
 from torch import Tensor
 
 from emoedit.io import checkpoints
+from emoedit.io.weights import read_torch
 from emoedit.models import luminance as light
 from emoedit.models.base import Backbone, Callback, check_settings
 from emoedit.models.devices import NAMES
 from emoedit.models.stylegan2 import files as stylegan2_files
+from emoedit.models.stylegan2.encoders import EncoderFile, StyleEncoder, holds_encoder, read_encoder
 from emoedit.models.stylegan2.inversion import Losses, optimise
-from emoedit.models.stylegan2.network import Encoder, Mapping, Synthesis, layer_count, sides
+from emoedit.models.stylegan2.network import Encoder, Synthesis, layer_count, sides
+from emoedit.models.stylegan2.network import Mapping as MappingNetwork
 from emoedit.types import CheckpointError, Control, CropSpec, EditError, ImageError, Inversion
 
 SETTINGS = ("optimise_steps", "precision")  # what may change without other weights
@@ -111,9 +114,11 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         super().__init__()
         _check(config)
         size = config.resolution, config.channels, config.w_dim
-        self.mapping = Mapping(config.z_dim, config.w_dim, layers=config.mapping_layers, rate=config.mapping_rate)
+        self.mapping = MappingNetwork(
+            config.z_dim, config.w_dim, layers=config.mapping_layers, rate=config.mapping_rate
+        )
         self.synthesis = Synthesis(*size, config.widths, clamp=config.clamp)
-        self.encoder = None
+        self.encoder: Encoder | StyleEncoder | None = None
         if config.encoder_widths is not None:
             how = {"blocks": config.encoder_blocks, "neck": config.encoder_neck}
             self.encoder = Encoder(*size, config.encoder_widths, **how)
@@ -290,22 +295,31 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
             raise CheckpointError(f"not a configuration of this StyleGAN2: {error}") from error
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], **settings: Any) -> Self:
-        """A full-size model: NVIDIA's ``.pkl`` or rosinality's ``.pt``, converted while it is read.
+    def from_file(
+        cls, path: str | os.PathLike[str], *, encoder: str | os.PathLike[str] | None = None, **settings: Any
+    ) -> Self:
+        """A full-size model: NVIDIA's ``.pkl``, rosinality's ``.pt``, or a ``.pt`` of pSp or e4e, which holds both.
 
         Code in it is never executed. Where the file lacks the mean of w, that of 10,000 samples is taken; where it
         lacks noise maps, maps from a fixed seed.
 
         Args:
             path: of the file.
+            encoder: a file of pSp or e4e, which finds w+ in one pass; optimisation goes on from there only if
+                ``optimise_steps`` is given. Default: that of the file itself, where it holds one.
             **settings: of ``StyleGAN2Config``, instead of the file's and the defaults.
 
         Raises:
             CheckpointError: missing, damaged, unsafe; another network; tensors missing or of another shape.
         """
         path = Path(path)
-        config, state = stylegan2_files.read_generator(path)
-        model = cls.from_config({"encoder_widths": None, "optimise_steps": FILE_STEPS, **config, **settings})
+        contents = None if stylegan2_files.is_pickle(path) else read_torch(path)
+        reads = None if encoder is None else read_encoder(Path(encoder).expanduser())
+        if encoder is None and holds_encoder(contents):
+            reads = read_encoder(path, contents)
+        config, state = stylegan2_files.read_generator(path, contents)
+        plain = {name: value for name, value in settings.items() if name not in SETTINGS}
+        model = cls.from_config({"encoder_widths": None, "optimise_steps": FILE_STEPS, **config, **plain})
         expected = model.state_dict()
         own = {name: expected[name] for name in ("mapping.w_avg", "synthesis.noise") if name not in state}
         checkpoints.check_state(expected, {**own, **state}, path)
@@ -314,15 +328,33 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
             z = torch.randn(MEAN_OF, model.config.z_dim, generator=torch.Generator().manual_seed(0))
             with torch.no_grad():
                 model.mapping.w_avg.copy_(model.mapping(z).mean(0))
-        return model.eval()
+        sampled = {name: value for name, value in settings.items() if name in SETTINGS}
+        return model._reading_by(reads, sampled).eval()
+
+    def _reading_by(self, found: EncoderFile | None, settings: Mapping[str, Any]) -> Self:
+        """This model at other settings, with an encoder in place of its own, if there is one."""
+        if found is not None:
+            layers, _ = self.latent_shape
+            first = self.mapping.layers[0].weight
+            self.encoder = found.for_generator(self.mapping.w_avg, layers, first, channels=self.channels)
+            settings = {"optimise_steps": 0, **settings}
+        return self.with_sampling(**settings)
 
     @classmethod
-    def load(cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, **settings: Any) -> Self:
+    def load(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        encoder: str | os.PathLike[str] | None = None,
+        **settings: Any,
+    ) -> Self:
         """A file (``from_file``), a folder that ``save_pretrained`` wrote, or ``owner/name`` of one on the hub.
 
         Args:
             name_or_path: a file, a folder or ``owner/name``.
             revision: of the repository on the hub.
+            encoder: a file of pSp or e4e, as for ``from_file``.
             **settings: of ``StyleGAN2Config`` for a file, of ``SETTINGS`` else.
 
         Raises:
@@ -330,9 +362,10 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         """
         path = Path(name_or_path).expanduser()
         if path.is_file():
-            return cls.from_file(path, **settings)
+            return cls.from_file(path, encoder=encoder, **settings)
         folder = path if path.is_dir() else checkpoints.locate(name_or_path, revision=revision)
-        return cls.from_pretrained(folder).inverting(**settings)
+        found = None if encoder is None else read_encoder(Path(encoder).expanduser())
+        return cls.from_pretrained(folder)._reading_by(found, settings).eval()
 
 
 def _check(config: StyleGAN2Config) -> None:

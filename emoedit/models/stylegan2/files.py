@@ -129,11 +129,13 @@ def read_pickle(path: Path) -> Any:
         raise CheckpointError(f"{path} is damaged, or no pickle of a StyleGAN2 ({str(error)[:200]})") from error
 
 
-def read_generator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_generator(path: Path, contents: Any = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A generator's architecture and weights.
 
     Args:
-        path: ``.pkl`` (NVIDIA, ``G_ema``), or what ``torch.save`` wrote (rosinality, ``g_ema``).
+        path: ``.pkl`` (NVIDIA, ``G_ema``), or what ``torch.save`` wrote (rosinality, ``g_ema``; pSp and e4e, whose
+            ``decoder`` has rosinality's names).
+        contents: of what ``torch.save`` wrote, if it has been read.
 
     Returns:
         What of ``StyleGAN2Config`` the file tells, and the state dict of ``mapping``
@@ -143,11 +145,16 @@ def read_generator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         CheckpointError: missing, damaged, unsafe; another network; a variant that this package does not draw.
     """
-    if path.suffix.lower() in (".pkl", ".pickle"):
+    if is_pickle(path):
         config, state = _from_nvidia(path)
     else:
-        config, state = _from_rosinality(path)
+        config, state = _from_rosinality(path, read_torch(path) if contents is None else contents)
     return config, {name: value.float() for name, value in state.items()}
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether it has the suffix of NVIDIA's files."""
+    return path.suffix.lower() in (".pkl", ".pickle")
 
 
 def _from_nvidia(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -264,9 +271,17 @@ def _joined(state: Mapping[str, Tensor], names: list[str], path: Path) -> dict[s
     return {"synthesis.noise": torch.cat([state[name].flatten() for name in names])[None]}
 
 
-def _from_rosinality(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    contents = read_torch(path)
+def _decoder(contents: Any) -> Any:
+    """The generator in a checkpoint of pSp or e4e; None in other files."""
+    state = contents.get("state_dict") if isinstance(contents, Mapping) else None
+    if not isinstance(state, Mapping) or "decoder.input.input" not in state:
+        return None
+    return {name[8:]: value for name, value in state.items() if str(name).startswith("decoder.")}
+
+
+def _from_rosinality(path: Path, contents: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     state = contents.get("g_ema") if isinstance(contents, Mapping) else None
+    state = _decoder(contents) if state is None else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         held = ", ".join(map(str, list(contents)[:SHOWN])) if isinstance(contents, Mapping) else type(contents).__name__
         raise CheckpointError(f"{path} holds {held or 'nothing'}; expected a generator's tensors under 'g_ema'")
@@ -294,8 +309,8 @@ def _from_rosinality(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if any(name in state for name in noise):  # files written before 2020-03 have none
         converted |= _joined(state, noise, path)
     mean = contents.get("latent_avg")
-    if isinstance(mean, Tensor):
-        converted["mapping.w_avg"] = mean.flatten()
+    if isinstance(mean, Tensor):  # [D], or [L, D] with rows that are alike
+        converted["mapping.w_avg"] = mean.reshape(-1, mean.shape[-1] if mean.ndim else 1)[0]
     return config, converted
 
 
