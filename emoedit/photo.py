@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,20 @@ from PIL import Image
 from emoedit.compositing.composite import Scene
 from emoedit.compositing.compositors import Compositor, compositor
 from emoedit.compositing.drawing import read_drawings
-from emoedit.compositing.relaxing import Smile, find_smile, relax
+from emoedit.compositing.relaxing import Smile, find_smile, relax, relaxation_network
 from emoedit.editors import Editor, load_editor
+from emoedit.editors.whole import edit_whole
 from emoedit.emotions import smile_reduction
 from emoedit.faces.align import Alignment, align
 from emoedit.faces.analysis import FaceAnalysis, analyse
-from emoedit.faces.detect import Face, FaceDetector
+from emoedit.faces.detect import Face, FaceDetector, face_detector
 from emoedit.faces.landmarks import landmark_finder
 from emoedit.faces.masks import face_masks
 from emoedit.faces.occlusion import occlusion_finder
 from emoedit.faces.teeth import teeth_finder
 from emoedit.faces.tone import Tone, find_tone
-from emoedit.io import checkpoints
 from emoedit.io.images import Picture, load_picture, save_picture
 from emoedit.models.base import Backbone
-from emoedit.nn.relaxation import RelaxationNetwork
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit, EditError, EmoEditError, Inversion
 
@@ -161,6 +159,7 @@ class PhotoEditor:
     Raises:
         UnknownNameError: no such editor or compositor.
         CheckpointError: a model or a description of a compositor that makes no sense.
+        EditError: a compositor for an editor that redraws whole photographs.
     """
 
     def __init__(
@@ -172,7 +171,9 @@ class PhotoEditor:
     ) -> None:
         self.editor = load_editor(editor) if isinstance(editor, str | os.PathLike) else editor
         self.device = str(self.editor.device)
-        self.detector = detector or _detector(self.device)
+        self.detector = detector or face_detector(self.device)
+        if self.editor.backbone.edits_whole and compositor is not None:
+            raise EditError(f"{self.editor.name} redraws whole photographs (whole=true): leave out the compositor")
         self.compositor = _compositor(self.editor.compositor if compositor is None else compositor)
 
     def open(
@@ -198,7 +199,7 @@ class PhotoEditor:
         source = self._source(picture.rgb, faces, alignments, seed)
         smiles: tuple[Smile | None, ...] = (None,) * len(faces)
         if self.compositor.closes_smiles:
-            smiles = tuple(find_smile(found, _relaxation(self.device)) for found in source.faces)
+            smiles = tuple(find_smile(found, relaxation_network(self.device)) for found in source.faces)
         asked = [Edit("neutral")] if edits is None else edits
         wanted = any(smiles) and any(self._reduction(edit) for edit in asked)
         relaxed = self._relaxed(source, smiles, seed) if wanted else None
@@ -265,8 +266,10 @@ class PhotoEditor:
 
     def _edit_batch(
         self, photo: OpenPhoto, source: Source, batch: Sequence[int], edits: Sequence[Edit], planned: _Planned
-    ) -> dict[int, tuple[np.ndarray, float, tuple[str, ...]]]:
+    ) -> Mapping[int, tuple[np.ndarray, float, tuple[str, ...]]]:
         """For the numbers of some edits of one source, the photograph with each, what it took, and notes."""
+        if self.editor.backbone.edits_whole:
+            return edit_whole(self.editor, source.rgb, source.inversion, batch, edits)
         start = time.perf_counter()
         asked = [edits[n] for n in batch]
         first = _levels(source.inversion.extras["reconstruction"])
@@ -315,16 +318,6 @@ class PhotoEditor:
                 yield next(self.edit(photo, [edit], seed=seed))
             except EmoEditError as error:
                 yield error
-
-
-@lru_cache(maxsize=4)
-def _detector(device: str) -> FaceDetector:
-    return FaceDetector(device)
-
-
-@lru_cache(maxsize=4)
-def _relaxation(device: str) -> RelaxationNetwork:
-    return RelaxationNetwork.from_pretrained(checkpoints.embedded_root() / "relaxation").to(device)
 
 
 def _compositor(description: str | Mapping[str, Any] | Compositor) -> Compositor:

@@ -10,6 +10,7 @@ are averaged away.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from emoedit.faces.masks import LUMA
 from emoedit.faces.opening import Opening
 from emoedit.faces.teeth import MouthGrid
 from emoedit.faces.warp import landmark_flow, sample, unfold
+from emoedit.io import checkpoints
 from emoedit.nn.relaxation import RelaxationNetwork
 from emoedit.types import CropSpec
 
@@ -59,6 +61,12 @@ class Smile:
     after: np.ndarray
     opening: Opening | None
     amount: float
+
+
+@lru_cache(maxsize=4)
+def relaxation_network(device: str) -> RelaxationNetwork:
+    """The network that everything on a device shares; it is frozen."""
+    return RelaxationNetwork.from_pretrained(checkpoints.embedded_root() / "relaxation").to(device)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -195,3 +196,9 @@ class FaceDetector:
                 f"face {index} was asked for, but {len(faces)} found (0 to {len(faces) - 1}, largest first)"
             )
         return [faces[index]]
+
+
+@lru_cache(maxsize=4)
+def face_detector(device: str) -> FaceDetector:
+    """A detector that everything on a device shares."""
+    return FaceDetector(device)

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +59,24 @@ class Backbone(nn.Module, ABC):
         "offload": "it is small, and nothing in it waits for another part",
         "compile": "it draws in less time than compiling takes",
     }
+
+    @property
+    def edits_whole(self) -> bool:
+        """Whether it redraws whole photographs (``edit_photo``) and not crops of faces."""
+        return False
+
+    def edit_photo(self, photo: np.ndarray, inversion: Inversion, control: Control) -> np.ndarray:
+        """A photograph, redrawn; for a model that ``edits_whole``.
+
+        Args:
+            photo: uint8 ``[H, W, 3]``; not modified.
+            inversion: of one face in it, which has the seed.
+            control: for it.
+
+        Returns:
+            uint8 ``[H, W, 3]``.
+        """
+        raise TypeError(f"{type(self).__name__} edits crops of faces")
 
     @property
     def normalises_luminance(self) -> bool:

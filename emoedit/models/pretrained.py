@@ -215,7 +215,7 @@ TABLE: Mapping[str, Pretrained] = {
             source="https://huggingface.co/timbrooks/instruct-pix2pix",
             paper="Brooks et al. 2023, arXiv 2211.09800",
             resolution=512,
-            settings=("steps", "guidance", "image_guidance", "precision"),
+            settings=("steps", "guidance", "image_guidance", "whole", "precision"),
             extra=("resolution",),
         ),
     )

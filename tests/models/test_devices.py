@@ -245,7 +245,7 @@ def test_weights_that_do_not_fit_on_the_device_are_told_with_their_size(tmp_path
 def test_what_looks_at_photographs_runs_where_the_editor_runs(monkeypatch, astronaut):
     """On a machine that claims to have a second card, which nothing can run on here: who is asked for it is noted."""
     asked = {}
-    for name in ("_detector", "landmark_finder", "teeth_finder", "occlusion_finder", "_relaxation"):
+    for name in ("face_detector", "landmark_finder", "teeth_finder", "occlusion_finder", "relaxation_network"):
 
         def on(device: str, name: str = name, make=getattr(photo, name)):
             asked.setdefault(name, set()).add(device)

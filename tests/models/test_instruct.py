@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from emoedit.editors import Editor, load_editor
+from emoedit.editors.whole import NOTE
 from emoedit.emotions import list_emotions
 from emoedit.models.instruct.backbone import InstructBackbone
+from emoedit.photo import PhotoEdit, PhotoEditor
 from emoedit.steering.instructions import Instructions
 from emoedit.types import CheckpointError, Control, Edit, EditError, ImageError
 from tests.fixtures.instruct import write_pix2pix, write_sd3
@@ -55,6 +59,48 @@ def test_the_same_seed_gives_the_same_picture_alone_or_in_a_batch(editor, crops)
     together = edited(crops, 3)
     torch.testing.assert_close(edited(crops[1:], 3), together[1:])
     assert not torch.equal(edited(crops[1:], 4), together[1:])
+
+
+def test_the_whole_photograph_or_the_crop_that_is_put_back(editor, astronaut):
+    photo = np.ascontiguousarray(astronaut[:256, 96:384])
+    edits = [Edit("happy", 0), Edit("happy"), Edit("sad")]
+
+    def made(how: Editor, seed: int = 0) -> list[PhotoEdit]:
+        photos = PhotoEditor(how)
+        return list(photos.edit(photos.open(photo, seed=seed, edits=edits), edits, seed=seed))
+
+    def changed(result: PhotoEdit) -> np.ndarray:
+        return np.abs(np.asarray(result.image, int) - photo).max(2) > 0
+
+    whole = editor.with_sampling(whole=True)
+    still, happy, sad = made(whole)
+    assert not changed(still).any() and still.notes == ()
+    assert changed(happy).mean() > 0.9 and (happy.image.size, happy.notes) == ((288, 256), (NOTE,))
+    assert not np.array_equal(np.asarray(happy.image), np.asarray(sad.image))
+    assert np.array_equal(np.asarray(made(whole)[1].image), np.asarray(happy.image))  # of one seed
+    assert not np.array_equal(np.asarray(made(whole, seed=5)[1].image), np.asarray(happy.image))
+    crop = made(editor)[1]
+    assert 0 < changed(crop).mean() < 0.6 and crop.notes != (NOTE,)  # the rest is the photograph's own, to the bit
+    with pytest.raises(EditError, match="redraws whole photographs .*leave out the compositor"):
+        PhotoEditor(whole, compositor="replace")
+    with pytest.raises(EditError, match="whole is true or false, not 1"):
+        editor.with_sampling(whole=1)
+
+
+def test_a_pipeline_is_given_the_photographs_shape_at_the_crops_pixels(editor, monkeypatch):
+    seen = []
+
+    def call(**how):
+        seen.append(how)
+        return SimpleNamespace(images=[np.zeros((*how["image"].size[::-1], 3), np.float32)])
+
+    monkeypatch.setattr(editor.backbone, "pipeline", call)
+    inversion = editor.backbone.invert(torch.zeros(1, 3, 64, 64))
+    control = Control(prompt=("smile",), prompt_strength=torch.ones(1))
+    found = editor.backbone.edit_photo(np.zeros((300, 900, 3), np.uint8), inversion, control)
+    assert found.shape == (300, 900, 3) and seen[0]["image"].size == (112, 32)  # 64 * 64 pixels, multiples of 16
+    if "height" in seen[0]:
+        assert (seen[0]["width"], seen[0]["height"]) == (112, 32)
 
 
 def test_a_saved_editor_names_its_pipeline(editor, folder, crops, tmp_path):

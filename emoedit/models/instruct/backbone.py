@@ -28,7 +28,8 @@ from emoedit.models.identify import INDEX
 from emoedit.models.instruct.pipelines import KINDS, LIBRARIES
 from emoedit.types import CheckpointError, Control, CropSpec, EditError, ImageError, Inversion, MissingExtraError
 
-SETTINGS = ("steps", "guidance", "image_guidance", "precision")
+SETTINGS = ("steps", "guidance", "image_guidance", "whole", "precision")
+MULTIPLE = 16  # pixels, of which sides are a multiple: latents of 8, in patches of 2
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -42,6 +43,8 @@ class InstructConfig:
         steps: of denoising.
         guidance: how strongly the instruction is followed at strength 1.
         image_guidance: how closely the picture is kept; None for pipelines that cannot be told.
+        whole: whether the whole photograph is given to the pipeline, at about as many pixels as a crop has, and its
+            picture taken for the result; else the crop of each face is, and what changed is put back.
         precision: in which the weights are held.
         crop_style: the alignment (``emoedit.types.CropSpec``).
         crop_scale: as ``crop_style``.
@@ -53,6 +56,7 @@ class InstructConfig:
     steps: int
     guidance: float
     image_guidance: float | None = None
+    whole: bool = False
     precision: str = "float32"
     crop_style: Literal["ffhq", "stable"] = "ffhq"
     crop_scale: float = 1.0
@@ -94,6 +98,8 @@ class InstructBackbone(Backbone):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 100:
                 raise EditError(f"{name} must be a number above 0, not {value!r}")
+        if not isinstance(config.whole, bool):
+            raise EditError(f"whole is true or false, not {config.whole!r}")
         if config.image_guidance is not None and KINDS[config.kind].image_guidance is None:
             raise EditError(f"a {config.kind} takes no image_guidance")
         self.config = config
@@ -168,7 +174,7 @@ class InstructBackbone(Backbone):
         if control.shift is not None or control.context is not None or control.delta_h is not None:
             raise EditError("a pipeline that edits by instruction takes a prompt, and no shift and no text context")
         x, pictures = inversion.latent, []
-        strengths = [1.0] * len(x) if control.prompt_strength is None else control.prompt_strength.tolist()
+        strengths = self._strengths(control, len(x))
         prompts = control.prompt or ("",) * len(x)
         if len(prompts) != len(x) or len(strengths) != len(x):
             raise EditError(f"{len(prompts)} prompts and {len(strengths)} strengths for {len(x)} pictures")
@@ -181,11 +187,32 @@ class InstructBackbone(Backbone):
                 callback(number + 1, len(x))
         return torch.stack(pictures)
 
+    @property
+    def edits_whole(self) -> bool:
+        """See ``Backbone.edits_whole``."""
+        return self.config.whole
+
+    @torch.no_grad()
+    def edit_photo(self, photo: np.ndarray, inversion: Inversion, control: Control) -> np.ndarray:
+        """See ``Backbone.edit_photo``: at the crop's number of pixels and the photograph's own shape."""
+        ((prompt,), (strength,)) = control.prompt or ("",), self._strengths(control, 1)
+        height, width = photo.shape[:2]
+        scale = self.crop.resolution / (height * width) ** 0.5
+        size = [max(1, round(side * scale / MULTIPLE)) * MULTIPLE for side in (width, height)]
+        small = np.asarray(Image.fromarray(photo).resize((size[0], size[1]), Image.Resampling.LANCZOS), np.float32)
+        x = torch.from_numpy(small).permute(2, 0, 1) / 127.5 - 1
+        drawn = self._edited(x, prompt, strength, int(inversion.extras["seed"][0]))
+        levels = ((drawn.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        return np.asarray(Image.fromarray(levels).resize((width, height), Image.Resampling.LANCZOS))
+
+    def _strengths(self, control: Control, count: int) -> list[float]:
+        return [1.0] * count if control.prompt_strength is None else control.prompt_strength.tolist()
+
     def _edited(self, x: Tensor, prompt: str, strength: float, seed: int) -> Tensor:
-        """One picture ``[3, R, R]``, edited."""
+        """One picture ``[3, H, W]``, edited."""
         if strength < 0:
             raise EditError("an instruction cannot be followed less than not at all: give a strength above 0")
-        kind, config, side = KINDS[self.config.kind], self.config, self.crop.resolution
+        kind, config, (height, width) = KINDS[self.config.kind], self.config, x.shape[1:]
         how: dict[str, Any] = {"num_inference_steps": config.steps, **kind.extra}
         how[kind.guidance_name] = config.guidance
         if kind.strength == "guidance":
@@ -195,9 +222,9 @@ class InstructBackbone(Backbone):
         if config.image_guidance is not None:
             how["image_guidance_scale"] = config.image_guidance
         if kind.sized:
-            how |= {"height": side, "width": side}
+            how |= {"height": height, "width": width}
         if config.kind == "FluxKontextPipeline":
-            how["max_area"] = side * side
+            how["max_area"] = height * width
         levels = ((x.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
         generator = torch.Generator().manual_seed(seed)
         found = self.pipeline(
@@ -244,8 +271,8 @@ class InstructBackbone(Backbone):
             raise CheckpointError(f"{folder} holds a {name}; expected one of {', '.join(KINDS)}")
         pipeline, kind = _loaded(folder, name, index), KINDS[name]
         side = resolution or _trained_on(pipeline) or kind.resolution
-        if side % 16:
-            raise EditError(f"resolution must be a multiple of 16, not {side}")
+        if side % MULTIPLE:
+            raise EditError(f"resolution must be a multiple of {MULTIPLE}, not {side}")
         values = {"steps": kind.steps, "guidance": kind.guidance, "image_guidance": kind.image_guidance, **settings}
         try:
             config = InstructConfig(name, side, **values)
