@@ -55,6 +55,18 @@ def interval_of(backbone: DDPMBackbone, x: Tensor, cosine: float, trunk: str | N
     return find_interval(backbone, x, lambda a, b: lpips(a.clamp(-1, 1).cpu(), b.clamp(-1, 1).cpu()), cosine)
 
 
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file that are not empty.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return [line.strip() for line in Path(path).expanduser().read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"templates={path} cannot be read: {error}") from error
+
+
 def looked_at(editor: Editor, clip: Clip, emotion: str, x: Tensor) -> tuple[Tensor, dict[str, float]]:
     """What an editor does to held-out pictures.
 
@@ -91,15 +103,19 @@ def reproduce(config: dict[str, Any]) -> Path:
     cosine = text_cosine(clip, emotion)
     if config["t_edit"] is None:
         backbone = backbone.with_sampling(t_edit=interval_of(backbone, seen[:100], cosine, config["lpips_trunk"]))
+    templates = ["{}"] if config["templates"] is None else read_lines(config["templates"])
     with tqdm(total=how.epochs * -(-len(seen) // how.batch_size), desc="train", disable=None) as bar:
         block, history = train_block(
-            backbone, clip, emotion, seen, how, callback=lambda done, _: bar.update(done - bar.n)
+            *(backbone, clip, emotion, seen, how),
+            templates=templates,
+            callback=lambda done, _: bar.update(done - bar.n),
         )
     file = output / block_name(emotion, backbone, how.epochs)
     write_block(file, block, overwrite=True)
     report = {
         "emotion": emotion,
         "texts": [SOURCE, get(emotion).phrase],
+        "templates": len(templates),
         "text_cosine": cosine,
         "t_edit": backbone.config.t_edit,
         "pictures": len(seen),

@@ -484,3 +484,8 @@ def test_an_editor_can_share_another_ones_backbone(tmp_path):
         path.write_text(json.dumps({**description, "backbone": {**description["backbone"], **part}}))
         with pytest.raises(CheckpointError, match=match):
             load_editor(tmp_path / "other", device="cpu")
+
+
+def test_a_vae_of_luminance_says_so_of_colour():
+    with pytest.raises(ImageError, match=r"crops are \(1, 3, 32, 32\), expected luminance, \[N, 1, 32, 32\]"):
+        tiny_vae().backbone.invert(torch.zeros(1, 3, 32, 32))

@@ -308,6 +308,13 @@ def test_folders_of_other_models_are_named(tmp_path, kind, match):
         ({"lora_unet_down_blocks_0.lora_down.weight": (4, 8)}, "is a LoRA"),
         ({"conditioner.embedders.0.x": (1,), "model.diffusion_model.input_blocks.0.0.weight": (1,)}, "a file of SDXL"),
         ({"model.diffusion_model.joint_blocks.0.x": (1,)}, "a file of Stable Diffusion 3"),
+        (
+            {
+                "model.diffusion_model.input_blocks.0.0.weight": (1,),
+                "cond_stage_model.model.transformer.resblocks.0.ln_1.weight": (1,),
+            },
+            r"a Stable Diffusion 2.x in one file, .* noise or v: make a folder of it .*from_single_file\(FILE\)",
+        ),
         ({"double_blocks.0.img_attn.x": (1,)}, "a file of FLUX"),
         ({"<smirk>": (1, 768)}, "learned token: .*--editor sd15 --token"),
         ({"a": (1,), "b": (2,)}, "expected a Stable Diffusion 1.x"),

@@ -144,6 +144,12 @@ def by_names(names: Mapping[str, tuple[int, ...]], path: Path) -> str:
     if "encoder.input_layer.0.weight" in names:
         raise CheckpointError(f"{path} is an encoder without its generator: give it to one, {ENCODER.format(path)}")
     if _has(names, "model.diffusion_model.input_blocks.") and not _has(names, "conditioner.embedders."):
+        if _has(names, "cond_stage_model.model."):  # OpenCLIP's text encoder
+            raise CheckpointError(
+                f"{path} is a Stable Diffusion 2.x in one file, which does not say whether it predicts noise or v: "
+                "make a folder of it (diffusers: StableDiffusionPipeline.from_single_file(FILE), .save_pretrained), "
+                "then give that folder"
+            )
         return "sd15"
     if any("lora_" in name or ".lora." in name for name in names):
         raise CheckpointError(_lora(path))

@@ -9,7 +9,7 @@ edit; and CLIP's part of the loss is -log((1 + cosine) / 2).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,6 +93,7 @@ def train_block(
     x: Tensor,
     how: AsyrpTraining = AsyrpTraining(),  # noqa: B008
     *,
+    templates: Sequence[str] = ("{}",),
     callback: Callback | None = None,
 ) -> tuple[ShiftBlock, list[Losses]]:
     """A network f_t for one emotion, on pictures of faces without labels.
@@ -103,6 +104,8 @@ def train_block(
         emotion: a name of the vocabulary, whose phrase is the target text.
         x: ``[N, C, R, R]`` in [-1, 1].
         how: how long and how fast.
+        templates: texts with ``{}``, in which CLIP reads "face" and the phrase: its direction is their mean. The
+            authors' code has those of CLIP for ImageNet.
         callback: called with (batches done, batches in all).
 
     Returns:
@@ -120,6 +123,7 @@ def train_block(
     torch.manual_seed(how.seed)
     block = ShiftBlock(backbone.h_shape[0], backbone.temb_dim).to(backbone.device)
     guide, cosine = ClipGuide(clip, [emotion]).to(backbone.device), text_cosine(clip, emotion)
+    guide.before, guide.after = (_text_mean(clip, text, templates) for text in (SOURCE, get(emotion).phrase))
     optimizer = torch.optim.SGD(block.parameters(), lr=how.learning_rate)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, how.step_size, how.gamma)
     batches = x.split(how.batch_size)
@@ -146,6 +150,17 @@ def train_block(
                 callback(len(history), how.epochs * len(batches))
         schedule.step()
     return block.cpu().eval().requires_grad_(False), history
+
+
+def _text_mean(clip: Clip, text: str, templates: Sequence[str]) -> Tensor:
+    """The mean of CLIP's embeddings of a text in templates, ``[1, D]``.
+
+    Raises:
+        DataError: a template without the place for the text, or none.
+    """
+    if not templates or any("{}" not in template for template in templates):
+        raise DataError(f"templates are texts with {{}} where {text!r} goes, not {list(templates)[:3]!r}")
+    return clip.text_embeddings([template.replace("{}", text) for template in templates]).mean(0, keepdim=True)
 
 
 def _numbers(**losses: Tensor) -> Losses:

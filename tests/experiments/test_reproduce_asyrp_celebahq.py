@@ -93,6 +93,22 @@ def test_eight_photographs_make_a_shift_that_the_editor_takes(folders, module, t
     assert before.shape == after.shape and np.abs(before - after).max() > 0
 
 
+def test_texts_are_read_in_templates(folders, module, tmp_path):
+    """As the authors' code does: the direction is the mean over them."""
+    (tmp_path / "templates.txt").write_text("a photo of a {}.\n\nart of the {}.\n")
+    how = ("count=1", "held_out=0", "training.learning_rate=1e-3")
+    reports = []
+    for name, more in (("bare", ()), ("filled", (f"templates={tmp_path / 'templates.txt'}",))):
+        module.reproduce(composed(*overrides(folders, tmp_path / name, *how, *more)))
+        reports.append(json.loads((tmp_path / name / "report.json").read_text()))
+    assert [report["templates"] for report in reports] == [1, 2]
+    assert reports[0]["losses"][0]["clip"] != reports[1]["losses"][0]["clip"]
+    (tmp_path / "templates.txt").write_text("a photo")
+    for file, match in (("templates.txt", "texts with {} where 'face' goes"), ("none.txt", "cannot be read")):
+        with pytest.raises(DataError, match=match):
+            module.reproduce(composed(*overrides(folders, tmp_path / "out", *how, f"templates={tmp_path / file}")))
+
+
 def test_nothing_to_train_on_is_an_error(folders, module, tmp_path):
     with pytest.raises(DataError, match="none is left to train on"):
         module.reproduce(composed(*overrides(folders, tmp_path / "none", "count=0", "held_out=2")))

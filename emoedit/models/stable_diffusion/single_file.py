@@ -45,8 +45,7 @@ def read_single_file(path: Path, *, tokenizer: str | None = None, resolution: in
     state = _state(path)
     if not any(name.startswith(TEXT) for name in state):
         raise CheckpointError(
-            f"{path} has another text encoder than Stable Diffusion 1.x (2.x has OpenCLIP's): give the model as a "
-            "folder in the layout of diffusers"
+            f"{path} holds no text encoder ({TEXT}...): give the model as a folder in the layout of diffusers"
         )
     configs = {
         "unet": _unet_config(state, path, resolution // 8),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from emoedit.models import luminance as light
 from emoedit.models.base import Backbone, Callback
-from emoedit.types import CheckpointError, Control, CropSpec, Inversion
+from emoedit.types import CheckpointError, Control, CropSpec, ImageError, Inversion
 
 NECK = 48  # channels of the smallest map next to the vector
 
@@ -127,6 +127,9 @@ class Decoder(nn.Module):
 class VAEBackbone(light.NormalisesLuminance, Backbone):
     """The VAE as a backbone: ``invert`` is the encoder's mean, ``decode`` the decoder; both undo and redo lighting.
 
+    It sees luminance alone: a photograph keeps its own colours, and no edit can change one (a VAE of colour is
+    ``emoedit.models.faceflex.backbone.FaceFlexVAE``).
+
     Luminance is brought to one mean and contrast inside the face first, so that no direction has to spend itself on
     light; ``extras`` keeps both numbers of each picture.
     """
@@ -162,7 +165,14 @@ class VAEBackbone(light.NormalisesLuminance, Backbone):
     def invert(
         self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
     ) -> Inversion:
-        """The latents of crops; see ``Backbone.invert``."""
+        """The latents of crops; see ``Backbone.invert``.
+
+        Raises:
+            ImageError: another shape than ``[N, 1, R, R]``.
+        """
+        if x.shape[1:] != (1, *[self.config.resolution] * 2):
+            side = self.config.resolution
+            raise ImageError(f"crops are {tuple(x.shape)}, expected luminance, [N, 1, {side}, {side}]")
         normal, mean, gain = self.normalise(x)
         z, _ = self.encoder(normal.contiguous(memory_format=torch.channels_last))
         if callback:
