@@ -104,8 +104,7 @@ def train_block(
         emotion: a name of the vocabulary, whose phrase is the target text.
         x: ``[N, C, R, R]`` in [-1, 1].
         how: how long and how fast.
-        templates: texts with ``{}``, in which CLIP reads "face" and the phrase: its direction is their mean. The
-            authors' code has those of CLIP for ImageNet.
+        templates: texts with ``{}``, in which CLIP reads "face" and the phrase; the authors' are CLIP's for ImageNet.
         callback: called with (batches done, batches in all).
 
     Returns:
@@ -122,8 +121,7 @@ def train_block(
         raise DataError(f"no timestep from t_edit {backbone.config.t_edit} up: give a lower one")
     torch.manual_seed(how.seed)
     block = ShiftBlock(backbone.h_shape[0], backbone.temb_dim).to(backbone.device)
-    guide, cosine = ClipGuide(clip, [emotion]).to(backbone.device), text_cosine(clip, emotion)
-    guide.before, guide.after = (_text_mean(clip, text, templates) for text in (SOURCE, get(emotion).phrase))
+    guide, cosine = _guide(clip, emotion, templates).to(backbone.device), text_cosine(clip, emotion)
     optimizer = torch.optim.SGD(block.parameters(), lr=how.learning_rate)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, how.step_size, how.gamma)
     batches = x.split(how.batch_size)
@@ -141,15 +139,25 @@ def train_block(
                 towards = -torch.log(1 - guide(part.to(edited), edited, rows)["emotion"] / 2)
                 near = (edited - plain).abs().mean()
                 loss = how.clip * towards + how.near * cosine * near
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                _step(optimizer, loss)
                 found.append(_numbers(loss=loss, clip=towards, near=near))
             history.append({name: sum(each[name] for each in found) / len(found) for name in found[0]})
             if callback is not None:
                 callback(len(history), how.epochs * len(batches))
         schedule.step()
     return block.cpu().eval().requires_grad_(False), history
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _guide(clip: Clip, emotion: str, templates: Sequence[str]) -> ClipGuide:
+    guide = ClipGuide(clip, [emotion])
+    guide.before, guide.after = (_text_mean(clip, text, templates) for text in (SOURCE, get(emotion).phrase))
+    return guide
 
 
 def _text_mean(clip: Clip, text: str, templates: Sequence[str]) -> Tensor:

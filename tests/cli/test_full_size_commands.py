@@ -93,6 +93,18 @@ def test_one_command_edits_a_photograph(photo, files, capsys, name, options, kno
     assert row["error"] is None and row["editor"] == (name if name[0] != "{" else "sd15")
 
 
+def test_models_says_what_an_editor_needs_and_whether_it_is_here(capsys):
+    assert main(["models", "sd*"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["name", "role", "size", "GPU", "needs", "licence", "here", "source"]
+    assert [row.split()[0] for row in rows] == ["sd15", "sd15-asyrp"]
+    assert all("4.26 GB" in row and "2.5 GB" in row and "CreativeML OpenRAIL-M" in row for row in rows)
+    assert main(["models", "stylegan2"]) == 0
+    assert "--model --boundary" in capsys.readouterr().out
+    assert main(["models", "sdx"]) == 2
+    assert "unknown model 'sdx'" in capsys.readouterr().err
+
+
 def test_nvidias_pickle_in_one_command(photo, files, capsys):
     """Its generator of waves draws no photograph, so that optimisation cannot find one, and says so; the layers of the
     command are checked against those it has."""

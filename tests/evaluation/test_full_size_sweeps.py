@@ -11,11 +11,13 @@ from PIL import Image
 
 from emoedit.evaluation.sweeps import Job, with_one_editor
 from emoedit.steering.hspace import ShiftBlock
+from emoedit.steering.tokens import write_embedding
 from emoedit.types import CheckpointError, DataError, EditError
 from tests.fixtures.editors import tiny_asyrp
 from tests.fixtures.faceflex import numbers
 from tests.fixtures.instruct import write_pix2pix
-from tests.fixtures.stable_diffusion import write_model
+from tests.fixtures.stable_diffusion import SMALL_TEXT, write_model
+from tests.fixtures.style_encoder import write_encoder
 from tests.fixtures.stylegan2 import tiny as tiny_stylegan
 from tests.fixtures.sweeps import described, run
 
@@ -73,6 +75,10 @@ def weights(tmp_path_factory) -> Path:
     stylegan.save_pretrained(folder / "stylegan")
     normal = numbers(3, 1, stylegan.latent_shape[1])
     np.save(folder / "smile.npy", (normal / normal.norm()).numpy())
+    write_embedding(folder / "learned_embeds.safetensors", "<glad>", numbers(3, 1, SMALL_TEXT["hidden_size"]))
+    colour = tiny_stylegan(resolution=32, widths=(12, 12, 8, 8), channels=3, encoder_widths=None, optimise_steps=1)
+    write_encoder(folder / "e4e_ffhq_encode.pt", "e4e", colour)
+    torch.save(torch.eye(16)[:1], folder / "smile.pt")
     (folder / "instruct").mkdir()
     write_pix2pix(folder / "instruct")
     return folder
@@ -88,12 +94,27 @@ QUICK = ("editor.steps=2", "editor.t_last=500", "editor.t_edit=100")
             "celebahq",
             ("editor.model={0}/ddpm", "editor.shifts.happy={0}/smiling_ngen40_.pth", "editor.t_boost=0", *QUICK),
         ),
+        ("sd15", ("editor.model={0}/sd", "editor.tokens.happy={0}/learned_embeds.safetensors", *QUICK)),
         ("sd15-asyrp", ("editor.model={0}/sd", *QUICK)),
+        ("sd15-asyrp", ("editor.model={0}/sd", "editor.tokens.happy={0}/learned_embeds.safetensors", *QUICK)),
         (
             "stylegan2",
             ("editor.model={0}/stylegan", "editor.boundaries.happy=['{0}/smile.npy',3]", "editor.layers=[0,2]"),
         ),
+        (
+            "stylegan2",
+            (
+                "editor.model={0}/e4e_ffhq_encode.pt",
+                "editor.encoder={0}/e4e_ffhq_encode.pt",
+                "editor.boundaries.happy=['{0}/smile.pt',3]",
+                "editor.layers=[4,8]",
+            ),
+        ),
         ("instruct", ("editor.model={0}/instruct/pipeline", "editor.steps=2", "editor.resolution=32")),
+        (
+            "instruct",
+            ("editor.model={0}/instruct/pipeline", "editor.steps=2", "editor.resolution=32", "editor.whole=true"),
+        ),
     ],
 )
 def test_lines_of_a_config_make_a_job_that_runs(weights, tmp_path, astronaut, name, lines):
