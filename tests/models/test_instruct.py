@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from emoedit.cli import main
 from emoedit.editors import Editor, load_editor
 from emoedit.editors.whole import NOTE
 from emoedit.emotions import list_emotions
@@ -189,3 +191,19 @@ def test_instructions_name_what_is_to_be_seen():
             steering.control(None, inversion, [edit])
     with pytest.raises(EditError, match="needs one {}"):
         Instructions(template="smile")
+
+
+def test_compare_and_evaluate_take_a_pipeline_beside_others(editor, astronaut, tmp_path, monkeypatch):
+    """As a saved editor, on the command line; measured by the same networks."""
+    monkeypatch.chdir(tmp_path)
+    editor.with_sampling(steps=2).save_pretrained("mine")
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.ascontiguousarray(astronaut[:256, 96:352])).save("photos/me.png")
+    both = ("--editors", "mine,vae", "--emotions", "happy", "--strengths", "1", "--device", "cpu")
+    assert main(["compare", "photos/me.png", *both, "--output", "compared"]) == 0
+    assert main(["evaluate", "--data", "photos", *both, "--output", "evaluated"]) == 0
+    for folder in ("compared", "evaluated"):
+        rows = [json.loads(line) for line in Path(folder, "results.jsonl").read_text().splitlines()]
+        (row,) = [row for row in rows if row["editor"] == "instruct"]
+        assert row["error"] is None and 0 <= row["target_score"] <= 1 and -1 <= row["identity"] <= 1
+        assert "vae" in {row["editor"] for row in rows}
