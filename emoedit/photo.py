@@ -39,8 +39,6 @@ from emoedit.models.base import Backbone
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit, EditError, EmoEditError, Inversion
 
-BATCH = 8  # pictures that are decoded at once
-
 
 @dataclass(frozen=True)
 class Source:
@@ -241,7 +239,7 @@ class PhotoEditor:
         if relaxed is None and any(planned.relaxed):  # it was opened for other edits
             relaxed = self._relaxed(photo.source, photo.smiles, seed)
         sources = {False: photo.source, True: relaxed}
-        size = max(1, BATCH // len(photo.faces)) if self.editor.batches_edits else 1
+        size = max(1, self.editor.batch_size // len(photo.faces)) if self.editor.batches_edits else 1
         waiting: dict[int, tuple[np.ndarray, float, tuple[str, ...]]] = {}
         for number, edit in enumerate(edits):
             if number not in waiting:
@@ -273,7 +271,7 @@ class PhotoEditor:
         start = time.perf_counter()
         asked = [edits[n] for n in batch]
         first = _levels(source.inversion.extras["reconstruction"])
-        drawn = [_levels(frame) for frame in self.editor.decode(source.inversion, asked, batch_size=BATCH)]
+        drawn = [_levels(frame) for frame in self.editor.decode(source.inversion, asked)]
         known = [self.editor.changes(source.inversion, edit) for edit in asked]
         scenes = []
         for number, face in enumerate(source.faces):

@@ -133,6 +133,25 @@ def test_an_editor_goes_on_with_smaller_batches(monkeypatch):
     assert editor.batch == 2
 
 
+def test_photographs_are_drawn_in_the_editors_batches(monkeypatch, astronaut):
+    """``--batch``, or what suits a large model; and a batch that did not fit once is not tried again."""
+    editor = load_editor("vae", device="cpu", batch=3)
+    decode, sizes = editor.backbone.decode, []
+
+    def counted(inversion, *args, **kwargs):
+        sizes.append(len(inversion))
+        if len(inversion) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return decode(inversion, *args, **kwargs)
+
+    monkeypatch.setattr(editor.backbone, "decode", counted)
+    photos = PhotoEditor(editor)
+    opened = photos.open(astronaut, edits=[Edit("happy")])
+    edits = [Edit("happy", strength) for strength in (0.2, 0.4, 0.6, 0.8, 1.0)]
+    assert len(list(photos.edit(opened, edits))) == 5
+    assert sizes == [1, 3, 1, 1, 1, 1, 1] and editor.batch == 1  # the reconstruction; three in vain; one by one
+
+
 def test_noise_does_not_depend_on_the_batch():
     editor = tiny_asyrp(1, t_boost=200)
     crops = torch.linspace(-1, 1, 2 * 256).view(2, 1, 16, 16)
