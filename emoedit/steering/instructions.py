@@ -16,6 +16,7 @@ from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, Edit, EditError, Inversion
 
 TEMPLATE = "make this {}, the same person, everything else unchanged"
+DESCRIPTION = "a photo of {}"  # for a model whose prompt describes the picture that is to come out
 
 
 class Instructions(Steering):
@@ -56,20 +57,23 @@ class Instructions(Steering):
                     f"{edit.emotion!r} at strength {edit.strength:g} takes something away, which an instruction cannot "
                     "say: name what is to be seen, with a strength above 0"
                 )
-            prompts.append(self.instruction(asked) if asked else "")
+            describes = getattr(backbone, "describes", False)
+            prompts.append(self.instruction(asked, describes=describes) if asked else "")
             strengths.append(max(asked.values(), default=0.0))
         return Control(prompt=tuple(prompts), prompt_strength=torch.tensor(strengths).to(inversion.latent))
 
-    def instruction(self, weights: Mapping[str, float]) -> str:
+    def instruction(self, weights: Mapping[str, float], *, describes: bool = False) -> str:
         """The instruction for some emotions.
 
         Args:
             weights: emotion -> weight above 0; the larger ones are named first.
+            describes: describe the picture that is to come out instead.
         """
         names = sorted(weights, key=lambda name: -weights[name])
         phrases = [self.phrases[name] for name in names]
         joined = " and ".join([*(phrase.removesuffix(" face") for phrase in phrases[:-1]), phrases[-1]])
-        return self.template.replace("{}", f"{'an' if joined[0].lower() in 'aeiou' else 'a'} {joined}")
+        template = DESCRIPTION if describes else self.template
+        return template.replace("{}", f"{'an' if joined[0].lower() in 'aeiou' else 'a'} {joined}")
 
     def save_pretrained(self, folder: Path) -> None:
         """Write ``config.json``; there are no weights."""

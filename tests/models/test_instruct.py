@@ -158,6 +158,12 @@ def test_folders_that_are_no_such_pipeline_are_refused(folder, tmp_path):
         InstructBackbone.load(folder, resolution=65)
 
 
+def test_a_pipeline_is_told_what_to_do_or_what_to_draw(editor, crops):
+    (prompt,) = editor.control(editor.invert(crops[:1]), [Edit("happy")]).prompt
+    described = editor.backbone.config.kind == "StableDiffusion3Img2ImgPipeline"
+    assert prompt.startswith("a photo of a smiling face" if described else "make this a smiling face, the same")
+
+
 def test_guidance_scales_pix2pix_and_noise_scales_sd3(editor, crops, monkeypatch):
     seen = []
 
@@ -182,6 +188,7 @@ def test_instructions_name_what_is_to_be_seen():
     steering = Instructions()
     assert steering.instruction({"happy": 1.0}).startswith("make this a smiling face, the same person")
     assert steering.instruction({"angry": 0.5}).startswith("make this an angry face")
+    assert steering.instruction({"angry": 0.5}, describes=True) == "a photo of an angry face"
     assert steering.instruction({"happy": 0.4, "surprised": 0.8}).startswith("make this a surprised and smiling face")
     inversion = type("I", (), {"__len__": lambda self: 1, "latent": torch.zeros(1, 3, 8, 8)})()
     control = steering.control(None, inversion, [Edit("happy + 0.5*surprised", 2.0)])

@@ -188,6 +188,11 @@ class InstructBackbone(Backbone):
         return torch.stack(pictures)
 
     @property
+    def describes(self) -> bool:
+        """Whether its prompt describes the picture that is to come out, and gives no instruction."""
+        return KINDS[self.config.kind].describes
+
+    @property
     def edits_whole(self) -> bool:
         """See ``Backbone.edits_whole``."""
         return self.config.whole

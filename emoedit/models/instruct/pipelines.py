@@ -20,6 +20,7 @@ class PipelineKind:
             picture and what was drawn; for models whose guidance was distilled into them.
         noise: at strength 1, where the strength scales it.
         image_guidance: how closely the picture is kept, for pipelines that can be told.
+        describes: whether its prompt describes the picture that is to come out, and gives no instruction.
         sized: whether height and width are arguments.
         resolution: side of the crop in pixels, where the model does not say it.
         extra: further arguments.
@@ -31,6 +32,7 @@ class PipelineKind:
     strength: Literal["guidance", "noise", "mixing"] = "guidance"
     noise: float = 0.6
     image_guidance: float | None = None
+    describes: bool = False
     sized: bool = True
     resolution: int = 1024
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -42,8 +44,7 @@ KINDS: Mapping[str, PipelineKind] = {
     # Brooks et al. 2023, arXiv 2211.09800: 7.5 and 1.5.
     "StableDiffusionInstructPix2PixPipeline": PipelineKind(50, 7.5, image_guidance=1.5, sized=False, resolution=512),
     "StableDiffusionXLInstructPix2PixPipeline": PipelineKind(50, 5.0, image_guidance=1.5),
-    # No instructions: the prompt describes what is to be seen.
-    "StableDiffusion3Img2ImgPipeline": PipelineKind(50, 7.0, strength="noise"),
+    "StableDiffusion3Img2ImgPipeline": PipelineKind(50, 7.0, strength="noise", describes=True),
     # Its guidance is an input of the network, not a difference of two passes.
     "FluxKontextPipeline": PipelineKind(28, 2.5, strength="mixing", extra={"_auto_resize": False}),
     "Flux2KleinPipeline": PipelineKind(4, 1.0, strength="mixing"),
