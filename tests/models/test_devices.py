@@ -22,6 +22,7 @@ from emoedit.models.devices import (
 from emoedit.models.precision import held_in
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.photo import PhotoEditor
+from emoedit.steering.words import Words
 from emoedit.types import DeviceMemoryError, Edit, EditError
 from tests.fixtures.editors import tiny_asyrp, tiny_vae
 from tests.fixtures.stable_diffusion import tiny as tiny_stable_diffusion
@@ -49,6 +50,24 @@ def test_auto_is_cuda_then_mps_then_the_cpu(machine, caplog):
         with caplog.at_level(logging.INFO, "emoedit"):
             assert choose_device("auto") == expected
         assert caplog.messages[-1] == f"computing on {expected}"
+
+
+def test_a_machine_with_cuda_gets_cuda(machine, tmp_path, monkeypatch, caplog):
+    model = write_stable_diffusion(tmp_path / "sd")
+    load_editor("sd15", model=model, device="cpu")  # imports all that asks torch for its devices
+    machine(cuda=1)
+    placed = []
+
+    def settle(self, device, precision, *, offload):
+        placed.append((device, precision, offload))
+        return self
+
+    monkeypatch.setattr(StableDiffusionBackbone, "settle", settle)
+    monkeypatch.setattr(Words, "to", lambda self, device: placed.append(device) or self)
+    with caplog.at_level(logging.INFO, "emoedit"):
+        load_editor("sd15", model=model, offload=True)
+    assert placed == [("cuda", "auto", True), "cuda"]
+    assert {"computing on cuda", "sd15 computes on cuda (Card, 24 GB)"} <= {*caplog.messages}
 
 
 def test_each_process_of_a_launch_has_its_own_card(machine, monkeypatch):
