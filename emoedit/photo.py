@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from PIL import Image
 
 from emoedit.compositing.composite import Scene
 from emoedit.compositing.compositors import Compositor, compositor
-from emoedit.compositing.drawing import read_drawings
+from emoedit.compositing.drawing import known_drawings, read_drawings
 from emoedit.compositing.relaxing import Smile, find_smile, relax, relaxation_network
 from emoedit.editors import Editor, load_editor
 from emoedit.editors.whole import edit_whole
@@ -271,18 +272,16 @@ class PhotoEditor:
         start = time.perf_counter()
         asked = [edits[n] for n in batch]
         first = _levels(source.inversion.extras["reconstruction"])
-        drawn = [_levels(frame) for frame in self.editor.decode(source.inversion, asked)]
         known = [self.editor.changes(source.inversion, edit) for edit in asked]
+        told = not self.compositor.reads_drawings and all(change and change[0].points is not None for change in known)
+        drawn = [first] * len(asked)
+        if not told:
+            drawn = [_levels(frame) for frame in self.editor.decode(source.inversion, asked)]
+        look = known_drawings if told else partial(read_drawings, **self._finders())
         scenes = []
         for number, face in enumerate(source.faces):
-            read = read_drawings(
-                first[number],
-                [frame[number] for frame in drawn],
-                face.face,
-                face.alignment,
-                known=[change and change[number] for change in known],
-                **self._finders(),
-            )
+            edited, changes = [frame[number] for frame in drawn], [change and change[number] for change in known]
+            read = look(first[number], edited, face.face, face.alignment, known=changes)
             scenes.append([Scene(face, drawing) for drawing in read])
         shared = (time.perf_counter() - start) / len(batch)
         results = {}

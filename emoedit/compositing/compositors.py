@@ -31,11 +31,14 @@ class Compositor:
         name: what it is called.
         parts: name and part, in the order in which they work.
         closes_smiles: whether smiles are closed before an edit that ends them (``emoedit.compositing.relaxing``).
+        reads_drawings: whether a part looks at what was drawn; if none does, what the backbone moves and lights is
+            enough, and nothing is drawn.
     """
 
     name: str
     parts: tuple[tuple[str, Part], ...]
     closes_smiles: bool = False
+    reads_drawings: bool = True
 
     def compose(self, scene: Scene) -> Composite:
         """What has to change in the photograph.

@@ -12,7 +12,7 @@ from emoedit.faces.align import Alignment
 from emoedit.faces.detect import Face
 from emoedit.faces.landmarks import LandmarkFinder
 from emoedit.faces.masks import LUMA
-from emoedit.faces.teeth import TeethFinder
+from emoedit.faces.teeth import MouthGrid, TeethFinder
 from emoedit.types import Change
 
 
@@ -39,6 +39,29 @@ class Drawing:
         """Both in grey levels, float32 ``[R, R]`` each."""
         first, last = (p if p.ndim == 2 else p @ LUMA for p in (self.before, self.after))
         return first, last
+
+
+def known_drawings(
+    before: np.ndarray,
+    edits: Sequence[np.ndarray],
+    face: Face,
+    alignment: Alignment,
+    *,
+    known: Sequence[Change | None],
+) -> Iterator[Drawing]:
+    """As ``read_drawings``, of a backbone that knows where landmarks go, for a compositor that looks at no drawing.
+
+    Args:
+        before: the reconstruction.
+        edits: what stands for the edits.
+        face: where the face was found in the photograph.
+        alignment: of the crop.
+        known: for every edit, what the backbone moves and lights, with landmarks.
+    """
+    nothing = np.zeros(MouthGrid(alignment.resolution).size[::-1], np.float32)
+    for after, change in zip(edits, known, strict=True):
+        assert change is not None and change.points is not None
+        yield Drawing(before, after, change.points, nothing, change)
 
 
 def read_drawings(

@@ -73,4 +73,5 @@ class KnownMouth:
 def landmarks() -> Compositor:
     """For backbones that move landmarks and light, and know where lips part."""
     names = ("known_movement", "known_mouth", "light")
-    return Compositor("landmarks", tuple((name, COMPOSITOR_PARTS.get(name)()) for name in names), closes_smiles=True)
+    parts = tuple((name, COMPOSITOR_PARTS.get(name)()) for name in names)
+    return Compositor("landmarks", parts, closes_smiles=True, reads_drawings=False)
