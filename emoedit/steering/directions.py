@@ -115,16 +115,25 @@ class LatentDirections(Steering):
                 f"{tuple(latent.shape[1:])}"
             )
         weights = self.weights(inversion, edits)
-        shift = (weights * self.gain) @ self.directions
-        if self.means is not None:
-            # What is shown is taken away in proportion to the strength. Of what is asked for only the missing part is
-            # added, so a smile is not doubled; what is asked away (a negative weight) goes as far as was asked.
-            strength = weights.abs().amax(1, keepdim=True) * torch.where(weights.sum(1, keepdim=True) < 0, -1.0, 1.0)
-            shown = strength * self.shown(latent)
-            shift = shift - torch.where(weights == 0, shown, torch.zeros_like(shown)) @ self.means
-            held = torch.minimum(shown, weights * self.gain)
-            shift = shift - torch.where(weights > 0, held, torch.zeros_like(shown)) @ self.directions
-        return Control(shift=shift)
+        return Control(shift=(weights * self.gain) @ self.directions - self.already(latent, weights))
+
+    def already(self, latent: Tensor, weights: Tensor) -> Tensor:
+        """What is left out of a shift because the source shows it, ``[N, D]``.
+
+        What is shown is taken away in proportion to the strength. Of what is asked for only the missing part is added,
+        so a smile is not doubled; what is asked away (a negative weight) goes as far as was asked.
+
+        Args:
+            latent: ``[N, D]`` of the source.
+            weights: ``[N, E]``: strength times mixture weight.
+        """
+        if self.means is None:
+            return torch.zeros_like(latent)
+        strength = weights.abs().amax(1, keepdim=True) * torch.where(weights.sum(1, keepdim=True) < 0, -1.0, 1.0)
+        shown = strength * self.shown(latent)
+        ended = torch.where(weights == 0, shown, torch.zeros_like(shown)) @ self.means
+        held = torch.minimum(shown, weights * self.gain)
+        return ended + torch.where(weights > 0, held, torch.zeros_like(shown)) @ self.directions
 
 
 @dataclass(frozen=True)

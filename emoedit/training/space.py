@@ -1,0 +1,305 @@
+"""Learning the emotion space from votes, and the map from its points to directions in a latent space.
+
+The space: what people saw in a picture (FER+, Barsoum et al. 2016, arXiv 1608.01041) can be read from its point, its
+first coordinates are valence and arousal of the votes, and distances between points are those between votes.
+
+The map, after EmoGen (Yang et al., CVPR 2024, arXiv 2401.04608): a picture of a neutral face that is moved by the
+direction of a point has to be read as people read the picture that the point is of, and to stay the same person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emoedit.emotions import BASIC, get, place
+from emoedit.metrics.landmarks import eye_opening, mouth_shape
+from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
+from emoedit.nn.measuring import MeasuringNetwork
+from emoedit.nn.space import ORDERED, EmotionSpace, PointMap
+from emoedit.training.data import CropSet, in_luminance
+from emoedit.training.guides import Guide
+from emoedit.training.loop import Shared
+from emoedit.training.vae import region_weights
+from emoedit.training.votes import distribution
+from emoedit.types import DataError
+
+OPENS = ("happy", "surprised", "fearful")  # emotions that open mouths and eyes
+ORDER_SCALE = 2.0  # distance in the space of two pictures whose votes have nothing in common
+
+
+def voted_pictures(crops: CropSet, splits: Sequence[str]) -> tuple[np.ndarray, Tensor]:
+    """The crops of these splits that people voted on: positions ``[N]``, and shares of the emotions ``[N, 7]``.
+
+    Raises:
+        DataError: there is none.
+    """
+    positions, shares = [], []
+    for position in np.flatnonzero(np.isin(crops.column("split"), list(splits))):
+        votes = [int(value) for value in (crops.rows[position].get("votes") or "").split()]
+        share = distribution(votes) if votes else np.zeros(len(BASIC))
+        if share.sum():
+            positions.append(position)
+            shares.append(share)
+    if not positions:
+        raise DataError(f"no picture in {' or '.join(splits)} has votes: prepare configs/data/votes.yaml")
+    return np.array(positions), torch.tensor(np.array(shares), dtype=torch.float32)
+
+
+@torch.no_grad()
+def pooled_features(
+    network: MeasuringNetwork, crops: CropSet, positions: np.ndarray, *, mirror: bool = False
+) -> Tensor:
+    """The last feature map of each crop, averaged, ``[N, F]``.
+
+    Args:
+        network: the trunk that the space is read from.
+        crops: prepared crops.
+        positions: which of them.
+        mirror: of their mirror images.
+    """
+    rows = []
+    for part in np.array_split(positions, max(1, len(positions) // 128)):
+        x = crops.pixels(part, network.config.resolution)
+        rows.append(network.features(x.flip(-1) if mirror else x)[-1].mean((2, 3)).float())
+    return torch.cat(rows)
+
+
+def js_divergence(first: Tensor, second: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of distributions ``[..., E]`` in bits, 0 to 1 (Lin 1991)."""
+    middle = (first + second) / 2
+
+    def against(p: Tensor) -> Tensor:
+        return (p * ((p + 1e-12) / (middle + 1e-12)).log2()).sum(-1)
+
+    return (0.5 * (against(first) + against(second))).clamp(0, 1)
+
+
+def mixture_votes(name: str) -> Tensor:
+    """What the vocabulary's mixture says that people would see, ``[7]`` in the order of ``BASIC``.
+
+    Negative weights are left out, and what the others leave of 1 is neutral.
+    """
+    entry = get(name)
+    share = torch.tensor([max(entry.mixture.get(each, float(each == entry.name)), 0.0) for each in BASIC])
+    share[0] = share[0] + (1 - share.sum()).clamp_min(0)
+    return share / share.sum()
+
+
+def nearest_votes(votes: Tensor, target: Tensor, count: int) -> Tensor:
+    """The pictures whose votes are most like a distribution: numbers ``[count]``, nearest first.
+
+    Args:
+        votes: ``[N, 7]``.
+        target: ``[7]``.
+        count: how many.
+    """
+    return js_divergence(votes, target[None]).argsort(stable=True)[:count]
+
+
+class SpaceTask(nn.Module):
+    """To read from points what people saw.
+
+    Args:
+        space: what is trained.
+        weights: what ``votes``, ``circumplex`` and ``order`` count.
+    """
+
+    def __init__(self, space: EmotionSpace, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.space, self.weights = space, dict(weights)
+        rows = [[float(value) for value in place({name: 1.0})] for name in BASIC]
+        self.register_buffer("circumplex", torch.tensor(rows), persistent=False)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``batch``: ``features`` ``[N, F]``, ``votes`` ``[N, 7]``."""
+        votes = batch["votes"]
+        points = self.space(batch["features"])
+        other = torch.roll(torch.arange(len(points), device=points.device), 1)
+        apart = (points - points[other]).square().sum(1).add(1e-6).sqrt()
+        wanted = ORDER_SCALE * js_divergence(votes, votes[other]).clamp_min(1e-9).sqrt()
+        found = {
+            "votes": F.kl_div(self.space.votes(points), votes, reduction="batchmean"),
+            "circumplex": F.mse_loss(points[:, :ORDERED], votes @ self.circumplex),
+            "order": F.mse_loss(apart, wanted),
+        }
+        total = sum(weight * found[name] for name, weight in self.weights.items())
+        return {"loss": total, **{name: value.detach() for name, value in found.items()}}
+
+
+class FeatureBatches:
+    """Features of voted pictures as batches; classes that are rare are drawn more often.
+
+    Args:
+        features: ``[2, N, F]``: pictures, mirrored pictures.
+        votes: ``[N, 7]``.
+        noise: standard deviation of what is added to features, in theirs.
+        balance: an emotion that n pictures show most is drawn as often as n ** balance.
+    """
+
+    def __init__(
+        self, features: Tensor, votes: Tensor, *, batch_size: int, seed: int, noise: float, balance: float
+    ) -> None:
+        self.features, self.votes, self.batch_size, self.seed = features, votes, batch_size, seed
+        self.noise, self.std = noise, features.flatten(0, 1).std(0)
+        _, member, count = np.unique(votes.argmax(1).numpy(), return_inverse=True, return_counts=True)
+        chance = count[member].astype(float) ** (balance - 1.0)
+        self.chance = chance / chance.sum()
+
+    def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
+        """The batch of a step."""
+        rng = np.random.default_rng((self.seed, step, process))
+        chosen = rng.choice(len(self.votes), self.batch_size, p=self.chance)
+        found = self.features[rng.integers(2, size=self.batch_size), chosen]
+        shaken = torch.from_numpy(rng.standard_normal(found.shape, np.float32)) * self.std * self.noise
+        return {"features": found + shaken, "votes": self.votes[chosen]}
+
+
+@torch.no_grad()
+def settle(space: EmotionSpace, features: Tensor, votes: Tensor, *, count: int) -> dict[str, Tensor]:
+    """Put the origin where neutral faces lie, and every name where the pictures lie that people see it in.
+
+    Args:
+        space: trained; its ``origin`` and ``places`` are set.
+        features: ``[N, F]`` of training pictures.
+        votes: ``[N, 7]``.
+        count: pictures a name, those whose votes are nearest to its mixture (``mixture_votes``).
+
+    Returns:
+        Name -> the mean votes of its pictures, ``[7]``.
+    """
+    space.origin.zero_()
+    points, means = space(features), {}
+    for row, name in enumerate(space.config.names):
+        nearest = nearest_votes(votes, mixture_votes(name), count)
+        space.places[row], means[name] = points[nearest].mean(0), votes[nearest].mean(0)
+    space.origin.copy_(space.place("neutral"))
+    space.places -= space.origin.clone()
+    return means
+
+
+def left_over(vectors: Tensor, samples: Tensor, count: int) -> Tensor:
+    """Principal directions of what vectors do not explain of samples, as long as the vectors are on average.
+
+    Args:
+        vectors: ``[n, O]``.
+        samples: ``[M, O]``, such as the mean latents of nuanced emotions, from neutral.
+        count: m, how many.
+
+    Returns:
+        ``[m, O]``; numbers that no vector touches are zero.
+    """
+    touched = (vectors != 0).any(0)
+    basis = torch.linalg.qr(vectors.T.double()).Q
+    rest = (samples * touched).double()
+    rest = rest - rest @ basis @ basis.T
+    found = torch.linalg.svd(rest, full_matrices=False).Vh[:count].float()
+    return found * touched * vectors.norm(dim=1).mean()
+
+
+class VotesGuide(Guide):
+    """What people would see in the edited picture, and what recognisers take too cheaply.
+
+    ``emotion``: cross entropy of what another guide's recogniser reads and a distribution, its entropy left out;
+    ``opened``: by how much lips come apart, in eye distances, and ``shut``: by how much eyes close, both as far as the
+    distribution has no emotion that does so (``OPENS``).
+
+    Args:
+        guide: a recogniser's; its labels are replaced by the distributions.
+        landmarks: with a head ``points``.
+        targets: ``[M, 7]``: distributions, which the rows of a batch number, in the order of ``BASIC``.
+        emotions: the recogniser's classes.
+    """
+
+    def __init__(self, guide: Guide, landmarks: MeasuringNetwork, targets: Tensor, emotions: Sequence[str]) -> None:
+        super().__init__()
+        self.guide, self.landmarks = guide, landmarks.eval().requires_grad_(False)
+        order = [BASIC.index(name) for name in emotions]
+        # Cross entropy takes distributions in the place of labels.
+        guide.labels = targets[:, order].contiguous()
+        closed = 1 - sum(targets[:, BASIC.index(name)] for name in OPENS)
+        self.register_buffer("closed", closed, persistent=False)
+        entropy = -(targets * targets.clamp_min(1e-9).log()).sum(1)
+        self.register_buffer("entropy", entropy, persistent=False)
+
+    def forward(self, plain: Tensor, edited: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """One pass of each network."""
+        found = self.guide(plain, edited, rows)
+        side = (self.landmarks.config.resolution,) * 2
+        both = in_luminance(torch.cat([plain, edited]))
+        points = self.landmarks(F.interpolate(both, side, mode="bilinear", antialias=True))["points"]
+        before, after = points.chunk(2)
+        before, closed = before.detach(), self.closed[rows]
+        return {
+            **found,
+            "emotion": found["emotion"] - self.entropy[rows].mean(),
+            "opened": (closed * F.relu(mouth_shape(after)[:, 0] - mouth_shape(before)[:, 0])).mean(),
+            "shut": (closed * F.relu(eye_opening(before) - eye_opening(after))).mean(),
+        }
+
+
+class MapTask(nn.Module):
+    """A map that is led on: the edited picture has to be read as people read the point's own picture.
+
+    Args:
+        backbone: frozen.
+        guide: frozen; its rows number the targets.
+        directions: from points to w+, flattened; trained.
+        weights: what the guide's losses, ``near``, ``outside`` and ``drift`` count; ``drift`` is how far the map moves
+            from where it began, relative to that.
+    """
+
+    def __init__(
+        self, backbone: StyleGAN2Backbone, guide: Guide, directions: PointMap, weights: Mapping[str, float]
+    ) -> None:
+        super().__init__()
+        self.directions, self.weights = directions, dict(weights)
+        began = PointMap(**directions.sizes)
+        began.load_state_dict(directions.state_dict())
+        # The generator draws in its own way where a basis vector is zero: layers that no edit may touch stay so.
+        mask = (directions.basis.detach() != 0).any(0).float()
+        frozen = backbone.eval().requires_grad_(False), guide.eval().requires_grad_(False)
+        self.frozen = Shared(backbone=frozen[0], guide=frozen[1], began=began.requires_grad_(False))
+        self.register_buffer("mask", mask, persistent=False)
+        inner = region_weights(backbone.crop.resolution)
+        self.register_buffer("outer", 1 - (inner / inner.max()).sqrt(), persistent=False)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``batch``: ``latent`` ``[N, L, D]``, ``point`` ``[N, d]``, ``row`` ``[N]``: of the target."""
+        backbone, guide, latent = self.frozen.backbone, self.frozen.guide, batch["latent"]
+        with torch.autocast(latent.device.type, enabled=False):
+            moved = self.mask * self.directions(batch["point"])
+            first = self.frozen.began(batch["point"])
+            plain = backbone.synthesis(latent, dtype=backbone.dtype).detach()
+            edited = backbone.synthesis(latent + moved.unflatten(1, latent.shape[1:]), dtype=backbone.dtype)
+            change = (edited - plain).abs()
+        drift = (moved - first).square().sum(1) / first.square().sum(1).mean().clamp_min(1e-6)
+        near, outside = change.mean(), (change * self.outer).mean()
+        found = {**guide(plain, edited, batch["row"]), "near": near, "outside": outside, "drift": drift.mean()}
+        total = sum(weight * found[name] for name, weight in self.weights.items())
+        return {"loss": total, **{name: value.detach() for name, value in found.items()}}
+
+
+class PointBatches:
+    """Inverted neutral pictures, and points that they are to be moved to.
+
+    Args:
+        latents: ``[N, L, D]``.
+        points: ``[M, d]``.
+        chances: ``[M]``: how often each is drawn, relative to the others.
+    """
+
+    def __init__(self, latents: Tensor, points: Tensor, chances: np.ndarray, *, batch_size: int, seed: int) -> None:
+        self.latents, self.points, self.batch_size, self.seed = latents, points, batch_size, seed
+        self.chances = chances / chances.sum()
+
+    def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
+        """The batch of a step."""
+        rng = np.random.default_rng((self.seed, step, process))
+        chosen = rng.choice(len(self.points), self.batch_size, p=self.chances)
+        sources = rng.integers(len(self.latents), size=self.batch_size)
+        return {"latent": self.latents[sources], "point": self.points[chosen], "row": torch.from_numpy(chosen)}
