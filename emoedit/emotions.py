@@ -158,7 +158,7 @@ _EMOTIONS = (
             "a photo of a worried, concerned face", "worried face", {"fearful": 0.4, "sad": 0.4}),
     Emotion("anxious", ("anxiety", "nervous", "tense", "uneasy", "apprehensive", "stressed"), -0.5, 0.6,
             "a photo of an anxious, nervous face", "anxious face", {"fearful": 0.6, "sad": 0.2}),
-    Emotion("shocked", ("shock", "stunned", "startled"), -0.2, 0.9,
+    Emotion("shocked", ("shock", "stunned", "startled", "fearfully surprised"), -0.2, 0.9,
             "a photo of a shocked, stunned face", "shocked face", {"surprised": 0.8, "fearful": 0.4}),
     Emotion("appalled", ("dismayed", "dismay", "aghast"), -0.7, 0.5,
             "a photo of an appalled, dismayed face", "appalled face", {"disgusted": 0.7, "surprised": 0.4}),

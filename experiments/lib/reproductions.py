@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from emoedit.models.ddpm.backbone import DDPMBackbone
     from emoedit.models.ddpm.config import DDPMConfig
 
-ORDER = ("seed-report", "asyrp", "ffe-bench", "prompt-study")
+ORDER = ("seed-report", "asyrp", "ffe-bench", "prompt-study", "vaha")
 HEAD = """# Reproductions
 
 Published figures and tables, made again. Every section is written by one script, which replaces nothing else on this

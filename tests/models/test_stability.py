@@ -155,6 +155,35 @@ def test_structure_holds_as_firmly_as_the_edit_is_weak(service, picture):
     assert list(heard["files"]) == ["image"]
 
 
+def test_inpainting_draws_the_face_anew_and_sends_where_it_is(service, picture):
+    mask = Image.fromarray(np.uint8([[0, 255], [255, 0]])).resize(picture.size, Image.Resampling.NEAREST)
+    ask(service.client(method="inpaint", grow_mask=9), picture, strength=1, mask=mask)
+    (heard,) = service.heard
+    assert heard["path"] == "/v2beta/stable-image/edit/inpaint"
+    assert heard["fields"] == {"prompt": "a face", "grow_mask": "9", "seed": "3", "output_format": "png"}
+    assert list(heard["files"]) == ["image", "mask"]
+    name, kind, data = heard["files"]["mask"]
+    sent = Image.open(io.BytesIO(data))
+    assert (name, kind, sent.mode) == ("mask.png", "image/png", "L") and np.array_equal(sent, mask)
+    for more, error, match in (
+        ({"strength": 0.5, "mask": mask}, EditError, "strength 1"),
+        ({"strength": 1}, EditError, "needs a mask"),
+        ({"strength": 1, "mask": mask.resize((32, 32))}, ImageError, "same"),
+    ):
+        with pytest.raises(error, match=match):
+            ask(service.client(method="inpaint"), picture, **more)
+    with pytest.raises(EditError, match="takes no mask"):
+        ask(service.client(method="structure"), picture, mask=mask)
+    assert len(service.heard) == 1
+
+
+def test_an_editor_that_inpaints_covers_the_face_alone(service):
+    editor, pictures = service.editor(method="inpaint"), crops(1)
+    next(editor.edit(editor.invert(pictures), [Edit("happy")]))
+    sent = np.asarray(Image.open(io.BytesIO(service.heard[0]["files"]["mask"][2])))
+    assert np.array_equal(sent > 0, face_masks(SMALL).face > 0) and set(np.unique(sent)) == {0, 255}
+
+
 def test_nothing_but_pixels_leaves_the_machine(service, picture):
     about = PngInfo()
     about.add_text("Comment", "where I live")
@@ -232,7 +261,9 @@ def test_without_requests_the_extra_is_named(service, picture, monkeypatch):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"method": "inpaint"},
+        {"method": "outpaint"},
+        {"grow_mask": 101},
+        {"grow_mask": 0.5},
         {"address": "http://example.org"},  # the key would be readable on its way
         {"address": "http://localhost@example.org"},
         {"address": "http://127.0.0.1.example.org"},
@@ -267,10 +298,12 @@ def test_settings_that_make_no_sense_are_refused(settings):
         (503, "check the address"),
     ],
 )
-def test_refusals_say_what_happened_and_are_not_repeated(service, picture, status, match):
+@pytest.mark.parametrize("method", ["image-to-image", "structure", "inpaint"])
+def test_refusals_say_what_happened_and_are_not_repeated(service, picture, status, match, method):
     service.replies = [refusal(status)]
+    more = {"strength": 1, "mask": picture.convert("L")} if method == "inpaint" else {}
     with pytest.raises(RemoteError, match=match) as caught:
-        ask(service.client(), picture)
+        ask(service.client(method=method), picture, **more)
     assert caught.value.status == status and len(service.heard) == 1
     assert f"HTTP {status}" in str(caught.value) and "some_name; first; second; abc" in str(caught.value)
 
@@ -304,11 +337,13 @@ def test_a_refusal_is_shown_on_one_line_and_without_what_a_terminal_obeys(servic
     assert len(str(caught.value)) < 1000 and str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("method", ["image-to-image", "structure", "inpaint"])
 @pytest.mark.parametrize("headers", [{"finish-reason": "CONTENT_FILTERED"}, {"Finish-Reason": "CONTENT_FILTERED"}])
-def test_a_filtered_picture_is_a_failure_though_http_is_content(service, picture, headers):
+def test_a_filtered_picture_is_a_failure_though_http_is_content(service, picture, headers, method):
     service.replies = [(200, {"content-type": "image/png", **headers}, png(plain()))]
+    more = {"strength": 1, "mask": picture.convert("L")} if method == "inpaint" else {}
     with pytest.raises(RemoteError, match="CONTENT_FILTERED.*another photograph") as caught:
-        ask(service.client(), picture)
+        ask(service.client(method=method), picture, **more)
     assert caught.value.status == 200 and len(service.heard) == 1
 
 

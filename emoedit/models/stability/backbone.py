@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from emoedit.faces.masks import face_masks
 from emoedit.models.base import Backbone, Callback
 from emoedit.models.stability.client import MAX_SEED, StabilityClient
 from emoedit.types import Control, CropSpec, EditError, Inversion
@@ -82,5 +83,8 @@ class StabilityBackbone(Backbone):
 
     def _redrawn(self, x: Tensor, prompt: str, strength: float, seed: int) -> Tensor:
         levels = ((x + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-        made = self.client.redraw(Image.fromarray(levels), prompt, strength=strength, seed=seed)
+        mask = None
+        if self.client.method == "inpaint":  # the face, as far as an edit is pasted
+            mask = Image.fromarray((255 * (face_masks(self.crop).face > 0)).astype(np.uint8))
+        made = self.client.redraw(Image.fromarray(levels), prompt, strength=strength, seed=seed, mask=mask)
         return torch.from_numpy(np.asarray(made, np.float32) / 127.5 - 1).permute(2, 0, 1).to(x.device)

@@ -23,11 +23,13 @@ KEY = "STABILITY_API_KEY"  # environment variable
 ADDRESS = "https://api.stability.ai"
 SAFE = re.compile(r"https://[^/]|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/|\Z)")
 
-Method = Literal["image-to-image", "structure"]
+Method = Literal["image-to-image", "structure", "inpaint"]
 PATHS: dict[Method, str] = {
     "image-to-image": "/v2beta/stable-image/generate/sd3",
     "structure": "/v2beta/stable-image/control/structure",
+    "inpaint": "/v2beta/stable-image/edit/inpaint",
 }
+MAX_GROW = 100  # pixels
 MIN_SIDE, MIN_PIXELS, MAX_PIXELS = 64, 4_096, 9_437_184
 MAX_BODY, MAX_REPLY = 10 * 2**20, 64 * 2**20  # bytes
 MAX_PROMPT = 10_000  # characters
@@ -64,7 +66,9 @@ class StabilityClient:
     Args:
         key: default: what the environment variable ``STABILITY_API_KEY`` holds when something is asked for.
         method: ``"image-to-image"`` redraws the picture as far as the strength says; ``"structure"`` draws a new one on
-            its contours, the looser the larger the strength.
+            its contours, the looser the larger the strength; ``"inpaint"`` draws what a mask covers anew and leaves the
+            rest, without a strength between 0 and 1.
+        grow_mask: pixels by which the service makes a mask larger, softly, 0 to 100.
         address: of another server with the same interface; ``http`` on this machine only, where nobody reads the key.
         timeout: seconds to wait for a connection, and for each part of an answer.
         retries: how often a request is repeated that came too early (429); others never are, because the service knows
@@ -81,6 +85,7 @@ class StabilityClient:
         key: str | None = None,
         *,
         method: Method = "image-to-image",
+        grow_mask: int = 5,
         address: str = ADDRESS,
         timeout: float = 120.0,
         retries: int = 3,
@@ -93,11 +98,15 @@ class StabilityClient:
             raise EditError(f"{address!r} must be an address with https (http: only of this machine)")
         if not timeout > 0 or retries < 0 or not wait >= 0:
             raise EditError(f"no such patience: timeout {timeout!r}, retries {retries!r}, wait {wait!r}")
-        self._key, self._sleep = key, sleep
+        if isinstance(grow_mask, bool) or not isinstance(grow_mask, int) or not 0 <= grow_mask <= MAX_GROW:
+            raise EditError(f"grow_mask is a whole number from 0 to {MAX_GROW}, not {grow_mask!r}")
+        self._key, self._sleep, self.grow_mask = key, sleep, grow_mask
         self.method, self.address = method, address.rstrip("/")
         self.timeout, self.retries, self.wait = timeout, retries, wait
 
-    def redraw(self, picture: Image.Image, prompt: str, *, strength: float, seed: int) -> Image.Image:
+    def redraw(
+        self, picture: Image.Image, prompt: str, *, strength: float, seed: int, mask: Image.Image | None = None
+    ) -> Image.Image:
         """What the service makes of a picture; one request.
 
         Args:
@@ -106,6 +115,8 @@ class StabilityClient:
             strength: 0 the picture, 1 as if there were none. In the method ``"structure"`` sent as 1 minus this, which
                 is how strongly the picture's contours hold.
             seed: 1 to 4,294,967,294 of noise that is the same every time, 0 of another each time.
+            mask: of the method ``"inpaint"``, and of no other: grey, of the picture's size, white where it is drawn
+                anew.
 
         Returns:
             RGB of the picture's size.
@@ -120,7 +131,11 @@ class StabilityClient:
             import requests
         except ImportError as error:
             raise MissingExtraError("requests", "remote") from error
+        self._check_mask(picture, mask)
         fields, key = self._fields(picture.size, prompt, strength, seed), self._found_key()
+        files = {"image": ("crop.png", _png(picture.convert("RGB")), "image/png")}
+        if mask is not None:
+            files["mask"] = ("mask.png", _png(mask.convert("L")), "image/png")
 
         def authorise(request: PreparedRequest) -> PreparedRequest:
             request.headers["authorization"] = f"Bearer {key}"
@@ -131,7 +146,7 @@ class StabilityClient:
             self.address + PATHS[self.method],
             headers={"accept": "image/*"},
             data=fields,
-            files={"image": ("crop.png", _png(picture), "image/png")},
+            files=files,
             auth=authorise,  # not among the headers: requests would put a password of ~/.netrc in its place
         )
         try:
@@ -148,6 +163,14 @@ class StabilityClient:
                 f"{self.address} cannot be reached, or broke off: is there a network? ({said})"
             ) from error
         return _read(self.address, status, headers, body, picture.size, key)
+
+    def _check_mask(self, picture: Image.Image, mask: Image.Image | None) -> None:
+        """Raises EditError for a method with a mask too many or too few, ImageError for one of another size."""
+        if (mask is not None) != (self.method == "inpaint"):
+            what = "needs a mask" if mask is None else "takes no mask"
+            raise EditError(f"the method {self.method!r} {what}")
+        if mask is not None and mask.size != picture.size:
+            raise ImageError(f"the mask has {mask.size} pixels, the picture {picture.size}; they have to be the same")
 
     def _fields(self, size: tuple[int, int], prompt: str, strength: float, seed: int) -> dict[str, str]:
         """What is sent beside the picture.
@@ -169,6 +192,13 @@ class StabilityClient:
         if not 0 <= seed <= MAX_SEED:
             raise EditError(f"the service takes seeds of 0 to {MAX_SEED}, not {seed}")
         fields = {"prompt": prompt, "seed": str(seed), "output_format": "png"}
+        if self.method == "inpaint":
+            if strength != 1:
+                raise EditError(
+                    f"inpainting draws the face anew, strength 1, or leaves it, strength 0, not {strength:g}; methods "
+                    "with a strength are image-to-image and structure"
+                )
+            return fields | {"grow_mask": str(self.grow_mask)}
         if self.method == "structure":
             return fields | {"control_strength": f"{1 - strength:g}"}
         return fields | {"mode": self.method, "strength": f"{strength:g}"}
@@ -213,7 +243,7 @@ class StabilityClient:
 def _png(picture: Image.Image) -> bytes:
     """The pixels and nothing else."""
     buffer = io.BytesIO()
-    Image.fromarray(np.asarray(picture.convert("RGB"))).save(buffer, "PNG")
+    Image.fromarray(np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))).save(buffer, "PNG")
     return buffer.getvalue()
 
 
