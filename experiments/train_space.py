@@ -250,7 +250,8 @@ def aims(
 ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """Where faces are moved to: points, votes that they are to be read as, and how often each is drawn.
 
-    First the places of the names but neutral, with the mean votes of their pictures; then the pictures' own.
+    First the places of the names but neutral, with the mean votes of their pictures; then the pictures' points, with what
+    the space reads there: a single picture's votes differ from those of its neighbours by chance.
     """
     names = [n for n, name in enumerate(space.config.names) if name != "neutral"]
     means = [
@@ -260,7 +261,9 @@ def aims(
         for n in names
     ]
     chances = [np.full(len(names), named / len(names)), (1 - named) * rarity(votes)]
-    return torch.cat([space.places[names], points]), torch.cat([torch.stack(means), votes]), np.concatenate(chances)
+    with torch.no_grad():
+        smooth = space.votes(points).exp()
+    return torch.cat([space.places[names], points]), torch.cat([torch.stack(means), smooth]), np.concatenate(chances)
 
 
 def finish_stage(config: DictConfig) -> None:

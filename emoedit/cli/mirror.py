@@ -19,6 +19,8 @@ examples:
   emoedit mirror                              the first camera; writes mirror/: frame.png, the three best, sheet.png
   emoedit mirror --video talk.mp4 --opposite  the first 50 frames of a video, answered with the opposite emotion
   emoedit mirror --camera 1 --emotion surprised --frames 100
+  emoedit mirror --draw stable-diffusion-v1-5/stable-diffusion-v1-5 --style "an abstract oil painting" \\
+      --clip openai/clip-vit-large-patch14    new pictures for the emotion in place of edits of the face
 """
 
 
@@ -43,6 +45,11 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     parser.add_argument("--candidates", type=int, default=12, metavar="N", help="how many are tried; default: 12")
     parser.add_argument("--keep", type=int, default=3, metavar="K", help="how many are kept, at most; default: 3")
     parser.add_argument("--editors", nargs="+", metavar="NAME", help="default: the quick ones: stylegan facs vae")
+    drawing = parser.add_argument_group("new pictures in place of edits")
+    drawing.add_argument("--draw", metavar="MODEL", help="a text-to-image model: a folder of diffusers, or owner/name")
+    drawing.add_argument("--style", metavar="TEXT", help="in which style; default: an abstract oil painting")
+    drawing.add_argument("--clip", metavar="MODEL", help="a CLIP that ranks them; without one the first are kept")
+    drawing.add_argument("--steps", type=int, metavar="N", help="of denoising; default: the model's own")
     parser.add_argument("--output", default="mirror", metavar="FOLDER", help="default: %(default)s")
     add_restore(parser)
     add_seed(parser)
@@ -57,6 +64,12 @@ def run(args: argparse.Namespace) -> int:
     with usage():
         if args.frames < 1 or args.candidates < 1 or args.keep < 1:
             raise UsageError("--frames, --candidates and --keep are at least 1")
+        if args.draw is None and (args.style, args.clip, args.steps) != (None, None, None):
+            raise UsageError("--style, --clip and --steps are for pictures of a text-to-image model: give --draw MODEL")
+        if args.draw is not None and args.editors:
+            raise UsageError("--draw draws new pictures and uses no editor: leave --editors out")
+        if args.steps is not None and args.steps < 1:
+            raise UsageError("--steps is at least 1")
         for editor in args.editors or ():
             describe(editor)
         check_free(folder, args.overwrite)
@@ -70,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
         from emoedit.models.restoration import Restorer
 
         restorer = Restorer(args.restore, device=device)
+    if args.draw is not None:
+        return _draw(args, folder, device)
     options = {"editors": args.editors} if args.editors else {}
     found = mirror(
         args.camera if args.video is None else args.video,
@@ -88,6 +103,36 @@ def run(args: argparse.Namespace) -> int:
     say(f"wrote {folder / 'frame.png'}")
     save_best(found.best, folder, restorer, device=device, overwrite=args.overwrite)
     return 0 if found.best.kept else 1
+
+
+def _draw(args: argparse.Namespace, folder: Path, device: str) -> int:
+    """Answer with new pictures of a text-to-image model."""
+    from emoedit.evaluation.drawn import draw_best
+    from emoedit.evaluation.mirror import look
+    from emoedit.io.images import load_picture, save_picture
+    from emoedit.metrics.clip import Clip
+    from emoedit.models.text_to_image import STYLE, TextToImage
+
+    model = TextToImage.load(args.draw, device=device)  # what is not there is said before anybody sits down
+    clip = None if args.clip is None else Clip.from_pretrained(args.clip)
+    found = look(args.camera if args.video is None else args.video, limit=args.frames, told=_told(), device=device)
+    answered = found.answer(opposite=args.opposite, emotion=args.emotion)
+    say(f"{found.frames} frames, {found.faceless} without a face: {found.shown}, answered with {answered}")
+    save_picture(load_picture(found.reading.rgb).to_pil(), folder / "frame.png", overwrite=args.overwrite)
+    drawn = draw_best(
+        model,
+        answered,
+        style=args.style or STYLE,
+        candidates=args.candidates,
+        keep=args.keep,
+        seed=args.seed,
+        clip=clip,
+        steps=args.steps,
+    )
+    say(drawn.explanation)
+    for path in (folder / "frame.png", *drawn.save(folder, overwrite=args.overwrite)):
+        say(f"wrote {path}")
+    return 0
 
 
 def _told() -> Callable[[Reading], None]:

@@ -143,6 +143,67 @@ def watch(
         yield Reading(number, rgb, face, dict(smooth))
 
 
+@dataclass(frozen=True)
+class Look:
+    """What was seen in front of a camera.
+
+    Args:
+        reading: the frame in which the emotion is read most surely.
+        shown: the emotion that was read at the end.
+        frames: how many frames were read.
+        faceless: how many of them showed no face.
+    """
+
+    reading: Reading
+    shown: str
+    frames: int
+    faceless: int
+
+    def answer(self, *, opposite: bool = False, emotion: str | None = None) -> str:
+        """The emotion to answer with.
+
+        Args:
+            opposite: the opposite of what is shown.
+            emotion: this one, whatever is shown.
+        """
+        return emotion or (OPPOSITES[self.shown] if opposite else self.shown)
+
+
+def look(
+    source: int | str | os.PathLike[str],
+    *,
+    limit: int = 50,
+    told: Callable[[Reading], None] | None = None,
+    device: str = "cpu",
+) -> Look:
+    """Watch a face for a while.
+
+    Args:
+        source: the number of a camera, or a video file.
+        limit: how many frames are read.
+        told: is called with every reading.
+        device: where networks run.
+
+    Raises:
+        VideoError: no such camera or video, or one that gives no frame.
+        NoFaceError: no frame shows a face.
+    """
+    seen: list[Reading] = []
+    total = 0
+    for reading in watch(frames(source, limit=limit), device=device):
+        total += 1
+        if told is not None:
+            told(reading)
+        if reading.face is not None:
+            seen.append(reading)
+    if not seen:
+        raise NoFaceError(f"none of {total} frames shows a face; sit nearer, and in the light")
+    shown = seen[-1].emotion
+    assert shown is not None  # a frame with a face has scores
+    chosen = max(seen, key=lambda reading: reading.scores[shown] * reading.face.confidence if reading.face else 0.0)
+    return Look(chosen, shown, total, total - len(seen))
+
+
 def mirror(
     source: int | str | os.PathLike[str],
     *,
@@ -171,21 +232,7 @@ def mirror(
         NoFaceError: no frame shows a face.
         EmoEditError: as ``best`` raises.
     """
-    seen: list[Reading] = []
-    total = faceless = 0
-    for reading in watch(frames(source, limit=limit), device=device):
-        total += 1
-        if told is not None:
-            told(reading)
-        if reading.face is None:
-            faceless += 1
-        else:
-            seen.append(reading)
-    if not seen:
-        raise NoFaceError(f"none of {total} frames shows a face; sit nearer, and in the light")
-    shown = seen[-1].emotion
-    assert shown is not None  # a frame with a face has scores
-    chosen = max(seen, key=lambda reading: reading.scores[shown] * reading.face.confidence if reading.face else 0.0)
-    answered = emotion or (OPPOSITES[shown] if opposite else shown)
-    found = best(chosen.rgb, answered, face=chosen.face or "largest", device=device, **options)
-    return Mirror(chosen, shown, answered, found, total, faceless)
+    found = look(source, limit=limit, told=told, device=device)
+    answered, reading = found.answer(opposite=opposite, emotion=emotion), found.reading
+    pictures = best(reading.rgb, answered, face=reading.face or "largest", device=device, **options)
+    return Mirror(reading, found.shown, answered, pictures, found.frames, found.faceless)

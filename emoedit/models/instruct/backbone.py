@@ -269,12 +269,12 @@ class InstructBackbone(Backbone):
         """
         folder = Path(name_or_path).expanduser()
         if not folder.is_dir():
-            folder = _downloaded(os.fspath(name_or_path), revision)
+            folder = download_pipeline(os.fspath(name_or_path), revision)
         index = checkpoints.read_json(folder / INDEX)
         name = str(index.get("_class_name"))
         if name not in KINDS:
             raise CheckpointError(f"{folder} holds a {name}; expected one of {', '.join(KINDS)}")
-        pipeline, kind = _loaded(folder, name, index), KINDS[name]
+        pipeline, kind = load_pipeline(folder, name, index), KINDS[name]
         side = resolution or _trained_on(pipeline) or kind.resolution
         if side % MULTIPLE:
             raise EditError(f"resolution must be a multiple of {MULTIPLE}, not {side}")
@@ -292,7 +292,7 @@ def _trained_on(pipeline: Any) -> int | None:
     return None if not isinstance(side, int) else side * pipeline.vae_scale_factor
 
 
-def _loaded(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
+def load_pipeline(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
     """The pipeline. Parts of other libraries than ``LIBRARIES`` are refused, because loading imports them."""
     import diffusers
 
@@ -333,7 +333,7 @@ def _held(folder: Path) -> torch.dtype:
     return torch.float32
 
 
-def _downloaded(name: str, revision: str | None) -> Path:
+def download_pipeline(name: str, revision: str | None) -> Path:
     """A pipeline's snapshot in the hub's cache.
 
     Raises:

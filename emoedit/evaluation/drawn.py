@@ -1,0 +1,184 @@
+"""New pictures for an emotion in a style, by a text-to-image model, and the best of them: VAHA's answer to a face.
+
+Nobody's photograph is edited: what is drawn is new, so that there is no identity to keep. Candidates are ranked by how
+much more a CLIP takes them for the asked emotion than for the other basic ones in the same style (zero-shot
+classification: Radford et al. 2021, arXiv 2103.00020), where a CLIP is given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from emoedit.emotions import BASIC
+from emoedit.io.images import save_picture, write_json
+from emoedit.metrics.clip import Clip
+from emoedit.models.text_to_image import STYLE, TextToImage, emotion_prompt
+from emoedit.report.grid import labelled_grid
+from emoedit.types import EditError
+
+SHARPNESS = 100.0  # the temperature that CLIP was trained to
+CELL = 256  # pixels of a picture on the contact sheet
+
+
+@dataclass(frozen=True)
+class DrawnCandidate:
+    """One picture.
+
+    Args:
+        seed: of the noise that it was drawn from.
+        image: the picture.
+        score: probability that it shows the emotion, among the basic ones, in [0, 1]; None without a CLIP.
+        kept: whether it is one of those that are handed back.
+        reason: why it is kept, or why not.
+    """
+
+    seed: int
+    image: Image.Image
+    score: float | None = None
+    kept: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What came of drawing.
+
+    Args:
+        emotion: that was asked for.
+        prompt: that was drawn from.
+        model: name of the text-to-image model.
+        candidates: all, best first; in the order of their seeds without a CLIP.
+        explanation: what was found, in a sentence.
+    """
+
+    emotion: str
+    prompt: str
+    model: str
+    candidates: tuple[DrawnCandidate, ...]
+    explanation: str
+
+    @property
+    def kept(self) -> tuple[DrawnCandidate, ...]:
+        """The best ones."""
+        return tuple(candidate for candidate in self.candidates if candidate.kept)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: every candidate with its score and the reason."""
+        rows = [
+            {
+                "seed": c.seed,
+                "score": None if c.score is None else round(c.score, 4),
+                "kept": c.kept,
+                "reason": c.reason,
+            }
+            for c in self.candidates
+        ]
+        told = {"emotion": self.emotion, "prompt": self.prompt, "model": self.model, "explanation": self.explanation}
+        return {**told, "candidates": rows}
+
+    def sheet(self, columns: int = 4) -> Image.Image:
+        """All candidates, best first.
+
+        Args:
+            columns: pictures in a row.
+        """
+        labels = [f"seed {c.seed}" + ("" if c.score is None else f": {c.score:.2f}") for c in self.candidates]
+        pictures = [candidate.image.convert("RGB") for candidate in self.candidates]
+        return labelled_grid(pictures, labels, columns=columns, cell=CELL)
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+        """Write the kept pictures (``1_MODEL_SEED.png``), ``candidates.json`` and ``sheet.png``.
+
+        Args:
+            folder: made if need be.
+            overwrite: whether files that exist are replaced.
+
+        Returns:
+            The files.
+
+        Raises:
+            OutputError: one exists and ``overwrite`` is not set, or cannot be written.
+        """
+        folder = Path(folder)
+        pictures = {f"{n}_{self.model}_{c.seed}.png": c.image for n, c in enumerate(self.kept, 1)}
+        for name, picture in {**pictures, "sheet.png": self.sheet()}.items():
+            save_picture(picture, folder / name, overwrite=overwrite)
+        write_json(folder / "candidates.json", self.to_dict(), overwrite=overwrite)
+        return [folder / name for name in (*pictures, "sheet.png", "candidates.json")]
+
+
+def draw_best(
+    model: TextToImage,
+    emotion: str,
+    *,
+    style: str = STYLE,
+    candidates: int = 12,
+    keep: int = 3,
+    seed: int = 0,
+    clip: Clip | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Drawn:
+    """Draw many pictures of an emotion and keep the best.
+
+    Args:
+        model: what draws.
+        emotion: a name, or algebra on names.
+        style: what kind of picture, in words.
+        candidates: how many are drawn.
+        keep: how many are kept, at most.
+        seed: of the first; the others follow.
+        clip: ranks them; None keeps the first ones as they come.
+        steps: of denoising; default: the model's own.
+        guidance: how strongly the prompt is followed; default: the model's own.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        UnknownNameError: no such emotion.
+        EditError: numbers or a style that make no sense, or what the model refuses.
+        DataError: a prompt of more words than the CLIP reads.
+    """
+    if keep < 1 or candidates < 1:
+        raise EditError(f"at least one candidate has to be drawn and kept, not {candidates} and {keep}")
+    prompt, drawn = emotion_prompt(emotion, style), []
+    for number in range(candidates):
+        drawn.append(
+            DrawnCandidate(seed + number, model.draw(prompt, seed=seed + number, steps=steps, guidance=guidance))
+        )
+        if progress is not None:
+            progress(number + 1, candidates)
+    if clip is None:
+        why = "no CLIP was given that could rank them"
+        ranked = [replace(c, kept=n < keep, reason=f"number {n + 1}; {why}") for n, c in enumerate(drawn)]
+        said = f"{min(keep, candidates)} of {candidates} pictures are kept as they came: {why}"
+        return Drawn(emotion, prompt, model.name, tuple(ranked), said)
+    found = [replace(c, score=score) for c, score in zip(drawn, _scores(clip, drawn, prompt, style), strict=True)]
+    found.sort(key=lambda candidate: (-(candidate.score or 0.0), candidate.seed))
+    ranked = [
+        replace(c, kept=n < keep, reason=f"rank {n + 1}: read as the emotion with {c.score:.2f}")
+        for n, c in enumerate(found)
+    ]
+    said = f"{min(keep, candidates)} of {candidates} pictures are kept; the best is of seed {ranked[0].seed}"
+    return Drawn(emotion, prompt, model.name, tuple(ranked), f"{said}, read as the emotion with {ranked[0].score:.2f}")
+
+
+@torch.no_grad()
+def _scores(clip: Clip, drawn: list[DrawnCandidate], prompt: str, style: str) -> list[float]:
+    """Probability of the prompt among those of the basic emotions in the same style."""
+    others = [emotion_prompt(name, style) for name in BASIC]
+    texts = [prompt, *(other for other in others if other != prompt)]
+    towards = clip.text_embeddings(texts)
+    rows = []
+    for candidate in drawn:
+        x = torch.from_numpy(np.array(candidate.image.convert("RGB"))).permute(2, 0, 1)[None].float() / 127.5 - 1
+        rows.append(float((SHARPNESS * clip.image_embeddings(x) @ towards.T).softmax(1)[0, 0]))
+    return rows
