@@ -17,6 +17,7 @@ photograph's entropy.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,13 @@ from torch import Tensor
 from emoedit.evaluation.compare import head_of
 from emoedit.io import checkpoints
 from emoedit.metrics.quality import grey_entropy, noise_sigma
+from emoedit.models.identify import INDEX
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
+from emoedit.models.text_to_image import TextToImage
 from emoedit.photo import PhotoEdit, PhotoEditor
 from emoedit.types import CheckpointError, DataError, Edit, EmoEditError, UnknownNameError
 from lib.prompts import FORM, Prompt, read_emotions, read_prompts
+from lib.readings import NOT_MEASURED, read_picture
 from lib.reproductions import MissingEditorError, Page, open_editor, portrait, table
 
 STUDIES = Path(__file__).with_name("prompt_studies.csv")
@@ -122,6 +126,9 @@ def generated(prompts: Sequence[Prompt], config: Mapping[str, Any]) -> Iterator[
     from emoedit.training.text_to_image import draw
 
     backbone = generator_of(config)
+    if isinstance(backbone, TextToImage):
+        yield from _by_pipeline(backbone, prompts, config)
+        return
     generator = torch.Generator().manual_seed(config["seed"])
     for prompt in prompts:
         try:
@@ -134,8 +141,22 @@ def generated(prompts: Sequence[Prompt], config: Mapping[str, Any]) -> Iterator[
         yield "drawn", "", image
 
 
-def generator_of(config: Mapping[str, Any]) -> StableDiffusionBackbone:
-    """A text-to-image model: an editor's, a folder of diffusers, or ``owner/name`` on the hub.
+def _by_pipeline(
+    model: TextToImage, prompts: Sequence[Prompt], config: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Image.Image | None]]:
+    """Pictures of a pipeline of diffusers."""
+    how = {"seed": config["seed"], "steps": config["steps"], "guidance": config["guidance"]}
+    for prompt in prompts:
+        try:
+            image = model.draw(prompt.text, **how)
+        except EmoEditError as error:
+            yield f"nothing: {error}", "", None
+            continue
+        yield "drawn", "", image
+
+
+def generator_of(config: Mapping[str, Any]) -> StableDiffusionBackbone | TextToImage:
+    """A text-to-image model: an editor's, any text-to-image pipeline of diffusers in a folder, or ``owner/name``.
 
     Raises:
         MissingEditorError: no such model.
@@ -144,10 +165,10 @@ def generator_of(config: Mapping[str, Any]) -> StableDiffusionBackbone:
     name = config["generator"]
     described = config["models"].get(name, name)
     local = isinstance(described, str) and Path(described).expanduser()
-    pipeline = local and (local / "unet").is_dir() or isinstance(described, str) and described.count("/") == 1
+    pipeline = local and (local / INDEX).is_file() or isinstance(described, str) and described.count("/") == 1
     if pipeline and not (local / checkpoints.EDITOR).is_file():
         try:
-            return StableDiffusionBackbone.load(described)
+            return TextToImage.load(described, device=config["device"])
         except (CheckpointError, UnknownNameError) as error:
             raise MissingEditorError(f"not here: {error}") from error
     backbone = open_editor(described, device=config["device"]).backbone
@@ -173,7 +194,7 @@ def section(config: Mapping[str, Any], page: Page) -> str:
         )
     ]
     results: list[tuple[Prompt, dict[str, float | None]]] = []
-    cells, lines = [], []
+    cells, lines, seen = [], [], []
     try:
         for number, (prompt, row) in enumerate(
             zip(prompts, (generated if drawn else edited)(prompts, config), strict=True), 1
@@ -186,6 +207,8 @@ def section(config: Mapping[str, Any], page: Page) -> str:
             lines.append([number, f"{prompt.expression}: {nuances}", made, unread or None, *found.values(), *told])
             if image is not None:
                 cells.append((f"{number} {prompt.expression}", image))
+                what = read_picture(image, prompt.style, judges.clip)
+                seen.append([number, prompt.camera or None, prompt.style or None, *astuple(what)])
     except MissingEditorError as error:
         return "\n\n".join([*parts, f"The model is {error}."])
     scores = list(MEASURES.values())
@@ -200,6 +223,13 @@ def section(config: Mapping[str, Any], page: Page) -> str:
         table(["study", "pictures", *scores, *(f"{name}, published" for name in scores)], means(results)),
         "Every picture:",
         table(header, lines),
+        "What the studies read by eye, measured: faces found; shot, by the share of the picture's height that the "
+        "face takes; camera, by how far down the nose's tip lies between the eyes and its base; shape, how far the "
+        "face's landmarks lie from those of neutral photographs, in deviations of these; style, the cosine in the CLIP "
+        "of the picture and the prompt's words for style. The definitions are in `experiments/lib/readings.py`. "
+        + NOT_MEASURED
+        + (" *style* is empty: no CLIP was given." if judges.clip is None else ""),
+        table(["no.", "camera, asked", "style, asked", "faces", "shot", "camera", "shape", "style"], seen),
     ]
     return "\n\n".join(parts)
 

@@ -88,14 +88,16 @@ def people(config: DictConfig) -> list[Case]:
     return london + read_cases(root / "portraits")[: config.people.portraits]
 
 
-def measured(config: DictConfig, name: str, editor: str, targets: dict[str, Tensor], cases: list[Case]) -> list[dict]:
+def measured(
+    config: DictConfig, name: str, targets: dict[str, Tensor], cases: list[Case], strengths: Sequence[float]
+) -> list[dict]:
     """A row for every person, target and strength; rows that are there already are not made again."""
     path = Path(config.work) / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     done = {row["person"] for row in rows}
-    photo_editor, reader = PhotoEditor(load_editor(editor, device="cpu")), Reader()
-    edits = [Edit(target, float(strength)) for target in targets for strength in config.strengths]
+    photo_editor, reader = PhotoEditor(load_editor(name, device="cpu")), Reader()
+    edits = [Edit(target, float(strength)) for target in targets for strength in strengths]
     for case in cases:
         if str(case.picture) in done:
             continue
@@ -128,12 +130,12 @@ def steps_of(photo_editor: PhotoEditor, opened: OpenPhoto, edits: Sequence[Edit]
     return np.array([np.abs(b - a).mean() for a, b in zip(frames, frames[1:], strict=False)])
 
 
-def paths(config: DictConfig, name: str, editor: str, cases: list[Case]) -> dict[str, list[float]]:
+def paths(config: DictConfig, name: str, cases: list[Case]) -> dict[str, list[float]]:
     """Largest step over median step, of every path from neutral to a target and from each target to the next."""
     path = Path(config.work) / f"{name}-paths.json"
     if path.is_file():
         return json.loads(path.read_text())
-    photo_editor, targets, ratios = PhotoEditor(load_editor(editor, device="cpu")), list(config.targets), {}
+    photo_editor, targets, ratios = PhotoEditor(load_editor(name, device="cpu")), list(config.targets), {}
     share = np.linspace(0, 1, config.paths.steps + 1)
     for case in cases[: config.paths.people]:
         opened = photo_editor.open(case.picture)
@@ -230,13 +232,13 @@ def page(config: DictConfig, found: dict[str, Any], targets: dict[str, Tensor], 
 def main(config: DictConfig) -> None:
     targets, everybody, found, counts = votes_for(config, config.targets), people(config), {"paths": {}}, {}
     for base, point in config.pairs.items():
-        some = config.slow.get(base, len(everybody))
-        half = -(-len(everybody) // some) if some else 1
-        cases = everybody[::half][:some]
+        slow = config.slow.get(base, {})
+        some, strengths = slow.get("people", len(everybody)), list(slow.get("strengths", config.strengths))
+        cases = everybody[:: -(-len(everybody) // some)][:some]  # of both sets
         for name in (base, point):
-            found[name], counts[name] = measured(config, name, name, targets, cases), len(cases)
+            found[name], counts[name] = measured(config, name, targets, cases, strengths), len(cases)
     for name in ("stylegan", "space"):
-        found["paths"][name] = paths(config, name, name, everybody)
+        found["paths"][name] = paths(config, name, everybody)
     sheet(config, ("stylegan", "space"), Path(config.pictures) / "emotion-space.jpg")
     Path(config.output).write_text(page(config, found, targets, counts), encoding="utf-8")
 

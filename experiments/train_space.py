@@ -250,8 +250,8 @@ def aims(
 ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """Where faces are moved to: points, votes that they are to be read as, and how often each is drawn.
 
-    First the places of the names but neutral, with the mean votes of their pictures; then the pictures' points, with what
-    the space reads there: a single picture's votes differ from those of its neighbours by chance.
+    First the places of the names but neutral, with the mean votes of their pictures; then the pictures' points, with
+    what the space reads there: a single picture's votes differ from those of its neighbours by chance.
     """
     names = [n for n, name in enumerate(space.config.names) if name != "neutral"]
     means = [

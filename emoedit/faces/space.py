@@ -1,0 +1,91 @@
+"""Where a face lies in the emotion space, and what people would see there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emoedit.faces.detect import Face, FaceDetector
+from emoedit.faces.networks import EmbeddedNetwork
+from emoedit.io import checkpoints
+from emoedit.io.images import load_picture
+from emoedit.nn.space import EmotionSpace
+from emoedit.types import CheckpointError
+
+NAME = "emotion_space"
+
+
+class FaceSpace:
+    """The emotion space and the network that it is read from.
+
+    Args:
+        space: see ``emoedit.nn.space.EmotionSpace``.
+        trunk: the network whose features it reads.
+
+    Raises:
+        CheckpointError: a network with features of another width.
+    """
+
+    def __init__(self, space: EmotionSpace, trunk: EmbeddedNetwork) -> None:
+        width = trunk.network.config.widths[-1]
+        if width != space.config.features:
+            raise CheckpointError(f"this space reads {space.config.features} features, the network has {width}")
+        self.space, self.trunk = space, trunk
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str] | None = None, *, device: str = "cpu") -> FaceSpace:
+        """The embedded space, or one in a folder.
+
+        Args:
+            folder: None for the embedded one.
+            device: where the networks run.
+
+        Raises:
+            CheckpointError: no such space, or a damaged one.
+        """
+        path = checkpoints.embedded_root() / NAME if folder is None else Path(folder).expanduser()
+        space = EmotionSpace.from_pretrained(path).to(device)
+        return cls(space, EmbeddedNetwork.load(space.config.trunk, device=device))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Emotions that have a place."""
+        return self.space.config.names
+
+    @torch.no_grad()
+    def point(self, photo: Any, face: Face | None = None) -> Tensor:
+        """Where a face lies, ``[D]``: valence, arousal and the other coordinates.
+
+        Args:
+            photo: a path, bytes, PIL picture, array or tensor.
+            face: which face; None for the largest one.
+
+        Raises:
+            ImageError: the photograph cannot be read.
+            NoFaceError: it shows no face.
+        """
+        rgb = load_picture(photo).rgb
+        if face is None:
+            (face,) = FaceDetector(str(self.space.places.device)).choose(rgb)
+        x = self.trunk.tensor(self.trunk.faces(rgb, face)[None])
+        return self.space(self.trunk.network.features(x)[-1].mean((2, 3)).float())[0].cpu()
+
+    @torch.no_grad()
+    def votes(self, point: Tensor) -> dict[str, float]:
+        """What people would see at a point ``[D]``: shares of the basic emotions, with sum 1."""
+        shares = self.space.votes(point.to(self.space.places)[None])[0].exp()
+        return dict(zip(self.space.config.emotions, shares.tolist(), strict=True))
+
+    def nearest(self, point: Tensor, count: int = 3) -> list[tuple[str, float]]:
+        """The names whose places lie nearest to a point ``[D]``, with their distances, nearest first.
+
+        Args:
+            point: of the space.
+            count: how many.
+        """
+        apart = (self.space.places - point.to(self.space.places)).norm(dim=1)
+        return [(self.names[n], float(apart[n])) for n in apart.argsort()[:count].tolist()]
