@@ -99,9 +99,9 @@ def measured(
     photo_editor, reader = PhotoEditor(load_editor(name, device="cpu")), Reader()
     edits = [Edit(target, float(strength)) for target in targets for strength in strengths]
     for case in cases:
-        if str(case.picture) in done:
+        if str(case.photo) in done:
             continue
-        opened = photo_editor.open(case.picture, edits=edits)
+        opened = photo_editor.open(case.photo, edits=edits)
         face, source = opened.faces[0], opened.picture.rgb
         before, person = reader.votes(source, face), reader.person(source, face)
         fresh = []
@@ -109,7 +109,7 @@ def measured(
             photo = load_picture(result.image).rgb
             wanted = targets[edit.emotion]
             fresh.append({
-                "person": str(case.picture),
+                "person": str(case.photo),
                 "target": edit.emotion,
                 "strength": edit.strength,
                 "divergence": float(js_divergence(reader.votes(photo, face), wanted)),
@@ -119,7 +119,7 @@ def measured(
         with path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in fresh)
         rows += fresh
-        print(name, case.picture, flush=True)
+        print(name, case.photo, flush=True)
     return rows
 
 
@@ -138,7 +138,7 @@ def paths(config: DictConfig, name: str, cases: list[Case]) -> dict[str, list[fl
     photo_editor, targets, ratios = PhotoEditor(load_editor(name, device="cpu")), list(config.targets), {}
     share = np.linspace(0, 1, config.paths.steps + 1)
     for case in cases[: config.paths.people]:
-        opened = photo_editor.open(case.picture)
+        opened = photo_editor.open(case.photo)
         walks = {f"neutral to {one}": [Edit(one, float(s)) for s in share] for one in targets}
         walks |= {
             f"{one} to {two}": [Edit(f"{1 - s:.4f} * {one} + {s:.4f} * {two}") for s in share]

@@ -74,13 +74,13 @@ def candidate_rows(
     suite, editors = Suite(), [PhotoEditor(load_editor(name, device="cpu")) for name in how["editors"]]
     ranker = EmbeddedNetwork.load("expression")
     for case in cases:
-        person, fresh = str(case.picture), []
+        person, fresh = str(case.photo), []
         if person in done:
             continue
         for emotion in emotions:
-            found = best(case.picture, emotion, candidates=how["candidates"], keep=how["keep"], editors=editors,
+            found = best(case.photo, emotion, candidates=how["candidates"], keep=how["keep"], editors=editors,
                          suite=suite)  # fmt: skip
-            single = best(case.picture, emotion, candidates=1, keep=1, editors=[DEFAULT_EDITOR], suite=suite,
+            single = best(case.photo, emotion, candidates=1, keep=1, editors=[DEFAULT_EDITOR], suite=suite,
                           min_identity=-1.0, min_target=0.0, min_realism=0.0)  # fmt: skip
             names = [each.editor.name for each in editors]
             for rank, candidate in [(0, single.candidates[0]), *enumerate(found.candidates, 1)]:
