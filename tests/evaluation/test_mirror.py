@@ -57,6 +57,18 @@ def test_the_expression_is_answered(film):
     assert found.best.candidates[0].image.size == (320, 320)
 
 
+def test_other_people_are_followed(tmp_path):
+    """A neutral and a smiling person of the London set (DeBruine & Jones 2017, CC BY 4.0) before the camera."""
+    folder = Path(__file__).parents[1] / "golden" / "sources"
+    people = [
+        cv2.resize(cv2.imread(str(folder / f"{name}.jpg")), (256, 256)) for name in ("001-neutral", "010-smiling")
+    ]
+    film = write(tmp_path / "people.avi", [person[..., ::-1] for person in people for _ in range(4)])
+    readings = list(watch(frames(film)))
+    assert all(reading.face is not None for reading in readings)
+    assert readings[3].emotion == "neutral" and readings[-1].emotion == "happy"
+
+
 def test_cameras_and_videos_that_give_nothing_are_refused(tmp_path, film):
     with pytest.raises(VideoError, match="not there"):
         next(frames(tmp_path / "none.avi"))
