@@ -167,7 +167,7 @@ def map_stage(config: DictConfig) -> None:
     at, targets, chances = aims(config, space, points, votes, how["named"])
     inner = RecogniserGuide(coach, coach.config.emotions, **how["guide"])
     guide = learning.VotesGuide(inner, embedded("landmarks"), targets, coach.config.emotions)
-    task = learning.MapTask(backbone, guide, directions, how["loss"])
+    task = learning.MapTask(backbone, guide, directions, how["loss"], spared=how["spared"])
     batches = learning.PointBatches(latents, at, chances, batch_size=how["batch_size"], seed=0)
     held = choose(crops, "wild", ["neutral"], 6, HELD_OUT)
     inversion = backbone.invert(crops.pixels(held, backbone.crop.resolution, backbone.channels))

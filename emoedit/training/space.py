@@ -251,13 +251,21 @@ class MapTask(nn.Module):
         directions: from points to w+, flattened; trained.
         weights: what the guide's losses, ``near``, ``outside`` and ``drift`` count; ``drift`` is how far the map moves
             from where it began, relative to that.
+        spared: names of losses of which only that counts by which they are above those of the map where it began: an
+            edit may cost as much of the person as a mixture does.
     """
 
     def __init__(
-        self, backbone: StyleGAN2Backbone, guide: Guide, directions: PointMap, weights: Mapping[str, float]
+        self,
+        backbone: StyleGAN2Backbone,
+        guide: Guide,
+        directions: PointMap,
+        weights: Mapping[str, float],
+        *,
+        spared: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.directions, self.weights = directions, dict(weights)
+        self.directions, self.weights, self.spared = directions, dict(weights), tuple(spared)
         began = PointMap(**directions.sizes)
         began.load_state_dict(directions.state_dict())
         # The generator draws in its own way where a basis vector is zero: layers that no edit may touch stay so.
@@ -270,18 +278,33 @@ class MapTask(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``batch``: ``latent`` ``[N, L, D]``, ``point`` ``[N, d]``, ``row`` ``[N]``: of the target."""
-        backbone, guide, latent = self.frozen.backbone, self.frozen.guide, batch["latent"]
+        latent, row = batch["latent"], batch["row"]
         with torch.autocast(latent.device.type, enabled=False):
-            moved = self.mask * self.directions(batch["point"])
-            first = self.frozen.began(batch["point"])
-            plain = backbone.synthesis(latent, dtype=backbone.dtype).detach()
-            edited = backbone.synthesis(latent + moved.unflatten(1, latent.shape[1:]), dtype=backbone.dtype)
-            change = (edited - plain).abs()
+            moved, first = self.mask * self.directions(batch["point"]), self.frozen.began(batch["point"])
+            plain = self._drawn(latent, None).detach()
+            noise = torch.get_rng_state()
+            found = self._judged(plain, self._drawn(latent, moved), row)
+            counted = dict(found)
+            if self.spared:
+                torch.set_rng_state(noise)  # both are seen from the same place, under the same noise
+                with torch.no_grad():
+                    mixed = self._judged(plain, self._drawn(latent, first), row)
+                counted |= {name: F.relu(found[name] - mixed[name]) for name in self.spared}
         drift = (moved - first).square().sum(1) / first.square().sum(1).mean().clamp_min(1e-6)
-        near, outside = change.mean(), (change * self.outer).mean()
-        found = {**guide(plain, edited, batch["row"]), "near": near, "outside": outside, "drift": drift.mean()}
-        total = sum(weight * found[name] for name, weight in self.weights.items())
+        found["drift"] = counted["drift"] = drift.mean()
+        total = sum(weight * counted[name] for name, weight in self.weights.items())
         return {"loss": total, **{name: value.detach() for name, value in found.items()}}
+
+    def _drawn(self, latent: Tensor, moved: Tensor | None) -> Tensor:
+        """Pictures of latents, moved by flattened directions."""
+        backbone = self.frozen.backbone
+        latent = latent if moved is None else latent + moved.unflatten(1, latent.shape[1:])
+        return backbone.synthesis(latent, dtype=backbone.dtype)
+
+    def _judged(self, plain: Tensor, edited: Tensor, row: Tensor) -> dict[str, Tensor]:
+        """The guide's losses, and how much changed."""
+        change = (edited - plain).abs()
+        return {**self.frozen.guide(plain, edited, row), "near": change.mean(), "outside": (change * self.outer).mean()}
 
 
 class PointBatches:

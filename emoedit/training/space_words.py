@@ -66,6 +66,7 @@ class WordTask(nn.Module):
             alphas=backbone.alpha_bar.float(),
             weight=(backbone.face / backbone.face.mean()).clone(),
             neutral=backbone.context().detach(),
+            gain=float(steering.gain.mean()),
             limit=float(table.norm(dim=1).max()),
         )
 
@@ -116,6 +117,7 @@ class WordTask(nn.Module):
     def _emotion(self, z: Tensor, towards: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """What is predicted of neutral faces, under the neutral prompt and under the words."""
         own, config = self._shared, self._shared.backbone.config
+        towards = own.neutral + own.gain * (towards - own.neutral)  # as far as an edit of strength 1 goes
         t = torch.randint(config.t_text_min, config.t_text_max + 1, (len(z),))
         x_t, noise, a = self._noisy(z, t)
         with torch.no_grad():

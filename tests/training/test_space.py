@@ -100,10 +100,12 @@ def test_a_map_is_led_on_and_layers_that_no_edit_touches_stay():
     inner = RecogniserGuide(coach, coach.config.emotions)
     guide = learning.VotesGuide(inner, landmarks, targets, coach.config.emotions)
     weights = {"emotion": 1.0, "person": 1.0, "opened": 1.0, "shut": 1.0, "near": 1.0, "outside": 1.0, "drift": 1.0}
-    task = learning.MapTask(backbone, guide, directions, weights)
+    task = learning.MapTask(backbone, guide, directions, weights, spared=["person", "near"])
     batches = learning.PointBatches(torch.randn(4, layers, width), torch.randn(6, 3), np.ones(6), batch_size=3, seed=0)
     found = task(batches(0))
-    assert float(found["drift"]) == 0  # it begins as what mixtures do
+    assert float(found["drift"]) == 0  # it begins as what mixtures do, whose cost is free
+    free = sum(float(found[name]) for name in weights if name not in ("person", "near"))
+    assert float(found["loss"]) == pytest.approx(free, abs=1e-4) and float(found["near"]) > 0
     found["loss"].backward()
     assert float(directions.linear.weight.grad.abs().max()) > 0
     moved = (task.mask * directions(torch.randn(3, 3))).detach()
