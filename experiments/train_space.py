@@ -9,6 +9,8 @@ Stop it whenever you like; the same command goes on where it stopped.
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +40,10 @@ from emoedit.training.recipes import (
     load_coach,
     minutes,
     read_as,
-    tiles,
     trainer_config,
 )
 from emoedit.training.space_words import WordBatches, WordTask
 from emoedit.training.tokens import encode_pictures, start_vectors
-from emoedit.types import Edit
-
-TARGETS = ("pleasantly surprised", "shocked", "hurt", "awe", "contempt", "shame", "jealousy")
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -132,58 +130,62 @@ def basic_places(space: EmotionSpace, names: tuple[str, ...]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def first_map(config: DictConfig, space: EmotionSpace, mixed: WDirections, editor: Editor) -> PointMap:
-    """The map that does what mixtures do; its free vectors are what nuanced faces have beside them."""
+def basis_of(config: DictConfig, mixed: WDirections, editor: Editor) -> torch.Tensor:
+    """Directions of basic emotions as far as strength 1 goes, and what nuanced faces have beside them, ``[K, O]``."""
     how, crops = plain(config.map), CropSet(config.data.crops)
     positions, votes = learning.voted_pictures(crops, TRAINED_ON)
-    names = [name for name in mixed.emotions if name != "neutral"]
-    rows = [mixed.emotions.index(name) for name in names]
+    rows = [mixed.emotions.index(name) for name in BASIC[1:]]
     vectors = mixed.gain[rows, None] * mixed.directions[rows]
     means = []
-    for name in ("neutral", *TARGETS):
+    for name in ("neutral", *how["led"]):
         nearest = learning.nearest_votes(votes, learning.mixture_votes(name), config.space.pictures).numpy()
         means.append(wspace.encoded_crops(editor.backbone, crops, positions[nearest]).mean(0))
     nuanced = torch.stack(means[1:]) - means[0]
-    free = learning.left_over(vectors, nuanced, min(how["rank"] - len(vectors), len(TARGETS)))
-    torch.manual_seed(0)
-    return PointMap.through(basic_places(space, tuple(names)), vectors, free, hidden=how["hidden"])
+    return torch.cat([vectors, learning.left_over(vectors, nuanced, how["rank"] - len(vectors))])
 
 
 def map_stage(config: DictConfig) -> None:
     """From points to directions of the embedded editor, led on by the guidance classifier; to ``work``."""
     how, space, crops = plain(config.map), load_space(config), CropSet(config.agreed.crops)
+    work = Path(config.work) / "map"
+    work.mkdir(parents=True, exist_ok=True)
     editor = load_editor(how["editor"], device="cpu")
     mixed, backbone = editor.steerings[0], editor.backbone
-    coach = load_coach(plain(config.coach.config), config.coach_weights)
-    directions = first_map(config, space, mixed, editor)
+    coach, basis = load_coach(plain(config.coach.config), config.coach_weights), basis_of(config, mixed, editor)
     chosen = [choose(crops, source, ["neutral"], n, TRAINED_ON) for source, n in how["sources"].items()]
     chosen += [read_as(coach, crops, source, "neutral", n) for source, n in how["unlabelled"].items()]
     sides = [wspace.encoded_crops(backbone, crops, np.concatenate(chosen), mirror=m) for m in (False, True)]
     latents = torch.cat(sides).unflatten(1, backbone.latent_shape)
-
-    _, votes, features = voted(config, TRAINED_ON)
-    with torch.no_grad():
-        points = space(features[0])
-    at, targets, chances = aims(config, space, points, votes, how["named"])
+    _, votes = learning.voted_pictures(CropSet(config.data.crops), TRAINED_ON)
+    names = [*BASIC[1:], *(name for name in space.config.names if name not in BASIC)]
+    targets = [votes[learning.nearest_votes(votes, learning.mixture_votes(name), config.space.pictures)].mean(0)
+               for name in names]  # fmt: skip
     inner = RecogniserGuide(coach, coach.config.emotions, **how["guide"])
-    guide = learning.VotesGuide(inner, embedded("landmarks"), targets, coach.config.emotions)
-    task = learning.MapTask(backbone, guide, directions, how["loss"], spared=how["spared"])
-    batches = learning.PointBatches(latents, at, chances, batch_size=how["batch_size"], seed=0)
-    held = choose(crops, "wild", ["neutral"], 6, HELD_OUT)
-    inversion = backbone.invert(crops.pixels(held, backbone.crop.resolution, backbone.channels))
-
-    def preview(averaged: learning.MapTask) -> torch.Tensor:
-        """Held-out people, as they are drawn, and under them the compound targets."""
-        steering = finished(space, mixed, averaged.directions)
-        drawn = [backbone.decode(inversion)]
-        for name in TARGETS:
-            drawn.append(backbone.decode(inversion, steering.control(backbone, inversion, [Edit(name)] * len(held))))
-        return tiles(torch.stack(drawn))
-
-    averaged = train(task, batches, Path(config.work) / "map", trainer_config(how["trainer"]), preview=preview)
-    with torch.no_grad():
-        averaged.directions.basis.mul_(averaged.mask)
-    finished(space, mixed, averaged.directions).save_pretrained(Path(config.work) / "steering")
+    guide = learning.VotesGuide(inner, embedded("landmarks"), torch.stack(targets), coach.config.emotions).eval()
+    start = torch.zeros(len(names), len(basis))
+    start[:, : len(BASIC) - 1] = basic_shares(names, BASIC)[:, 1:]
+    coordinates = start.clone()
+    for row, name in enumerate(names):
+        if name not in how["led"]:
+            continue
+        done = work / f"{name.replace(' ', '-')}.json"
+        if not done.is_file():
+            begun = time.monotonic()
+            found = learning.led_coordinates(
+                backbone, guide, latents, basis, start[row], row, how["loss"], seed=row, **how["steps"]
+            )
+            seconds = time.monotonic() - begun
+            done.write_text(json.dumps({"coordinates": found.tolist(), "seconds": seconds}), encoding="utf-8")
+        coordinates[row] = torch.tensor(json.loads(done.read_text("utf-8"))["coordinates"])
+        print(name, [round(value, 2) for value in coordinates[row].tolist()], flush=True)
+    places = basic_places(space, tuple(names))
+    directions = PointMap.through(places, coordinates, basis, straight=len(BASIC) - 1, width=how["width"],
+                                  ridge=how["ridge"])  # fmt: skip
+    missed = (directions.coordinates(places) - coordinates).abs().max(1).values
+    print("missed by at most", round(float(missed.max()), 3), "at", names[int(missed.argmax())], flush=True)
+    steering = finished(space, mixed, directions)
+    steering.directions.half().float()
+    steering.save_pretrained(Path(config.work) / "steering")
 
 
 def finished(space: EmotionSpace, mixed: WDirections, directions: PointMap) -> SpaceDirections:
@@ -240,7 +242,12 @@ def first_words(how: dict[str, Any], space: EmotionSpace, tokens: Any, backbone:
     torch.manual_seed(0)
     free = torch.randn(how["rank"] - len(basic), vectors.shape[1])
     free = free * (vectors.norm(dim=1).mean() / free.norm(dim=1, keepdim=True))
-    words = PointMap.through(basic_places(space, tuple(basic)), vectors, free, hidden=how["hidden"])
+    names = [*basic, *(name for name in space.config.names if name not in BASIC)]
+    coordinates = torch.zeros(len(names), how["rank"])
+    coordinates[:, : len(basic)] = basic_shares(names, BASIC)[:, 1:]
+    places = basic_places(space, tuple(names))
+    words = PointMap.through(places, coordinates, torch.cat([vectors, free]), straight=len(basic), width=how["width"],
+                             ridge=how["ridge"])  # fmt: skip
     gain = torch.full((len(space.config.names),), float(how["gain"]))
     return SpaceWords(space.config.names, space.places, words, start, gain=gain)
 
@@ -281,10 +288,21 @@ def finish_stage(config: DictConfig) -> None:
             continue
         base = load_editor(of, device="cpu")
         editor = Editor(base.backbone, [kind.from_pretrained(work / folder)], name=name, compositor=base.compositor)
-        steps = work / ("map" if name == "space" else "words")
-        lines = [f"- the map: {minutes(steps):.0f} minutes on one CPU core"]
+        steps = work / ("map" if name == "space" else "words")  # of training
+        lines = [cost(name, steps)]
         role = "emotion editor (points of the emotion space)"
         editor.save_pretrained(output / name, card=filled_card(name, lines), backbone_of=of, role=role, licence=LICENCE)
+
+
+def cost(name: str, folder: Path) -> str:
+    """What a map took, a line of its card."""
+    if name == "space_ti":
+        return f"- the map: {minutes(folder):.0f} minutes on one CPU core beside other work"
+    each = {
+        path.stem.replace("-", " "): json.loads(path.read_text("utf-8"))["seconds"] for path in folder.glob("*.json")
+    }
+    led = ", ".join(sorted(each))
+    return f"- led on, {sum(each.values()) / 60:.0f} minutes on one CPU core beside other work: {led}"
 
 
 STAGES = {

@@ -106,49 +106,73 @@ class EmotionSpace(StoredNetwork):
 
 
 class PointMap(nn.Module):
-    """A map from points to vectors that leads the origin to zero: linear, plus a bend, in a basis of few vectors.
+    """A map from points to vectors that leads the origin to zero: linear, bent towards known points, in a small basis.
+
+    The bend is a radial basis function network (Broomhead & Lowe 1988) with a Gaussian around each known point.
 
     Args:
         dims: D of points.
         out: O of vectors.
         rank: K, vectors in the basis.
-        hidden: width of the bend.
+        centres: n, number of known points.
+        width: standard deviation of the Gaussians.
     """
 
-    def __init__(self, dims: int, out: int, *, rank: int, hidden: int) -> None:
+    centres: Tensor
+
+    def __init__(self, dims: int, out: int, *, rank: int, centres: int, width: float) -> None:
         super().__init__()
+        self.width = width
         self.linear = nn.Linear(dims, rank, bias=False)
-        self.bend = nn.Sequential(nn.Linear(dims, hidden), nn.SiLU(), nn.Linear(hidden, rank, bias=False))
+        self.register_buffer("centres", torch.zeros(centres, dims))
+        self.pull = nn.Parameter(torch.zeros(centres, rank))
         self.basis = nn.Parameter(torch.zeros(rank, out))
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The arguments that make a map of this shape."""
-        (rank, out), hidden = self.basis.shape, self.bend[0].out_features
-        return {"dims": self.linear.in_features, "out": out, "rank": rank, "hidden": hidden}
+        """Shape of the map, by the names of its arguments."""
+        (centres, rank), out = self.pull.shape, self.basis.shape[1]
+        return {"dims": self.linear.in_features, "out": out, "rank": rank, "centres": centres}
 
     @classmethod
-    def through(cls, points: Tensor, vectors: Tensor, free: Tensor, *, hidden: int) -> Self:
-        """The linear map that leads each of a few points to its vector, exactly where the points are independent.
+    def through(
+        cls, points: Tensor, coordinates: Tensor, basis: Tensor, *, straight: int, width: float, ridge: float = 1e-3
+    ) -> Self:
+        """The map that leads known points to what they are to reach.
 
         Args:
             points: ``[n, D]``.
-            vectors: ``[n, O]``; they become the first vectors of the basis.
-            free: ``[m, O]``: further vectors of the basis, of which the map makes no use yet.
-            hidden: width of the bend, which starts at zero.
+            coordinates: ``[n, K]``, in the basis.
+            basis: ``[K, O]``.
+            straight: the first so many points say what is linear; they should be independent.
+            width: of the Gaussians.
+            ridge: how much the others may be missed, so that the map stays smooth.
         """
-        count, dims = points.shape
-        made = cls(dims, vectors.shape[1], rank=count + len(free), hidden=hidden)
+        rank, out = basis.shape
+        made = cls(points.shape[1], out, rank=rank, centres=len(points), width=width)
         with torch.no_grad():
-            made.basis.copy_(torch.cat([vectors, free]))
-            made.linear.weight.zero_()
-            made.linear.weight[:count] = torch.linalg.pinv(points.double()).float().T
-            made.bend[2].weight.zero_()
+            made.centres.copy_(points)
+            made.basis.copy_(basis)
+            first = torch.linalg.pinv(points[:straight].double()) @ coordinates[:straight].double()
+            made.linear.weight.copy_(first.T)
+            rest = coordinates.double() - points.double() @ first
+            near = made._near(points).double()
+            system = near.T @ near + ridge * torch.eye(len(points), dtype=torch.float64)
+            made.pull.copy_(torch.linalg.solve(system, near.T @ rest))
         return made
+
+    def _near(self, points: Tensor) -> Tensor:
+        """How near points ``[N, D]`` are to each centre, less what the origin is: ``[N, n]``."""
+
+        def gaussian(squared: Tensor) -> Tensor:
+            return (-squared / (2 * self.width**2)).exp()
+
+        there = (points[:, None] - self.centres).square().sum(2)
+        return gaussian(there) - gaussian(self.centres.square().sum(1))
 
     def coordinates(self, points: Tensor) -> Tensor:
         """In the basis, ``[N, K]``."""
-        return self.linear(points) + self.bend(points) - self.bend(torch.zeros_like(points[:1]))
+        return self.linear(points) + self._near(points) @ self.pull
 
     def forward(self, points: Tensor) -> Tensor:
         """Vectors ``[N, O]`` of points ``[N, D]``."""

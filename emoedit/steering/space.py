@@ -9,6 +9,7 @@ and one edit goes there, where mixtures add the edits of basic emotions.
 from __future__ import annotations
 
 import copy
+import math
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emoedit.emotions import canonical, get, list_emotions
 from emoedit.io import checkpoints
@@ -34,6 +35,7 @@ from emoedit.types import CheckpointError, Control, Edit, EditError, Inversion
 
 MIXED = "mixed"  # the folder of the basic directions
 TOO_FAR = 10.0  # coordinates: emotions lie within 2 of the origin
+LARGEST = 2**26  # numbers of a map
 
 
 class SpaceDirections(Steering):
@@ -118,7 +120,8 @@ class SpaceDirections(Steering):
             raise CheckpointError(f"{type(self.mixed).__name__} is not registered, so a folder could not name it")
         (folder / MIXED).mkdir(parents=True, exist_ok=True)
         self.mixed.save_pretrained(folder / MIXED)
-        config = {"emotions": list(self.emotions), "map": self.directions.sizes, "mixed": kinds[0]}
+        sizes = {**self.directions.sizes, "width": self.directions.width}
+        config = {"emotions": list(self.emotions), "map": sizes, "mixed": kinds[0]}
         state = {name: value for name, value in self.state_dict().items() if not name.startswith("mixed.")}
         checkpoints.write_part(folder, config, state, eight_bits=True)
 
@@ -247,7 +250,7 @@ class SpaceWords(TextSteering):
         """Write ``config.json`` and the weights (safetensors)."""
         config = {
             "emotions": list(self.emotions),
-            "map": self.words.sizes,
+            "map": {**self.words.sizes, "width": self.words.width},
             "start": list(self.start.shape),
             "template": self.template,
             "spans": {name: list(span) for name, span in self.spans.items()},
@@ -313,14 +316,16 @@ def _read_map(folder: Path) -> tuple[dict[str, Any], tuple[str, ...], PointMap]:
     names, sizes = config.get("emotions"), config.get("map")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise CheckpointError(f"{path}: 'emotions' must be a list of names, found {names!r}")
-    wanted = ("dims", "out", "rank", "hidden")
+    wanted = ("dims", "out", "rank", "centres")
     if not isinstance(sizes, Mapping) or any(
         isinstance(sizes.get(name), bool) or not isinstance(sizes.get(name), int) or not 0 < sizes[name] <= 2**20
         for name in wanted
     ):
         raise CheckpointError(f"{path}: 'map' must hold whole numbers {', '.join(wanted)}, found {sizes!r}")
-    with torch.device("meta"):
-        skeleton: nn.Module = PointMap(**{name: sizes[name] for name in wanted})
-    if sum(value.numel() for value in skeleton.parameters()) > 2**26:
+    width = sizes.get("width")
+    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < math.inf:
+        raise CheckpointError(f"{path}: the map's 'width' must be a number above 0, found {width!r}")
+    dims, out, rank, centres = (sizes[name] for name in wanted)
+    if dims * (rank + centres) + rank * (out + centres) > LARGEST:
         raise CheckpointError(f"{path}: a map of {dict(sizes)} is larger than any that is shipped")
-    return config, tuple(names), PointMap(sizes["dims"], sizes["out"], rank=sizes["rank"], hidden=sizes["hidden"])
+    return config, tuple(names), PointMap(dims, out, rank=rank, centres=centres, width=float(width))

@@ -20,15 +20,15 @@ from emoedit.emotions import BASIC, get, place
 from emoedit.metrics.landmarks import eye_opening, mouth_shape
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
 from emoedit.nn.measuring import MeasuringNetwork
-from emoedit.nn.space import ORDERED, EmotionSpace, PointMap
+from emoedit.nn.space import ORDERED, EmotionSpace
 from emoedit.training.data import CropSet, in_luminance
 from emoedit.training.guides import Guide
-from emoedit.training.loop import Shared
 from emoedit.training.vae import region_weights
 from emoedit.training.votes import distribution
 from emoedit.types import DataError
 
 OPENS = ("happy", "surprised", "fearful")  # emotions that open mouths and eyes
+SPARED = ("person", "near", "outside")  # losses that cost nothing as far as a mixture has them, too
 ORDER_SCALE = 2.0  # distance in the space of two pictures whose votes have nothing in common
 
 
@@ -242,87 +242,66 @@ class VotesGuide(Guide):
         }
 
 
-class MapTask(nn.Module):
-    """A map that is led on: the edited picture has to be read as people read the point's own picture.
+def led_coordinates(
+    backbone: StyleGAN2Backbone,
+    guide: Guide,
+    latents: Tensor,
+    basis: Tensor,
+    start: Tensor,
+    row: int,
+    weights: Mapping[str, float],
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int = 0,
+) -> Tensor:
+    """Where in a basis of directions an emotion lies, led on by a guide: ``[K]``.
+
+    Neutral faces that are moved there are to be read as people see the emotion. What that costs of the person, and
+    changes elsewhere, is free as far as the start does so too, seen from the same place and under the same noise: what
+    is found reaches more at no higher cost.
 
     Args:
         backbone: frozen.
         guide: frozen; its rows number the targets.
-        directions: from points to w+, flattened; trained.
-        weights: what the guide's losses, ``near``, ``outside`` and ``drift`` count; ``drift`` is how far the map moves
-            from where it began, relative to that.
-        spared: names of losses of which only that counts by which they are above those of the map where it began: an
-            edit may cost as much of the person as a mixture does.
+        latents: ``[N, L, D]`` of neutral faces.
+        basis: ``[K, L * D]``.
+        start: ``[K]``, such as the mixture's weights.
+        row: which of the guide's targets.
+        weights: what the guide's losses, ``near`` and ``outside`` count; those of ``SPARED`` above the start's alone.
+        steps: of Adam.
+        batch_size: faces a step.
+        learning_rate: at first; it falls to zero.
+        seed: of the draws.
     """
+    inner = region_weights(backbone.crop.resolution)
+    outer = 1 - (inner / inner.max()).sqrt()
+    found = start.clone().requires_grad_(True)
+    optimiser = torch.optim.Adam([found], learning_rate, betas=(0.8, 0.95))
+    fall = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, steps)
+    rng, average = np.random.default_rng(seed), torch.zeros_like(start)
+    torch.manual_seed(seed)
 
-    def __init__(
-        self,
-        backbone: StyleGAN2Backbone,
-        guide: Guide,
-        directions: PointMap,
-        weights: Mapping[str, float],
-        *,
-        spared: Sequence[str] = (),
-    ) -> None:
-        super().__init__()
-        self.directions, self.weights, self.spared = directions, dict(weights), tuple(spared)
-        began = PointMap(**directions.sizes)
-        began.load_state_dict(directions.state_dict())
-        # The generator draws in its own way where a basis vector is zero: layers that no edit may touch stay so.
-        mask = (directions.basis.detach() != 0).any(0).float()
-        frozen = backbone.eval().requires_grad_(False), guide.eval().requires_grad_(False)
-        self.frozen = Shared(backbone=frozen[0], guide=frozen[1], began=began.requires_grad_(False))
-        self.register_buffer("mask", mask, persistent=False)
-        inner = region_weights(backbone.crop.resolution)
-        self.register_buffer("outer", 1 - (inner / inner.max()).sqrt(), persistent=False)
-
-    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: ``latent`` ``[N, L, D]``, ``point`` ``[N, d]``, ``row`` ``[N]``: of the target."""
-        latent, row = batch["latent"], batch["row"]
-        with torch.autocast(latent.device.type, enabled=False):
-            moved, first = self.mask * self.directions(batch["point"]), self.frozen.began(batch["point"])
-            plain = self._drawn(latent, None).detach()
-            noise = torch.get_rng_state()
-            found = self._judged(plain, self._drawn(latent, moved), row)
-            counted = dict(found)
-            if self.spared:
-                torch.set_rng_state(noise)  # both are seen from the same place, under the same noise
-                with torch.no_grad():
-                    mixed = self._judged(plain, self._drawn(latent, first), row)
-                counted |= {name: F.relu(found[name] - mixed[name]) for name in self.spared}
-        drift = (moved - first).square().sum(1) / first.square().sum(1).mean().clamp_min(1e-6)
-        found["drift"] = counted["drift"] = drift.mean()
-        total = sum(weight * counted[name] for name, weight in self.weights.items())
-        return {"loss": total, **{name: value.detach() for name, value in found.items()}}
-
-    def _drawn(self, latent: Tensor, moved: Tensor | None) -> Tensor:
-        """Pictures of latents, moved by flattened directions."""
-        backbone = self.frozen.backbone
-        latent = latent if moved is None else latent + moved.unflatten(1, latent.shape[1:])
-        return backbone.synthesis(latent, dtype=backbone.dtype)
-
-    def _judged(self, plain: Tensor, edited: Tensor, row: Tensor) -> dict[str, Tensor]:
-        """The guide's losses, and how much changed."""
+    def judged(latent: Tensor, plain: Tensor, where: Tensor) -> dict[str, Tensor]:
+        edited = backbone.synthesis(latent + (where @ basis).unflatten(0, latent.shape[1:]), dtype=backbone.dtype)
         change = (edited - plain).abs()
-        return {**self.frozen.guide(plain, edited, row), "near": change.mean(), "outside": (change * self.outer).mean()}
+        rows = torch.full((len(latent),), row)
+        return {**guide(plain, edited, rows), "near": change.mean(), "outside": (change * outer).mean()}
 
-
-class PointBatches:
-    """Inverted neutral pictures, and points that they are to be moved to.
-
-    Args:
-        latents: ``[N, L, D]``.
-        points: ``[M, d]``.
-        chances: ``[M]``: how often each is drawn, relative to the others.
-    """
-
-    def __init__(self, latents: Tensor, points: Tensor, chances: np.ndarray, *, batch_size: int, seed: int) -> None:
-        self.latents, self.points, self.batch_size, self.seed = latents, points, batch_size, seed
-        self.chances = chances / chances.sum()
-
-    def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
-        """The batch of a step."""
-        rng = np.random.default_rng((self.seed, step, process))
-        chosen = rng.choice(len(self.points), self.batch_size, p=self.chances)
-        sources = rng.integers(len(self.latents), size=self.batch_size)
-        return {"latent": self.latents[sources], "point": self.points[chosen], "row": torch.from_numpy(chosen)}
+    for step in range(steps):
+        latent = latents[rng.choice(len(latents), batch_size, replace=batch_size > len(latents))]
+        noise = torch.get_rng_state()
+        with torch.no_grad():
+            plain = backbone.synthesis(latent, dtype=backbone.dtype)
+            cost = judged(latent, plain, start)
+        torch.set_rng_state(noise)
+        losses = judged(latent, plain, found)
+        losses |= {name: F.relu(losses[name] - cost[name]) for name in SPARED}
+        optimiser.zero_grad()
+        sum(weight * losses[name] for name, weight in weights.items()).backward()
+        optimiser.step()
+        fall.step()
+        if step >= steps // 2:  # the mean of the last half: gradients of few faces are noisy
+            average += found.detach() / (steps - steps // 2)
+    return average

@@ -39,13 +39,13 @@ def test_folders_that_hold_something_else_are_refused(tmp_path, change):
 
 def test_a_map_leads_through_its_points_and_the_origin_to_zero():
     torch.manual_seed(0)
-    points, vectors = torch.randn(3, 4), torch.randn(3, 7)
-    made = PointMap.through(points, vectors, torch.randn(2, 7), hidden=5)
-    torch.testing.assert_close(made(points), vectors, atol=1e-4, rtol=1e-4)
-    with torch.no_grad():
-        made.bend[2].weight.normal_()
-    assert not torch.allclose(made(points), vectors)  # it bends
-    assert torch.equal(made(torch.zeros(1, 4)), torch.zeros(1, 7))  # but not at the origin
-    again = PointMap(**made.sizes)
+    points, coordinates, basis = torch.randn(5, 3), torch.randn(5, 4), torch.randn(4, 7)
+    made = PointMap.through(points, coordinates, basis, straight=3, width=0.7, ridge=1e-6)
+    torch.testing.assert_close(made(points), coordinates @ basis, atol=2e-2, rtol=1e-2)
+    straight = PointMap.through(points[:3], coordinates[:3], basis, straight=3, width=0.7)
+    torch.testing.assert_close(straight(points[:3]), coordinates[:3] @ basis, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(straight(points[3:]), coordinates[3:] @ basis, atol=0.1)  # the bend reaches the others
+    assert float(made(torch.zeros(1, 3)).detach().abs().max()) < 1e-6
+    again = PointMap(**made.sizes, width=made.width)
     again.load_state_dict(made.state_dict())
     assert torch.equal(again(points), made(points))

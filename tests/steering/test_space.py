@@ -38,7 +38,9 @@ def directions(steering: LatentDirections) -> SpaceDirections:
     shares = basic_shares(NAMES, steering.emotions)
     basis = torch.tensor([[0.0, 0, 0, 0], [0.8, 0.4, 0.3, 0], [0.2, 0.8, 0, 0.5]])
     vectors = (steering.gain[:, None] * steering.directions)[1:]
-    made = PointMap.through(basis[1:], vectors, torch.randn(2, vectors.shape[1]), hidden=4)
+    places, coordinates = (shares @ basis)[1:], torch.cat([shares[1:, 1:], torch.zeros(len(NAMES) - 1, 2)], 1)
+    vectors = torch.cat([vectors, torch.randn(2, vectors.shape[1])])
+    made = PointMap.through(places, coordinates, vectors, straight=2, width=0.5)
     return SpaceDirections(NAMES, shares @ basis, shares, made, steering).eval()
 
 
@@ -72,9 +74,9 @@ def test_at_first_points_do_what_mixtures_do_and_what_is_shown_is_left_out():
 def test_a_shade_has_an_edit_of_its_own():
     space, inversion = directions(mixed()), faces()[:1]
     with torch.no_grad():
-        space.directions.bend[2].weight.normal_()
-    alone = [space.control(Backbone, inversion, [Edit(name)]).shift for name in ("0.6*happy", "0.7*surprised")]
-    both = space.control(Backbone, inversion, [Edit("pleasantly surprised")]).shift
+        space.directions.pull.normal_()
+    alone = [space.control(Backbone, inversion, [Edit(name)]).shift.detach() for name in ("0.6*happy", "0.7*surprised")]
+    both = space.control(Backbone, inversion, [Edit("pleasantly surprised")]).shift.detach()
     assert float((both - sum(alone)).abs().max()) > 0.01
     same = space.control(Backbone, inversion, [Edit("0.6*happy + 0.7*surprised")]).shift
     torch.testing.assert_close(both, same)  # the name and its algebra are one point
@@ -89,7 +91,9 @@ def test_directions_are_saved_and_wrong_folders_refused(tmp_path):
     assert torch.equal(first, second)
     path = tmp_path / checkpoints.CONFIG
     config = json.loads(path.read_text())
-    wrong = [{"emotions": "happy"}, {"map": {"dims": 4}}, {"map": config["map"] | {"out": 2**30}}, {"mixed": 3},
+    wrong = [{"emotions": "happy"}, {"map": {"dims": 4}}, {"map": config["map"] | {"out": 2**30}},
+             {"map": config["map"] | {"out": 2**20, "rank": 2**20}}, {"map": config["map"] | {"width": 0}},
+             {"mixed": 3},
              {"map": config["map"] | {"out": 5}}, {"emotions": list(NAMES[:-1])}]  # fmt: skip
     for change in wrong:
         path.write_text(json.dumps(config | change))
@@ -128,7 +132,9 @@ def words(backbone) -> SpaceWords:
     width = backbone.text_encoder.get_input_embeddings().embedding_dim
     shares = basic_shares(NAMES, BASIC)
     points, vectors = torch.eye(2, 3), 0.1 * torch.randn(2, width)
-    made = PointMap.through(points, vectors, torch.randn(1, width), hidden=4)
+    made = PointMap.through(points, torch.eye(2, 3), torch.cat([vectors, torch.randn(1, width)]), straight=2, width=0.5)
+    with torch.no_grad():
+        made.pull.normal_(std=0.3)
     gain = torch.full((len(NAMES),), 2.0)
     return SpaceWords(NAMES, shares[:, 1:] @ points, made, torch.randn(1, width), gain=gain).eval()
 
