@@ -195,7 +195,7 @@ def sheet(config: DictConfig, editors: Sequence[str], path: Path) -> None:
     for person in config.shown:
         for editor in editors:
             photo_editor = PhotoEditor(load_editor(editor, device="cpu"))
-            opened = photo_editor.open(root / f"{int(person):03d}.jpg")
+            opened = photo_editor.open(root / f"{person}.jpg")
             crop = align(opened.faces[0].landmarks, CropSpec(CELL, "stable", 1.0, 0.0))
             pictures.append(Image.fromarray(crop.crop(opened.picture.rgb)))
             labels.append(editor)

@@ -176,7 +176,8 @@ def map_stage(config: DictConfig) -> None:
             )
             seconds = time.monotonic() - begun
             done.write_text(json.dumps({"coordinates": found.tolist(), "seconds": seconds}), encoding="utf-8")
-        coordinates[row] = torch.tensor(json.loads(done.read_text("utf-8"))["coordinates"])
+        there = torch.tensor(json.loads(done.read_text("utf-8"))["coordinates"])
+        coordinates[row] = start[row] + how["share"] * (there - start[row])
         print(name, [round(value, 2) for value in coordinates[row].tolist()], flush=True)
     places = basic_places(space, tuple(names))
     directions = PointMap.through(places, coordinates, basis, straight=len(BASIC) - 1, width=how["width"],
