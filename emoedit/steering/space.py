@@ -219,15 +219,16 @@ class SpaceWords(TextSteering):
 
         Args:
             backbone: a Stable Diffusion.
-            weights: ``[N, E]``: the point is the mean of the places by weight, their sum without signs how far.
+            weights: ``[N, E]``: the point is the mean of the places by weight, their sum without signs how far, and
+                backwards where what is asked away outweighs the rest.
         """
         if not isinstance(backbone, StableDiffusionBackbone):
             raise CheckpointError(f"{type(backbone).__name__} knows no text: pseudo-words need a Stable Diffusion")
         neutral = backbone.context()
-        size = weights.abs().sum(1)
+        size = weights.abs().sum(1) * torch.where(weights.sum(1) < 0, -1.0, 1.0)
         if not bool(size.any()):
             return neutral.expand(len(weights), -1, -1)
-        points = (weights / size.where(size > 0, 1.0)[:, None]) @ self.places.to(weights)
+        points = (weights / size.where(size != 0, 1.0)[:, None]) @ self.places.to(weights)
         each, rows = points.unique(dim=0, return_inverse=True)  # a word is read once, however many pictures want it
         towards = self.contexts_at(backbone, each).to(neutral)[rows] - neutral
         return neutral + size.to(neutral)[:, None, None] * towards

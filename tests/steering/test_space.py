@@ -150,6 +150,8 @@ def test_every_point_has_a_word_and_strength_moves_the_context_straight(backbone
     neutral = backbone.context()
     torch.testing.assert_close(context[:1], neutral)
     torch.testing.assert_close(2 * (context[1] - neutral[0]), context[2] - neutral[0], atol=1e-4, rtol=1e-4)
+    away = steering.control(backbone, latents(backbone, 1), [Edit("happy", -0.5)]).context
+    torch.testing.assert_close(away[0] - neutral[0], neutral[0] - context[1], atol=1e-4, rtol=1e-4)
     between = steering.contexts_at(backbone, steering.places[[NAMES.index("happy")]])
     torch.testing.assert_close(context[2], neutral[0] + 2 * (between[0] - neutral[0]), atol=1e-4, rtol=1e-4)
     sums = [steering.control(backbone, latents(backbone, 1), [Edit(name, 0.5)]).context for name in BASIC[1:]]
