@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from emoedit.evaluation.cases import read_cases
 from emoedit.io.images import write_atomic
 from emoedit.types import DataError
-from lib.candidates import Row, SecondReader, bootstrapped, candidate_rows
+from lib.candidates import NOT_INDEPENDENT, Row, SecondReader, bootstrapped, candidate_rows
 from lib.reproductions import table
 
 BEGIN, END = "<!-- begin best-study -->", "<!-- end best-study -->"
@@ -101,7 +101,8 @@ def part(config: Mapping[str, Any]) -> str:
         f"At equal identity the best come from {editors_of(chosen)}.",
     ]
     if second.network is not None:
-        texts += [f"The same pictures, as a second recogniser reads them that ranked nothing (`{second.name}`):",
+        texts += [f"The same pictures, as a second recogniser reads them that ranked nothing (`{second.name}`). "
+                  f"{NOT_INDEPENDENT}",
                   comparison(chosen, "second")]  # fmt: skip
     return "\n\n".join(texts)
 

@@ -31,7 +31,7 @@ from emoedit.training.prepare import split_of
 from emoedit.training.readers import Sample, read
 from emoedit.training.votes import read_ferplus
 from emoedit.types import DataError
-from lib.candidates import Row, SecondReader, bootstrapped, candidate_rows
+from lib.candidates import NOT_INDEPENDENT, Row, SecondReader, bootstrapped, candidate_rows
 from lib.reproductions import Page, table
 
 HELD_OUT = ("valid", "test")
@@ -141,9 +141,10 @@ def section(config: Mapping[str, Any]) -> str:
     rows = candidate_rows(cases, config["emotions"], config, path, second)
     read_by = "The recogniser that ranks also reads them here, so that its columns are upper bounds"
     read_by += (
-        f"; the last columns are those of a second recogniser that ranked nothing (`{second.name}`)." if second.network
+        f"; the last columns are those of a second recogniser that ranked nothing (`{second.name}`). {NOT_INDEPENDENT}"
+        if second.network
         else ", and no second one was given."
-    )  # fmt: skip
+    )
     return "\n\n".join([
         "## VAHA's loop: many candidates, the best three kept\n\nBy `experiments/reproduce_vaha.py`. VAHA reads a "
         "webcam's face with a VGG16 that was fine-tuned on FER-2013 for 20 epochs, draws many pictures for it, and "
