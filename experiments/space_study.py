@@ -202,7 +202,8 @@ def sheet(config: DictConfig, editors: Sequence[str], path: Path) -> None:
             for result in photo_editor.edit(opened, [Edit(target) for target in config.targets]):
                 pictures.append(Image.fromarray(crop.crop(load_picture(result.image).rgb)))
                 labels.append(result.edit.emotion)
-    save_picture(labelled_grid(pictures, labels, columns=1 + len(config.targets), cell=CELL), path, overwrite=True, quality=82)
+    grid = labelled_grid(pictures, labels, columns=1 + len(config.targets), cell=CELL)
+    save_picture(grid, path, overwrite=True, quality=82)
 
 
 def page(config: DictConfig, found: dict[str, Any], targets: dict[str, Tensor], counts: dict[str, int]) -> str:
