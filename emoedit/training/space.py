@@ -275,28 +275,19 @@ def led_coordinates(
         learning_rate: at first; it falls to zero.
         seed: of the draws.
     """
-    inner = region_weights(backbone.crop.resolution)
-    outer = 1 - (inner / inner.max()).sqrt()
     found = start.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([found], learning_rate, betas=(0.8, 0.95))
     fall = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, steps)
     rng, average = np.random.default_rng(seed), torch.zeros_like(start)
     torch.manual_seed(seed)
-
-    def judged(latent: Tensor, plain: Tensor, where: Tensor) -> dict[str, Tensor]:
-        edited = backbone.synthesis(latent + (where @ basis).unflatten(0, latent.shape[1:]), dtype=backbone.dtype)
-        change = (edited - plain).abs()
-        rows = torch.full((len(latent),), row)
-        return {**guide(plain, edited, rows), "near": change.mean(), "outside": (change * outer).mean()}
-
     for step in range(steps):
         latent = latents[rng.choice(len(latents), batch_size, replace=batch_size > len(latents))]
         noise = torch.get_rng_state()
         with torch.no_grad():
             plain = backbone.synthesis(latent, dtype=backbone.dtype)
-            cost = judged(latent, plain, start)
+            cost = _judged(backbone, guide, latent, plain, start @ basis, row)
         torch.set_rng_state(noise)
-        losses = judged(latent, plain, found)
+        losses = _judged(backbone, guide, latent, plain, found @ basis, row)
         losses |= {name: F.relu(losses[name] - cost[name]) for name in SPARED}
         optimiser.zero_grad()
         sum(weight * losses[name] for name, weight in weights.items()).backward()
@@ -305,3 +296,15 @@ def led_coordinates(
         if step >= steps // 2:  # the mean of the last half: gradients of few faces are noisy
             average += found.detach() / (steps - steps // 2)
     return average
+
+
+def _judged(
+    backbone: StyleGAN2Backbone, guide: Guide, latent: Tensor, plain: Tensor, moved: Tensor, row: int
+) -> dict[str, Tensor]:
+    """The guide's losses of pictures of moved latents, and how much of them changed, everywhere and off the face."""
+    inner = region_weights(backbone.crop.resolution)
+    outer = 1 - (inner / inner.max()).sqrt()
+    edited = backbone.synthesis(latent + moved.unflatten(0, latent.shape[1:]), dtype=backbone.dtype)
+    change = (edited - plain).abs()
+    rows = torch.full((len(latent),), row)
+    return {**guide(plain, edited, rows), "near": change.mean(), "outside": (change * outer).mean()}
