@@ -7,8 +7,8 @@
   neutral and smiling, .772 with a deviation of .05: within 2.5 deviations eye level, below it a camera that looks up,
   above it one that looks down.
 - *shape*: visible errors of the face: how far its 68 landmarks lie from those of neutral photographs, in deviations of
-  these (root of the mean square). It compares pictures: the astronaut's portrait has .3 to .5, a face that no person has
-  lies farther out.
+  these (root of the mean square). It compares pictures: the astronaut's portrait has .3 to .5, a face that no person
+  has lies farther out.
 - *style*: agreement of picture and prompt in style: the cosine in a CLIP of the picture and the prompt's words for
   style. Needs a CLIP.
 
