@@ -1,7 +1,8 @@
 """Choose the action units that an embedded editor adds to what its model draws (a quarter of an hour on one core).
 
     python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]  # judges
-    python experiments/fit_units.py editor=stylegan data.root=/path/to/data
+    python experiments/fit_units.py editor=stylegan data.root=/path/to/data use_chosen=false   # what the search finds
+    python experiments/fit_units.py editor=stylegan data.root=/path/to/data                    # what is shipped
 
 For each emotion a share of the model's own edit and a sum of units are chosen together, by coordinate ascent, in
 photographs of the training split whose faces the guidance classifier reads as neutral. A recogniser has to read the
@@ -9,11 +10,15 @@ emotion as surely as it can, while the person stays as near to the source as the
 classifier's embedding says how near that is. The model was finetuned by that classifier and has all that it asks for
 already, so the emotion is read by a recogniser of another kind: softmax regression on histograms of oriented gradients
 (Dalal and Triggs 2005), fitted here to pictures that people agree on; the guidance classifier must not read much less
-than before. The units go into ``editor.json``, the shares into the gains of the editor's steerings.
+than before. Neither reads all that people see, so what the search found was compared with sums near it, by the shipped
+recogniser and by eye; ``chosen`` of the configuration is what was taken. The units go into ``editor.json``, the shares
+into the gains of the editor's steerings.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,18 +197,32 @@ def neutral_photographs(config: DictConfig, crops: CropSet, coach: MeasuringNetw
     return [Path(config.photographs.folder) / crops.rows[position]["name"] for position in positions]
 
 
+def searched(config: DictConfig, editor: Editor, how: Mapping[str, Any]) -> tuple[dict[str, Units], dict[str, float]]:
+    """What [fit][] finds in photographs of the data."""
+    crops = CropSet(config.data.crops)
+    coach = load_coach(OmegaConf.to_container(config.coach.config, resolve=True), config.coach_weights)
+    gradients = GradientRecogniser.fitted(crops, how["gradients"])
+    right = gradients.accuracy(crops, how["gradients"])
+    print(f"histograms of gradients read {right:.2f} of held-out pictures right", flush=True)
+    trials = Trials(CachingEditor(editor), neutral_photographs(config, crops, coach), coach, gradients)
+    return fit(trials, how)
+
+
 @hydra.main(version_base="1.3", config_path="../configs", config_name="fit_units")
 def main(config: DictConfig) -> None:
     torch.manual_seed(0)
-    crops, editor = CropSet(config.data.crops), load_editor(config.editor, device="cpu")
-    coach = load_coach(OmegaConf.to_container(config.coach.config, resolve=True), config.coach_weights)
+    editor = load_editor(config.editor, device="cpu")
     how: dict[str, Any] = OmegaConf.to_container(config, resolve=True)
-    with torch.no_grad():
-        gradients = GradientRecogniser.fitted(crops, how["gradients"])
-        right = gradients.accuracy(crops, how["gradients"])
-        print(f"histograms of gradients read {right:.2f} of held-out pictures right", flush=True)
-        trials = Trials(CachingEditor(editor), neutral_photographs(config, crops, coach), coach, gradients)
-        units, shares = fit(trials, how)
+    chosen = how["chosen"].get(config.editor) if how["use_chosen"] else None
+    if chosen is None:
+        with torch.no_grad():
+            units, shares = searched(config, editor, how)
+    else:
+        taken = {emotion: chosen[emotion] for emotion in chosen if emotion in editor.emotions}
+        units = {emotion: one["units"] for emotion, one in taken.items()}
+        shares = {emotion: one["share"] for emotion, one in taken.items()}
+    if editor.units is not None and any(share != 1 for share in shares.values()):
+        raise DataError(f"the gains of {config.editor} are shares already; write the editor anew before")
     scale_gains(editor, shares)
     editor.units = AddedUnits(units, editor.emotions, editor.backbone) if units else None
     folder = checkpoints.locate(config.editor)
@@ -211,7 +230,19 @@ def main(config: DictConfig) -> None:
     kept = {name: described[name] for name in ("role", "licence", "reference") if name in described}
     shared = described["backbone"].get("editor")
     card = (folder / "README.md").read_text("utf-8")
-    editor.save_pretrained(config.output, card=card, backbone_of=shared, **kept)
+    with tempfile.TemporaryDirectory() as spare:  # the folder of words also holds a CLIP, which is no part of an editor
+        beside = [path for path in folder.iterdir() if path.is_dir() and path.name not in parts_of(described)]
+        for path in beside:
+            shutil.copytree(path, Path(spare) / path.name)
+        written = editor.save_pretrained(config.output, card=card, backbone_of=shared, **kept)
+        for path in beside:
+            shutil.copytree(Path(spare) / path.name, written / path.name)
+
+
+def parts_of(described: Mapping[str, Any]) -> set[str]:
+    """The folders of an editor's parts, as its ``editor.json`` names them."""
+    parts = [described["backbone"], *described["steerings"]]
+    return {part["folder"] for part in parts if "folder" in part}
 
 
 if __name__ == "__main__":

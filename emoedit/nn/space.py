@@ -101,8 +101,8 @@ class EmotionSpace(StoredNetwork):
     def read_config(cls, raw: Mapping[str, Any]) -> SpaceConfig:
         """The configuration of a folder."""
         numbers = {name: int(raw[name]) for name in ("features", "dims", "hidden")}
-        names = {name: tuple(str(each) for each in raw[name]) for name in ("emotions", "names")}
-        return SpaceConfig(**numbers, **names, trunk=str(raw["trunk"]))
+        emotions, names = (tuple(str(each) for each in raw[name]) for name in ("emotions", "names"))
+        return SpaceConfig(emotions=emotions, names=names, trunk=str(raw["trunk"]), **numbers)
 
 
 class PointMap(nn.Module):

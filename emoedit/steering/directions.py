@@ -43,6 +43,8 @@ class LatentDirections(Steering):
             the source is taken to be neutral.
     """
 
+    directions: Tensor
+
     def __init__(
         self,
         emotions: Sequence[str],

@@ -109,6 +109,8 @@ class SpaceTask(nn.Module):
         weights: what ``votes``, ``circumplex`` and ``order`` count.
     """
 
+    circumplex: Tensor
+
     def __init__(self, space: EmotionSpace, weights: Mapping[str, float]) -> None:
         super().__init__()
         self.space, self.weights = space, dict(weights)
@@ -127,7 +129,7 @@ class SpaceTask(nn.Module):
             "circumplex": F.mse_loss(points[:, :ORDERED], votes @ self.circumplex),
             "order": F.mse_loss(apart, wanted),
         }
-        total = sum(weight * found[name] for name, weight in self.weights.items())
+        total = torch.stack([weight * found[name] for name, weight in self.weights.items()]).sum()
         return {"loss": total, **{name: value.detach() for name, value in found.items()}}
 
 
@@ -215,13 +217,16 @@ class VotesGuide(Guide):
         emotions: the recogniser's classes.
     """
 
+    closed: Tensor
+    entropy: Tensor
+
     def __init__(self, guide: Guide, landmarks: MeasuringNetwork, targets: Tensor, emotions: Sequence[str]) -> None:
         super().__init__()
         self.guide, self.landmarks = guide, landmarks.eval().requires_grad_(False)
         order = [BASIC.index(name) for name in emotions]
         # Cross entropy takes distributions in the place of labels.
         guide.labels = targets[:, order].contiguous()
-        closed = 1 - sum(targets[:, BASIC.index(name)] for name in OPENS)
+        closed = 1 - targets[:, [BASIC.index(name) for name in OPENS]].sum(1)
         self.register_buffer("closed", closed, persistent=False)
         entropy = -(targets * targets.clamp_min(1e-9).log()).sum(1)
         self.register_buffer("entropy", entropy, persistent=False)
@@ -290,7 +295,7 @@ def led_coordinates(
         losses = _judged(backbone, guide, latent, plain, found @ basis, row)
         losses |= {name: F.relu(losses[name] - cost[name]) for name in SPARED}
         optimiser.zero_grad()
-        sum(weight * losses[name] for name, weight in weights.items()).backward()
+        torch.stack([weight * losses[name] for name, weight in weights.items()]).sum().backward()
         optimiser.step()
         fall.step()
         if step >= steps // 2:  # the mean of the last half: gradients of few faces are noisy

@@ -96,7 +96,8 @@ class WordTask(nn.Module):
             found = {"diffusion": self._diffusion(batch["latent"], context)}
             if any(weight for name, weight in self.weights.items() if name != "diffusion"):
                 found |= self._emotion(batch["plain"], towards, batch["row"])
-        total = sum(weight * found[name] for name, weight in self.weights.items() if name in found)
+        parts = [weight * found[name] for name, weight in self.weights.items() if name in found]
+        total = torch.stack(parts).sum()
         return {"loss": total, **{name: value.detach() for name, value in found.items()}}
 
     def _noisy(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:

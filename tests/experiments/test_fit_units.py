@@ -144,6 +144,7 @@ def test_the_recipe_writes_an_editor_with_units(crops, tmp_path):
         "data.root": tmp_path,
         "data.crops": tmp_path / "crops",
         "coach_weights": tmp_path / "coach.pt",
+        "use_chosen": False,
         "output": tmp_path / "editor",
         "+coach.config": f"{{{heads}}}",
         "+emotions": "{angry: [AU4]}",
