@@ -46,7 +46,8 @@ class DeepPixels:
 
     def turned(self, turn: Image.Transpose) -> DeepPixels:
         """The pixels turned as PIL's ``transpose`` turns a picture."""
-        return DeepPixels(_turned(self.values, turn), None if self.alpha is None else _turned(self.alpha, turn))
+        alpha = None if self.alpha is None else np.ascontiguousarray(turned(self.alpha, turn))
+        return DeepPixels(np.ascontiguousarray(turned(self.values, turn)), alpha)
 
     def edited(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """The pixels with the change between two pictures added.
@@ -74,7 +75,8 @@ class DeepPixels:
         return out
 
 
-def _turned(pixels: np.ndarray, turn: Image.Transpose) -> np.ndarray:
+def turned(pixels: np.ndarray, turn: Image.Transpose) -> np.ndarray:
+    """A view of pixels ``[H, W]`` or ``[H, W, C]``, turned as PIL's ``transpose`` turns a picture."""
     from PIL import Image
 
     turns = {
@@ -86,7 +88,7 @@ def _turned(pixels: np.ndarray, turn: Image.Transpose) -> np.ndarray:
         Image.Transpose.TRANSPOSE: lambda x: x.swapaxes(0, 1),
         Image.Transpose.TRANSVERSE: lambda x: np.rot90(x, 2).swapaxes(0, 1),
     }
-    return np.ascontiguousarray(turns[turn](pixels))
+    return turns[turn](pixels)
 
 
 def to_uint8(values: np.ndarray, label: str) -> np.ndarray:

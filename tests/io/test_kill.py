@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from emoedit.io.images import load_picture
+from emoedit.io.output import write_atomic
 from emoedit.io.results import Results
+from tests.fixtures import kills
 
 CELLS = 120
 RUN = """
@@ -67,6 +71,52 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path):
     assert all((tmp_path / f"{number}.png").is_file() for number in range(CELLS))
     with Results(tmp_path / "results.jsonl") as results:
         assert results.rows == CELLS
+
+
+@pytest.fixture(scope="module")
+def forks():
+    if not hasattr(os, "fork"):
+        pytest.skip("needs POSIX processes")
+    with kills.Forks() as server:
+        yield server
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "how", "times"),
+    [("edit", signal.SIGKILL, 2), ("edit", signal.SIGTERM, 2), ("train", signal.SIGKILL, 3)],
+)
+def test_commands_that_are_ended_go_on(forks, tmp_path, command, how, times):
+    """Those that evaluate and sweep are in their own tests; the long run ends all of them many times."""
+    photos = kills.photographs(tmp_path, 1, (200, 280))
+    case = kills.edit(tmp_path, photos) if command == "edit" else kills.training(tmp_path, steps=30)
+    outcome = kills.interrupt(case, times, how, forks=forks)
+    assert outcome.broken == [] and outcome.lost == [] and outcome.ended + outcome.finished == times
+    assert outcome.seen > 0
+    if how == signal.SIGTERM and command == "edit":
+        assert outcome.litter == 0
+
+
+def test_sigterm_ends_a_command_as_an_exception_does(tmp_path, monkeypatch, capsys):
+    """What was being written goes, and the status is that of a program that the signal ended."""
+    from emoedit import cli
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(_: object) -> int:
+        def write(file) -> None:
+            file.write(b"half")
+            signal.raise_signal(signal.SIGTERM)
+
+        write_atomic(tmp_path / "x.png", write)
+        return 0
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(run=run)
+    monkeypatch.setattr(cli, "make_parser", lambda: parser)
+    assert cli.main([]) == 143
+    assert capsys.readouterr().err == "emoedit: terminated\n" and not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
