@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,32 @@ def test_commands_that_are_ended_go_on(forks, tmp_path, command, how, times):
     assert outcome.seen > 0
     if how == signal.SIGTERM and command == "edit":
         assert outcome.litter == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["edit", "evaluate", "sweep"])
+def test_a_full_disk_ends_a_command_in_order(forks, tmp_path, command):
+    """Said in a line; nothing half-written is left, and the command goes on when there is room."""
+    photos = kills.photographs(tmp_path, 1, (200, 280))
+    case = getattr(kills, command)(tmp_path, photos)
+    status, told = forks.run(case, largest=10_000)
+    assert status == 1 and "cannot be written: File too large" in told and "Traceback" not in told, told
+    outcome = kills.Outcome()
+    kills.look(case.output, outcome)
+    assert outcome.broken == [] and not [path for path in case.output.rglob("*") if kills.is_litter(path)]
+    assert forks.run(case)[0] == 0 and case.whole(case.output)
+    kills.look(case.output, outcome)
+    assert outcome.broken == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/sys/fs").is_dir(), reason="no folder that nobody can write")
+@pytest.mark.parametrize("command", ["edit", "evaluate", "sweep"])
+def test_a_folder_that_cannot_be_written(forks, tmp_path, command):
+    case = getattr(kills, command)(tmp_path, kills.photographs(tmp_path, 1, (200, 280)))
+    there = tuple(part.replace(str(case.output), "/sys/fs/emoedit") for part in case.command)
+    status, told = forks.run(replace(case, command=there))
+    assert status in (1, 2) and "/sys/fs/emoedit" in told and "Traceback" not in told, told
 
 
 def test_sigterm_ends_a_command_as_an_exception_does(tmp_path, monkeypatch, capsys):
