@@ -104,7 +104,10 @@ def choose_frame(image: Image.Image, label: str, frame: int | None) -> None:
     Raises:
         ImageError: several frames and none chosen, no such frame, or a damaged one.
     """
-    count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+    try:
+        count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+    except Exception as error:  # decoders fail on hostile files in every way there is
+        raise ImageError(f"{label} is damaged: its pictures cannot be counted ({error})") from error
     if frame is None:
         if count == 1 or (image.format == "TIFF" and _is_one_page(image, count)):
             return
