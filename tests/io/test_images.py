@@ -596,7 +596,9 @@ def test_scripts_are_not_run_and_phones_get_a_hint(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ImageError, match=r"HEIC picture.*pip install '.*\[heif\]'.*convert it to JPEG"):
         load_picture(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
-    with pytest.raises(ImageError, match="JPEG XL picture: convert it"):
+    monkeypatch.setattr(Image, "ID", [known for known in Image.ID if known != "JXL"])
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    with pytest.raises(ImageError, match="JPEG XL picture: pip install pillow-jxl-plugin, or convert it"):
         load_picture(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100))
 
 
