@@ -22,18 +22,21 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from emoedit.io.output import write_json  # noqa: E402
 from tests.fixtures import kills  # noqa: E402
 from tests.fixtures.kills import Outcome, photographs  # noqa: E402
 
-PHOTOS = 3  # that a run edits which a signal ends
+PHOTOS = 2  # that a run edits which a signal ends
 COMMANDS = {
     "edit": "`emoedit edit`, two emotions at two strengths",
     "evaluate": "`emoedit evaluate`, the same",
@@ -63,68 +66,78 @@ class Ended:
 
     Args:
         command: of ``COMMANDS``.
-        how: the signal.
+        how: name of the signal.
         outcome: what came of them.
     """
 
     command: str
-    how: signal.Signals
+    how: str
     outcome: Outcome
 
 
-def fuzz(minutes: float, examples: int) -> Fuzzed:
-    """Rounds of tests/fuzz with new seeds until the time is over."""
-    found, start, seed = Fuzzed(), time.monotonic(), random.SystemRandom().randrange(2**31)
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "counts.json"
-        environment = {
-            **os.environ,
-            "EMOEDIT_FUZZ_PROFILE": "long",
-            "EMOEDIT_FUZZ_EXAMPLES": str(examples),
-            "EMOEDIT_FUZZ_REPORT": str(report),
-            "OMP_NUM_THREADS": "1",
-        }
-        while time.monotonic() - start < 60 * minutes:
-            command = [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "-p",
-                "no:xdist",
-                "-o",
-                "addopts=",
-            ]
+def kept(file: Path, make: Callable[[], Any]) -> Any:
+    """What a file of JSON holds; made and written first where it is not there."""
+    if not file.is_file():
+        write_json(file, make())
+    return json.loads(file.read_text("utf-8"))
+
+
+def fuzz(minutes: float, examples: int, work: Path) -> Fuzzed:
+    """Rounds of tests/fuzz with new seeds until the time is over; what came of them is kept after every round."""
+    found, file = Fuzzed(), work / "fuzzed.json"
+    if file.is_file():
+        found = Fuzzed(**json.loads(file.read_text("utf-8")))
+        found.counts = collections.Counter(found.counts)
+    before, start, seed = found.seconds, time.monotonic(), random.SystemRandom().randrange(2**31)
+    while found.seconds < 60 * minutes:
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "counts.json"
+            long = {"EMOEDIT_FUZZ_PROFILE": "long", "EMOEDIT_FUZZ_EXAMPLES": str(examples)}
+            options = ["-q", "--tb=short", "-p", "no:logging", "-p", "no:xdist", "-o", "addopts="]
+            options += [f"--hypothesis-seed={seed}", f"--basetemp={folder}/tests", "tests/fuzz"]
             done = subprocess.run(
-                [*command, f"--hypothesis-seed={seed}", f"--basetemp={folder}/tests", "tests/fuzz"],
-                cwd=ROOT, env=environment, capture_output=True, text=True,
+                [sys.executable, "-m", "pytest", *options],
+                env={**os.environ, **long, "EMOEDIT_FUZZ_REPORT": str(report), "OMP_NUM_THREADS": "1"},
+                cwd=ROOT, capture_output=True, text=True,
             )  # fmt: skip
             if report.is_file():
                 found.counts.update(json.loads(report.read_text("utf-8")))
-            if done.returncode:
-                found.failures.append(f"seed {seed}:\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
-                print(found.failures[-1], flush=True)
-            seed += 1
-    found.seconds = time.monotonic() - start
+        if done.returncode:
+            found.failures.append(f"seed {seed}:\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
+            print(found.failures[-1], flush=True)
+        seed += 1
+        found.seconds = before + time.monotonic() - start
+        write_json(file, asdict(found), overwrite=True)
     return found
 
 
-def ended(kill: int, terminate: int) -> list[Ended]:
+def ended(kill: int, terminate: int, work: Path) -> list[Ended]:
     """Every command, ended by ``kill -9`` and by SIGTERM."""
     found = []
     for how, times in ((signal.SIGKILL, kill), (signal.SIGTERM, terminate)):
         for command in COMMANDS:
-            with tempfile.TemporaryDirectory() as name, kills.Forks() as forks:
-                folder = Path(name)
-                photos = photographs(folder, PHOTOS, (320, 480))
-                case = kills.training(folder) if command == "train" else getattr(kills, command)(folder, photos)
-                found.append(Ended(command, how, kills.interrupt(case, times, how, forks=forks)))
+            made = kept(work / f"{command}-{how.name}.json", partial(ended_runs, command, how, times))
+            found.append(Ended(command, how.name, Outcome(**made)))
             print(f"{command}: {how.name}: {found[-1].outcome}", flush=True)
     return found
 
 
-def memory(photos: int) -> list[tuple[int, float]]:
+def ended_runs(command: str, how: signal.Signals, times: int) -> dict[str, Any]:
+    """What came of runs of one command under one signal."""
+    with tempfile.TemporaryDirectory() as name, kills.Forks() as forks:
+        folder = Path(name)
+        photos = photographs(folder, PHOTOS, (320, 480))
+        case = kills.training(folder) if command == "train" else getattr(kills, command)(folder, photos)
+        return asdict(kills.interrupt(case, times, how, forks=forks))
+
+
+def memory(photos: int, work: Path) -> list[tuple[int, float]]:
     """Photographs edited, and megabytes in memory after them."""
+    return [(count, megabytes) for count, megabytes in kept(work / "memory.json", partial(memory_rows, photos))]
+
+
+def memory_rows(photos: int) -> list[tuple[int, float]]:
+    """The same, measured."""
     import emoedit
 
     def resident() -> float:
@@ -159,7 +172,7 @@ def table_of_ends(ends: Sequence[Ended]) -> list[str]:
     for each in ends:
         o = each.outcome
         counts = (o.ended, o.finished, f"{o.seen:,}", len(o.broken), len(o.lost), o.litter)
-        rows.append(f"| {COMMANDS[each.command]} | {each.how.name} | {' | '.join(map(str, counts))} |")
+        rows.append(f"| {COMMANDS[each.command]} | {each.how} | {' | '.join(map(str, counts))} |")
     return rows
 
 
@@ -175,10 +188,10 @@ def page(fuzzed: Fuzzed, ends: Sequence[Ended], rows: list[tuple[int, float]]) -
         "## Damaged and hostile input",
         f"{count:,} inputs in {minutes:.0f} minutes of one process, made by Hypothesis: small sound files of every "
         "kind with bytes changed, cut, doubled and put in, programs of random pickle instructions, command lines, "
-        f"expressions, descriptions of networks. {raw}.",
+        f"expressions, descriptions of networks, requests to the app. {raw}.",
         "\n".join(table_of(fuzzed)),
         "## Runs that are ended",
-        f"{PHOTOS} photographs. Each run is the fork of a process that has imported torch and other large packages. "
+        f"Photographs, {PHOTOS} a run. Each run is the fork of a process that has imported torch and other large packages. "
         "The signal comes at a random moment between its start and a little after its end; the same command then goes "
         "on with what is there. After each run every file is read: pictures, rows, tables, states, weights. Rows that "
         "were there once have to stay, and a run that is done has to have the results of one that nothing ended: the "
@@ -200,17 +213,24 @@ def main() -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fuzz-minutes", type=float, default=60)
-    parser.add_argument("--fuzz-examples", type=int, default=2000, help="inputs of each test in a round")
+    parser.add_argument("--fuzz-examples", type=int, default=500, help="inputs of each test in a round")
     parser.add_argument("--kills", type=int, default=50, help="runs of each command that kill -9 ends")
     parser.add_argument("--terms", type=int, default=20, help="runs of each command that SIGTERM ends")
     parser.add_argument("--photos", type=int, default=1000)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "reliability.md")
+    parser.add_argument("--work", type=Path, help="folder that keeps what is done, so that the same command goes on")
     args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        return write_report(args, args.work or Path(name))
+
+
+def write_report(args: argparse.Namespace, work: Path) -> int:
+    """The exit status."""
     spawn = multiprocessing.get_context("spawn")
     with ThreadPoolExecutor(1) as thread, ProcessPoolExecutor(1, spawn) as process:
-        fuzzing = thread.submit(fuzz, args.fuzz_minutes, args.fuzz_examples)
-        remembering = process.submit(memory, args.photos)
-        ends = ended(args.kills, args.terms)
+        fuzzing = thread.submit(fuzz, args.fuzz_minutes, args.fuzz_examples, work)
+        remembering = process.submit(memory, args.photos, work)
+        ends = ended(args.kills, args.terms, work)
         rows, fuzzed = remembering.result(), fuzzing.result()
     args.output.write_text(page(fuzzed, ends, rows), encoding="utf-8")
     print(f"wrote {args.output}")
