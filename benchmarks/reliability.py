@@ -107,7 +107,7 @@ def fuzz(minutes: float, examples: int, work: Path) -> Fuzzed:
             print(found.failures[-1], flush=True)
         seed += 1
         found.seconds = before + time.monotonic() - start
-        write_json(file, asdict(found), overwrite=True)
+        write_json(file, {**vars(found), "counts": dict(found.counts)}, overwrite=True)
     return found
 
 
@@ -191,11 +191,11 @@ def page(fuzzed: Fuzzed, ends: Sequence[Ended], rows: list[tuple[int, float]]) -
         f"expressions, descriptions of networks, requests to the app. {raw}.",
         "\n".join(table_of(fuzzed)),
         "## Runs that are ended",
-        f"Photographs, {PHOTOS} a run. Each run is the fork of a process that has imported torch and other large packages. "
-        "The signal comes at a random moment between its start and a little after its end; the same command then goes "
-        "on with what is there. After each run every file is read: pictures, rows, tables, states, weights. Rows that "
-        "were there once have to stay, and a run that is done has to have the results of one that nothing ended: the "
-        "same pictures and the same learned token to the byte, every cell of an evaluation and of a sweep once.",
+        f"Photographs, {PHOTOS} a run. Each run is the fork of a process that has imported torch and others. The signal "
+        "comes at a random moment between its start and a little after its end; the same command then goes on with "
+        "what is there. After each run every file is read: pictures, rows, tables, states, weights. Rows that were "
+        "there once have to stay, and a run that is done has to have the results of one that nothing ended: the same "
+        "pictures and the same learned token to the byte, every cell of an evaluation and of a sweep once.",
         "A process that is killed cannot remove its temporary files (`.emoedit-*.tmp`, `*.part`); these can be "
         "deleted, and no run reads them.",
         "\n".join(table_of_ends(ends)),
