@@ -87,6 +87,7 @@ def app(tmp_path_factory):
 
 @pytest.mark.slow
 @given(method=st.sampled_from(["GET", "POST", "HEAD", "PUT", "DELETE"]), place=PLACES, body=BODIES)
+@example(method="POST", place="/gradio_api/run/predict", body=b'{"data": []}')
 @example(method="GET", place="/gradio_api/file=SECRET", body=b"")
 @example(method="GET", place="/gradio_api/file=/etc/passwd", body=b"")
 def test_requests(method, place, body, app, counted):
