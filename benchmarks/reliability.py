@@ -193,9 +193,9 @@ def page(fuzzed: Fuzzed, ends: Sequence[Ended], rows: list[tuple[int, float]]) -
         "## Runs that are ended",
         f"Photographs, {PHOTOS} a run. Each run is the fork of a process that has imported torch and others. The "
         "signal comes at a random moment between its start and a little after its end; the same command then goes on "
-        "with what is there. After each run every file is read: pictures, rows, tables, states, weights. Rows that were "
-        "there once have to stay, and a run that is done has to have the results of one that nothing ended: the same "
-        "pictures and the same learned token to the byte, every cell of an evaluation and of a sweep once.",
+        "with what is there. After each run every file is read: pictures, rows, tables, states, weights. Rows that "
+        "were there once have to stay. A run that is done has to have the results of one that nothing ended: the "
+        "same pictures and the same learned token to the byte, every cell of an evaluation and of a sweep once.",
         "A process that is killed cannot remove its temporary files (`.emoedit-*.tmp`, `*.part`); these can be "
         "deleted, and no run reads them.",
         "\n".join(table_of_ends(ends)),
