@@ -50,7 +50,7 @@ def write_atomic(
     path = Path(os.path.expanduser(path))
     if overwrite:
         path = Path(os.path.realpath(path))
-    mode = "xb" if temporary is None else "wb"
+    new = temporary is None
     temporary = temporary or path.parent / f".emoedit-{secrets.token_hex(8)}.tmp"
     try:
         if os.path.lexists(path) and not path.is_file():
@@ -59,7 +59,7 @@ def write_atomic(
             raise _exists(path)
         _make_folder(path.parent)
         try:
-            with open(temporary, mode) as file:
+            with open(temporary, "xb") if new else open(temporary, "wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
