@@ -8,7 +8,8 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,7 +53,7 @@ def write_atomic(
         path = Path(os.path.realpath(path))
     new = temporary is None
     temporary = temporary or path.parent / f".emoedit-{secrets.token_hex(8)}.tmp"
-    try:
+    with _telling(path):
         if os.path.lexists(path) and not path.is_file():
             raise OutputError(f"{path} exists and is not a regular file")
         if path.exists() and not overwrite:
@@ -71,13 +72,20 @@ def write_atomic(
                 os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OutputError:
-        raise
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """What the operating system has against writing a file, as an OutputError."""
+    try:
+        yield
     except UnicodeEncodeError as error:
         raise OutputError(
             f"{ascii(str(path))} cannot be written: the names of files are in {sys.getfilesystemencoding()} here, "
             "which has no such letters; set PYTHONUTF8=1"
         ) from error
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     except RuntimeError as error:
