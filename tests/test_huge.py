@@ -109,6 +109,19 @@ def test_an_edit_takes_eight_bytes_a_pixel_and_the_face(photos, astronaut, tmp_p
     assert peak_of(edited) < 8 * 30_000_000 + 100 * MB
 
 
+def test_sixteen_bits_take_28_bytes_a_pixel(photos, astronaut, tmp_path):
+    """Six for the numbers, as much again for the edited ones and for their encoding, and what eight bits take."""
+    picture = wide(astronaut, 2500, 3000, 2.0)
+    cv2.imwrite(str(tmp_path / "deep.png"), picture[..., ::-1].astype(np.uint16) * 257 + 3)
+    del picture
+
+    def edited() -> None:
+        result = next(photos.edit(photos.open(tmp_path / "deep.png", edits=EDITS[:1]), EDITS[:1]))
+        save_picture(result.image, tmp_path / "edited.png", overwrite=True)
+
+    assert peak_of(edited) < 30 * 7_500_000 + 100 * MB
+
+
 def test_close_ups_take_little_memory_and_time(photos, astronaut):
     """A face of 1,370 pixels: less than 150 MB and a second of one core for an edit."""
     large = cv2.resize(astronaut[20:215, 145:295], None, fx=12, fy=12, interpolation=cv2.INTER_CUBIC)

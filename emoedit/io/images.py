@@ -33,7 +33,7 @@ from emoedit.types import ImageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_PIXELS = 250_000_000  # phones make 200 megapixels; a picture takes 7 bytes a pixel while it is read, and one that is edited 8
+MAX_PIXELS = 250_000_000  # phones make 200 megapixels; of 8 bits, each takes 8 bytes while it is read and edited
 
 _UPRIGHT = {  # EXIF 2.32, table 6: what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
