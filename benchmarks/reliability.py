@@ -1,9 +1,10 @@
-"""The long run behind docs/reliability.md: fuzzing, runs that are killed, memory over many photographs.
+"""The long run behind docs/reliability.md: fuzzing, runs that a signal ends, memory over many photographs.
 
     python benchmarks/reliability.py --fuzz-minutes 60 --kills 50 --photos 1000
 
-Writes docs/reliability.md. Exit status 1 where anything was found; what fuzzing found is printed with the input that
-shows it, to be kept as an ``@example`` of its test.
+The three parts run at the same time. Writes docs/reliability.md. Exit status 1 where
+anything was found; what fuzzing found is printed with the input that shows it, to be kept as an ``@example`` of its
+test.
 """
 
 from __future__ import annotations
@@ -11,21 +12,37 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import multiprocessing
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-
-from PIL import Image
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-EDIT = "emoedit edit --emotion happy sad --strength 0.5 1"
+sys.path.insert(0, str(ROOT))
+
+from emoedit.io.output import write_json  # noqa: E402
+from tests.fixtures import kills  # noqa: E402
+from tests.fixtures.kills import Outcome, photographs  # noqa: E402
+
+PHOTOS = 2  # that a run edits which a signal ends
+COMMANDS = {
+    "edit": "`emoedit edit`, two emotions at two strengths",
+    "evaluate": "`emoedit evaluate`, the same",
+    "sweep": "`experiments/sweep.py`, the same in two shards, with pictures",
+    "train": "learning a token, 100 steps, its state saved every second one",
+}
 
 
 @dataclass
@@ -44,120 +61,83 @@ class Fuzzed:
 
 
 @dataclass
-class Killed:
-    """What came of runs that were killed.
+class Ended:
+    """Runs of a command that a signal ended.
 
     Args:
-        killed: runs that ended by the signal.
-        finished: runs that were done before it came.
-        seen: pictures that were there after a run, all runs together.
-        broken: pictures that were there and could not be read.
-        lost: pictures that a later run without a kill did not bring.
-        litter: files under temporary names that were left.
+        command: of ``COMMANDS``.
+        how: name of the signal.
+        outcome: what came of them.
     """
 
-    killed: int = 0
-    finished: int = 0
-    seen: int = 0
-    broken: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    litter: int = 0
+    command: str
+    how: str
+    outcome: Outcome
 
 
-def fuzz(minutes: float, examples: int) -> Fuzzed:
-    """Rounds of tests/fuzz with new seeds until the time is over."""
-    found, start, seed = Fuzzed(), time.monotonic(), random.SystemRandom().randrange(2**31)
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "counts.json"
-        environment = {
-            **os.environ,
-            "EMOEDIT_FUZZ_PROFILE": "long",
-            "EMOEDIT_FUZZ_EXAMPLES": str(examples),
-            "EMOEDIT_FUZZ_REPORT": str(report),
-            "OMP_NUM_THREADS": "1",
-        }
-        while time.monotonic() - start < 60 * minutes:
-            command = [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "-p",
-                "no:xdist",
-                "-o",
-                "addopts=",
-                f"--hypothesis-seed={seed}",
-            ]
+def kept(file: Path, make: Callable[[], Any]) -> Any:
+    """What a file of JSON holds; made and written first where it is not there."""
+    if not file.is_file():
+        write_json(file, make())
+    return json.loads(file.read_text("utf-8"))
+
+
+def fuzz(minutes: float, examples: int, work: Path) -> Fuzzed:
+    """Rounds of tests/fuzz with new seeds until the time is over; what came of them is kept after every round."""
+    found, file = Fuzzed(), work / "fuzzed.json"
+    if file.is_file():
+        found = Fuzzed(**json.loads(file.read_text("utf-8")))
+        found.counts = collections.Counter(found.counts)
+    before, start, seed = found.seconds, time.monotonic(), random.SystemRandom().randrange(2**31)
+    while found.seconds < 60 * minutes:
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "counts.json"
+            long = {"EMOEDIT_FUZZ_PROFILE": "long", "EMOEDIT_FUZZ_EXAMPLES": str(examples)}
+            options = ["-q", "--tb=short", "-p", "no:logging", "-p", "no:xdist", "-o", "addopts="]
+            options += [f"--hypothesis-seed={seed}", f"--basetemp={folder}/tests", "tests/fuzz"]
             done = subprocess.run(
-                [*command, f"--hypothesis-seed={seed}", f"--basetemp={folder}/tests", "tests/fuzz"],
-                cwd=ROOT, env=environment, capture_output=True, text=True,
+                [sys.executable, "-m", "pytest", *options],
+                env={**os.environ, **long, "EMOEDIT_FUZZ_REPORT": str(report), "OMP_NUM_THREADS": "1"},
+                cwd=ROOT, capture_output=True, text=True,
             )  # fmt: skip
             if report.is_file():
                 found.counts.update(json.loads(report.read_text("utf-8")))
-            if done.returncode:
-                found.failures.append(f"seed {seed}:\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
-            seed += 1
-    found.seconds = time.monotonic() - start
+        if done.returncode:
+            found.failures.append(f"seed {seed}:\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
+            print(found.failures[-1], flush=True)
+        seed += 1
+        found.seconds = before + time.monotonic() - start
+        write_json(file, {**vars(found), "counts": dict(found.counts)}, overwrite=True)
     return found
 
 
-def photographs(folder: Path, count: int) -> list[Path]:
-    """The portrait of the demo at different sizes and crops, as JPEG."""
-    from skimage.data import astronaut
-
-    picture, paths, rng = Image.fromarray(astronaut()), [], random.Random(0)
-    for number in range(count):
-        left, top = rng.randrange(0, 100), rng.randrange(0, 30)
-        side = rng.randrange(320, 1200)
-        cut = picture.crop((left, top, left + 400, top + 400)).resize((side, side))
-        paths.append(folder / f"photo{number}.jpg")
-        cut.save(paths[-1], quality=90)
-    return paths
+def ended(kill: int, terminate: int, work: Path) -> list[Ended]:
+    """Every command, ended by ``kill -9`` and by SIGTERM."""
+    found = []
+    for how, times in ((signal.SIGKILL, kill), (signal.SIGTERM, terminate)):
+        for command in COMMANDS:
+            made = kept(work / f"{command}-{how.name}.json", partial(ended_runs, command, how, times))
+            found.append(Ended(command, how.name, Outcome(**made)))
+            print(f"{command}: {how.name}: {found[-1].outcome}", flush=True)
+    return found
 
 
-def kill(times: int, photos: int = 4) -> Killed:
-    """Edits of photographs, killed at random moments, and one run to the end."""
-    from emoedit.io.images import load_picture
-    from emoedit.types import ImageError
-
-    found, rng = Killed(), random.Random(1)
-    with tempfile.TemporaryDirectory() as name:
+def ended_runs(command: str, how: signal.Signals, times: int) -> dict[str, Any]:
+    """What came of runs of one command under one signal."""
+    with tempfile.TemporaryDirectory() as name, kills.Forks() as forks:
         folder = Path(name)
-        paths, output = photographs(folder, photos), folder / "edits"
-        command = [sys.executable, "-m", *EDIT.split(), "--output", f"{output}/"]
-        command[4:4] = map(str, paths)  # photos come before --emotion
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        start = time.monotonic()
-        subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
-        longest = time.monotonic() - start  # a whole run, so that the signal comes anywhere in it
-        for attempt in range(times):
-            with subprocess.Popen([*command, "--overwrite"], env=environment, stderr=subprocess.DEVNULL) as run:
-                try:
-                    run.wait(rng.uniform(0.1, 1.1) * longest)
-                except subprocess.TimeoutExpired:
-                    run.kill()
-            if run.returncode == -9:
-                found.killed += 1
-            else:
-                found.finished += 1
-            for path in output.glob("*.png"):
-                found.seen += 1
-                try:
-                    load_picture(path)
-                except ImageError as error:
-                    found.broken.append(str(error))
-            if attempt % 2:
-                for path in output.glob("*.png"):
-                    path.unlink()
-        subprocess.run([*command, "--overwrite"], env=environment, stderr=subprocess.DEVNULL, check=False)
-        wanted = {f"{p.stem}_{e}{s}.png" for p in paths for e in ("happy", "sad") for s in ("", "_0.5")}
-        found.lost = sorted(wanted - {path.name for path in output.glob("*.png")})
-        found.litter = len(list(output.glob(".emoedit-*.tmp")))
-    return found
+        photos = photographs(folder, PHOTOS, (320, 480))
+        case = kills.training(folder) if command == "train" else getattr(kills, command)(folder, photos)
+        return asdict(kills.interrupt(case, times, how, forks=forks))
 
 
-def memory(photos: int) -> list[tuple[int, float]]:
+def memory(photos: int, work: Path) -> list[tuple[int, float]]:
     """Photographs edited, and megabytes in memory after them."""
+    return [(count, megabytes) for count, megabytes in kept(work / "memory.json", partial(memory_rows, photos))]
+
+
+def memory_rows(photos: int) -> list[tuple[int, float]]:
+    """The same, measured."""
     import emoedit
 
     def resident() -> float:
@@ -185,7 +165,18 @@ def table_of(fuzzed: Fuzzed) -> list[str]:
     return rows
 
 
-def page(fuzzed: Fuzzed, killed: Killed, rows: list[tuple[int, float]]) -> str:
+def table_of_ends(ends: Sequence[Ended]) -> list[str]:
+    """What came of each command under each signal."""
+    rows = ["| command | signal | ended by it | done before | files read | half-written | lost or other | temporary |"]
+    rows.append("|---|---|---|---|---|---|---|---|")
+    for each in ends:
+        o = each.outcome
+        counts = (o.ended, o.finished, f"{o.seen:,}", len(o.broken), len(o.lost), o.litter)
+        rows.append(f"| {COMMANDS[each.command]} | {each.how} | {' | '.join(map(str, counts))} |")
+    return rows
+
+
+def page(fuzzed: Fuzzed, ends: Sequence[Ended], rows: list[tuple[int, float]]) -> str:
     """docs/reliability.md."""
     count, minutes = sum(fuzzed.counts.values()), fuzzed.seconds / 60
     raw = f"{len(fuzzed.failures)} rounds failed" if fuzzed.failures else "No round failed: no other error came out"
@@ -197,13 +188,17 @@ def page(fuzzed: Fuzzed, killed: Killed, rows: list[tuple[int, float]]) -> str:
         "## Damaged and hostile input",
         f"{count:,} inputs in {minutes:.0f} minutes of one process, made by Hypothesis: small sound files of every "
         "kind with bytes changed, cut, doubled and put in, programs of random pickle instructions, command lines, "
-        f"expressions, descriptions of networks. {raw}.",
+        f"expressions, descriptions of networks, requests to the app. {raw}.",
         "\n".join(table_of(fuzzed)),
-        "## Runs that are killed",
-        f"`{EDIT}` of four photographs, ended by `kill -9` at random moments: {killed.killed} runs were killed and "
-        f"{killed.finished} were done before. Of {killed.seen} pictures that were there {len(killed.broken)} "
-        f"could not be read; a last run without a kill left {len(killed.lost)} missing. Files under temporary names "
-        f"(`.emoedit-*.tmp`) that a killed process could not remove: {killed.litter}; they can be deleted.",
+        "## Runs that are ended",
+        f"Photographs, {PHOTOS} a run. Each run is the fork of a process that has imported torch and others. The "
+        "signal comes at a random moment between its start and a little after its end; the same command then goes on "
+        "with what is there. After each run every file is read: pictures, rows, tables, states, weights. Rows that "
+        "were there once have to stay. A run that is done has to have the results of one that nothing ended: the "
+        "same pictures and the same learned token to the byte, every cell of an evaluation and of a sweep once.",
+        "A process that is killed cannot remove its temporary files (`.emoedit-*.tmp`, `*.part`); these can be "
+        "deleted, and no run reads them.",
+        "\n".join(table_of_ends(ends)),
         "## Memory",
         "One `PhotoEditor` with the default editor, photographs of 320 to 1,200 pixels in turn:",
         "\n".join(
@@ -218,20 +213,32 @@ def main() -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fuzz-minutes", type=float, default=60)
-    parser.add_argument("--fuzz-examples", type=int, default=2000, help="inputs of each test in a round")
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--fuzz-examples", type=int, default=500, help="inputs of each test in a round")
+    parser.add_argument("--kills", type=int, default=50, help="runs of each command that kill -9 ends")
+    parser.add_argument("--terms", type=int, default=20, help="runs of each command that SIGTERM ends")
     parser.add_argument("--photos", type=int, default=1000)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "reliability.md")
+    parser.add_argument("--work", type=Path, help="folder that keeps what is done, so that the same command goes on")
     args = parser.parse_args()
-    fuzzed = fuzz(args.fuzz_minutes, args.fuzz_examples)
-    for failure in fuzzed.failures:
-        print(failure)
-    killed, rows = kill(args.kills), memory(args.photos)
-    args.output.write_text(page(fuzzed, killed, rows), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as name:
+        return write_report(args, args.work or Path(name))
+
+
+def write_report(args: argparse.Namespace, work: Path) -> int:
+    """The exit status."""
+    spawn = multiprocessing.get_context("spawn")
+    with ThreadPoolExecutor(1) as thread, ProcessPoolExecutor(1, spawn) as process:
+        fuzzing = thread.submit(fuzz, args.fuzz_minutes, args.fuzz_examples, work)
+        remembering = process.submit(memory, args.photos, work)
+        ends = ended(args.kills, args.terms, work)
+        rows, fuzzed = remembering.result(), fuzzing.result()
+    args.output.write_text(page(fuzzed, ends, rows), encoding="utf-8")
     print(f"wrote {args.output}")
-    return 1 if fuzzed.failures or killed.broken or killed.lost else 0
+    found = [*fuzzed.failures, *(text for each in ends for text in (*each.outcome.broken, *each.outcome.lost))]
+    for text in found:
+        print(text)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     sys.exit(main())

@@ -61,7 +61,8 @@ def keep_only(result: PhotoEdit, photo: OpenPhoto, parts: Collection[str]) -> Ph
         EditError: no part, or one that does not exist.
     """
     weights = [part_weights(face, parts) for face in photo.source.faces]
-    before, after = photo.picture.rgb, load_picture(result.image).rgb
+    (y, x), (height, width) = photo.near.corner, photo.near.rgb.shape[:2]
+    before, after = photo.near.rgb, load_picture(result.image).rgb[y : y + height, x : x + width]
     mixed = before.copy()
     for face, weight in zip(photo.source.faces, weights, strict=True):
         window = CropWindow.of(face.alignment, *before.shape[:2])
@@ -71,7 +72,7 @@ def keep_only(result: PhotoEdit, photo: OpenPhoto, parts: Collection[str]) -> Ph
         first, last = (p[window.slices].astype(np.float32) for p in (before, after))
         blended = np.rint(first + share * (last - first)).astype(np.uint8)
         mixed[window.slices] = np.where(last != first, blended, mixed[window.slices])
-    return replace(result, image=photo.picture.to_pil(mixed))
+    return replace(result, image=photo.picture.to_pil(mixed, photo.near.corner))
 
 
 @lru_cache(maxsize=1)

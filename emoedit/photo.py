@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -32,11 +31,12 @@ from emoedit.faces.analysis import FaceAnalysis, analyse
 from emoedit.faces.detect import Face, FaceDetector, face_detector
 from emoedit.faces.landmarks import landmark_finder
 from emoedit.faces.masks import face_masks
+from emoedit.faces.nearby import Nearby
 from emoedit.faces.occlusion import occlusion_finder
 from emoedit.faces.teeth import teeth_finder
-from emoedit.faces.tone import Tone, find_tone
-from emoedit.io.images import Picture, load_picture, save_picture
-from emoedit.models.base import Backbone
+from emoedit.io.images import Original, Picture, load_picture, save_picture
+from emoedit.models.crops import crop_and_normalise as crop_and_normalise
+from emoedit.models.crops import levels
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit, EditError, EmoEditError, Inversion
 
@@ -46,8 +46,8 @@ class Source:
     """What edits start from: a photograph, its faces, and their inversion.
 
     Args:
-        rgb: uint8 ``[H, W, 3]``.
-        faces: what is known of each of its N faces.
+        rgb: uint8 ``[H, W, 3]``; of a large photograph, the part around its faces.
+        faces: what is known of each of its N faces, in pixels of ``rgb``.
         inversion: of the N aligned crops.
     """
 
@@ -63,6 +63,7 @@ class OpenPhoto:
     Args:
         picture: the pixels and what came with them.
         faces: the N faces to edit, largest first.
+        near: the part of the photograph that is worked on.
         source: the photograph as it is.
         smiles: of each face; None where there is none, or where the editor's compositor closes no smiles.
         relaxed: the photograph without these smiles, for edits that end them; None where there are none, or where
@@ -72,6 +73,7 @@ class OpenPhoto:
 
     picture: Picture
     faces: tuple[Face, ...]
+    near: Nearby
     source: Source
     smiles: tuple[Smile | None, ...]
     relaxed: Source | None
@@ -79,7 +81,7 @@ class OpenPhoto:
 
     @property
     def alignments(self) -> tuple[Alignment, ...]:
-        """Of each face's crop."""
+        """Of each face's crop, in pixels of ``source.rgb``."""
         return tuple(face.alignment for face in self.source.faces)
 
     @property
@@ -94,7 +96,7 @@ class PhotoEdit:
 
     Args:
         image: PIL picture of the photograph's own size, colour profile and metadata in ``.info``.
-        source: the photograph as PIL picture.
+        original: the photograph.
         faces: the faces that were edited.
         edit: emotion and strength.
         editor: name of the editor.
@@ -104,13 +106,18 @@ class PhotoEdit:
     """
 
     image: Image.Image
-    source: Image.Image
+    original: Original
     faces: tuple[Face, ...]
     edit: Edit
     editor: str
     seed: int
     seconds: float
     notes: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> Image.Image:
+        """The photograph as PIL picture."""
+        return self.original.image
 
     @property
     def face(self) -> Face:
@@ -194,30 +201,31 @@ class PhotoEditor:
         start = time.perf_counter()
         picture = load_picture(photo)
         faces = [face] if isinstance(face, Face) else self.detector.choose(picture.rgb, face)
-        alignments = [align(found.landmarks, self.editor.backbone.crop) for found in faces]
-        source = self._source(picture.rgb, faces, alignments, seed)
+        crop = self.editor.backbone.crop
+        alignments = [align(found.landmarks, crop) for found in faces]
+        near = Nearby.of(picture.rgb, faces, alignments, whole=self.editor.backbone.edits_whole)
+        source = self._source(near, seed)
         smiles: tuple[Smile | None, ...] = (None,) * len(faces)
         if self.compositor.closes_smiles:
             smiles = tuple(find_smile(found, relaxation_network(self.device)) for found in source.faces)
         asked = [Edit("neutral")] if edits is None else edits
         wanted = any(smiles) and any(self._reduction(edit) for edit in asked)
-        relaxed = self._relaxed(source, smiles, seed) if wanted else None
-        return OpenPhoto(picture, tuple(faces), source, smiles, relaxed, time.perf_counter() - start)
+        relaxed = self._relaxed(near, source, smiles, seed) if wanted else None
+        return OpenPhoto(picture, tuple(faces), near, source, smiles, relaxed, time.perf_counter() - start)
 
-    def _source(self, rgb: np.ndarray, faces: Sequence[Face], alignments: Sequence[Alignment], seed: int) -> Source:
+    def _source(self, near: Nearby, seed: int) -> Source:
         """Look at faces and invert them."""
-        backbone, finders = self.editor.backbone, {**self._finders(), "occlusion": occlusion_finder(self.device)}
-        x, tones = crop_and_normalise(rgb, alignments, backbone)
+        backbone, rgb = self.editor.backbone, near.rgb
+        how = {**self._finders(), "occlusion": occlusion_finder(self.device), "brightest": near.brightest}
+        x, tones = crop_and_normalise(rgb, near.alignments, backbone)
         inversion = self.editor.invert(x, generator=torch.Generator().manual_seed(seed))
         masks = face_masks(backbone.crop)
-        found = zip(faces, alignments, tones, strict=True)
-        return Source(rgb, tuple(analyse(rgb, *each[:2], masks, each[2], **finders) for each in found), inversion)
+        found = zip(near.faces, near.alignments, tones, strict=True)
+        return Source(rgb, tuple(analyse(rgb, *each[:2], masks, each[2], **how) for each in found), inversion)
 
-    def _relaxed(self, source: Source, smiles: Sequence[Smile | None], seed: int) -> Source:
+    def _relaxed(self, near: Nearby, source: Source, smiles: Sequence[Smile | None], seed: int) -> Source:
         """The photograph without its smiles."""
-        rgb = _without_smiles(source, smiles, 1.0)
-        faces, alignments = [face.face for face in source.faces], [face.alignment for face in source.faces]
-        return self._source(rgb, faces, alignments, seed)
+        return self._source(near.with_pixels(_without_smiles(source, smiles, 1.0)), seed)
 
     def _finders(self) -> dict[str, Any]:
         """What looks at drawings."""
@@ -235,10 +243,10 @@ class PhotoEditor:
             UnknownNameError: an emotion that the editor does not know.
             EditError: an edit that makes no sense.
         """
-        original, planned = photo.picture.to_pil(), self._plan(photo, edits)
+        original, planned = Original(photo.picture), self._plan(photo, edits)
         relaxed = photo.relaxed
         if relaxed is None and any(planned.relaxed):  # it was opened for other edits
-            relaxed = self._relaxed(photo.source, photo.smiles, seed)
+            relaxed = self._relaxed(photo.near, photo.source, photo.smiles, seed)
         sources = {False: photo.source, True: relaxed}
         size = max(1, self.editor.batch_size // len(photo.faces)) if self.editor.batches_edits else 1
         waiting: dict[int, tuple[np.ndarray, float, tuple[str, ...]]] = {}
@@ -250,9 +258,10 @@ class PhotoEditor:
                 waiting.update(self._edit_batch(photo, source, batch, edits, planned))
             rgb, seconds, notes = waiting.pop(number)
             start = time.perf_counter()
-            image = photo.picture.to_pil(rgb)
+            image = photo.picture.to_pil(None if rgb is photo.source.rgb else rgb, photo.near.corner)
             seconds += time.perf_counter() - start
             yield PhotoEdit(image, original, photo.faces, edit, self.editor.name, seed, seconds, notes)
+            del image, rgb  # before the next is made: those of 200 megapixels take 800 MB each
 
     def _plan(self, photo: OpenPhoto, edits: Sequence[Edit]) -> _Planned:
         """Which edit starts from the photograph, and which from the photograph without its smiles."""
@@ -271,12 +280,12 @@ class PhotoEditor:
             return edit_whole(self.editor, source.rgb, source.inversion, batch, edits)
         start = time.perf_counter()
         asked = [edits[n] for n in batch]
-        first = _levels(source.inversion.extras["reconstruction"])
+        first = levels(source.inversion.extras["reconstruction"])
         known = [self.editor.changes(source.inversion, edit) for edit in asked]
         told = not self.compositor.reads_drawings and all(change and change[0].points is not None for change in known)
         drawn = [first] * len(asked)
         if not told:
-            drawn = [_levels(frame) for frame in self.editor.decode(source.inversion, asked)]
+            drawn = [levels(frame) for frame in self.editor.decode(source.inversion, asked)]
         look = known_drawings if told else partial(read_drawings, **self._finders())
         scenes = []
         for number, face in enumerate(source.faces):
@@ -308,6 +317,7 @@ class PhotoEditor:
             for result in self.edit(photo, edits if self.editor.batches_edits else [], seed=seed):
                 done += 1
                 yield result
+                del result
         except EmoEditError:
             pass  # whose it is will be found below
         for edit in edits[done:]:
@@ -327,41 +337,6 @@ def _without_smiles(source: Source, smiles: Sequence[Smile | None], amount: floa
     for face, smile in zip(source.faces, smiles, strict=True):
         rgb = rgb if smile is None else relax(rgb, face, smile, amount)
     return rgb
-
-
-def crop_and_normalise(
-    rgb: np.ndarray, alignments: Sequence[Alignment], backbone: Backbone
-) -> tuple[torch.Tensor, tuple[Tone, ...]]:
-    """Faces as a backbone is given them.
-
-    Args:
-        rgb: the photograph, uint8 ``[H, W, 3]``.
-        alignments: of N faces.
-        backbone: which says what it wants to see.
-
-    Returns:
-        ``[N, C, R, R]`` in [-1, 1], and the tones that faces are lifted to.
-    """
-
-    def plane(picture: np.ndarray) -> np.ndarray:
-        return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if backbone.channels == 1 else picture
-
-    own = plane(rgb)
-    crops = [alignment.crop(own) for alignment in alignments]
-    tones = [Tone()] * len(crops)
-    if backbone.normalises_luminance and backbone.channels == 1:
-        face = face_masks(backbone.crop).face
-        tones = [find_tone(crop, face) for crop in crops]
-        lifted = zip(crops, tones, alignments, strict=True)
-        crops = [c if tone.power == 1 else a.crop(plane(tone.lifted(rgb))) for c, tone, a in lifted]
-    x = np.stack(crops).astype(np.float32).reshape(len(crops), *crops[0].shape[:2], backbone.channels)
-    return torch.from_numpy(x).permute(0, 3, 1, 2) / 127.5 - 1, tuple(tones)
-
-
-def _levels(x: torch.Tensor) -> np.ndarray:
-    """``[N, C, R, R]`` in [-1, 1] as grey levels: float32 ``[N, R, R]`` or ``[N, R, R, 3]``, 0 to 255."""
-    levels = ((x.float() + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy()
-    return np.ascontiguousarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
 
 
 def edit(

@@ -25,6 +25,7 @@ from emoedit.evaluation.summary import Evaluation, in_words, interval
 from emoedit.metrics.statistics import curve_at
 from emoedit.report.plots import pareto_grid
 from emoedit.training.prepare import split_of
+from lib.running import run
 
 SHOWN = ("target_score", "hit", "identity", "hes", "perceptual", "fold_free", "sharpness_kept", "confidence")
 TITLES = ("target", "read as it", "identity", "HES", "perceptual", "no folds", "sharpness", "face sure")
@@ -229,4 +230,4 @@ a neutral face is read as a little of everything: what counts is the target scor
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

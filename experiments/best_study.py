@@ -21,6 +21,7 @@ from emoedit.io.images import write_atomic
 from emoedit.types import DataError
 from lib.candidates import NOT_INDEPENDENT, Row, SecondReader, bootstrapped, candidate_rows
 from lib.reproductions import table
+from lib.running import run
 
 BEGIN, END = "<!-- begin best-study -->", "<!-- end best-study -->"
 
@@ -128,4 +129,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

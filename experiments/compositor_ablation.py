@@ -29,6 +29,7 @@ from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
 from emoedit.training.readers import read_pairs
 from emoedit.types import CropSpec, Edit
+from lib.running import run
 
 WHOLE = "whole"
 ROLES = {
@@ -229,4 +230,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

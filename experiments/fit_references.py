@@ -25,6 +25,7 @@ from emoedit.steering.directions import LatentDirections, mean_differences
 from emoedit.training.data import CropSet, of_those_there
 from emoedit.training.prepare import prepare_config
 from emoedit.types import Control
+from lib.running import run
 
 LICENCE = "Apache-2.0; statistics of research data"
 CARDS = Path(__file__).parent / "cards"
@@ -113,4 +114,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

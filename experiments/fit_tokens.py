@@ -22,6 +22,7 @@ from emoedit.steering.tokens import EMBEDDINGS
 from emoedit.training.recipes import minutes, trainer_config
 from emoedit.training.tokens import TEMPLATES, TokenConfig, learn_token, read_faces
 from emoedit.types import CheckpointError, EmoEditError
+from lib.running import run
 
 
 def load_model(name: str) -> StableDiffusionBackbone:
@@ -71,4 +72,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -44,6 +44,7 @@ from emoedit.training.data import CropSet
 from emoedit.training.recipes import load_coach, read_as
 from emoedit.types import CropSpec, DataError, Edit, Inversion, NoFaceError
 from lib.gradients import GradientRecogniser
+from lib.running import run
 
 SIDE = 128  # pixels of the crops that are read
 Units = dict[str, float]
@@ -246,4 +247,4 @@ def parts_of(described: Mapping[str, Any]) -> set[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

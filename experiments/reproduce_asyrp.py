@@ -41,6 +41,7 @@ from emoedit.steering.hspace import Directions
 from emoedit.types import DataError, Edit, EditError, Inversion
 from lib.lines import Panel, line_plot
 from lib.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, portrait, table
+from lib.running import run
 
 Row = dict[str, Any]
 PUBLISHED = {"t_edit": 538, "t_boost": 167}  # CelebA-HQ at 256 pixels, LPIPS
@@ -388,4 +389,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

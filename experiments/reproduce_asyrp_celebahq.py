@@ -45,6 +45,7 @@ from emoedit.training.asyrp import (
 )
 from emoedit.training.tokens import read_faces
 from emoedit.types import DataError, Edit
+from lib.running import run
 
 
 def interval_of(backbone: DDPMBackbone, x: Tensor, cosine: float, trunk: str | None) -> int:
@@ -149,4 +150,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

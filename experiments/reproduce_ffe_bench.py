@@ -30,6 +30,7 @@ from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
 from emoedit.types import DataError
 from lib.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, table
+from lib.running import run
 
 PUBLISHED = {"mscr": 0.055, "acc": 0.863, "cls": 0.808, "hes": 0.472, "identity": 0.652}
 LONDON = "london"
@@ -188,4 +189,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -39,6 +39,7 @@ from emoedit.types import CheckpointError, DataError, Edit, EmoEditError, Unknow
 from lib.prompts import FORM, Prompt, read_emotions, read_prompts
 from lib.readings import NOT_MEASURED, read_picture
 from lib.reproductions import MissingEditorError, Page, open_editor, portrait, table
+from lib.running import run
 
 STUDIES = Path(__file__).with_name("prompt_studies.csv")
 MEASURES = {"entropy": "entropy", "noise": "noise", "prompt_clip_score": "prompt CLIP", "aesthetic": "aesthetic"}
@@ -266,4 +267,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

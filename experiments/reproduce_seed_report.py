@@ -27,6 +27,7 @@ from emoedit.metrics.suite import Suite
 from emoedit.models.stability.client import KEY
 from emoedit.photo import PhotoEditor
 from lib.reproductions import DRAWN, MissingEditorError, Page, open_editor, people, portrait, table
+from lib.running import run
 
 
 @dataclass(frozen=True)
@@ -167,4 +168,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -33,6 +33,7 @@ from emoedit.training.votes import read_ferplus
 from emoedit.types import DataError
 from lib.candidates import NOT_INDEPENDENT, Row, SecondReader, bootstrapped, candidate_rows
 from lib.reproductions import Page, table
+from lib.running import run
 
 HELD_OUT = ("valid", "test")
 MAJORITY = 0.5  # of the votes, from which on a picture shows what most people saw
@@ -166,4 +167,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

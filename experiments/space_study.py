@@ -35,6 +35,7 @@ from emoedit.training.recipes import HELD_OUT
 from emoedit.training.space import js_divergence, mixture_votes, nearest_votes
 from emoedit.training.votes import FERPLUS, distribution, read_ferplus
 from emoedit.types import CropSpec, Edit
+from lib.running import run
 
 LEAST_CONTEMPT = 4  # of ten people who have to see contempt for a picture to show it
 SMOOTH = 3.0  # times the median step of a path that its largest step may be
@@ -245,4 +246,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

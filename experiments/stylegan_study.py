@@ -42,6 +42,7 @@ from emoedit.photo import OpenPhoto, PhotoEditor
 from emoedit.training.prepare import split_of
 from emoedit.training.stylegan import inversion_losses
 from emoedit.types import Edit, NoFaceError
+from lib.running import run
 
 STAGES = {"encoder": "encoder", "w_plus": "w+ optimised", "tuned": "pivotal tuning"}
 WAYS = {"redrawn": "no edit, square", "square": "edits, square", "pasted": "edits, pasted"}
@@ -257,4 +258,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -23,6 +23,7 @@ from emoedit.evaluation.sweeps import with_one_editor
 from emoedit.io.locks import end_with_parent
 from emoedit.io.progress import progress
 from emoedit.types import EmoEditError
+from lib.running import run
 
 if find_spec("cloudpickle"):  # submitit's processes do not find what lies beside this script: it is sent to them
     import cloudpickle
@@ -48,4 +49,4 @@ if __name__ == "__main__":
         sys.argv[1:] = with_one_editor(sys.argv[1:])
     except EmoEditError as error:
         raise SystemExit(f"sweep: {error}") from None
-    main()
+    run(main)

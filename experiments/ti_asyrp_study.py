@@ -34,6 +34,7 @@ from emoedit.steering.combined import TokenAndShift, TokenShift
 from emoedit.steering.hspace import HSpace
 from emoedit.training.prepare import split_of
 from emoedit.types import Edit
+from lib.running import run
 
 REFERENCES = ("mean_warp", "pixel_mean")  # compared too, where they know the emotion
 HAPPY = "happy"
@@ -263,4 +264,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

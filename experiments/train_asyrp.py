@@ -45,6 +45,7 @@ from emoedit.training.recipes import (
 )
 from emoedit.types import Edit
 from lib.own_data import with_own_data
+from lib.running import run
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -248,4 +249,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -26,6 +26,7 @@ from emoedit.training.loop import train
 from emoedit.training.prepare import prepare_config
 from emoedit.training.recipes import LICENCE, tiles, trainer_config
 from emoedit.training.vae import VAETask
+from lib.running import run
 
 
 def prepare_stage(config: DictConfig) -> None:
@@ -120,4 +121,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -33,6 +33,7 @@ from emoedit.training.measuring import UNKNOWN, LabelledBatches, MeasuringTask, 
 from emoedit.training.prepare import prepare_config
 from emoedit.training.readers import read_landmarks68
 from emoedit.training.votes import distribution
+from lib.running import run
 
 TRAINED_ON = ["train", "fit"]
 HELD_OUT = ["valid", "test"]
@@ -321,4 +322,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -27,6 +27,7 @@ from emoedit.training.loop import train
 from emoedit.training.mouths import MouthBatches, MouthTask, chosen_crops, find_teeth
 from emoedit.training.prepare import prepare_config
 from emoedit.training.recipes import HELD_OUT, TRAINED_ON, minutes, tiles, trainer_config
+from lib.running import run
 
 BATCH = 16
 
@@ -150,4 +151,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

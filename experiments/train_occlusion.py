@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from emoedit.nn.occlusion import OcclusionConfig, OcclusionNetwork
 from emoedit.training.occlusion import OcclusionBatches, fit_occlusion
 from emoedit.training.prepare import prepare_config
+from lib.running import run
 
 
 @torch.no_grad()
@@ -56,4 +57,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

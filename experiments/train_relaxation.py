@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from emoedit.nn.relaxation import RelaxationConfig, RelaxationNetwork
 from emoedit.training.relaxation import fit_relaxation, read_pairs
+from lib.running import run
 
 LIPS, CORNERS = slice(48, 68), (48, 54)
 
@@ -59,4 +60,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -44,6 +44,7 @@ from emoedit.training.recipes import (
 )
 from emoedit.training.space_words import WordBatches, WordTask
 from emoedit.training.tokens import encode_pictures, start_vectors
+from lib.running import run
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -322,4 +323,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -48,6 +48,7 @@ from emoedit.training.recipes import (
 from emoedit.training.stylegan import EncoderTask, GANTask, TwoMixtures, Weights
 from emoedit.types import Edit, Inversion
 from lib.own_data import pictures_of, with_own_data
+from lib.running import run
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -308,4 +309,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

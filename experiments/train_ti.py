@@ -40,6 +40,7 @@ from emoedit.training.prepare import prepare_config
 from emoedit.training.recipes import HELD_OUT, LICENCE, TRAINED_ON, load_coach, minutes, tiles, trainer_config
 from emoedit.training.text_to_image import TextToImageTask, draw, held_out_losses, start_from
 from emoedit.training.tokens import TEMPLATES, TokenConfig, learn_token, pick_pictures, read_emotions
+from lib.running import run
 
 
 def plain(config: DictConfig) -> Any:
@@ -317,4 +318,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -27,6 +27,7 @@ from emoedit.training.data import CropSet
 from emoedit.training.hspace import Diffusion, fixed, learnable
 from emoedit.training.recipes import LICENCE, coach_guide, lead, load_coach, minutes
 from lib.own_data import with_own_data
+from lib.running import run
 
 
 def fitted_folder(config: DictConfig, emotion: str) -> Path:
@@ -121,4 +122,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -133,3 +133,40 @@ def test_hydra_tells_what_an_experiment_would_do(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "output: outputs/steps" in done.stdout
+
+
+CHECKS = """
+import argparse, runpy, sys
+def check(self, action):
+    if action.help:
+        try:
+            self._get_formatter()._expand_help(action) if '%' in action.help else action.help
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError('badly formed help string') from error
+if not hasattr(argparse.ArgumentParser, '_check_help'):
+    argparse.ArgumentParser._check_help = check
+    add = argparse._ActionsContainer.add_argument
+    def checked(self, *names, **options):
+        action = add(self, *names, **options)
+        if hasattr(self, '_check_help'):
+            self._check_help(action)
+        return action
+    argparse._ActionsContainer.add_argument = checked
+"""
+
+
+@pytest.mark.slow
+def test_hydra_starts_where_argparse_looks_into_help(tmp_path):
+    """Python 3.14's argparse does; on others its check is put in."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "experiments")])}
+    script = ROOT / "experiments" / "sweep.py"
+    start = f"sys.argv = ['sweep.py', '--cfg', 'job']; runpy.run_path({str(script)!r}, run_name='__main__')"
+    plain = "from hydra._internal.utils import get_args_parser; get_args_parser()"
+    for code, fails in ((CHECKS + start, False), (CHECKS + plain, True)):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert bool(done.returncode) == fails, done.stderr
+        assert ("badly formed help string" in done.stderr) == fails
+    for path in sorted((ROOT / "experiments").glob("*.py")):
+        text = path.read_text("utf-8")
+        assert ("@hydra.main" in text) == ("    run(main)\n" in text), path.name

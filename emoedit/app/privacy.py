@@ -170,6 +170,8 @@ def _is_own(folder: Path) -> bool:
 class LocalOnly:
     """ASGI middleware: the server fetches no addresses for the page, and the page may load nothing from elsewhere.
 
+    Of gradio's interfaces only those are open that the page itself uses.
+
     Args:
         app: the application behind it.
     """
@@ -180,6 +182,12 @@ class LocalOnly:
         "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' blob: "
         "data:; worker-src 'self' blob:; frame-src 'self' blob: data:; object-src 'none'; base-uri 'self'; "
         "form-action 'self'; frame-ancestors 'self'"
+    )
+
+    # Calls beside the queue, and tools of developers; gradio answers malformed ones with tracebacks.
+    CLOSED = tuple(
+        f"/gradio_api/{name}"
+        for name in "run api/ call/ dev/ vibe undo-vibe process_recording stream profiling deep_link openapi".split()
     )
 
     def __init__(self, app: Handler) -> None:
@@ -194,6 +202,10 @@ class LocalOnly:
         if "proxy=" in path or "file=http" in path.replace("%3a", ":"):
             await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
             await send({"type": "http.response.body", "body": b"this server fetches nothing from other machines"})
+            return
+        if path.startswith(self.CLOSED):
+            await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"this server answers its own page"})
             return
 
         async def answer(message: dict[str, Any]) -> None:

@@ -8,13 +8,21 @@ else; messages go to standard error. One module a command; :mod:`emoedit.cli.com
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from emoedit import __version__
 from emoedit.cli import app, best, compare, demo, edit, experiments, fit, inspect, lists, mirror, recognise, walk
 from emoedit.cli.common import CommandParser, UsageError, say, show_warning
 from emoedit.types import EmoEditError
+
+
+class _Terminated(BaseException):
+    """SIGTERM came; no error that a command handles."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None for those of the process.
 
     Returns:
-        The exit status: 0 all done, 1 something failed, 2 a command that makes no sense, 130 interrupted.
+        The exit status: 0 all done, 1 something failed, 2 a command that makes no sense, 130 interrupted, 143 ended by
+        SIGTERM.
 
     Raises:
         SystemExit: from argparse, after ``--help`` and ``--version`` (0) and on arguments that do not parse (2); and
@@ -32,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = make_parser().parse_args(argv)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _ending_in_order():
             warnings.showwarning = show_warning
             return args.run(args)
     except EmoEditError as error:
@@ -41,6 +50,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("emoedit: interrupted")
         return 130
+    except _Terminated:
+        say("emoedit: terminated")
+        return 128 + signal.SIGTERM
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """SIGTERM ends the command as an exception does, so that temporary files go; other threads cannot ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 def make_parser() -> argparse.ArgumentParser:

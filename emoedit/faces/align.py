@@ -48,6 +48,13 @@ class Alignment:
         inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
         return Alignment(matrix, inverse, round(self.resolution * factor))
 
+    def shifted(self, row: int, column: int) -> Alignment:
+        """The same crop, seen from a part of the photograph that begins at this row and column."""
+        matrix, inverse = self.matrix.copy(), self.inverse.copy()
+        matrix[:, 2] += matrix[:, :2] @ (column, row)
+        inverse[:, 2] -= (column, row)
+        return Alignment(matrix, inverse, self.resolution)
+
     def crop(self, picture: np.ndarray) -> np.ndarray:
         """The aligned crop of a picture ``[H, W]`` or ``[H, W, 3]``, same dtype; mirrored where it leaves the frame."""
         import cv2

@@ -91,6 +91,7 @@ def analyse(
     masks: FaceMasks,
     tone: Tone,
     *,
+    brightest: float | None = None,
     landmarks: LandmarkFinder,
     teeth: TeethFinder,
     occlusion: OcclusionFinder,
@@ -103,6 +104,7 @@ def analyse(
         alignment: of its crop.
         masks: of the crop.
         tone: of the crop.
+        brightest: ``brightest_level`` of the photograph that ``photo`` is a part of; default: that of ``photo``.
         landmarks: finds landmarks.
         teeth: finds teeth.
         occlusion: finds what is in front of the face.
@@ -119,16 +121,18 @@ def analyse(
     luma = alignment.scaled(fine).crop(photo).astype(np.float32) @ LUMA
     shown = cv2.resize(masks.face, luma.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
     blur, black = edge_blur(luma, shown) / fine, float(np.quantile(luma[shown], DARKEST))
-    white, brightest = eye_white(crop, points, skin), float(np.percentile(_small(photo) @ LUMA, BRIGHTEST))
+    white = eye_white(crop, points, skin)
+    brightest = brightest_level(photo) if brightest is None else brightest
     hidden = occlusion(photo, face, alignment)
     return FaceAnalysis(
         face, alignment, masks, tone, crop, points, skin, white, blur, black, brightest, opening, hidden
     )
 
 
-def _small(photo: np.ndarray) -> np.ndarray:
-    """The photograph at 64 pixels."""
-    return cv2.resize(photo, (64, 64), interpolation=cv2.INTER_AREA)
+def brightest_level(photo: np.ndarray) -> float:
+    """The grey level of the brightest places of a photograph, uint8 ``[H, W, 3]``, seen at 64 pixels."""
+    small = cv2.resize(photo, (64, 64), interpolation=cv2.INTER_AREA)
+    return float(np.percentile(small @ LUMA, BRIGHTEST))
 
 
 def eye_white(crop: np.ndarray, points: np.ndarray, skin: np.ndarray) -> np.ndarray:

@@ -71,6 +71,18 @@ def _surest(faces: list[Face]) -> float:
     return max((face.confidence for face in faces if face.down > TILT), default=0.0)
 
 
+def _reduced(rgb: np.ndarray) -> np.ndarray:
+    """The photograph, no side longer than ``MAX_SIDE``; itself where it has none."""
+    import cv2
+
+    height, width = rgb.shape[:2]
+    scale = min(1.0, MAX_SIDE / max(height, width))
+    if scale == 1:
+        return rgb
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+
+
 def _turned_back(face: Face, turns: int, width: int, height: int) -> Face:
     """A face of ``np.rot90(photograph, turns)``, in pixels of the photograph.
 
@@ -126,27 +138,29 @@ class FaceDetector:
         Args:
             rgb: uint8 ``[H, W, 3]``.
         """
-        best, turns = self._upright(rgb), 0
+        small = _reduced(rgb)  # before it is turned: a copy of a photograph of 200 megapixels takes 600 MB
+        best, turns = self._upright(small, rgb.shape[:2]), 0
         if _surest(best) < SURE:
             for other in (1, 3, 2):
-                faces = self._upright(np.ascontiguousarray(np.rot90(rgb, other)))
+                size = rgb.shape[:2] if other == 2 else rgb.shape[1::-1]
+                faces = self._upright(np.ascontiguousarray(np.rot90(small, other)), size)
                 if _surest(faces) > _surest(best):
                     best, turns = faces, other
         height, width = rgb.shape[:2]
         return [_turned_back(face, turns, width, height) for face in best] if turns else best
 
-    def _upright(self, rgb: np.ndarray) -> list[Face]:
-        """Faces whose eyes are above their mouth, within about 60 degrees, largest first."""
+    def _upright(self, small: np.ndarray, size: tuple[int, ...]) -> list[Face]:
+        """Faces whose eyes are above their mouth, within about 60 degrees, largest first.
+
+        Args:
+            small: the photograph, uint8 ``[h, w, 3]``, reduced to ``MAX_SIDE``.
+            size: height and width of the photograph, in whose pixels faces are told.
+        """
         import cv2
 
-        height, width = rgb.shape[:2]
+        height, width = size
         if min(height, width) < 16:
             return []
-        scale = min(1.0, MAX_SIDE / max(height, width))
-        small = rgb
-        if scale < 1:
-            size = max(1, round(width * scale)), max(1, round(height * scale))
-            small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
         # A border of context on every side: faces that fill the frame are otherwise missed by the first stage.
         pad = round(0.15 * min(small.shape[:2]))
         small = cv2.copyMakeBorder(small, pad, pad, pad, pad, cv2.BORDER_REPLICATE)

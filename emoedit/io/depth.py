@@ -18,12 +18,13 @@ import numpy as np
 from emoedit.types import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from PIL import Image
 
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+STRIP = 256  # rows that are worked on at once
 FLOAT_SLACK = 1e-3  # a quarter of a grey level: what resampling leaves outside 0..1 without any fault of the caller
 
 
@@ -46,7 +47,8 @@ class DeepPixels:
 
     def turned(self, turn: Image.Transpose) -> DeepPixels:
         """The pixels turned as PIL's ``transpose`` turns a picture."""
-        return DeepPixels(_turned(self.values, turn), None if self.alpha is None else _turned(self.alpha, turn))
+        alpha = None if self.alpha is None else np.ascontiguousarray(turned(self.alpha, turn))
+        return DeepPixels(np.ascontiguousarray(turned(self.values, turn)), alpha)
 
     def edited(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """The pixels with the change between two pictures added.
@@ -74,7 +76,8 @@ class DeepPixels:
         return out
 
 
-def _turned(pixels: np.ndarray, turn: Image.Transpose) -> np.ndarray:
+def turned(pixels: np.ndarray, turn: Image.Transpose) -> np.ndarray:
+    """A view of pixels ``[H, W]`` or ``[H, W, C]``, turned as PIL's ``transpose`` turns a picture."""
     from PIL import Image
 
     turns = {
@@ -86,7 +89,7 @@ def _turned(pixels: np.ndarray, turn: Image.Transpose) -> np.ndarray:
         Image.Transpose.TRANSPOSE: lambda x: x.swapaxes(0, 1),
         Image.Transpose.TRANSVERSE: lambda x: np.rot90(x, 2).swapaxes(0, 1),
     }
-    return np.ascontiguousarray(turns[turn](pixels))
+    return turns[turn](pixels)
 
 
 def to_uint8(values: np.ndarray, label: str) -> np.ndarray:
@@ -104,7 +107,7 @@ def to_uint8(values: np.ndarray, label: str) -> np.ndarray:
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return _by_strips(values, lambda part: (part.astype(np.uint32) + 128) // 257)
     if values.dtype.kind == "f":
         low, high = float(values.min()), float(values.max())
         if not (low >= -FLOAT_SLACK and high <= 1 + FLOAT_SLACK):  # also when either is NaN
@@ -112,8 +115,16 @@ def to_uint8(values: np.ndarray, label: str) -> np.ndarray:
                 f"{label} holds floats {low:g}..{high:g}, and 0..1 is expected: rescale -1..1 by (x + 1) / 2, "
                 "0..255 by x / 255"
             )
-        return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
+        return _by_strips(values, lambda part: np.rint(part.astype(np.float32) * 255))
     raise ImageError(f"{label} holds {values.dtype}; uint8, uint16, bool, or float in 0..1 is expected")
+
+
+def _by_strips(values: np.ndarray, levels: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What a function makes of rows, uint8: at once, its wider numbers would take many times the picture."""
+    made = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), STRIP):
+        made[top : top + STRIP] = levels(values[top : top + STRIP])
+    return made
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -165,7 +176,7 @@ def _decoded(data: bytes) -> np.ndarray | None:
         order = cv2.COLOR_BGR2RGB if found.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
         if found.dtype == np.float64:
             return np.ascontiguousarray(found[..., [2, 1, 0, 3][: found.shape[2]]])
-        return cv2.cvtColor(found, order)
+        return cv2.cvtColor(found, order, found)
     return found
 
 
@@ -216,7 +227,7 @@ def separate(found: np.ndarray, label: str) -> DeepPixels:
     channels = pixels.shape[2]
     alpha = np.ascontiguousarray(pixels[..., -1]) if channels in (2, 4) else None
     colours = np.repeat(pixels[..., :1], 3, 2) if channels < 3 else pixels[..., :3]
-    return DeepPixels(np.array(colours, order="C"), alpha)
+    return DeepPixels(np.ascontiguousarray(colours), alpha)
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

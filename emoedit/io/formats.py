@@ -49,15 +49,12 @@ def open_encoded(stream: BinaryIO, label: str) -> Image.Image | None:
         with _without_limit():
             if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
                 return _open_heif(stream, label)
+            if head.startswith(_JXL_HEADS):
+                return _open_jxl(stream, label)
             return Image.open(stream, formats=formats)
     except UnidentifiedImageError as error:
         if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return None
-        if head.startswith(_JXL_HEADS):
-            raise ImageError(
-                f"{label} is a JPEG XL picture: convert it to PNG or JPEG, or install the package pillow-jxl-plugin "
-                "and import pillow_jxl first"
-            ) from error
         raise ImageError(f"{label} is not a picture of a known format") from error
     except ImageError:
         raise
@@ -93,6 +90,17 @@ def _open_heif(stream: BinaryIO, label: str) -> Image.Image:
     return HeifImageFile(stream)
 
 
+def _open_jxl(stream: BinaryIO, label: str) -> Image.Image:
+    if "JXL" not in Image.ID:
+        try:
+            import pillow_jxl  # noqa: F401 - registers itself with Pillow
+        except ImportError as error:
+            raise ImageError(
+                f"{label} is a JPEG XL picture: pip install pillow-jxl-plugin, or convert it to PNG or JPEG"
+            ) from error
+    return Image.open(stream, formats=("JXL",))
+
+
 def choose_frame(image: Image.Image, label: str, frame: int | None) -> None:
     """Goes to the frame that is asked for; refuses to choose between several.
 
@@ -104,7 +112,10 @@ def choose_frame(image: Image.Image, label: str, frame: int | None) -> None:
     Raises:
         ImageError: several frames and none chosen, no such frame, or a damaged one.
     """
-    count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+    try:
+        count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+    except Exception as error:  # decoders fail on hostile files in every way there is
+        raise ImageError(f"{label} is damaged: its pictures cannot be counted ({error})") from error
     if frame is None:
         if count == 1 or (image.format == "TIFF" and _is_one_page(image, count)):
             return

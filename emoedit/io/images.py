@@ -12,13 +12,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageCms
 
-from emoedit.io.depth import DeepPixels, read_deep, separate, to_uint8
+from emoedit.io.depth import DeepPixels, read_deep, separate, to_uint8, turned
 from emoedit.io.formats import choose_frame, open_encoded
 from emoedit.io.metadata import Metadata, read_exif, read_metadata
 from emoedit.io.output import SUFFIXES as SUFFIXES
@@ -32,7 +33,7 @@ from emoedit.types import ImageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_PIXELS = 250_000_000  # phones make 200 megapixels; a picture takes 8 to 12 bytes a pixel while it is read
+MAX_PIXELS = 250_000_000  # phones make 200 megapixels; of 8 bits, each takes 8 bytes while it is read and edited
 
 _UPRIGHT = {  # EXIF 2.32, table 6: what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,6 +43,17 @@ _UPRIGHT = {  # EXIF 2.32, table 6: what undoes each orientation
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+
+_SWAPPING = {  # what makes height of width
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.TRANSVERSE,
+}
+_BACK = {  # what undoes a turn; the others undo themselves
+    Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
+    Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
 }
 
 # The colour space an ICC profile must be for (bytes 16-20 of its header) before it can translate the mode to RGB.
@@ -74,11 +86,12 @@ class Picture:
     name: str = "photo"
     path: Path | None = None
 
-    def to_pil(self, rgb: np.ndarray | None = None) -> Image.Image:
+    def to_pil(self, rgb: np.ndarray | None = None, corner: tuple[int, int] | None = None) -> Image.Image:
         """The photo, or ``rgb`` in its place, with the photo's alpha, profile and EXIF.
 
         Args:
-            rgb: uint8 ``[H, W, 3]`` of the photo's size; None for the photo itself.
+            rgb: uint8 ``[H, W, 3]`` of the photo's size, or with ``corner`` a part of it; None for the photo itself.
+            corner: row and column of the photo where ``rgb`` begins.
 
         Returns:
             RGB, or RGBA where the photo has alpha; ``.info`` holds ``icc_profile``, ``exif``, ``dpi``, ``xmp``,
@@ -86,13 +99,21 @@ class Picture:
             and ``emoedit_photo`` (this object) where the photo has more than 8 bits: ``save_picture`` reads them.
 
         Raises:
-            ImageError: ``rgb`` is not uint8 of the photo's shape.
+            ImageError: ``rgb`` is not uint8, or no part of a picture of the photo's shape.
         """
         edited = rgb is not None and rgb is not self.rgb
         rgb = self.rgb if rgb is None else rgb
-        if rgb.shape != self.rgb.shape or rgb.dtype != np.uint8:
-            raise ImageError(f"expected uint8 of shape {self.rgb.shape}, found {rgb.dtype} of shape {rgb.shape}")
-        image = Image.fromarray(rgb if self.alpha is None else np.dstack([rgb, self.alpha]))
+        y, x = (0, 0) if corner is None or rgb is self.rgb else corner
+        expected = self.rgb.shape if corner is None else self.rgb[y : y + rgb.shape[0], x : x + rgb.shape[1]].shape
+        if rgb.shape != expected or rgb.dtype != np.uint8:
+            raise ImageError(f"expected uint8 of shape {expected}, found {rgb.dtype} of shape {rgb.shape}")
+        if rgb.shape == self.rgb.shape:
+            image = Image.fromarray(rgb)
+        else:
+            image = Image.fromarray(self.rgb)
+            image.paste(Image.fromarray(rgb), (x, y))
+        if self.alpha is not None:
+            image.putalpha(Image.fromarray(self.alpha))
         if self.icc_profile is not None:
             image.info["icc_profile"] = self.icc_profile
         if self.exif is not None:
@@ -103,6 +124,22 @@ class Picture:
         if self.deep is not None:
             image.info["emoedit_photo"] = self
         return image
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """A photo as PIL picture, made when it is asked for: of 200 megapixels it takes 800 MB.
+
+    Args:
+        picture: the photo.
+    """
+
+    picture: Picture
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The picture, one for all who ask."""
+        return self.picture.to_pil()
 
 
 def load_picture(
@@ -239,14 +276,13 @@ def _decode(
             stacklevel=3,
         )
         deep = None
-    if orientation in _UPRIGHT:
-        turn = _UPRIGHT[orientation]
-        rgb, alpha, deep = rgb.transpose(turn), alpha and alpha.transpose(turn), deep and deep.turned(turn)
+    turn = _UPRIGHT.get(orientation)
+    deep = deep if deep is None or turn is None else deep.turned(turn)
     kept: dict[str, Any] = {"icc_profile": icc_profile, "exif": exif, "metadata": metadata, "name": name, "path": path}
     if deep is None:
-        return Picture(_frozen(rgb), None if alpha is None else _frozen(alpha), **kept)
+        return Picture(_frozen(rgb, turn), None if alpha is None else _frozen(alpha, turn), **kept)
     if deep.alpha is None and alpha is not None:  # a transparent colour
-        opaque = np.asarray(alpha)
+        opaque = _frozen(alpha, turn)
         top = 65_535 if deep.values.dtype == np.uint16 else np.float32(1)
         deep = replace(deep, alpha=(opaque > 127).astype(deep.values.dtype) * top)
     return _from_deep(deep, label, **kept)
@@ -269,15 +305,18 @@ def _check_size(width: int, height: int, label: str, max_pixels: int) -> None:
         )
 
 
-def _frozen(pixels: Image.Image | np.ndarray) -> np.ndarray:
+def _frozen(pixels: Image.Image | np.ndarray, turn: Image.Transpose | None = None) -> np.ndarray:
+    """A read-only copy, turned on the way."""
     if isinstance(pixels, np.ndarray):
         copy = np.array(pixels, order="C")
     else:  # by strips: all at once, Pillow makes two further copies on the way
         bands = len(pixels.getbands())
-        copy = np.empty((pixels.height, pixels.width, bands)[: 2 if bands == 1 else 3], np.uint8)
+        sides = (pixels.width, pixels.height) if turn in _SWAPPING else (pixels.height, pixels.width)
+        copy = np.empty((*sides, bands)[: 2 if bands == 1 else 3], np.uint8)
+        lying = copy if turn is None else turned(copy, _BACK.get(turn, turn))  # the same memory, as the file has it
         for top in range(0, pixels.height, _STRIP):
             strip = (0, top, pixels.width, min(top + _STRIP, pixels.height))
-            copy[top : top + _STRIP] = np.asarray(pixels.crop(strip))
+            lying[top : top + _STRIP] = np.asarray(pixels.crop(strip))
     copy.setflags(write=False)
     return copy
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -39,7 +39,9 @@ def exclusive(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        held = holder.read_text("utf-8") if holder.is_file() else ""
+        held = ""
+        with suppress(FileNotFoundError):  # whoever held it has just let it go
+            held = holder.read_text("utf-8")
         raise OutputError(
             f"{path.parent} is being written by {held or 'another process'}; wait until it is done, or choose another "
             "folder"

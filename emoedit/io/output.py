@@ -8,7 +8,8 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +25,13 @@ SUFFIXES = {  # what pictures can be written as
 }
 
 
-def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], object], *, overwrite: bool = False) -> None:
+def write_atomic(
+    path: str | os.PathLike[str],
+    write: Callable[[BinaryIO], object],
+    *,
+    overwrite: bool = False,
+    temporary: Path | None = None,
+) -> None:
     """Writes a file that is either there and complete, or not there.
 
     The content goes to a temporary name in the same folder, to the disk, and then to its own name in one step. Missing
@@ -35,6 +42,8 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
         path: the file; ``~`` is expanded. With ``overwrite``, a symbolic link is written through.
         write: is given the temporary file, open for binary writing. What it raises other than OSError is passed on.
         overwrite: whether an existing file may be replaced (it keeps its permissions).
+        temporary: a name in the same folder that is always the same, for large files that one process writes: however
+            often it is killed, one is left; default: a new name each time.
 
     Raises:
         OutputError: the target exists, is not a regular file, or cannot be written; says the path and the reason.
@@ -42,15 +51,16 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
     path = Path(os.path.expanduser(path))
     if overwrite:
         path = Path(os.path.realpath(path))
-    temporary = path.parent / f".emoedit-{secrets.token_hex(8)}.tmp"
-    try:
+    new = temporary is None
+    temporary = temporary or path.parent / f".emoedit-{secrets.token_hex(8)}.tmp"
+    with _telling(path):
         if os.path.lexists(path) and not path.is_file():
             raise OutputError(f"{path} exists and is not a regular file")
         if path.exists() and not overwrite:
             raise _exists(path)
         _make_folder(path.parent)
         try:
-            with open(temporary, "xb") as file:
+            with open(temporary, "xb") if new else open(temporary, "wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -62,15 +72,27 @@ def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
                 os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OutputError:
-        raise
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """What the operating system has against writing a file, as an OutputError."""
+    try:
+        yield
     except UnicodeEncodeError as error:
         raise OutputError(
             f"{ascii(str(path))} cannot be written: the names of files are in {sys.getfilesystemencoding()} here, "
             "which has no such letters; set PYTHONUTF8=1"
         ) from error
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    except RuntimeError as error:
+        if not isinstance(error.__context__, OSError):
+            raise
+        why = error.__context__.strerror or error.__context__  # what torch.save makes of a full disk hides it
+        raise OutputError(f"{path} cannot be written: {why}") from error
 
 
 def _make_folder(folder: Path) -> None:

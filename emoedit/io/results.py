@@ -131,8 +131,12 @@ class Results:
     def __enter__(self) -> Results:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+    def __exit__(self, *raised: object) -> None:
+        try:
+            self._file.close()
+        except OSError as error:  # tries again to write what could not be written, which was told then
+            if raised[0] is None:
+                raise OutputError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
     def found(self, photos: Container[str] | None = None, *, retry: bool = False) -> dict[Key, str]:
         """The cells that had a row when the file was opened.

@@ -73,10 +73,11 @@ class Tensors:
 
     Args:
         size: of the file, bytes.
+        numbers: whether they are read.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, *, numbers: bool = True) -> None:
+        self.size, self.numbers = size, numbers
         self._left = SHARED * size
 
     def names(self) -> dict[str, Callable[..., Any]]:
@@ -144,9 +145,9 @@ class Tensors:
         if not isinstance(kind, _Kind):
             raise PickleError("a storage in it has no type")
         dtype = getattr(torch, kind.dtype)
-        if type(count) is not int or not 0 <= count * dtype.itemsize <= self._size:
+        if type(count) is not int or not 0 <= count * dtype.itemsize <= self.size:
             raise PickleError(f"a storage in it claims {str(count)[:30]} numbers, more than the file has bytes")
-        return Storage(torch.empty(count, dtype=dtype))
+        return Storage(torch.empty(count, dtype=dtype, device="cpu" if self.numbers else "meta"))
 
 
 @dataclass(frozen=True)
@@ -182,13 +183,16 @@ def _shape(size: Iterable[int]) -> str:
     return str(tuple(size))[:60]
 
 
-def read_torch(source: Path | bytes, label: str | None = None, *, names: Mapping[str, Any] | None = None) -> Any:
+def read_torch(
+    source: Path | bytes, label: str | None = None, *, names: Mapping[str, Any] | None = None, numbers: bool = True
+) -> Any:
     """What ``torch.save`` wrote, in either of its formats: tensors in plain containers, on the CPU.
 
     Args:
         source: a file, or the bytes of one.
         label: what errors call it; default: the path.
         names: what a pickle may name beside tensors, for ``emoedit.io.pickles.read_pickle``.
+        numbers: whether they are read; without, tensors have names, shapes and types, and are on the device ``meta``.
 
     Returns:
         Dictionaries, lists, tuples, numbers, texts and dense tensors with all their numbers in memory. An
@@ -208,7 +212,9 @@ def read_torch(source: Path | bytes, label: str | None = None, *, names: Mapping
             file.seek(0)
             head = file.read(4)
             file.seek(0)
-            return _read_zip(file, size, names) if head[:2] == b"PK" else _read_old(file, size, names)
+            tensors = Tensors(size, numbers=numbers)
+            allowed = {**tensors.names(), **(names or {})}
+            return _read_zip(file, tensors, allowed) if head[:2] == b"PK" else _read_old(file, tensors, allowed)
     except NamedError as error:
         kind = OTHER_KINDS.get(error.name.rpartition(".")[2])
         if kind is not None:
@@ -224,14 +230,14 @@ def read_torch(source: Path | bytes, label: str | None = None, *, names: Mapping
         raise CheckpointError(f"{label} cannot be read: it is damaged ({type(error).__name__}: {error})") from error
 
 
-def _read_zip(file: BinaryIO, size: int, names: Mapping[str, Any] | None) -> Any:
+def _read_zip(file: BinaryIO, tensors: Tensors, names: Mapping[str, Any]) -> Any:
     """The format of PyTorch 1.6 and later: an archive of ``NAME/data.pkl`` and ``NAME/data/0``, ``1``, ..."""
-    _check_directory(file, size)
+    _check_directory(file, tensors.size)
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
             raise PickleError("its entries are compressed, which torch.save never does")
-        if sum(entry.file_size for entry in entries.values()) > size:
+        if sum(entry.file_size for entry in entries.values()) > tensors.size:
             raise PickleError("its entries claim more bytes than the file has")
         scripts = [name for name in entries if name.endswith("/data.pkl")]
         if len(scripts) != 1 or entries[scripts[0]].file_size > MAX_SCRIPT:
@@ -240,7 +246,6 @@ def _read_zip(file: BinaryIO, size: int, names: Mapping[str, Any] | None) -> Any
         order = archive.read(entries[root + "byteorder"]) if root + "byteorder" in entries else b"little"
         if order.strip() != b"little":
             raise PickleError(f"its numbers are stored in the byte order {order[:10]!r}")
-        tensors = Tensors(size)
         found: dict[str, Storage] = {}
 
         def persistent(pid: Any) -> Storage:
@@ -248,12 +253,13 @@ def _read_zip(file: BinaryIO, size: int, names: Mapping[str, Any] | None) -> Any
             if key not in found:
                 found[key] = storage = tensors.empty(kind, count)
                 entry = entries[f"{root}data/{key}"]
-                with archive.open(entry) as part:
-                    _fill(storage, part, entry.file_size)
+                if tensors.numbers:
+                    with archive.open(entry) as part:
+                        _fill(storage, part, entry.file_size)
             return found[key]
 
         script = io.BytesIO(archive.read(entries[scripts[0]]))
-        return read_pickle(script, {**tensors.names(), **(names or {})}, persistent)
+        return read_pickle(script, names, persistent)
 
 
 def _check_directory(file: BinaryIO, size: int) -> None:
@@ -273,7 +279,7 @@ def _check_directory(file: BinaryIO, size: int) -> None:
         raise PickleError(f"its list of entries takes {listed:,} bytes")
 
 
-def _read_old(file: BinaryIO, size: int, names: Mapping[str, Any] | None) -> Any:
+def _read_old(file: BinaryIO, tensors: Tensors, names: Mapping[str, Any]) -> Any:
     """The format before PyTorch 1.6.
 
     Pickles of a number, the version, the system, the object and the keys of its storages, and the storages.
@@ -284,7 +290,6 @@ def _read_old(file: BinaryIO, size: int, names: Mapping[str, Any] | None) -> Any
     system = read_pickle(file, {})
     if not isinstance(system, dict) or not system.get("little_endian", True):
         raise PickleError("its numbers are stored with the high byte first")
-    tensors = Tensors(size)
     found: dict[str, Storage] = {}
     claimed = 0
 
@@ -294,15 +299,15 @@ def _read_old(file: BinaryIO, size: int, names: Mapping[str, Any] | None) -> Any
         if key not in found:
             found[key] = tensors.empty(kind, count)
             claimed += found[key].values.nbytes
-            if claimed > size:
+            if claimed > tensors.size:
                 raise PickleError("its storages claim more bytes than the file has")
         return found[key]
 
-    contents = read_pickle(file, {**tensors.names(), **(names or {})}, persistent)
+    contents = read_pickle(file, names, persistent)
     keys = read_pickle(file, {})
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(found):
         raise PickleError("its storages are not those that its tensors are made of")
-    for key in keys:
+    for key in keys if tensors.numbers else ():
         storage = found[key]
         (count,) = struct.unpack("<q", file.read(8))
         if count != len(storage.values):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import struct
-import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from emoedit.io import checkpoints
+from emoedit.io.weights import read_torch
 from emoedit.models.instruct.pipelines import KINDS
 from emoedit.types import CheckpointError
 
@@ -102,13 +102,7 @@ def tensors(path: Path) -> Mapping[str, tuple[int, ...]]:
         return _safetensors_names(path)
     import torch
 
-    try:  # only files of today's format, which are archives, can be looked at without reading the tensors
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a damaged or hostile file can fail in any way
-        raise CheckpointError(
-            f"{path} cannot be read: it is damaged, or holds more than tensors. A checkpoint that would run code is "
-            "refused; a .safetensors of the same model can hold none"
-        ) from error
+    found = read_torch(path, numbers=False)
     if isinstance(found, torch.Tensor):
         raise CheckpointError(f"{path} is {BOUNDARY.format(path)}" if found.ndim == 2 else f"{path} holds one tensor")
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):

@@ -32,6 +32,20 @@ class Together(BasicSweeper):
         """The overrides of each job."""
         return BasicSweeper.split_arguments([rewritten(override) for override in overrides], max_batch_size)
 
+    def sweep(self, arguments: list[str]) -> object:
+        """Runs the jobs.
+
+        Args:
+            arguments: overrides, as they were typed.
+
+        Raises:
+            CompactHydraException: the folder of the results cannot be written.
+        """
+        try:
+            return super().sweep(arguments)
+        except OSError as error:  # of Hydra's own files; what a job cannot write is told by the job
+            raise CompactHydraException(f"sweep: {error.filename or 'the output'}: {error.strerror or error}") from None
+
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Raises:
         CompactHydraException: a job that makes no sense; one name for two editors.

@@ -117,6 +117,12 @@ def test_the_server_fetches_nothing_from_elsewhere(path) -> None:
     assert answer(path)[0] == 403
 
 
+@pytest.mark.parametrize("path", ["/gradio_api/run/predict", "/gradio_api/call/predict/x", "/gradio_api/Vibe-Edit/"])
+def test_what_the_page_does_not_use_is_closed(path) -> None:
+    assert answer(path)[0] == 404
+    assert answer("/gradio_api/queue/join")[0] == 200
+
+
 def test_answers_forbid_the_page_to_load_from_elsewhere_and_pictures_to_be_cached() -> None:
     status, headers = answer("/gradio_api/file=/tmp/x.png")
     assert status == 200 and headers[b"content-type"] == b"image/png" and headers[b"cache-control"] == b"no-store"

@@ -41,7 +41,7 @@ def test_a_face_is_found_however_the_photograph_lies(detector, astronaut):
 def test_a_sure_upright_face_costs_one_look(detector, astronaut, monkeypatch):
     looks = []
     face = Face((10, 10, 90, 110), np.array([[30.0, 40], [70, 40], [50, 60], [35, 85], [65, 85]]), 0.999)
-    monkeypatch.setattr(FaceDetector, "_upright", lambda self, rgb: looks.append(rgb.shape) or [face])
+    monkeypatch.setattr(FaceDetector, "_upright", lambda self, rgb, size: looks.append(rgb.shape) or [face])
     assert detector(astronaut[:200, :100]) == [face] and looks == [(200, 100, 3)]
 
 
@@ -49,7 +49,7 @@ def test_the_surest_turn_is_taken(detector, astronaut, monkeypatch):
     """A lying face is sometimes told as another one, with little confidence or with its mouth beside its eyes."""
     points = np.array([[30.0, 40], [70, 40], [50, 60], [35, 85], [65, 85]])
     answers = iter([[Face((0, 0, 9, 9), points, 0.97)], [], [Face((10, 10, 90, 110), points, 0.999)], []])
-    monkeypatch.setattr(FaceDetector, "_upright", lambda self, rgb: next(answers))
+    monkeypatch.setattr(FaceDetector, "_upright", lambda self, rgb, size: next(answers))
     (found,) = detector(astronaut[:200, :100])
     assert np.array_equal(found.landmarks, np.stack([points[:, 1], 199 - points[:, 0]], -1))
     lying = Face((0, 0, 9, 9), points[:, ::-1].copy(), 0.9999)

@@ -46,6 +46,24 @@ def test_pictures(file, counted):
             assert kind == "WEBP" and max(height, width) > 16_383 or kind == "JPEG" and max(height, width) > 65_500
 
 
+def test_findings_stay_found(damaged_tiff):
+    """Files that coverage-guided fuzzing made: an error came out that was none of this package's."""
+    for frame in (None, 0):
+        with pytest.raises(ImageError, match="damaged: its pictures cannot be counted"):
+            load_picture(damaged_tiff, frame=frame)
+
+
+@pytest.fixture
+def damaged_tiff() -> bytes:
+    """Its first page points at a second one, which has no size."""
+    tiff = pictures()["tiff"]
+    first = int.from_bytes(tiff[4:8], "little")
+    entries = int.from_bytes(tiff[first : first + 2], "little")
+    link = first + 2 + 12 * entries
+    assert tiff[link : link + 4] == bytes(4)
+    return tiff[:link] + len(tiff).to_bytes(4, "little") + tiff[link + 4 :] + bytes(6)
+
+
 def total(value: object) -> int:
     """Bytes of all tensors in a container, those that share numbers counted as often as they do."""
     import torch

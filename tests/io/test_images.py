@@ -596,7 +596,9 @@ def test_scripts_are_not_run_and_phones_get_a_hint(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ImageError, match=r"HEIC picture.*pip install '.*\[heif\]'.*convert it to JPEG"):
         load_picture(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
-    with pytest.raises(ImageError, match="JPEG XL picture: convert it"):
+    monkeypatch.setattr(Image, "ID", [known for known in Image.ID if known != "JXL"])
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    with pytest.raises(ImageError, match="JPEG XL picture: pip install pillow-jxl-plugin, or convert it"):
         load_picture(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100))
 
 
@@ -867,6 +869,31 @@ def test_a_file_larger_than_the_system_allows(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert left == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size")
+def test_a_full_disk_under_torch_and_a_temporary_name_that_stays(tmp_path):
+    """What torch.save raises hides what the system said; a killed run's temporary file is written over."""
+    code = """
+import resource, sys, torch
+from pathlib import Path
+from emoedit.io.output import write_atomic
+from emoedit.types import OutputError
+path, part = Path(sys.argv[1]), Path(sys.argv[1]).with_suffix(".part")
+part.write_bytes(b"of a run that was killed")
+def save(size): write_atomic(path, lambda f: torch.save({"a": torch.ones(size)}, f), overwrite=True, temporary=part)
+save(8)
+assert not part.exists()
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try: save(100_000)
+except OutputError as error: print(error)
+assert not part.exists() and torch.load(path, weights_only=True)["a"].shape == (8,)
+def fail(f): raise RuntimeError("no disk's fault")
+try: write_atomic(path, fail, overwrite=True)
+except RuntimeError as error: print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.pt")], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{tmp_path / 'x.pt'} cannot be written: File too large", "no disk's fault"]
 
 
 def test_an_interrupt_from_the_keyboard(tmp_path, request):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from emoedit.io.images import load_picture
+from emoedit.io.output import write_atomic
 from emoedit.io.results import Results
+from tests.fixtures import kills
 
 CELLS = 120
 RUN = """
@@ -67,6 +72,78 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path):
     assert all((tmp_path / f"{number}.png").is_file() for number in range(CELLS))
     with Results(tmp_path / "results.jsonl") as results:
         assert results.rows == CELLS
+
+
+@pytest.fixture(scope="module")
+def forks():
+    if not hasattr(os, "fork"):
+        pytest.skip("needs POSIX processes")
+    with kills.Forks() as server:
+        yield server
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "how", "times"),
+    [("edit", signal.SIGKILL, 2), ("edit", signal.SIGTERM, 2), ("train", signal.SIGKILL, 3)],
+)
+def test_commands_that_are_ended_go_on(forks, tmp_path, command, how, times):
+    """Those that evaluate and sweep are in their own tests; the long run ends all of them many times."""
+    photos = kills.photographs(tmp_path, 1, (200, 280))
+    case = kills.edit(tmp_path, photos) if command == "edit" else kills.training(tmp_path, steps=30)
+    outcome = kills.interrupt(case, times, how, forks=forks)
+    assert outcome.broken == [] and outcome.lost == [] and outcome.ended + outcome.finished == times
+    assert outcome.seen > 0
+    if how == signal.SIGTERM and command == "edit":
+        assert outcome.litter == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["edit", "evaluate", "sweep"])
+def test_a_full_disk_ends_a_command_in_order(forks, tmp_path, command):
+    """Said in a line; nothing half-written is left, and the command goes on when there is room."""
+    photos = kills.photographs(tmp_path, 1, (200, 280))
+    case = getattr(kills, command)(tmp_path, photos)
+    status, told = forks.run(case, largest=10_000)
+    assert status == 1 and "cannot be written: File too large" in told and "Traceback" not in told, told
+    outcome = kills.Outcome()
+    kills.look(case.output, outcome)
+    assert outcome.broken == [] and not [path for path in case.output.rglob("*") if kills.is_litter(path)]
+    assert forks.run(case)[0] == 0 and case.whole(case.output)
+    kills.look(case.output, outcome)
+    assert outcome.broken == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/sys/fs").is_dir(), reason="no folder that nobody can write")
+@pytest.mark.parametrize("command", ["edit", "evaluate", "sweep"])
+def test_a_folder_that_cannot_be_written(forks, tmp_path, command):
+    case = getattr(kills, command)(tmp_path, kills.photographs(tmp_path, 1, (200, 280)))
+    there = tuple(part.replace(str(case.output), "/sys/fs/emoedit") for part in case.command)
+    status, told = forks.run(replace(case, command=there))
+    assert status in (1, 2) and "/sys/fs/emoedit" in told and "Traceback" not in told, told
+
+
+def test_sigterm_ends_a_command_as_an_exception_does(tmp_path, monkeypatch, capsys):
+    """What was being written goes, and the status is that of a program that the signal ended."""
+    from emoedit import cli
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(_: object) -> int:
+        def write(file) -> None:
+            file.write(b"half")
+            signal.raise_signal(signal.SIGTERM)
+
+        write_atomic(tmp_path / "x.png", write)
+        return 0
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(run=run)
+    monkeypatch.setattr(cli, "make_parser", lambda: parser)
+    assert cli.main([]) == 143
+    assert capsys.readouterr().err == "emoedit: terminated\n" and not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from emoedit.io.images import load_picture, save_picture
 from emoedit.io.metadata import EDITED, IPTC_EXT, MADE, clean_xmp, iptc_segment, mark_edited, read_source_type
+from emoedit.types import ImageError
 
 XMP = b"""<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -168,6 +172,18 @@ def test_what_has_no_room_is_left_out_and_said(tmp_path):
         save_picture(jpeg.to_pil(), tmp_path / "x.png")
 
 
+def test_jpeg_xl_is_read_where_its_package_is(tmp_path):
+    pytest.importorskip("pillow_jxl")
+    Image.fromarray(np.full((64, 96, 3), (200, 90, 30), np.uint8)).save(tmp_path / "x.jxl", lossless=True)
+    code = "from emoedit.io.images import load_picture; print(load_picture('x.jxl').rgb.max((0, 1)).tolist())"
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=where, capture_output=True, text=True)
+    assert done.stdout == "[200, 90, 30]\n", done.stderr  # nothing has to be imported first
+    (tmp_path / "cut.jxl").write_bytes((tmp_path / "x.jxl").read_bytes()[:20])
+    with pytest.raises(ImageError, match="damaged|truncated|not a picture"):
+        load_picture(tmp_path / "cut.jxl")
+
+
 def test_heic_is_read_with_its_extra(tmp_path):
     heif = pytest.importorskip("pillow_heif")
     image = Image.fromarray(np.full((64, 96, 3), (200, 90, 30), np.uint8))
@@ -178,7 +194,5 @@ def test_heic_is_read_with_its_extra(tmp_path):
     assert picture.rgb.shape == (64, 96, 3) and np.abs(picture.rgb.astype(int) - (200, 90, 30)).max() < 8
     assert b"J" in picture.exif
     (tmp_path / "cut.heic").write_bytes((tmp_path / "x.heic").read_bytes()[:200])
-    from emoedit.types import ImageError
-
     with pytest.raises(ImageError, match="damaged|truncated"):
         load_picture(tmp_path / "cut.heic")

@@ -21,6 +21,7 @@ from emoedit.io import checkpoints
 from emoedit.io.arrays import read_array
 from emoedit.io.pickles import MAX_DEPTH, MAX_INSTRUCTIONS, NamedError, PickleError, read_pickle
 from emoedit.io.weights import read_torch
+from emoedit.models import identify
 from emoedit.types import CheckpointError
 from tests.fixtures.memory import peak_of
 
@@ -154,6 +155,36 @@ def test_compressed_archives_are_refused_before_they_inflate(tmp_path):
     assert path.stat().st_size < 1_000_000
     del bomb
     refused(path, "its entries are compressed")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_names_and_shapes_are_read_without_the_numbers(tmp_path, zipped):
+    state = {"a.weight": torch.zeros(5000, 5000), "b": torch.ones(3).half()}
+    torch.save(state, path := tmp_path / "x.ckpt", _use_new_zipfile_serialization=zipped)
+    read_torch(path, numbers=False)
+    found: list = []
+    assert peak_of(lambda: found.append(read_torch(path, numbers=False))) < 10_000_000  # of a file of 100 MB
+    shapes = {name: (tuple(value.shape), value.dtype, value.device.type) for name, value in found[0].items()}
+    assert shapes == {"a.weight": ((5000, 5000), torch.float32, "meta"), "b": ((3,), torch.float16, "meta")}
+    assert identify.tensors(path) == {"a.weight": (5000, 5000), "b": (3,)}
+
+
+def test_what_a_file_is_is_told_without_unpacking_it(tmp_path):
+    """Of an archive of 400 KB that unpacks to 400 MB, and of a key that never ends to be hashed."""
+    torch.save({"x": torch.zeros(4)}, tmp_path / "x.pt")
+    bomb = {"data.pkl": b"(" + b"0" * 400_000_000}
+    path = rewritten(tmp_path / "x.pt", tmp_path / "bomb.ckpt", zipfile.ZIP_DEFLATED, bomb)
+    del bomb
+
+    def told() -> None:
+        with pytest.raises(CheckpointError, match="its entries are compressed"):
+            identify.file(path)
+
+    assert peak_of(told) < 50_000_000
+    script = b"\x80\x02}(" + b")" + b"22\x87" * 60 + b"K\x01u."
+    path = rewritten(tmp_path / "x.pt", tmp_path / "key.ckpt", zipfile.ZIP_STORED, {"data.pkl": script})
+    with pytest.raises(CheckpointError):
+        identify.file(path)
 
 
 def test_archives_that_claim_more_than_they_have_are_refused(tmp_path):

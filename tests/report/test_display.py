@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 
 from emoedit.editors import Editor
 from emoedit.evaluation.compare import Comparison
+from emoedit.io.images import Original, load_picture
 from emoedit.models.vae.backbone import VAEBackbone, VAEConfig
 from emoedit.photo import PhotoEdit
 from emoedit.report import display
@@ -58,7 +59,7 @@ def test_a_photograph_beside_its_edit() -> None:
 
 def test_a_notebook_shows_an_edited_photograph_beside_its_source() -> None:
     before, after = Image.new("RGB", (64, 64), (255, 0, 0)), Image.new("RGB", (64, 64), (0, 0, 255))
-    edit = PhotoEdit(after, before, (), Edit("happy", 0.5), "tiny", 0, 0.0)
+    edit = PhotoEdit(after, Original(load_picture(before)), (), Edit("happy", 0.5), "tiny", 0, 0.0)
     shown = np.asarray(Image.open(io.BytesIO(edit._repr_png_())).convert("RGB"), int)
     left, right = np.array_split(shown, 2, axis=1)
     assert ((left == (255, 0, 0)).all(-1)).any() and not ((left == (0, 0, 255)).all(-1)).any()
