@@ -10,7 +10,6 @@ pictures is kept small (R1: Mescheder et al. 2018, arXiv 1801.04406), lazily as 
 from __future__ import annotations
 
 import math
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from emoedit.io.output import write_atomic
 from emoedit.training.augment_gan import CriticAugment, adapted, augment_for_critic
 from emoedit.training.loop import DivergedError, TrainerConfig, rate
 from emoedit.types import MissingExtraError
@@ -212,12 +212,16 @@ class _Run:
         self._judged_by = list(critic.parameters())
 
     def save(self, step: int) -> None:
-        """Write the state after so many steps."""
+        """Write the state after so many steps.
+
+        Raises:
+            OutputError: it cannot be written; the state before it stays.
+        """
         state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts.items()}
         seconds = self._spent + time.monotonic() - self._start
         state |= {"step": step, "probability": self.probability, "seconds": seconds}
-        torch.save(state, self.state_file.with_suffix(".part"))
-        os.replace(self.state_file.with_suffix(".part"), self.state_file)
+        part = self.state_file.with_suffix(".part")
+        write_atomic(self.state_file, lambda file: torch.save(state, file), overwrite=True, temporary=part)
 
     def one_step(self, step: int, batches: Callable[[int, int], Batch]) -> dict[str, float]:
         """One step of both players and of the moving average; losses and lengths of gradients.

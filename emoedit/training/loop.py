@@ -9,7 +9,6 @@ prolonged or cut short by resuming it with another number of steps.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from emoedit.io.output import write_atomic
 from emoedit.types import EmoEditError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def train(
 
     Raises:
         DivergedError: the loss became NaN or infinite.
+        OutputError: a state cannot be written; the one before it stays.
     """
     try:
         from accelerate import Accelerator
@@ -240,11 +241,14 @@ class _Run:
         )
 
     def save(self, step: int) -> None:
-        """Write the state after so many steps; one process does."""
+        """Write the state after so many steps; one process does.
+
+        Raises:
+            OutputError: it cannot be written; the state before it stays.
+        """
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return
-        part = self.state_file.with_suffix(".part")
         state = {
             "task": self.accelerator.unwrap_model(self.model).state_dict(),
             "average": self.average.state_dict(),
@@ -252,5 +256,5 @@ class _Run:
             "step": step,
             "seconds": self._spent + time.monotonic() - self._start,
         }
-        torch.save(state, part)
-        os.replace(part, self.state_file)
+        part = self.state_file.with_suffix(".part")
+        write_atomic(self.state_file, lambda file: torch.save(state, file), overwrite=True, temporary=part)

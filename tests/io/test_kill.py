@@ -115,6 +115,21 @@ def test_a_full_disk_ends_a_command_in_order(forks, tmp_path, command):
 
 
 @pytest.mark.slow
+def test_a_full_disk_ends_a_training_in_order(forks, tmp_path):
+    """The last state that had room stays, and the training goes on from it when there is room."""
+    case = kills.training(tmp_path, steps=4)
+    assert forks.run(case)[0] == 0
+    states = case.output / "state.pt", case.output / "learned_embeds.safetensors"
+    wanted, before = case.whole(case.output), states[0].read_bytes()
+    states[1].unlink()
+    longer = kills.training(tmp_path, steps=8)
+    status, told = forks.run(kills.training(tmp_path, steps=8, largest=2500))
+    assert status == 1 and "state.pt cannot be written: File too large" in told, told
+    assert states[0].read_bytes() == before and not [p for p in case.output.rglob("*") if kills.is_litter(p)]
+    assert forks.run(longer)[0] == 0 and longer.whole(case.output) != wanted
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/sys/fs").is_dir(), reason="no folder that nobody can write")
 @pytest.mark.parametrize("command", ["edit", "evaluate", "sweep"])
 def test_a_folder_that_cannot_be_written(forks, tmp_path, command):
