@@ -41,7 +41,7 @@ from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.photo import OpenPhoto, PhotoEditor
 from emoedit.steering.combined import TokenAndShift
 from emoedit.training.data import CropSet
-from emoedit.training.recipes import load_coach, read_as
+from emoedit.training.recipes import load_classifier, read_as
 from emoedit.types import CropSpec, DataError, Edit, Inversion, NoFaceError
 from lib.gradients import GradientRecogniser
 from lib.running import run
@@ -90,16 +90,16 @@ class Trials:
     Args:
         editor: whose units are tried.
         photos: photographs with one face each.
-        coach: with heads ``emotion`` and ``person``.
+        classifier: with heads ``emotion`` and ``person``.
         gradients: the recogniser of another kind.
     """
 
     def __init__(
-        self, editor: CachingEditor, photos: Sequence[Any], coach: MeasuringNetwork, gradients: GradientRecogniser
+        self, editor: CachingEditor, photos: Sequence[Any], classifier: MeasuringNetwork, gradients: GradientRecogniser
     ) -> None:
         self.editor, self.photo_editor = editor, PhotoEditor(editor)
-        self.coach, self.gradients = coach, gradients
-        self.spec = CropSpec(SIDE, "stable", coach.config.scale, coach.config.down)
+        self.classifier, self.gradients = classifier, gradients
+        self.spec = CropSpec(SIDE, "stable", classifier.config.scale, classifier.config.down)
         self.opened = list(self._opened(photos))
         if not self.opened:
             raise DataError("no face is found in any of the photographs; prepare others")
@@ -117,8 +117,8 @@ class Trials:
         return torch.from_numpy(crop)[None, None].float() / 127.5 - 1
 
     def _read(self, x: Tensor) -> dict[str, Tensor]:
-        side = self.coach.config.resolution
-        return self.coach(F.interpolate(x, (side, side), mode="bilinear", antialias=True))
+        side = self.classifier.config.resolution
+        return self.classifier(F.interpolate(x, (side, side), mode="bilinear", antialias=True))
 
     def judged(self, emotion: str, share: float, units: Units) -> Judged:
         """What recognisers say of a share of the model's own edit with these units added."""
@@ -129,7 +129,7 @@ class Trials:
         x = torch.cat([self._crop(photo, np.asarray(image.convert("RGB"))) for photo, image in results])
         out = self._read(x)
         near = F.cosine_similarity(out["person"], self.person).mean()
-        guided = out["emotion"].softmax(1)[:, self.coach.config.emotions.index(emotion)].mean()
+        guided = out["emotion"].softmax(1)[:, self.classifier.config.emotions.index(emotion)].mean()
         score = self.gradients.scores(x)[:, self.gradients.emotions.index(emotion)].mean()
         return Judged(float(score), float(guided), float(near))
 
@@ -192,20 +192,22 @@ def scale_gains(editor: Editor, shares: Mapping[str, float]) -> None:
                 part.gain[part.emotions.index(emotion)] *= share
 
 
-def neutral_photographs(config: DictConfig, crops: CropSet, coach: MeasuringNetwork) -> list[Path]:
+def neutral_photographs(config: DictConfig, crops: CropSet, classifier: MeasuringNetwork) -> list[Path]:
     """Photographs of the training split that the guidance classifier reads as neutral."""
-    positions = read_as(coach, crops, config.photographs.data, "neutral", config.photographs.count)
+    positions = read_as(classifier, crops, config.photographs.data, "neutral", config.photographs.count)
     return [Path(config.photographs.folder) / crops.rows[position]["name"] for position in positions]
 
 
 def searched(config: DictConfig, editor: Editor, how: Mapping[str, Any]) -> tuple[dict[str, Units], dict[str, float]]:
     """What [fit][] finds in photographs of the data."""
     crops = CropSet(config.data.crops)
-    coach = load_coach(OmegaConf.to_container(config.coach.config, resolve=True), config.coach_weights)
+    classifier = load_classifier(
+        OmegaConf.to_container(config.classifier.config, resolve=True), config.classifier_weights
+    )
     gradients = GradientRecogniser.fitted(crops, how["gradients"])
     right = gradients.accuracy(crops, how["gradients"])
     print(f"histograms of gradients read {right:.2f} of held-out pictures right", flush=True)
-    trials = Trials(CachingEditor(editor), neutral_photographs(config, crops, coach), coach, gradients)
+    trials = Trials(CachingEditor(editor), neutral_photographs(config, crops, classifier), classifier, gradients)
     return fit(trials, how)
 
 

@@ -1,6 +1,6 @@
 """Train the embedded DDIM U-Net, fit its shifts of h, write ``checkpoints/asyrp``.
 
-    python experiments/train_metrics.py network=coach data.root=/path/to/data stages=[prepare,train]   # who judges fits
+    python experiments/train_metrics.py network=guidance_labels data.root=/path/to/data stages=[prepare,train]
     python experiments/train_asyrp.py data.root=/path/to/data
     python experiments/train_asyrp.py data.root=/path stages=[fit] steering.emotions=[happy] output=/tmp/happy   # one
     python experiments/train_asyrp.py data.root=/path stages=[words]   # after train_ti.py: led by learned words
@@ -36,9 +36,9 @@ from emoedit.training.recipes import (
     LICENCE,
     TRAINED_ON,
     choose,
-    coach_guide,
+    classifier_guide,
     lead,
-    load_coach,
+    load_classifier,
     minutes,
     tiles,
     trainer_config,
@@ -95,18 +95,18 @@ def means_stage(config: DictConfig) -> None:
     """Differences of mean h between an emotion and the neutral pictures most like its own, inside every data set."""
     backbone, crops = load_backbone(config).with_sampling(precision="bfloat16"), CropSet(config.data.crops)
     how = OmegaConf.create(with_own_data(crops, plain(config.steering)))
-    coach, landmarks = (
-        load_coach(plain(config.coach.config), config.coach_weights),
+    classifier, landmarks = (
+        load_classifier(plain(config.classifier.config), config.classifier_weights),
         EmbeddedNetwork.load("landmarks").network,
     )
-    column = {name: number for number, name in enumerate(coach.config.emotions)}
+    column = {name: number for number, name in enumerate(classifier.config.emotions)}
 
     def agreed(name: str, emotion: str, limit: int) -> Readings:
         """Pictures in which the guidance classifier reads their label too, since labels err; or all that were posed."""
         chosen = choose(crops, name, [emotion], limit, TRAINED_ON)
         if emotion in how.closed and len(chosen):
             chosen = chosen[mouth_opening(landmarks, crops, chosen) <= how.closed[emotion]]
-        found = read_crops(coach, crops, chosen)
+        found = read_crops(classifier, crops, chosen)
         return found if name in how.posed else found[np.flatnonzero(found.scores.argmax(1) == column[emotion])]
 
     sets: dict[str, Any] = {}
@@ -129,7 +129,9 @@ def means_stage(config: DictConfig) -> None:
 def choose_guide(config: DictConfig, how: dict[str, Any], emotions: list[str]) -> Guide:
     """The recogniser; or CLIP, with an editor's learned words."""
     if "words" not in how:
-        return coach_guide(load_coach(plain(config.coach.config), config.coach_weights), emotions, how)
+        return classifier_guide(
+            load_classifier(plain(config.classifier.config), config.classifier_weights), emotions, how
+        )
     (tokens,) = load_editor(how["words"], device="cpu").steerings
     return ClipGuide(Clip.from_pretrained(checkpoints.locate(how["words"]) / "clip"), emotions, tokens=tokens)
 

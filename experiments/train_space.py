@@ -37,7 +37,7 @@ from emoedit.training.recipes import (
     LICENCE,
     TRAINED_ON,
     choose,
-    load_coach,
+    load_classifier,
     minutes,
     read_as,
     trainer_config,
@@ -152,17 +152,20 @@ def map_stage(config: DictConfig) -> None:
     work.mkdir(parents=True, exist_ok=True)
     editor = load_editor(how["editor"], device="cpu")
     mixed, backbone = editor.steerings[0], editor.backbone
-    coach, basis = load_coach(plain(config.coach.config), config.coach_weights), basis_of(config, mixed, editor)
+    classifier, basis = (
+        load_classifier(plain(config.classifier.config), config.classifier_weights),
+        basis_of(config, mixed, editor),
+    )
     chosen = [choose(crops, source, ["neutral"], n, TRAINED_ON) for source, n in how["sources"].items()]
-    chosen += [read_as(coach, crops, source, "neutral", n) for source, n in how["unlabelled"].items()]
+    chosen += [read_as(classifier, crops, source, "neutral", n) for source, n in how["unlabelled"].items()]
     sides = [wspace.encoded_crops(backbone, crops, np.concatenate(chosen), mirror=m) for m in (False, True)]
     latents = torch.cat(sides).unflatten(1, backbone.latent_shape)
     _, votes = learning.voted_pictures(CropSet(config.data.crops), TRAINED_ON)
     names = [*BASIC[1:], *(name for name in space.config.names if name not in BASIC)]
     targets = [votes[learning.nearest_votes(votes, learning.mixture_votes(name), config.space.pictures)].mean(0)
                for name in names]  # fmt: skip
-    inner = RecogniserGuide(coach, coach.config.emotions, **how["guide"])
-    guide = learning.VotesGuide(inner, embedded("landmarks"), torch.stack(targets), coach.config.emotions).eval()
+    inner = RecogniserGuide(classifier, classifier.config.emotions, **how["guide"])
+    guide = learning.VotesGuide(inner, embedded("landmarks"), torch.stack(targets), classifier.config.emotions).eval()
     start = torch.zeros(len(names), len(basis))
     start[:, : len(BASIC) - 1] = basic_shares(names, BASIC)[:, 1:]
     coordinates = start.clone()
@@ -201,7 +204,10 @@ def words_stage(config: DictConfig) -> None:
     """From points to pseudo-words of the embedded Stable Diffusion; to ``work``."""
     how, space, crops = plain(config.words), load_space(config), CropSet(config.data.crops)
     editor = load_editor(how["editor"], device="cpu")
-    coach, (tokens,) = load_coach(plain(config.coach.config), config.coach_weights), editor.steerings
+    classifier, (tokens,) = (
+        load_classifier(plain(config.classifier.config), config.classifier_weights),
+        editor.steerings,
+    )
     backbone = editor.backbone
     steering = first_words(how, space, tokens, backbone)
     positions, votes, features = voted(config, TRAINED_ON)
@@ -215,8 +221,8 @@ def words_stage(config: DictConfig) -> None:
     plain_ones = [choose(agreed, source, ["neutral"], n, TRAINED_ON) for source, n in how["sources"].items()]
     neutral = encode_pictures(backbone, agreed.pixels(np.concatenate(plain_ones), side, channels)).flatten(0, 1)
     at, targets, chances = aims(config, space, own, votes[chosen], how["named"])
-    inner = RecogniserGuide(coach, coach.config.emotions, **how["guide"])
-    guide = learning.VotesGuide(inner, embedded("landmarks"), targets, coach.config.emotions)
+    inner = RecogniserGuide(classifier, classifier.config.emotions, **how["guide"])
+    guide = learning.VotesGuide(inner, embedded("landmarks"), targets, classifier.config.emotions)
     task = WordTask(backbone, steering, guide, how["loss"], templates=how["templates"], batch_size=how["batch_size"])
     batches = WordBatches(
         latents, own, np.ones(len(own)), neutral, at, chances,

@@ -37,8 +37,8 @@ from emoedit.training.recipes import (
     LICENCE,
     TRAINED_ON,
     choose,
-    coach_guide,
-    load_coach,
+    classifier_guide,
+    load_classifier,
     minutes,
     plain_pictures,
     read_as,
@@ -189,7 +189,9 @@ def directions_stage(config: DictConfig) -> None:
     crops, backbone = CropSet(config.agreed.crops), load_backbone(config)
     how = with_own_data(crops, plain(config.steering))
     names = ["neutral", *how["emotions"]]
-    scorer = wspace.recogniser_scores(load_coach(plain(config.coach.config), config.coach_weights), names)
+    scorer = wspace.recogniser_scores(
+        load_classifier(plain(config.classifier.config), config.classifier_weights), names
+    )
     landmarks, sets = embedded(MeasuringNetwork, "landmarks"), {}
     for source in how["trust"]:
         if source == "samples":
@@ -220,9 +222,9 @@ def lead_stage(config: DictConfig) -> None:
     """The same directions, each finetuned by the guidance classifier by itself; to ``work``."""
     crops, backbone = CropSet(config.agreed.crops), load_backbone(config)
     how = with_own_data(crops, plain(config.steering)["lead"], "steering.lead")
-    coach = load_coach(plain(config.coach.config), config.coach_weights)
+    classifier = load_classifier(plain(config.classifier.config), config.classifier_weights)
     chosen = [choose(crops, source, ["neutral"], n, TRAINED_ON) for source, n in how["sources"].items()]
-    chosen += [read_as(coach, crops, source, "neutral", n) for source, n in how["unlabelled"].items()]
+    chosen += [read_as(classifier, crops, source, "neutral", n) for source, n in how["unlabelled"].items()]
     sides = [wspace.encoded_crops(backbone, crops, np.concatenate(chosen), mirror=m) for m in (False, True)]
     latents = torch.cat(sides).unflatten(1, backbone.latent_shape)
     x = shown_people(crops, config, 8)
@@ -231,7 +233,7 @@ def lead_stage(config: DictConfig) -> None:
 
     def led_on(steering: WDirections, emotion: str, how: dict[str, Any]) -> WDirections:
         batches = wspace.LatentBatches(latents, batch_size=how["batch_size"], seed=0)
-        guide, start = coach_guide(coach, [emotion], how), wspace.shift_of(steering, emotion)
+        guide, start = classifier_guide(classifier, [emotion], how), wspace.shift_of(steering, emotion)
         task = wspace.LeadTask(backbone, guide, start, ShiftLoss(**how["loss"]), where=tuple(config.steering.layers))
 
         def changed(averaged: wspace.LeadTask) -> WDirections:
@@ -267,8 +269,11 @@ def finish_stage(config: DictConfig) -> None:
         steering = wspace.replaced(load_editor(config.output).steerings[0], steering, how.replaced).half().float()
     editor = Editor(backbone, [steering], name=config.name, compositor=compositor)
     names = ["neutral", *config.steering.emotions]
-    coach, quick = load_coach(plain(config.coach.config), config.coach_weights), backbone.inverting(optimise_steps=0)
-    scorer, people = wspace.recogniser_scores(coach, names), neutral_people(config, crops, quick, HELD_OUT)
+    classifier, quick = (
+        load_classifier(plain(config.classifier.config), config.classifier_weights),
+        backbone.inverting(optimise_steps=0),
+    )
+    scorer, people = wspace.recogniser_scores(classifier, names), neutral_people(config, crops, quick, HELD_OUT)
     before = scorer(quick.decode(people)).mean(0)
     read = wspace.reached(quick, steering, people, scorer, names, [1.0])
     work = Path(config.work)

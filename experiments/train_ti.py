@@ -1,7 +1,7 @@
 """Train the embedded Stable Diffusion on captioned faces, learn its emotion tokens, write ``checkpoints/ti``.
 
     python experiments/train_asyrp.py data.root=/path/to/data stages=[prepare,train]   # the U-Net that it starts from
-    python experiments/train_metrics.py network=coach data.root=/path/to/data stages=[train]   # picks tokens' pictures
+    python experiments/train_metrics.py network=guidance_labels data.root=/path/to/data stages=[train]
     python experiments/train_ti.py data.root=/path/to/data
     python experiments/train_ti.py data.root=/path stages=[tokens,finish] output=/tmp/ti   # a part of it
 
@@ -37,7 +37,7 @@ from emoedit.training.data import CropSet, MixtureBatches, of_those_there
 from emoedit.training.loop import train
 from emoedit.training.matching import mouth_opening
 from emoedit.training.prepare import prepare_config
-from emoedit.training.recipes import HELD_OUT, LICENCE, TRAINED_ON, load_coach, minutes, tiles, trainer_config
+from emoedit.training.recipes import HELD_OUT, LICENCE, TRAINED_ON, load_classifier, minutes, tiles, trainer_config
 from emoedit.training.text_to_image import TextToImageTask, draw, held_out_losses, start_from
 from emoedit.training.tokens import TEMPLATES, TokenConfig, learn_token, pick_pictures, read_emotions
 from lib.running import run
@@ -240,7 +240,10 @@ def unet_stage(config: DictConfig) -> None:
 def tokens_stage(config: DictConfig) -> None:
     """A word for each emotion, from pictures of it."""
     work, crops, how = Path(config.work), CropSet(config.data.crops), config.tokens
-    backbone, coach = load_backbone(config, trained=True), load_coach(plain(config.coach.config), config.coach_weights)
+    backbone, classifier = (
+        load_backbone(config, trained=True),
+        load_classifier(plain(config.classifier.config), config.classifier_weights),
+    )
     shown = []
     for name, count in how.shown.items():
         chosen = held_out(crops, name, len(crops.rows))
@@ -257,8 +260,8 @@ def tokens_stage(config: DictConfig) -> None:
         if emotion in how.closed:
             usable = usable[mouth_opening(landmarks, crops, usable) <= how.closed[emotion]]
         found = pick_pictures(
-            read_emotions(coach, crops, usable),
-            coach.config.emotions,
+            read_emotions(classifier, crops, usable),
+            classifier.config.emotions,
             crops.column("emotion")[usable],
             crops.column("person")[usable],
             emotion,

@@ -25,7 +25,7 @@ from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace, Shift
 from emoedit.steering.tokens import EmotionTokens
 from emoedit.training.data import CropSet
 from emoedit.training.hspace import Diffusion, fixed, learnable
-from emoedit.training.recipes import LICENCE, coach_guide, lead, load_coach, minutes
+from emoedit.training.recipes import LICENCE, classifier_guide, lead, load_classifier, minutes
 from lib.own_data import with_own_data
 from lib.running import run
 
@@ -42,14 +42,18 @@ def part_of(shifts: HSpace, emotion: str) -> tuple[Shift, float]:
 
 
 def fit(config: DictConfig, emotion: str, how: dict[str, Any], backbone: Diffusion, start: Directions) -> None:
-    """Directions that start from those of the other U-Net, and a block that adapts them, led on by the coach under the
-    neutral prompt: a word in the context exaggerates every single P_t that is judged, and the shift learns to take it
-    back."""
+    """Directions that start from those of the other U-Net, and a block that adapts them.
+
+    The guidance classifier finetunes them under the neutral prompt: a word in the context exaggerates every single P_t
+    that is judged, and the shift learns to take it back.
+    """
     torch.manual_seed(0)
     width = {"channels": backbone.h_shape[0], "temb_dim": backbone.temb_dim}
     shift = AdaptedDirections.starting_from(learnable(start), **width)
-    coach = load_coach(OmegaConf.to_container(config.coach.config, resolve=True), config.coach_weights)
-    guide = coach_guide(coach, [emotion], how)
+    classifier = load_classifier(
+        OmegaConf.to_container(config.classifier.config, resolve=True), config.classifier_weights
+    )
+    guide = classifier_guide(classifier, [emotion], how)
     folder = fitted_folder(config, emotion)
     state = folder.with_name(f"{emotion}-state")
     crops = CropSet(config.data.crops)

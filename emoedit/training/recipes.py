@@ -34,25 +34,30 @@ def trainer_config(config: Mapping[str, Any]) -> TrainerConfig:
     return TrainerConfig(**{key: value for key, value in config.items() if key in known})
 
 
-def load_coach(config: Mapping[str, Any], weights: str | os.PathLike[str]) -> MeasuringNetwork:
-    """The recogniser that fits are led by, frozen: ``train_metrics.py network=coach``.
+def load_classifier(config: Mapping[str, Any], weights: str | os.PathLike[str]) -> MeasuringNetwork:
+    """A guidance classifier, frozen: a recogniser that finetunes edits and measures none.
 
     Args:
-        config: of :class:`NetworkConfig`.  weights: its ``network.pt``.
+        config: of [NetworkConfig][emoedit.nn.measuring.NetworkConfig].
+        weights: its ``network.pt`` (``train_metrics.py network=guidance``, or ``network=guidance_labels``).
     """
     network = MeasuringNetwork(NetworkConfig(**config))
     network.load_state_dict(torch.load(weights, weights_only=True))
     return network.eval().requires_grad_(False)
 
 
-def coach_guide(coach: MeasuringNetwork, emotions: Sequence[str], how: Mapping[str, Any]) -> Guide:
-    """The coach, and beside it what has a price of its own, since recognisers are content without: teeth that show,
-    lips that stay together, eyes that stay open.
+def classifier_guide(classifier: MeasuringNetwork, emotions: Sequence[str], how: Mapping[str, Any]) -> Guide:
+    """The guidance classifier, and beside it losses of what it does not look at.
+
+    These are teeth that show, lips that stay together, and eyes that stay open.
 
     Args:
-        how: ``guide``, the arguments of :class:`RecogniserGuide`; ``loss``, whose ``guide`` has the prices.
+        classifier: with heads ``emotion`` and ``person``.
+        emotions: that are finetuned.
+        how: ``guide``, the arguments of [RecogniserGuide][emoedit.training.guides.RecogniserGuide]; ``loss``, whose
+            ``guide`` has the prices.
     """
-    guide: Guide = RecogniserGuide(coach, emotions, **how["guide"])
+    guide: Guide = RecogniserGuide(classifier, emotions, **how["guide"])
     priced = how["loss"]["guide"]
     if "teeth" in priced:
         guide = TeethGuide(guide, MouthNetwork.from_pretrained(checkpoints.embedded_root() / "mouth"))
@@ -106,12 +111,12 @@ def plain_pictures(
 
 
 def read_as(
-    coach: MeasuringNetwork, crops: CropSet, data: str, emotion: str, limit: int, *, least: float = 0.5
+    classifier: MeasuringNetwork, crops: CropSet, data: str, emotion: str, limit: int, *, least: float = 0.5
 ) -> np.ndarray:
     """Positions of training pictures without labels that the guidance classifier reads as an emotion.
 
     Args:
-        coach: see :func:`load_coach`.
+        classifier: see :func:`load_classifier`.
         crops: the crops.
         data: the data set.
         emotion: what is read.
@@ -121,7 +126,7 @@ def read_as(
     found = choose(crops, data, [""], 4 * limit, TRAINED_ON)
     if not len(found):
         return found
-    scores = read_crops(coach, crops, found).scores[:, coach.config.emotions.index(emotion)]
+    scores = read_crops(classifier, crops, found).scores[:, classifier.config.emotions.index(emotion)]
     return found[(scores >= least).numpy()][:limit]
 
 

@@ -133,20 +133,20 @@ def test_photographs_without_a_face_are_an_error(scripts, astronaut):
 @pytest.mark.slow
 def test_the_recipe_writes_an_editor_with_units(crops, tmp_path):
     torch.manual_seed(0)
-    coach = NetworkConfig(
+    classifier = NetworkConfig(
         {"emotion": 2, "person": 4}, resolution=16, widths=(8, 8, 8, 8), emotions=("neutral", "angry")
     )
-    network = MeasuringNetwork(coach)
+    network = MeasuringNetwork(classifier)
     network.heads["emotion"][-1].bias.data[0] += 5  # every photograph is read as neutral
-    torch.save(network.state_dict(), tmp_path / "coach.pt")
+    torch.save(network.state_dict(), tmp_path / "classifier.pt")
     heads = "heads: {emotion: 2, person: 4}, resolution: 16, widths: [8, 8, 8, 8], emotions: [neutral, angry]"
     settings = {
         "data.root": tmp_path,
         "data.crops": tmp_path / "crops",
-        "coach_weights": tmp_path / "coach.pt",
+        "classifier_weights": tmp_path / "classifier.pt",
         "use_chosen": False,
         "output": tmp_path / "editor",
-        "+coach.config": f"{{{heads}}}",
+        "+classifier.config": f"{{{heads}}}",
         "+emotions": "{angry: [AU4]}",
         "shares": "[0.5]",
         "steps": "[0.0,1.5]",
@@ -157,7 +157,13 @@ def test_the_recipe_writes_an_editor_with_units(crops, tmp_path):
         "gradients.agreement": 0.8,
         "gradients.least": "{}",
     }
-    command = [sys.executable, str(ROOT / "experiments" / "fit_units.py"), "editor=vae", "~coach.config", "~emotions"]
+    command = [
+        sys.executable,
+        str(ROOT / "experiments" / "fit_units.py"),
+        "editor=vae",
+        "~classifier.config",
+        "~emotions",
+    ]
     command += [f"{name}={value}" for name, value in settings.items()]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)

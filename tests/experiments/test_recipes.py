@@ -95,11 +95,11 @@ def test_the_asyrp_config_fits_the_code():
     assert {name: shipped[name] for name in config["backbone"] if name not in ("unet", "scheduler")} == {
         name: value for name, value in config["backbone"].items() if name not in ("unet", "scheduler")
     }
-    assert NetworkConfig(**config["coach"]["config"]).heads.keys() == {"emotion", "person"}
+    assert NetworkConfig(**config["classifier"]["config"]).heads.keys() == {"emotion", "person"}
     how, known = config["steering"], {field.name for field in fields(TrainerConfig)}
     assert how["trainer"].keys() <= known
     assert config["trainer"].keys() - known == {"batch_size", "shares", "balance"}
-    assert set(how["emotions"]) == set(how["start"]) <= set(config["coach"]["config"]["emotions"])
+    assert set(how["emotions"]) == set(how["start"]) <= set(config["classifier"]["config"]["emotions"])
     assert set(how["trust"]) | set(how["sources"]) | set(how["shown"]) <= set(config["data"]["sets"])
     ShiftLoss(**how["loss"])
     words = config["words"]
@@ -125,8 +125,8 @@ def test_asyrps_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
     rows = [f"faces,{n},{'happy' if n % 2 else 'neutral'},{'train' if n < 20 else 'valid'},0.1" for n in range(24)]
     (crops / "index.csv").write_text("\n".join(["data,name,emotion,split,yaw", *rows]))
     heads = {"emotion": 2, "person": 4}
-    coach = {"heads": heads, "resolution": 16, "widths": (8, 8, 8, 8), "emotions": ("neutral", "happy")}
-    torch.save(MeasuringNetwork(NetworkConfig(**coach)).state_dict(), tmp_path / "coach.pt")
+    classifier = {"heads": heads, "resolution": 16, "widths": (8, 8, 8, 8), "emotions": ("neutral", "happy")}
+    torch.save(MeasuringNetwork(NetworkConfig(**classifier)).state_dict(), tmp_path / "classifier.pt")
     unet = "{sample_size: 8, in_channels: 4, out_channels: 4, block_out_channels: [8, 16], layers_per_block: 1,"
     unet += " down_block_types: [DownBlock2D, DownBlock2D], up_block_types: [UpBlock2D, UpBlock2D], norm_num_groups: 4}"
     command = [
@@ -136,7 +136,7 @@ def test_asyrps_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         f"data.crops={crops}",
         f"work={tmp_path / 'work'}",
         f"output={tmp_path / 'editor'}",
-        f"coach_weights={tmp_path / 'coach.pt'}",
+        f"classifier_weights={tmp_path / 'classifier.pt'}",
         "stages=[train,means,fit]",
         "~backbone.unet",
         f"+backbone.unet={unet}",
@@ -144,8 +144,8 @@ def test_asyrps_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         "~trainer",
         "+trainer={steps: 3, batch_size: 6, shares: {faces: 1.0}, balance: 0.5, precision: 'no', save_every: 2,"
         " preview_every: 3}",
-        "~coach.config",
-        "+coach.config={heads: {emotion: 2, person: 4}, resolution: 16, widths: [8, 8, 8, 8],"
+        "~classifier.config",
+        "+classifier.config={heads: {emotion: 2, person: 4}, resolution: 16, widths: [8, 8, 8, 8],"
         " emotions: [neutral, happy]}",
         "~steering",
         "+steering={emotions: [happy], neutral: true, trust: {faces: 1.0}, pictures: 8, neutral_pictures: 8,"

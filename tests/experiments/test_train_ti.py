@@ -126,9 +126,9 @@ def folder(tmp_path_factory, grey) -> Path:
     np.save(crops / "crops.npy", (grey + rng.normal(0, 12, (32, 16, 16))).clip(0, 255).astype(np.uint8))
     rows = [f"faces,{n},{'happy' if n % 2 else 'neutral'},{'train' if n < 24 else 'valid'}," for n in range(32)]
     (crops / "index.csv").write_text("\n".join(["data,name,emotion,split,person", *rows]))
-    coach = {"heads": {"emotion": 3, "person": 4}, "resolution": 16, "widths": (8, 8, 8, 8)}
-    network = MeasuringNetwork(NetworkConfig(**coach, emotions=("neutral", "happy", "surprised")))
-    torch.save(network.state_dict(), tmp_path / "coach.pt")
+    classifier = {"heads": {"emotion": 3, "person": 4}, "resolution": 16, "widths": (8, 8, 8, 8)}
+    network = MeasuringNetwork(NetworkConfig(**classifier, emotions=("neutral", "happy", "surprised")))
+    torch.save(network.state_dict(), tmp_path / "classifier.pt")
     source = {
         "sample_size": 8,
         "in_channels": 4,
@@ -155,7 +155,7 @@ def folder(tmp_path_factory, grey) -> Path:
         f"work={tmp_path / 'work'}",
         f"output={tmp_path / 'editor'}",
         f"start={tmp_path / 'start'}",
-        f"coach_weights={tmp_path / 'coach.pt'}",
+        f"classifier_weights={tmp_path / 'classifier.pt'}",
         "stages=[tokenizer,clip,autoencoder,unet,tokens,finish]",
         *("~backbone.unet", f"+backbone.unet={UNET}", "~backbone.vae", f"+backbone.vae={VAE}"),
         *("~backbone.text_encoder", f"+backbone.text_encoder={TEXT}", "~clip.vision", f"+clip.vision={VISION}"),
@@ -164,8 +164,8 @@ def folder(tmp_path_factory, grey) -> Path:
         *("~clip.trainer", f"+clip.trainer={{{tiny}, augment: {{rotation: 3.0}}}}"),
         *("~autoencoder", f"+autoencoder={{{tiny}, beta: 1.0e-6, pull: 1.0}}"),
         *("~unet", f"+unet={{{tiny}, empty: 0.1, accumulate: 2}}"),
-        "~coach.config",
-        "+coach.config={heads: {emotion: 3, person: 4}, resolution: 16, widths: [8, 8, 8, 8],"
+        "~classifier.config",
+        "+classifier.config={heads: {emotion: 3, person: 4}, resolution: 16, widths: [8, 8, 8, 8],"
         " emotions: [neutral, happy, surprised]}",
         "~tokens",
         "+tokens={data: {others: faces}, templates: {}, spans: {delighted: [0, 999]}, pictures: 4,"

@@ -58,10 +58,10 @@ def test_shifts_of_another_unet_are_fitted_here_and_joined_with_words(scripts, t
     fitted = [Directions(torch.randn(1, *other.h_shape)) for _ in names]
     moved = HSpace(names, fitted, train_steps=other.steps, gain=torch.tensor([0.5, 1.0, 2.0]))
     Editor(other, [moved], name="asyrp").save_pretrained(tmp_path / "asyrp")
-    coach = {"heads": {"emotion": 3, "person": 4}, "resolution": 16, "widths": (8, 8, 8, 8)}
-    coach["emotions"] = ("neutral", "happy", "sad")
+    classifier = {"heads": {"emotion": 3, "person": 4}, "resolution": 16, "widths": (8, 8, 8, 8)}
+    classifier["emotions"] = ("neutral", "happy", "sad")
     torch.manual_seed(0)
-    torch.save(MeasuringNetwork(NetworkConfig(**coach)).state_dict(), tmp_path / "coach.pt")
+    torch.save(MeasuringNetwork(NetworkConfig(**classifier)).state_dict(), tmp_path / "classifier.pt")
     trainer = {"steps": 3, "learning_rate": 0.05, "slower": {"block.": 0.5}, "precision": "no", "warmup": 1, "ema": 0.0}
     config = OmegaConf.create(
         {
@@ -90,8 +90,8 @@ def test_shifts_of_another_unet_are_fitted_here_and_joined_with_words(scripts, t
                 "smirk": {"token": 1.0, "h": 0.25},
             },
             "data": {"crops": str(written_crops(tmp_path / "crops"))},
-            "coach": {"config": coach},
-            "coach_weights": str(tmp_path / "coach.pt"),
+            "classifier": {"config": classifier},
+            "classifier_weights": str(tmp_path / "classifier.pt"),
             "work": str(tmp_path / "work"),
             "output": str(tmp_path / "both"),
         }

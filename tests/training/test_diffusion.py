@@ -267,14 +267,14 @@ def test_no_source_is_asked_for_what_it_shows(crops):
     assert not torch.equal(batches(4)["latent"], batch["latent"])
 
 
-def coach(**heads: int) -> MeasuringNetwork:
+def classifier(**heads: int) -> MeasuringNetwork:
     torch.manual_seed(0)
     heads = heads or {"emotion": 3, "person": 8}
     return MeasuringNetwork(NetworkConfig(heads, 32, widths=(8, 8, 8, 8), emotions=("neutral", "happy", "sad"))).eval()
 
 
 def test_a_recogniser_guides_by_what_it_reads_and_whom():
-    network, x = coach(), smooth(4)
+    network, x = classifier(), smooth(4)
     guide = RecogniserGuide(network, ["sad", "happy"], jitter=0.0, noise=0.0)
     edited = (x + 0.2 * x.roll(3, -1)).requires_grad_()
     rows = torch.tensor([0, 1, 1, 0])
@@ -295,7 +295,7 @@ def test_a_recogniser_guides_by_what_it_reads_and_whom():
     with pytest.raises(DataError, match="angry"):
         RecogniserGuide(network, ["angry"])
     with pytest.raises(DataError, match="a head 'person'"):
-        RecogniserGuide(coach(emotion=3), ["happy"])
+        RecogniserGuide(classifier(emotion=3), ["happy"])
 
 
 class _Shapes(torch.nn.Module):
@@ -343,7 +343,7 @@ def test_open_lips_and_shut_eyes_have_their_price():
     sum(guide(before, after, row)[name] for name in ("opened", "shut")).backward()
     assert after.grad[0, 0, 0, 0] > 0 > after.grad[0, 0, 0, 1] and not before.grad.any()
     with pytest.raises(DataError, match="a head 'points'"):
-        OpeningGuide(Other(), coach())
+        OpeningGuide(Other(), classifier())
 
 
 def test_clip_guides_by_direction(tmp_path):

@@ -66,11 +66,11 @@ def test_unlabelled_pictures_are_those_that_the_classifier_reads_so(crops):
     config = NetworkConfig(
         {"emotion": 2, "person": 4}, resolution=16, widths=(8, 8, 8, 8), emotions=("neutral", "happy")
     )
-    coach = MeasuringNetwork(config).eval()
+    classifier = MeasuringNetwork(config).eval()
     with torch.no_grad():
-        coach.heads["emotion"][-1].weight.zero_()
-        coach.heads["emotion"][-1].bias.copy_(torch.tensor([2.0, 0.0]))
-    assert set(read_as(coach, crops, "everyday", "neutral", 2)) == {7, 8}
-    assert len(read_as(coach, crops, "everyday", "neutral", 1)) == 1
-    assert len(read_as(coach, crops, "everyday", "happy", 2)) == 0
-    assert len(read_as(coach, crops, "nowhere", "neutral", 2)) == 0
+        classifier.heads["emotion"][-1].weight.zero_()
+        classifier.heads["emotion"][-1].bias.copy_(torch.tensor([2.0, 0.0]))
+    assert set(read_as(classifier, crops, "everyday", "neutral", 2)) == {7, 8}
+    assert len(read_as(classifier, crops, "everyday", "neutral", 1)) == 1
+    assert len(read_as(classifier, crops, "everyday", "happy", 2)) == 0
+    assert len(read_as(classifier, crops, "nowhere", "neutral", 2)) == 0

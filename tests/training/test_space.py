@@ -69,19 +69,21 @@ def recognisers() -> tuple[MeasuringNetwork, MeasuringNetwork]:
     torch.manual_seed(0)
     shape = {"resolution": 32, "widths": (8, 8, 8, 8)}
     emotions = (*BASIC[1:], BASIC[0])  # another order than the votes have
-    coach = MeasuringNetwork(NetworkConfig({"emotion": 7, "person": 4}, emotions=emotions, **shape)).eval()
-    return coach, MeasuringNetwork(NetworkConfig({"points": 68}, **shape)).eval()
+    classifier = MeasuringNetwork(NetworkConfig({"emotion": 7, "person": 4}, emotions=emotions, **shape)).eval()
+    return classifier, MeasuringNetwork(NetworkConfig({"points": 68}, **shape)).eval()
 
 
 def test_the_guide_compares_with_distributions_in_its_own_order():
-    coach, landmarks = recognisers()
+    classifier, landmarks = recognisers()
     targets = torch.eye(7)[[2, 1]]  # sad, happy
-    inner = RecogniserGuide(coach, coach.config.emotions, jitter=0.0, noise=0.0)
-    guide = learning.VotesGuide(inner, landmarks, targets, coach.config.emotions)
+    inner = RecogniserGuide(classifier, classifier.config.emotions, jitter=0.0, noise=0.0)
+    guide = learning.VotesGuide(inner, landmarks, targets, classifier.config.emotions)
     x = torch.rand(2, 1, 32, 32) * 2 - 1
     found = guide(x, x, torch.tensor([0, 1]))
-    logits = coach(x)["emotion"].log_softmax(1)
-    wanted = -(logits[0, coach.config.emotions.index("sad")] + logits[1, coach.config.emotions.index("happy")]) / 2
+    logits = classifier(x)["emotion"].log_softmax(1)
+    wanted = (
+        -(logits[0, classifier.config.emotions.index("sad")] + logits[1, classifier.config.emotions.index("happy")]) / 2
+    )
     assert float(found["emotion"]) == pytest.approx(float(wanted), abs=0.02)  # the crop is resampled
     assert float(found["opened"]) == 0 and float(found["person"]) < 1e-4
     assert guide.closed.tolist() == [1, 0]
@@ -89,7 +91,7 @@ def test_the_guide_compares_with_distributions_in_its_own_order():
 
 def test_coordinates_are_led_on_at_no_higher_cost():
     backbone = tiny_stylegan()
-    coach, landmarks = recognisers()
+    classifier, landmarks = recognisers()
     layers, width = backbone.latent_shape
     vectors = torch.randn(2, layers, width)
     vectors[:, -1] = 0
@@ -97,8 +99,8 @@ def test_coordinates_are_led_on_at_no_higher_cost():
     assert float((free @ vectors.flatten(1).T).abs().max()) < 1e-3 * float(free.norm() * vectors.norm())
     assert float(free.unflatten(1, (layers, width))[:, -1].abs().max()) == 0  # a layer that no edit touches stays
     targets = torch.eye(7)[[1, 3]]
-    inner = RecogniserGuide(coach, coach.config.emotions, jitter=0.0, noise=0.0)
-    guide = learning.VotesGuide(inner, landmarks, targets, coach.config.emotions).eval()
+    inner = RecogniserGuide(classifier, classifier.config.emotions, jitter=0.0, noise=0.0)
+    guide = learning.VotesGuide(inner, landmarks, targets, classifier.config.emotions).eval()
     basis, latents, start = torch.cat([vectors.flatten(1), free]), torch.randn(4, layers, width), torch.full((4,), 0.2)
     how = {"steps": 6, "batch_size": 4, "learning_rate": 0.1}
     parts = backbone.requires_grad_(False), guide, latents, basis, start, 1
@@ -118,14 +120,14 @@ def test_coordinates_are_led_on_at_no_higher_cost():
 
 def test_words_are_led_on():
     backbone = tiny()
-    coach, landmarks = recognisers()
+    classifier, landmarks = recognisers()
     width = backbone.text_encoder.get_input_embeddings().embedding_dim
     words = PointMap.through(torch.eye(2, 3), torch.eye(2, 3), 0.1 * torch.randn(3, width), straight=2, width=0.5)
     names = ("neutral", "happy")
     steering = SpaceWords(names, torch.eye(2, 3) * torch.tensor([[0.0], [1.0]]), words, torch.randn(1, width))
     targets = torch.softmax(torch.randn(5, 7), 1)
     guide = learning.VotesGuide(
-        RecogniserGuide(coach, coach.config.emotions), landmarks, targets, coach.config.emotions
+        RecogniserGuide(classifier, classifier.config.emotions), landmarks, targets, classifier.config.emotions
     )
     weights = {"diffusion": 1.0, "emotion": 1.0, "person": 1.0, "near": 1.0, "outside": 1.0}
     task = WordTask(backbone, steering, guide, weights, templates=["a {}"], batch_size=2)

@@ -92,7 +92,7 @@ def test_the_config_fits_the_code():
         assert set(shares) <= sources
     assert set(how["trust"]) <= sources | {"samples"}
     assert how["layers"][1] <= layer_count(backbone.resolution)
-    assert set(how["emotions"]) < set(config["coach"]["config"]["emotions"])
+    assert set(how["emotions"]) < set(config["classifier"]["config"]["emotions"])
     task = GANTask(backbone, PerceptualNetwork(NetworkConfig({}, widths=(8, 8, 8, 8))))
     parts = {
         name: sum(value.numel() for value in getattr(task.backbone, name).state_dict().values())
@@ -225,7 +225,7 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
     np.save(crops / "crops.npy", (grey + rng.normal(0, 12, (32, 16, 16))).clip(0, 255).astype(np.uint8))
     rows = [f"faces,{n},{'happy' if n % 2 else 'neutral'},{'train' if n < 24 else 'valid'}" for n in range(32)]
     (crops / "index.csv").write_text("\n".join(["data,name,emotion,split", *rows]))
-    torch.save(reader("neutral", "happy").state_dict(), tmp_path / "coach.pt")
+    torch.save(reader("neutral", "happy").state_dict(), tmp_path / "classifier.pt")
     command = [
         sys.executable,
         str(ROOT / "experiments" / "train_stylegan.py"),
@@ -234,7 +234,7 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         f"agreed.crops={crops}",
         f"work={tmp_path / 'work'}",
         f"output={tmp_path / 'editor'}",
-        f"coach_weights={tmp_path / 'coach.pt'}",
+        f"classifier_weights={tmp_path / 'classifier.pt'}",
         "stages=[gan,encoder,directions,lead,finish]",
         "~backbone",
         "+backbone={resolution: 16, widths: [8, 8, 8], z_dim: 8, w_dim: 8, mapping_layers: 1, encoder_widths: [8, 8],"
@@ -247,8 +247,8 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         "~encoder",
         "+encoder={steps: 3, batch_size: 4, samples: 4, shares: {faces: 1.0}, balance: 0.5, weights: {identity: 0.5},"
         " precision: 'no', save_every: 2, preview_every: 3}",
-        "~coach.config",
-        "+coach.config={heads: {emotion: 2, person: 4}, resolution: 16, widths: [8, 8, 8, 8],"
+        "~classifier.config",
+        "+classifier.config={heads: {emotion: 2, person: 4}, resolution: 16, widths: [8, 8, 8, 8],"
         " emotions: [neutral, happy]}",
         "~steering",
         "+steering={emotions: [happy], samples: {count: 60, share: 0.2, truncation: 0.8}, trust: {samples: 1.0,"
