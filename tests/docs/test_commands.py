@@ -120,6 +120,7 @@ def inputs(tmp_path_factory, _astronaut) -> Path:
     from tests.fixtures.editors import tiny_asyrp
     from tests.fixtures.faceflex import numbers
     from tests.fixtures.stable_diffusion import SMALL_TEXT
+    from tests.fixtures.style_encoder import write_encoder
     from tests.fixtures.stylegan2 import tiny as tiny_stylegan
 
     folder = tmp_path_factory.mktemp("inputs")
@@ -157,6 +158,9 @@ def inputs(tmp_path_factory, _astronaut) -> Path:
     stylegan.save_pretrained(folder / "ffhq.pkl")  # a folder where the page has NVIDIA's file: tests/models reads those
     normal = numbers(3, 1, stylegan.latent_shape[1])
     np.save(folder / "smile.npy", (normal / normal.norm()).numpy())
+    generator = tiny_stylegan(resolution=32, widths=(12, 12, 8, 8), channels=3, encoder_widths=None, optimise_steps=1)
+    write_encoder(folder / "e4e_ffhq_encode.pt", "e4e", generator)
+    torch.save(numbers(3, 1, generator.latent_shape[1]), folder / "smile.pt")
     return folder
 
 
