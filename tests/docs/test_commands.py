@@ -160,7 +160,8 @@ def inputs(tmp_path_factory, _astronaut) -> Path:
     np.save(folder / "smile.npy", (normal / normal.norm()).numpy())
     generator = tiny_stylegan(resolution=32, widths=(12, 12, 8, 8), channels=3, encoder_widths=None, optimise_steps=1)
     write_encoder(folder / "e4e_ffhq_encode.pt", "e4e", generator)
-    torch.save(numbers(3, 1, generator.latent_shape[1]), folder / "smile.pt")
+    normal = numbers(3, 1, generator.latent_shape[1])
+    torch.save(normal / normal.norm(), folder / "smile.pt")
     return folder
 
 
