@@ -390,7 +390,9 @@ def test_a_script_runs_as_it_is_documented(tmp_path, editors):
         assert done.returncode == 0, done.stderr
         text = (tmp_path / "docs" / "reproductions.md").read_text()
         (tmp_path / "docs" / "reproductions.md").unlink()
-        assert list(read_sections(text)) == ["prompt-study"] and len(rows(text)) == 2 + 20 + 20  # measured, and seen in it
+        assert (
+            list(read_sections(text)) == ["prompt-study"] and len(rows(text)) == 2 + 20 + 20
+        )  # measured, and seen in it
     assert [path.name for path in (tmp_path / "docs" / "images" / "reproductions").iterdir()] == [
         "prompt-study-pictures.jpg"
     ]
