@@ -23,6 +23,7 @@ from emoedit.compositing.composite import Scene
 from emoedit.compositing.compositors import Compositor, compositor
 from emoedit.compositing.drawing import known_drawings, read_drawings
 from emoedit.compositing.relaxing import Smile, find_smile, relax, relaxation_network
+from emoedit.compositing.relighting import relight, relighting_network
 from emoedit.editors import Editor, load_editor
 from emoedit.editors.whole import edit_whole
 from emoedit.emotions import smile_reduction
@@ -225,7 +226,7 @@ class PhotoEditor:
 
     def _relaxed(self, near: Nearby, source: Source, smiles: Sequence[Smile | None], seed: int) -> Source:
         """The photograph without its smiles."""
-        return self._source(near.with_pixels(_without_smiles(source, smiles, 1.0)), seed)
+        return self._source(near.with_pixels(_without_smiles(source, smiles, 1.0, self.device)), seed)
 
     def _finders(self) -> dict[str, Any]:
         """What looks at drawings."""
@@ -305,7 +306,9 @@ class PhotoEditor:
 
     def _base(self, photo: OpenPhoto, source: Source, reduction: float) -> np.ndarray:
         """The photograph that an edit is put into: with less of its smiles as the edit becomes stronger."""
-        return source.rgb if reduction in (0, 1) else _without_smiles(photo.source, photo.smiles, reduction)
+        return (
+            source.rgb if reduction in (0, 1) else _without_smiles(photo.source, photo.smiles, reduction, self.device)
+        )
 
     def attempt(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit | EmoEditError]:
         """For each edit its result, or its error: edits are drawn together, and one that fails takes others with it.
@@ -331,11 +334,13 @@ def _compositor(description: str | Mapping[str, Any] | Compositor) -> Compositor
     return description if isinstance(description, Compositor) else compositor(description)
 
 
-def _without_smiles(source: Source, smiles: Sequence[Smile | None], amount: float) -> np.ndarray:
+def _without_smiles(source: Source, smiles: Sequence[Smile | None], amount: float, device: str) -> np.ndarray:
     """The photograph with a share of its smiles taken out, uint8 ``[H, W, 3]``."""
     rgb = source.rgb
     for face, smile in zip(source.faces, smiles, strict=True):
-        rgb = rgb if smile is None else relax(rgb, face, smile, amount)
+        if smile is not None:
+            rgb = relax(rgb, face, smile, amount)
+            rgb = relight(rgb, face, relighting_network(device), amount * smile.amount)
     return rgb
 
 

@@ -166,7 +166,7 @@ def page(config: DictConfig, tables: Mapping[str, Sequence[str]], parts: Sequenc
             "",
             "An edit that ends a smile starts from the photograph without it (`relaxing.py`): lips are brought",
             "together over the teeth, and the face's landmarks go where a network expects those of the same person's",
-            "neutral face.",
+            "neutral face; then another network takes the light of the smile off the cheeks (`relighting.py`).",
             "",
             f"![The layers of one edit]({picture.as_posix()})",
             "",

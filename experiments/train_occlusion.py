@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from emoedit.nn.occlusion import OcclusionConfig, OcclusionNetwork
+from emoedit.nn.occlusion import OcclusionNetwork
+from emoedit.nn.unet import UNetConfig
 from emoedit.training.occlusion import OcclusionBatches, fit_occlusion
 from emoedit.training.prepare import prepare_config
 from lib.running import run
@@ -43,7 +44,7 @@ def main(config: DictConfig) -> None:
         print(prepare_config(config.data)["kept"])
     crops = np.load(Path(config.data.crops) / "crops.npy", mmap_mode="r")
     torch.manual_seed(config.seed)
-    network = OcclusionNetwork(OcclusionConfig(config.resolution, config.data.scale, config.data.down))
+    network = OcclusionNetwork(UNetConfig(config.resolution, config.data.scale, config.data.down))
     seen = int(len(crops) * (1 - config.held_out))
     how = {"resolution": config.resolution, "batch_size": config.batch_size}
     fit_occlusion(network, OcclusionBatches(crops[:seen], seed=config.seed, **how), steps=config.steps)

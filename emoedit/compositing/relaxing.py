@@ -20,7 +20,7 @@ from emoedit.compositing.window import CropWindow
 from emoedit.faces.align import align
 from emoedit.faces.analysis import FaceAnalysis
 from emoedit.faces.curves import filled, smoothstep
-from emoedit.faces.layout import CORNERS, INNER, LIPS, OUTER, PAIRS, UPPER_EDGE
+from emoedit.faces.layout import CORNERS, INNER, LIPS, OUTER, PAIRS
 from emoedit.faces.masks import LUMA
 from emoedit.faces.opening import Opening
 from emoedit.faces.teeth import MouthGrid
@@ -89,15 +89,15 @@ def find_smile(face: FaceAnalysis, network: RelaxationNetwork) -> Smile | None:
     moved = seen + network(flat)[0].cpu().numpy() * spec.resolution
     after = (face.alignment.to_crop(to_network.to_photo(moved)) + 0.5) / side
     before = (face.landmarks + 0.5) / side
-    after = before + _beyond_affine(before, after - before)
-    corners = float(np.linalg.norm((after - before)[list(CORNERS)], axis=-1).mean())
+    moves = _beyond_affine(before, after - before)
+    corners = float(np.linalg.norm(moves[list(CORNERS)], axis=-1).mean())
     amount = float(smoothstep(corners, *SMILE))
     if (face.opening is None and amount == 0) or face.mouth_hidden:
         return None
-    closed = before if face.opening is None else _closed_landmarks(before, face.opening)
-    after = _neutral_landmarks(closed, before, amount * (after - before), face.opening)
-    before = closed
-    return Smile(before, after, face.opening, max(amount, float(face.opening is not None)))
+    after = before + amount * moves
+    if face.opening is None:
+        return Smile(before, after, None, amount)
+    return Smile(_closed_landmarks(before, face.opening), _meeting(after), face.opening, 1.0)
 
 
 def _beyond_affine(points: np.ndarray, moves: np.ndarray) -> np.ndarray:
@@ -173,32 +173,14 @@ def _closed_landmarks(points: np.ndarray, opening: Opening) -> np.ndarray:
     return points
 
 
-def _neutral_landmarks(
-    closed: np.ndarray, smiling: np.ndarray, moves: np.ndarray, opening: Opening | None
-) -> np.ndarray:
-    """Landmarks ``[68, 2]`` of the neutral face: lips meet in a smooth line and are as thick as they are when closed.
-
-    Args:
-        closed: with the lips together.
-        smiling: as they are in the photograph.
-        moves: from there to the neutral face, as the network says.
-        opening: of the mouth; None where it shows no teeth.
-    """
-    after, neutral = closed + moves, smiling + moves
+def _meeting(neutral: np.ndarray) -> np.ndarray:
+    """Landmarks ``[68, 2]`` with lips that meet in a smooth line; those of closed lips are a little apart."""
+    after = neutral.copy()
     middles = np.array([(neutral[upper] + neutral[lower]) / 2 for upper, lower in PAIRS])
     inner = np.concatenate([neutral[[60, 64]], middles])
     line = np.polyfit(inner[:, 0], inner[:, 1], 2)  # a mouth that is shut has one bend
-    if opening is None:
-        edge = smiling[UPPER_EDGE]
-        was = np.polyval(np.polyfit(edge[:, 0], edge[:, 1], 2), smiling[:, 0])
-    else:
-        was = _edges(opening, closed[:, 0])[2]
     ends = np.sort(inner[:2, 0])
-    lips = np.arange(len(after))[OUTER.start : INNER.stop]
-    after[lips, 0] = neutral[lips, 0]
-    now = np.polyval(line, np.clip(after[lips, 0], *ends))
-    thick = closed[lips, 1] - was[lips]
-    after[lips, 1] = now + (thick if opening is None else np.where(lips >= INNER.start, 0.0, thick))
+    after[INNER, 1] = np.polyval(line, np.clip(neutral[INNER, 0], *ends))
     return after
 
 

@@ -58,6 +58,12 @@ class CropWindow:
         for y in range(self.y0, self.y1, rows):
             yield replace(self, y0=y, y1=min(y + rows, self.y1))
 
+    def around(self, mask: np.ndarray) -> CropWindow:
+        """The part of the window where a mask of the crop, ``[R, R]``, is not zero; it is so somewhere."""
+        rows, columns = (np.nonzero(mask.any(axis))[0] for axis in (1, 0))
+        box = np.array([[x, y] for x in (columns[0] - 1, columns[-1] + 1) for y in (rows[0] - 1, rows[-1] + 1)], float)
+        return self.inside(self.alignment.to_photo(box))
+
     def inside(self, points: np.ndarray) -> CropWindow:
         """The part of the window around points ``[N, 2]`` of the photograph."""
         (left, top), (right, bottom) = np.floor(points.min(0)), np.ceil(points.max(0)) + 1
@@ -116,10 +122,7 @@ def render(photo: np.ndarray, alignment: Alignment, masks: FaceMasks, composite:
     result = photo.copy()
     if window.empty:
         return result
-    # Only where the mask is not zero: about two thirds of the window.
-    rows, columns = (np.nonzero(masks.face.any(axis))[0] for axis in (1, 0))
-    box = np.array([[x, y] for x in (columns[0] - 1, columns[-1] + 1) for y in (rows[0] - 1, rows[-1] + 1)], float)
-    window = window.inside(alignment.to_photo(box))
+    window = window.around(masks.face)  # about two thirds of it
     change = composite.change.astype(np.float32)
     if change.ndim == 2:  # grey levels are the same for red, green and blue
         change = np.repeat(change[..., None], 3, -1)

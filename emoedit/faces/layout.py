@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 POINTS = 68
+JAW = slice(0, 17)
 BROWS = (slice(17, 22), slice(22, 27))
 EYES = (slice(36, 42), slice(42, 48))
 LIPS, OUTER, INNER = slice(48, 68), slice(48, 60), slice(60, 68)  # lips: around both, and around what is between them

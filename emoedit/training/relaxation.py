@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from emoedit.faces.align import align
-from emoedit.nn.relaxation import POINTS, RelaxationConfig, RelaxationNetwork
+from emoedit.faces.align import FFHQ_POINTS, Alignment
+from emoedit.faces.detect import Face
+from emoedit.faces.landmarks import landmark_finder
+from emoedit.nn.relaxation import POINTS, RelaxationNetwork
+from emoedit.training.data import CropSet
 from emoedit.types import CropSpec, DataError
 
 RIGID = [36, 39, 42, 45, 27, 28, 29, 30, 31, 33, 35]  # corners of the eyes and nose: what a smile hardly moves
 TURNED, ALIKE = 0.35, 0.12  # the nose's way from between the eyes, their distance being 1: at most, and between two
 EACH = 4  # photographs of a person's smile, and of their neutral face, at most
+JITTER = 0.003  # of the crop's side: noise that is added to landmarks, about what the landmark network errs by
 # Which landmark is which in a mirror image.
 MIRROR = [
     *range(16, -1, -1),
@@ -28,58 +31,103 @@ MIRROR = [
 ]
 
 
-def read_pairs(folder: Path, config: RelaxationConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Landmarks of smiling faces and how they go to the same person's neutral ones; neutral faces stay.
+@dataclass(frozen=True)
+class Pair:
+    """A smiling and a neutral photograph of one person, turned alike; rows of prepared crops.
 
     Args:
-        folder: with ``labels.csv`` (image, emotion, person) and ``landmarks68.csv`` (image, box, five points, 68
-            points).
-        config: of the network.
+        smiling: the row of the smile.
+        neutral: the row of the neutral face.
+    """
 
-    Returns:
-        Landmarks ``[N, 68, 2]`` in fractions of the crop's side from its centre, displacements ``[N, 68, 2]``, and the
-        number of the person ``[N]``.
+    smiling: int
+    neutral: int
+
+
+def crop_as_photo(side: int, spec: CropSpec) -> tuple[Face, Alignment]:
+    """A prepared crop seen as a photograph: the face in it, and the alignment that leaves it as it is.
+
+    Args:
+        side: of the crop in pixels.
+        spec: how it was cut; its resolution does not matter.
+    """
+    k = side / spec.scale
+    points = FFHQ_POINTS * k + (side - 1) / 2 - np.array([0, spec.down * k])
+    still = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    return Face((0.0, 0.0, float(side), float(side)), points, 1.0), Alignment(still, still.copy(), side)
+
+
+def find_points(crops: CropSet, rows: np.ndarray, spec: CropSpec) -> np.ndarray:
+    """Landmarks of prepared crops, ``[len(crops.rows), 68, 2]`` in fractions of the side from its centre.
+
+    Args:
+        crops: prepared crops.
+        rows: which of them; landmarks of the others are not a number.
+        spec: how they were cut.
+    """
+    side = crops.crops.shape[1]
+    face, alignment = crop_as_photo(side, spec)
+    found, finder = np.full((len(crops.rows), POINTS, 2), np.nan), landmark_finder("cpu")
+    for row in tqdm(rows, desc="landmarks", leave=False):
+        points = finder([np.asarray(crops.crops[row], np.float32)], alignment, face)[0]
+        found[row] = (points + 0.5) / side - 0.5
+    return found
+
+
+def people_in_pairs(crops: CropSet, splits: list[str]) -> list[dict[str, list[int]]]:
+    """Rows of every person who is both smiling and neutral, by emotion, at most ``EACH`` of one.
+
+    Args:
+        crops: prepared crops.
+        splits: in which people are looked for.
 
     Raises:
-        DataError: a file that is missing or of another form, or no pairs in it.
+        DataError: there is nobody of whom there are both.
     """
-    people = _by_person(folder, config)
-    faces, moves, persons = [], [], []
-    for number, found in enumerate(people.values()):
-        for face in found["happiness"][:EACH]:
-            for other in found["neutral"][:EACH]:
-                if abs(_turn(face) - _turn(other)) < ALIKE and abs(_turn(face)) < TURNED:
-                    faces.append(face)
-                    moves.append(_turned_like(other, face) - face)
-                    persons.append(number)
-        for face in found["neutral"][: EACH // 2]:
-            if abs(_turn(face)) < TURNED:
-                faces.append(face)
-                moves.append(np.zeros_like(face))
-                persons.append(number)
-    if not any(np.abs(move).max() > 0 for move in moves):
-        raise DataError(f"{folder}: nobody who is both smiling and neutral")
-    return np.array(faces), np.array(moves), np.array(persons)
+    people: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for number, row in enumerate(crops.rows):
+        if row["person"] and row["split"] in splits and row["emotion"] in ("happy", "neutral"):
+            people[row["data"], row["person"]][row["emotion"]].append(number)
+    both = [{k: rows[:EACH] for k, rows in found.items()} for found in people.values() if len(found) == 2]
+    if not both:
+        raise DataError(f"nobody in {' or '.join(splits)} is both smiling and neutral: prepare pictures with persons")
+    return both
 
 
-def _by_person(folder: Path, config: RelaxationConfig) -> dict[str, dict[str, list[np.ndarray]]]:
-    """Aligned landmarks of every person's smiling and neutral photographs."""
-    spec = CropSpec(128, "stable", config.scale, config.down)
-    people: dict[str, dict[str, list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
-    try:
-        with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
-            labels = {row["image"]: row for row in csv.DictReader(file)}
-        with (folder / "landmarks68.csv").open(newline="", encoding="utf-8") as file:
-            for name, *values in csv.reader(file):
-                row, numbers = labels.get(name), np.array(values, float)
-                five, points = numbers[4:14].reshape(5, 2), numbers[14:].reshape(POINTS, 2)
-                if row is None or not row["person"] or five[1, 0] <= five[0, 0]:
-                    continue
-                aligned = (align(five, spec).to_crop(points) + 0.5) / spec.resolution - 0.5
-                people[row["person"]][row["emotion"]].append(aligned)
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{folder}: labels.csv and landmarks68.csv cannot be read: {error}") from error
-    return people
+def find_pairs(points: np.ndarray, people: list[dict[str, list[int]]]) -> list[Pair]:
+    """Photographs of one person whose heads are turned alike.
+
+    Args:
+        points: ``[N, 68, 2]`` of [find_points][emoedit.training.relaxation.find_points].
+        people: of [people_in_pairs][emoedit.training.relaxation.people_in_pairs].
+    """
+    turns = {row: _turn(points[row]) for found in people for rows in found.values() for row in rows}
+    return [
+        Pair(smiling, neutral)
+        for found in people
+        for smiling in found["happy"]
+        for neutral in found["neutral"]
+        if abs(turns[smiling]) < TURNED and abs(turns[smiling] - turns[neutral]) < ALIKE
+    ]
+
+
+def landmark_moves(
+    points: np.ndarray, pairs: list[Pair], people: list[dict[str, list[int]]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the network learns from: landmarks of smiles and how they go to neutral faces; neutral faces stay.
+
+    Args:
+        points: ``[N, 68, 2]``.
+        pairs: of smiles and neutral faces.
+        people: whose neutral faces stay, half of ``EACH`` of one.
+
+    Returns:
+        Landmarks ``[M, 68, 2]``, displacements ``[M, 68, 2]``, rows of the crops ``[M]``.
+    """
+    still = [row for found in people for row in found["neutral"][: EACH // 2] if abs(_turn(points[row])) < TURNED]
+    moves = [_turned_like(points[pair.neutral], points[pair.smiling]) - points[pair.smiling] for pair in pairs]
+    rows = np.array([pair.smiling for pair in pairs] + still)
+    return points[rows], np.array(moves + [np.zeros_like(points[row]) for row in still]), rows
 
 
 def _turned_like(face: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -95,29 +143,37 @@ def _turn(face: np.ndarray) -> float:
 
 
 def fit_relaxation(
-    network: RelaxationNetwork, faces: Tensor, moves: Tensor, *, steps: int, batch_size: int, seed: int = 0
+    network: RelaxationNetwork,
+    faces: Tensor,
+    moves: Tensor,
+    weights: Tensor,
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int = 0,
 ) -> None:
-    """Train the network in place.
+    """Train the network in place, by squared errors: their answer is a mean, that of absolute ones falls short of it.
 
     Args:
         network: with fresh weights.
         faces: ``[N, 68, 2]`` landmarks.
         moves: ``[N, 68, 2]`` displacements.
+        weights: ``[N]``: how often each is drawn.
         steps: of AdamW; the learning rate falls over the second half.
-        batch_size: pairs a step.
+        batch_size: faces a step.
         seed: of batches, mirror images and noise.
     """
     network.mean.copy_(faces.flatten(1).mean(0))
     network.deviation.copy_(faces.flatten(1).std(0))
     torch.manual_seed(seed)
     optimiser = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.05)
-    flip = torch.tensor([-1.0, 1.0])
+    flip, scale = torch.tensor([-1.0, 1.0]), moves.square().mean()
     network.train()
     for step in tqdm(range(steps), desc="relaxation", leave=False):
-        pick = torch.randint(len(faces), (batch_size,))
+        pick = torch.multinomial(weights, batch_size, replacement=True)
         mirrored = (torch.rand(batch_size) < 0.5)[:, None, None]
         x, y = (torch.where(mirrored, v[pick][:, MIRROR] * flip, v[pick]) for v in (faces, moves))
-        loss = (network(x + 0.003 * torch.randn_like(x)) - y).abs().mean()
+        loss = (network(x + JITTER * torch.randn_like(x)) - y).square().mean() / scale
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -283,7 +283,8 @@ def test_weights_that_do_not_fit_on_the_device_are_told_with_their_size(tmp_path
 def test_what_looks_at_photographs_runs_where_the_editor_runs(monkeypatch, astronaut):
     """On a machine that claims to have a second card, which nothing can run on here: who is asked for it is noted."""
     asked = {}
-    for name in ("face_detector", "landmark_finder", "teeth_finder", "occlusion_finder", "relaxation_network"):
+    finders = ("face_detector", "landmark_finder", "teeth_finder", "occlusion_finder")
+    for name in (*finders, "relaxation_network", "relighting_network"):
 
         def on(device: str, name: str = name, make=getattr(photo, name)):
             asked.setdefault(name, set()).add(device)
@@ -294,7 +295,7 @@ def test_what_looks_at_photographs_runs_where_the_editor_runs(monkeypatch, astro
     editor = PhotoEditor(load_editor("vae", device="cpu"))
     opened = editor.open(astronaut)
     next(editor.edit(opened, [Edit("happy")]))
-    assert asked == {name: {"cuda:1"} for name in asked} and len(asked) == 5
+    assert asked == {name: {"cuda:1"} for name in asked} and len(asked) == 6
 
 
 def test_embedded_editors_stay_as_they_are_unless_told():
