@@ -78,9 +78,9 @@ again with the same command and goes on after the last photograph that has a row
 shard depends on the names in the folder: finish before adding to it.
 
 ```sh
-python experiments/sweep.py -m editor={default} emotion=happy strength=1.0 data=folder data.path=/photos \\
+emoedit sweep -m editor={default} emotion=happy strength=1.0 data=folder data.path=/photos \\
   metric_networks=null pictures=jpg shard=all/64 launcher=submitit_slurm hydra.launcher.partition=NAME
-python experiments/report.py outputs/sweep      # how far each job is, and what failed
+emoedit report outputs/sweep      # how far each job is, and what failed
 ```
 
 Hours for one emotion at one strength, edited and written as JPEG, by the seconds above; a shard is one core:

@@ -1,7 +1,7 @@
 """What the site is built from beside the pages in this folder: model cards and the reference.
 
 mkdocs calls these functions. Cards stay beside their weights, in ``checkpoints/NAME/README.md``; links to them from the
-pages, which work on GitHub as they are, lead to the copies on the site.
+pages, which work on GitHub as they are, point to the copies on the site.
 """
 
 from __future__ import annotations

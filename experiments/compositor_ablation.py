@@ -33,7 +33,7 @@ from lib.running import run
 
 WHOLE = "whole"
 ROLES = {
-    "movement": "moves the photograph's pixels as the drawing's move: landmarks lead, optical flow finds the rest",
+    "movement": "moves the photograph's pixels as the drawing's move: near landmarks by them, elsewhere by flow",
     "skin": "gives back edges that a soft drawing loses, and limits new ones to those of creases",
     "eyes": "keeps the light of irises and brows",
     "mouth": "keeps the lips' own light; draws the dark, a tongue and teeth where they part",

@@ -78,7 +78,7 @@ def opened_stages(
     """Each stage: its name, an editor for it, the photograph opened with it, and the seconds it took.
 
     Raises:
-        InversionError: w+ was not found, or tuning led nowhere; the stages before it have been given.
+        InversionError: w+ was not found, or tuning did not lower the loss; the earlier stages have been yielded.
     """
     backbone = editor.backbone.inverting(optimise_steps=0)
     for name, found in (

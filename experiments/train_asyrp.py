@@ -3,7 +3,7 @@
     python experiments/train_metrics.py network=guidance_labels data.root=/path/to/data stages=[prepare,train]
     python experiments/train_asyrp.py data.root=/path/to/data
     python experiments/train_asyrp.py data.root=/path stages=[fit] steering.emotions=[happy] output=/tmp/happy   # one
-    python experiments/train_asyrp.py data.root=/path stages=[words]   # after train_ti.py: led by learned words
+    python experiments/train_asyrp.py data.root=/path stages=[words]   # after train_ti.py: finetuned with CLIP
 
 Stop it whenever you like; the same command goes on where it stopped.
 """
@@ -37,7 +37,7 @@ from emoedit.training.recipes import (
     TRAINED_ON,
     choose,
     classifier_guide,
-    lead,
+    finetune_shifts,
     load_classifier,
     minutes,
     tiles,
@@ -139,12 +139,14 @@ def choose_guide(config: DictConfig, how: dict[str, Any], emotions: list[str]) -
 def fit(
     config: DictConfig, how: dict[str, Any], backbone: DDPMBackbone, means: dict[str, Any], *, folder: str = "fit"
 ) -> tuple[HSpace, Path, int]:
-    """Shifts that start from the mean differences and are led on by a guide; their state's folder, and how many
-    pictures were edited.
+    """Shifts that start from the mean differences and are finetuned by a guide.
 
     Args:
         how: ``config.steering``, or what is other of it where emotions are fitted alone.
-        folder: what the state's folder is called, before the emotions.
+        folder: name of the state's folder, before the emotions.
+
+    Returns:
+        The steering, the folder of the training state, and the number of edited pictures.
     """
     crops = CropSet(config.data.crops)
     how = with_own_data(crops, how)
@@ -180,12 +182,12 @@ def fit(
 
     work = Path(config.work) / "_".join([folder, *emotions])
     guide, parts = choose_guide(config, how, emotions), dict(zip(emotions, shifts, strict=True))
-    averaged, count = lead(backbone, guide, parts, crops, how, work, preview=preview)
+    averaged, count = finetune_shifts(backbone, guide, parts, crops, how, work, preview=preview)
     return steering(averaged), work, count
 
 
 def words_stage(config: DictConfig) -> None:
-    """Shifts led by CLIP to learned words instead, for ``ti_asyrp_study.py`` to compare; to ``work``."""
+    """Shifts finetuned by CLIP towards the learned words, for ``ti_asyrp_study.py`` to compare; to ``work``."""
     how = {**plain(config.steering), **plain(config.words)}
     means = torch.load(Path(config.work) / "means.pt", weights_only=True)
     found, work, _ = fit(config, how, load_backbone(config), means, folder="words")

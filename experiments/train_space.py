@@ -138,7 +138,7 @@ def basis_of(config: DictConfig, mixed: WDirections, editor: Editor) -> torch.Te
     rows = [mixed.emotions.index(name) for name in BASIC[1:]]
     vectors = mixed.gain[rows, None] * mixed.directions[rows]
     means = []
-    for name in ("neutral", *how["led"]):
+    for name in ("neutral", *how["finetuned"]):
         nearest = learning.nearest_votes(votes, learning.mixture_votes(name), config.space.pictures).numpy()
         means.append(wspace.encoded_crops(editor.backbone, crops, positions[nearest]).mean(0))
     nuanced = torch.stack(means[1:]) - means[0]
@@ -146,7 +146,7 @@ def basis_of(config: DictConfig, mixed: WDirections, editor: Editor) -> torch.Te
 
 
 def map_stage(config: DictConfig) -> None:
-    """From points to directions of the embedded editor, led on by the guidance classifier; to ``work``."""
+    """From points to directions of the embedded editor, finetuned by the guidance classifier; to ``work``."""
     how, space, crops = plain(config.map), load_space(config), CropSet(config.agreed.crops)
     work = Path(config.work) / "map"
     work.mkdir(parents=True, exist_ok=True)
@@ -170,12 +170,12 @@ def map_stage(config: DictConfig) -> None:
     start[:, : len(BASIC) - 1] = basic_shares(names, BASIC)[:, 1:]
     coordinates = start.clone()
     for row, name in enumerate(names):
-        if name not in how["led"]:
+        if name not in how["finetuned"]:
             continue
         done = work / f"{name.replace(' ', '-')}.json"
         if not done.is_file():
             begun = time.monotonic()
-            found = learning.led_coordinates(
+            found = learning.finetune_coordinates(
                 backbone, guide, latents, basis, start[row], row, how["loss"], seed=row, **how["steps"]
             )
             seconds = time.monotonic() - begun
@@ -309,8 +309,8 @@ def cost(name: str, folder: Path) -> str:
     each = {
         path.stem.replace("-", " "): json.loads(path.read_text("utf-8"))["seconds"] for path in folder.glob("*.json")
     }
-    led = ", ".join(sorted(each))
-    return f"- led on, {sum(each.values()) / 60:.0f} minutes on one CPU core beside other work: {led}"
+    names = ", ".join(sorted(each))
+    return f"- finetuned, {sum(each.values()) / 60:.0f} minutes on one CPU core beside other work: {names}"
 
 
 STAGES = {

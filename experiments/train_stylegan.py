@@ -3,7 +3,7 @@
     python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]  # guides
     python experiments/train_stylegan.py data.root=/path/to/data
     python experiments/train_stylegan.py data.root=/path stages=[directions] steering.trust='{samples: 1}'  # no labels
-    python experiments/train_stylegan.py data.root=/path stages=[lead] 'steering.lead.emotions=[happy]'   # one
+    python experiments/train_stylegan.py data.root=/path stages=[finetune] 'steering.finetune.emotions=[happy]'   # one
 
 Stop it whenever you like; the same command goes on where it stopped.
 """
@@ -218,10 +218,10 @@ def directions_stage(config: DictConfig) -> None:
     wspace.with_gains(steering, gains).save_pretrained(Path(config.work) / "steering_plain")
 
 
-def lead_stage(config: DictConfig) -> None:
+def finetune_stage(config: DictConfig) -> None:
     """The same directions, each finetuned by the guidance classifier by itself; to ``work``."""
     crops, backbone = CropSet(config.agreed.crops), load_backbone(config)
-    how = with_own_data(crops, plain(config.steering)["lead"], "steering.lead")
+    how = with_own_data(crops, plain(config.steering)["finetune"], "steering.finetune")
     classifier = load_classifier(plain(config.classifier.config), config.classifier_weights)
     chosen = [choose(crops, source, ["neutral"], n, TRAINED_ON) for source, n in how["sources"].items()]
     chosen += [read_as(classifier, crops, source, "neutral", n) for source, n in how["unlabelled"].items()]
@@ -231,27 +231,29 @@ def lead_stage(config: DictConfig) -> None:
     inversion = backbone.invert(x)
     steering, gains = WDirections.from_pretrained(Path(config.work) / "steering_plain"), {}
 
-    def led_on(steering: WDirections, emotion: str, how: dict[str, Any]) -> WDirections:
+    def finetuned(steering: WDirections, emotion: str, how: dict[str, Any]) -> WDirections:
         batches = wspace.LatentBatches(latents, batch_size=how["batch_size"], seed=0)
         guide, start = classifier_guide(classifier, [emotion], how), wspace.shift_of(steering, emotion)
-        task = wspace.LeadTask(backbone, guide, start, ShiftLoss(**how["loss"]), where=tuple(config.steering.layers))
+        task = wspace.FinetuneTask(
+            backbone, guide, start, ShiftLoss(**how["loss"]), where=tuple(config.steering.layers)
+        )
 
-        def changed(averaged: wspace.LeadTask) -> WDirections:
-            return wspace.led(steering, averaged.mask * averaged.direction, emotion)
+        def changed(averaged: wspace.FinetuneTask) -> WDirections:
+            return wspace.with_direction(steering, averaged.mask * averaged.direction, emotion)
 
-        def preview(averaged: wspace.LeadTask) -> torch.Tensor:
+        def preview(averaged: wspace.FinetuneTask) -> torch.Tensor:
             """Held-out people, as they are drawn, and under them the emotion."""
             control = changed(averaged).control(backbone, inversion, [Edit(emotion)] * len(x))
             return tiles(torch.stack([x, backbone.decode(inversion), backbone.decode(inversion, control)]))
 
-        work = Path(config.work) / f"lead_{emotion}"
+        work = Path(config.work) / f"finetune_{emotion}"
         return changed(train(task, batches, work, trainer_config(how["trainer"]), preview=preview))
 
     for emotion in how["emotions"]:
         each = OmegaConf.to_container(OmegaConf.merge(how, how["alone"].get(emotion, {})))
-        steering = led_on(steering, emotion, each)
+        steering = finetuned(steering, emotion, each)
         gains[emotion] = how["gain"].get(emotion, 1.0) * float(steering.gain[steering.emotions.index(emotion)])
-    wspace.with_gains(steering, gains).half().float().save_pretrained(Path(config.work) / "steering_led")
+    wspace.with_gains(steering, gains).half().float().save_pretrained(Path(config.work) / "steering_finetuned")
 
 
 def cost(folder: Path, what: str) -> str:
@@ -289,10 +291,12 @@ def finish_stage(config: DictConfig) -> None:
             f"{name} {values[0]:.2f} ({before[names.index(name)]:.2f})" for name, values in read.items()
         ),
     }
-    if how.steering == "led":
-        names = config.steering.lead.emotions if how.replaced is None else how.replaced
-        each = {name: minutes(work / f"lead_{name}") for name in names}
-        report["directions"] += ", led on: " + ", ".join(f"{name} {spent:.1f} minutes" for name, spent in each.items())
+    if how.steering == "finetuned":
+        names = config.steering.finetune.emotions if how.replaced is None else how.replaced
+        each = {name: minutes(work / f"finetune_{name}") for name in names}
+        report["directions"] += ", finetuned: " + ", ".join(
+            f"{name} {spent:.1f} minutes" for name, spent in each.items()
+        )
     numbers = "\n".join(f"- {title}: {value}" for title, value in report.items())
     card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text("utf-8").replace("{numbers}", numbers)
     editor.save_pretrained(config.output, card=card, role="emotion editor (StyleGAN2, walks in W+)", licence=LICENCE)
@@ -306,7 +310,7 @@ def main(config: DictConfig) -> None:
         "gan": gan_stage,
         "encoder": encoder_stage,
         "directions": directions_stage,
-        "lead": lead_stage,
+        "finetune": finetune_stage,
         "finish": finish_stage,
     }
     for name in config.stages:

@@ -25,7 +25,7 @@ from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace, Shift
 from emoedit.steering.tokens import EmotionTokens
 from emoedit.training.data import CropSet
 from emoedit.training.hspace import Diffusion, fixed, learnable
-from emoedit.training.recipes import LICENCE, classifier_guide, lead, load_classifier, minutes
+from emoedit.training.recipes import LICENCE, classifier_guide, finetune_shifts, load_classifier, minutes
 from lib.own_data import with_own_data
 from lib.running import run
 
@@ -57,7 +57,7 @@ def fit(config: DictConfig, emotion: str, how: dict[str, Any], backbone: Diffusi
     folder = fitted_folder(config, emotion)
     state = folder.with_name(f"{emotion}-state")
     crops = CropSet(config.data.crops)
-    done, count = lead(backbone, guide, {emotion: shift}, crops, with_own_data(crops, how), state)
+    done, count = finetune_shifts(backbone, guide, {emotion: shift}, crops, with_own_data(crops, how), state)
     fitted = HSpace([emotion], [fixed(done.shifts[0])], train_steps=backbone.steps)
     with checkpoints.new_folder(folder) as new:
         fitted.half().float().save_pretrained(new)

@@ -97,7 +97,7 @@ class ShiftLoss:
 
 
 class ShiftTask(nn.Module):
-    """Asyrp's training, along the edited way back: P_t is judged, and the next step starts where the edit led.
+    """Asyrp's training: losses of P_t along the edited reverse process, whose next step starts from the edited x_t.
 
     Args:
         backbone: frozen.

@@ -130,7 +130,7 @@ def read_as(
     return found[(scores >= least).numpy()][:limit]
 
 
-def lead(
+def finetune_shifts(
     backbone: Diffusion,
     guide: Guide,
     shifts: Mapping[str, Shift],
@@ -140,17 +140,20 @@ def lead(
     *,
     preview: Callable[[ShiftTask], Tensor] | None = None,
 ) -> tuple[ShiftTask, int]:
-    """Lead shifts of h on, from where they are.
+    """Finetune shifts of h with a guide's losses.
 
     Args:
+        backbone: frozen diffusion model.
         guide: of the emotions, in the order of ``shifts``.
-        shifts: emotion -> what is trained, learnable.
+        shifts: emotion -> its learnable shift, the starting point.
+        crops: prepared crops.
         how: ``sources`` (data set -> how many neutral pictures are edited, and a quarter as many of ``emotions``),
             ``emotions``, ``mirrored``, ``batch_size``, ``loss``, ``judged``, ``trainer``.
-        work: folder of the state; it resumes.
+        work: folder of the training state; an interrupted training resumes from it.
+        preview: averaged task -> picture that is logged.
 
     Returns:
-        What is trained now, averaged; and how many pictures were edited.
+        The task with the averaged weights, and the number of edited pictures.
     """
     chosen = np.concatenate(
         [

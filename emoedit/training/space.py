@@ -247,7 +247,7 @@ class VotesGuide(Guide):
         }
 
 
-def led_coordinates(
+def finetune_coordinates(
     backbone: StyleGAN2Backbone,
     guide: Guide,
     latents: Tensor,
@@ -261,7 +261,7 @@ def led_coordinates(
     learning_rate: float,
     seed: int = 0,
 ) -> Tensor:
-    """Where in a basis of directions an emotion lies, led on by a guide: ``[K]``.
+    """Finetune the coordinates of an emotion in a basis of directions, with a guide's losses.
 
     Neutral faces that are moved there are to be read as people see the emotion. What that costs of the person, and
     changes elsewhere, is free as far as the start does so too, seen from the same place and under the same noise: what
@@ -279,6 +279,9 @@ def led_coordinates(
         batch_size: faces a step.
         learning_rate: at first; it falls to zero.
         seed: of the draws.
+
+    Returns:
+        ``[K]``, the mean over the second half of the steps.
     """
     found = start.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([found], learning_rate, betas=(0.8, 0.95))

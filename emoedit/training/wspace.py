@@ -161,14 +161,15 @@ def chosen_gains(found: Mapping[str, Sequence[float]], strengths: Sequence[float
     return gains
 
 
-class LeadTask(nn.Module):
-    """A direction that is led on: the edited picture has to show the emotion, says a guide, and stay near what it was.
+class FinetuneTask(nn.Module):
+    """Finetunes one direction: a guide scores the edited pictures, and penalties keep them near their source.
 
     Args:
-        backbone: frozen; the guide is of that one emotion.
-        guide: frozen.
-        direction: ``[L, D]``, as long as strength 1 goes.
-        where: layers that may move.
+        backbone: frozen.
+        guide: frozen, of one emotion.
+        direction: ``[L, D]``, the shift of strength 1.
+        loss: weights of the losses.
+        where: layers that may change.
     """
 
     mask: Tensor
@@ -219,10 +220,19 @@ class LatentBatches:
         return {"latent": self.latents[chosen]}
 
 
-def led(steering: WDirections, direction: Tensor, emotion: str) -> WDirections:
-    """A steering with what ``LeadTask`` made of one of its directions, ``[L, D]``.
+def with_direction(steering: WDirections, direction: Tensor, emotion: str) -> WDirections:
+    """The steering with one direction replaced.
 
-    The gain stays: what a source shows is read in lengths of the old direction, and as much of the new is left out.
+    The gain stays: the emotion that a source already shows is measured in lengths of the old direction, and that share
+    of the new direction is left out.
+
+    Args:
+        steering: left unchanged.
+        direction: ``[L, D]``, the shift of strength 1, such as ``FinetuneTask`` fits.
+        emotion: whose direction is replaced.
+
+    Returns:
+        A new steering.
     """
     held, k = {name: getattr(steering, name) for name in PARTS}, steering.emotions.index(emotion)
     held["directions"] = held["directions"].clone()
@@ -247,7 +257,7 @@ def replaced(old: WDirections, new: WDirections, emotions: Sequence[str]) -> WDi
     if lacking := [name for name in emotions if name not in old.emotions or name not in new.emotions]:
         raise DataError(f"{', '.join(lacking)}: not in both steerings, so that it cannot be replaced")
     for name in emotions:
-        old = led(old, shift_of(new, name), name)
+        old = with_direction(old, shift_of(new, name), name)
     return old
 
 

@@ -22,8 +22,8 @@ from emoedit.types import DataError
 
 Row = dict[str, Any]
 NOT_INDEPENDENT = (
-    "The guidance classifier led the default editor's sadness on and favours it: with it, other editors score lower "
-    "than with a recogniser that led none."
+    "The guidance classifier finetuned the default editor's sadness and favours it: with it, other editors score "
+    "lower than with a recogniser that finetuned none."
 )
 
 

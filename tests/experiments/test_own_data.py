@@ -38,7 +38,7 @@ def test_counts_of_sets_that_are_there_stay_and_the_total_goes_to_the_others(cap
 
 
 @pytest.mark.parametrize(
-    ("config", "where"), [("train_asyrp", ()), ("train_stylegan", ()), ("train_stylegan", ("lead",))]
+    ("config", "where"), [("train_asyrp", ()), ("train_stylegan", ()), ("train_stylegan", ("finetune",))]
 )
 def test_a_recipe_asks_for_nothing_that_is_not_there(config, where):
     how = composed(config)["steering"]

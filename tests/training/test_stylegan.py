@@ -77,18 +77,18 @@ def test_the_config_fits_the_code():
     assert set(trainer["growing"]) < set(sides(backbone.resolution))
     assert max(trainer["growing"].values()) <= trainer["adversarial"]["start"] < trainer["steps"]
     assert encoder.keys() - known == {"batch_size", "samples", "shares", "balance", "weights"}
-    lead = how["lead"]
-    assert lead["trainer"].keys() <= known
-    assert set(lead["alone"]) | set(lead["gain"]) <= set(lead["emotions"]) <= set(how["emotions"])
-    for other in lead["alone"].values():
+    finetune = how["finetune"]
+    assert finetune["trainer"].keys() <= known
+    assert set(finetune["alone"]) | set(finetune["gain"]) <= set(finetune["emotions"]) <= set(how["emotions"])
+    for other in finetune["alone"].values():
         assert "sources" not in other and set(other["loss"]["guide"]) <= {"person", "teeth", "opened", "shut"}
     # The critic sees groups of four: of samples, of rebuilt crops, and of real ones.
     assert trainer["batch_size"] % 4 == trainer["shown"] % 4 == 0 < trainer["batch_size"] - trainer["shown"]
     AdversarialConfig(**trainer["adversarial"])
-    ShiftLoss(**lead["loss"])
+    ShiftLoss(**finetune["loss"])
     Weights(**trainer["weights"]), Weights(**encoder["weights"])
     sources = set(config["data"]["sets"])
-    for shares in (trainer["real"], trainer["rebuilt"], encoder["shares"], how["neutral"], lead["sources"]):
+    for shares in (trainer["real"], trainer["rebuilt"], encoder["shares"], how["neutral"], finetune["sources"]):
         assert set(shares) <= sources
     assert set(how["trust"]) <= sources | {"samples"}
     assert how["layers"][1] <= layer_count(backbone.resolution)
@@ -103,7 +103,7 @@ def test_the_config_fits_the_code():
     critic = Critic(backbone.channels, trainer["critic_widths"])
     x = torch.zeros(4, 1, backbone.resolution, backbone.resolution)
     assert critic(x).shape == (4,)
-    assert config["finish"]["steering"] in ("led", "plain")
+    assert config["finish"]["steering"] in ("finetuned", "plain")
 
 
 # Directions
@@ -164,7 +164,7 @@ def test_a_recogniser_is_asked_for_what_it_knows():
         wspace.recogniser_scores(network, ["calm"])
 
 
-def test_a_direction_that_is_led_on_is_read_better_and_stays_in_its_layers(backbone):
+def test_a_direction_that_is_finetuned_is_read_better_and_stays_in_its_layers(backbone):
     torch.manual_seed(0)
     known = ["neutral", "happy", "sad"]
     fitted = LatentDirections(known, torch.randn(3, LAYERS * DIM) * 0.1, torch.tensor([1.0, 2.0, 3.0]))
@@ -172,7 +172,7 @@ def test_a_direction_that_is_led_on_is_read_better_and_stays_in_its_layers(backb
     start = wspace.shift_of(steering, "sad")
     torch.testing.assert_close(start, 3 * steering.directions[2].view(LAYERS, DIM))
     guide = RecogniserGuide(reader(*known), ["sad"], jitter=0.0, noise=0.0)
-    task = wspace.LeadTask(backbone, guide, start, ShiftLoss(near=0.01), where=(0, 4))
+    task = wspace.FinetuneTask(backbone, guide, start, ShiftLoss(near=0.01), where=(0, 4))
     latents = backbone.latents(torch.Generator().manual_seed(1), 12)
     batches = wspace.LatentBatches(latents, batch_size=64, seed=0)
     batch = batches(0)
@@ -188,7 +188,7 @@ def test_a_direction_that_is_led_on_is_read_better_and_stays_in_its_layers(backb
         adam.step()
     assert float(task(batches(0))["loss"].detach()) < first
     assert set(task.state_dict()) == {"direction"}
-    after = wspace.led(steering, task.mask * task.direction, "sad")
+    after = wspace.with_direction(steering, task.mask * task.direction, "sad")
     moved = after.directions.unflatten(1, (LAYERS, DIM))
     assert (moved[:, 4:] == 0).all() and not torch.equal(moved[2], start)
     assert after.gain.tolist() == [1.0, 2.0, 3.0] and torch.equal(after.directions[:2], steering.directions[:2])
@@ -235,7 +235,7 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         f"work={tmp_path / 'work'}",
         f"output={tmp_path / 'editor'}",
         f"classifier_weights={tmp_path / 'classifier.pt'}",
-        "stages=[gan,encoder,directions,lead,finish]",
+        "stages=[gan,encoder,directions,finetune,finish]",
         "~backbone",
         "+backbone={resolution: 16, widths: [8, 8, 8], z_dim: 8, w_dim: 8, mapping_layers: 1, encoder_widths: [8, 8],"
         " encoder_neck: 4, crop_style: stable, std: 0.45}",
@@ -254,14 +254,14 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         "+steering={emotions: [happy], samples: {count: 60, share: 0.2, truncation: 0.8}, trust: {samples: 1.0,"
         " faces: 9.0}, pictures: 10, agreed: {default: 0.8}, voted: [], closed: {}, min_count: 2, ridge: 1.0,"
         " projection: 0.0, shrinkage: 0.1, layers: [0, 4],"
-        " gains: {strengths: [1.0, 2.0], score: 0.6}, neutral: {faces: 4}, lead: {emotions: [happy],"
+        " gains: {strengths: [1.0, 2.0], score: 0.6}, neutral: {faces: 4}, finetune: {emotions: [happy],"
         " gain: {happy: 2.0}, alone: {happy: {trainer: {steps: 2}}}, sources: {faces: 8}, unlabelled: {},"
         " batch_size: 4,"
         " guide: {jitter: 0.0, noise: 0.0}, loss: {guide: {emotion: 1.0, person: 1.0}},"
         " trainer: {steps: 1, precision: 'no', preview_every: 2}}}",
         "finish.optimise_steps=0",
         "finish.replaced=null",
-        "finish.steering=led",
+        "finish.steering=finetuned",
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
@@ -271,6 +271,6 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
     (edited,) = editor.edit(editor.invert(grey.astype(np.uint8)), [Edit("happy", 3.0)])
     assert edited.shape == (1, 1, 16, 16) and bool(edited.isfinite().all())
     card = (tmp_path / "editor" / "README.md").read_text()
-    assert "3 steps of 8 pictures" in card and "led on: happy" in card and "{numbers}" not in card
+    assert "3 steps of 8 pictures" in card and "finetuned: happy" in card and "{numbers}" not in card
     described = json.loads((tmp_path / "editor" / "editor.json").read_text())
     assert described["backbone"]["kind"] == "stylegan2" and described["steerings"][0]["kind"] == "wspace"

@@ -217,10 +217,10 @@ def test_the_towers_learn_words_and_are_read_as_clip(crops, tokenizer, tmp_path)
     )
     texts = clip.text_embeddings(["a photo of a happy face", "a photo of a face"])
     torch.testing.assert_close(word_embeddings(clip, words, ["happy"]), texts[:1], atol=1e-5, rtol=1e-4)
-    led = ClipGuide(clip, ["sad", "happy"], tokens=words)
-    torch.testing.assert_close(led.after[1], texts[0], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(led.before, texts[1:].expand(2, -1))
-    assert float((led.after[0] - led.after[1]).norm()) > 0.01
+    guide = ClipGuide(clip, ["sad", "happy"], tokens=words)
+    torch.testing.assert_close(guide.after[1], texts[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(guide.before, texts[1:].expand(2, -1))
+    assert float((guide.after[0] - guide.after[1]).norm()) > 0.01
     with pytest.raises(DataError, match="no word for angry; there are happy, sad"):
         ClipGuide(clip, ["angry"], tokens=words)
     # transformers' own reading, and the text tower alone, give the same
