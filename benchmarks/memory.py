@@ -48,7 +48,7 @@ def make(steps: int, precision: str, device: str) -> Editor:
     unet.time_embedding.float()
     backbone = StableDiffusionBackbone(config, tokenizer, unet=unet)
     backbone.batch_size = batch_size_of(backbone.crop.resolution)
-    backbone.settle(device, precision)
+    backbone.to_device(device, precision)
     return Editor(backbone, [Words()], name="sd15")
 
 

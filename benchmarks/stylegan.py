@@ -114,7 +114,7 @@ def compare_synthesis(options: argparse.Namespace) -> None:
 def time_embedded(options: argparse.Namespace) -> None:
     """The embedded editor on a crop of its own drawing."""
     clock, root = CLOCKS[options.clock], checkpoints.embedded_root()
-    model = load_editor("stylegan").backbone.eval().requires_grad_(False).inverting(optimise_steps=0)
+    model = load_editor("stylegan").backbone.eval().requires_grad_(False).with_inversion(optimise_steps=0)
     perceptual = PerceptualNetwork.from_pretrained(root / "perceptual")
     losses = inversion_losses(perceptual, MeasuringNetwork.from_pretrained(root / "identity"))
     target = model.sample(torch.Generator().manual_seed(0), 1, truncation=0.7)
@@ -124,7 +124,7 @@ def time_embedded(options: argparse.Namespace) -> None:
     seconds = taking_turns(runs, options.repeats, clock)
     for title, what in {"squared difference alone": Losses(), "and perceptual and identity": losses}.items():
         start = clock()
-        model.inverting(what, optimise_steps=options.steps).invert(target)
+        model.with_inversion(what, optimise_steps=options.steps).invert(target)
         seconds[title] = clock() - start
     print(
         f"the embedded editor, {model.config.resolution} px: "

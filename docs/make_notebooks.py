@@ -276,9 +276,9 @@ from pathlib import Path
 
 from IPython.display import Image
 
-from emoedit.report.walk import spread, walk
+from emoedit.report.walk import even_strengths, walk
 
-found = walk(photos, opened, "surprised", spread(0, 1.5, 4 if SMALL else 16), longest=320)
+found = walk(photos, opened, "surprised", even_strengths(0, 1.5, 4 if SMALL else 16), longest=320)
 path = found.save(Path(tempfile.mkdtemp()) / "walk.gif")
 Image(filename=path)""",
         """## What the code holds
@@ -289,7 +289,7 @@ expression is.""",
 side = residual.shape[-1]
 inner = residual[side // 4 : -side // 4, side // 4 : -side // 4]
 print(f"mean residual: {residual.mean():.3f} in the crop, {inner.mean():.3f} in its middle (of 2)")""",
-        """## As strong as the person bears
+        """## Within an identity floor
 
 The strongest surprise that keeps a cosine similarity of 0.85 to the source:""",
         """from emoedit.guard import IdentityGuard

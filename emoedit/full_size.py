@@ -200,17 +200,17 @@ class Request:
         found, how = self.resolved(), {"offload": offload, "compile": compile}
         precision = self.settings.get("precision") if precision is None else precision
         if found.made is not None:
-            check_compute(found.name, found.made.backbone.refuses, **how)
+            check_compute(found.name, found.made.backbone.unsupported, **how)
             return found.made.with_sampling(**self.settings).to(device)
         if found.entry is None:
             settings = {name: value for name, value in self.settings.items() if name != "precision"}
             assert found.folder is not None  # of an editor that says itself what it is
             editor = Editor.from_pretrained(found.folder, backbone=found.model).with_sampling(**settings)
             others = editor.backbone.source is not None
-            check_compute(editor.name, editor.backbone.refuses if others else Backbone.refuses, **how)
+            check_compute(editor.name, editor.backbone.unsupported if others else Backbone.unsupported, **how)
         else:
             entry, settings = found.entry, {**_defaults(found.entry), **self.settings}
-            check_compute(entry.name, BACKBONES.get(entry.backbone).refuses, **how)
+            check_compute(entry.name, BACKBONES.get(entry.backbone).unsupported, **how)
             steerings = STEERINGS_OF[entry.name](
                 Parts(found.parts, found.layers), settings
             )  # first: what is small may be what is wrong
@@ -218,7 +218,7 @@ class Request:
             editor, others = Editor(backbone, steerings(backbone), name=entry.name), True
         with fitting(f"{editor.name} ({_gigabytes(editor.backbone):.1f} GB of weights in float32)"):
             if others:
-                editor.backbone.settle(device, precision or "auto", offload=offload)
+                editor.backbone.to_device(device, precision or "auto", offload=offload)
                 logger.info("%s computes on %s", editor.name, describe(device))
                 if compile:
                     compile_parts(editor.backbone.compiled_parts(), device)

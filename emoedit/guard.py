@@ -93,7 +93,16 @@ class IdentityGuard:
         return torch.cat([self.network.embed(self.network.faces(rgb, face)[None]) for face in photo.faces])
 
     def limit(self, photo: OpenedPhoto, edits: Sequence[Edit], *, seed: int = 0) -> list[Edit]:
-        """The same edits, none stronger than the person bears; 0 if no strength keeps the floor."""
+        """The same edits, each at the largest strength within the identity floor; 0 if no strength keeps it.
+
+        Args:
+            photo: opened with an editor.
+            edits: each with the strength that is the limit.
+            seed: of the noise an editor draws.
+
+        Returns:
+            One edit for each of ``edits``.
+        """
         low, high = [0.0] * len(edits), [1.0 if edit.strength else 0.0 for edit in edits]
         for _ in range(2):
             open_edits = [n for n in range(len(edits)) if high[n] > low[n]]

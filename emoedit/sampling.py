@@ -23,7 +23,10 @@ EpsAt = Callable[[Tensor, int], Tensor]
 ShiftedEpsAt = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]  # the noise; the shifted noise, None for no edit
 
 
-SAME, OTHER = 0.08, 0.18  # distances below which a place counts as unchanged, and above which it is another picture
+UNCHANGED, CHANGED = (
+    0.08,
+    0.18,
+)  # distances below which a place counts as unchanged, and above which it is another picture
 
 
 def alpha_bar(betas: Tensor) -> Tensor:
@@ -135,12 +138,13 @@ def inversion_path(eps_at: EpsAt, x: Tensor, schedule: Schedule) -> Iterator[tup
 
 
 def exact_inversion(path: Iterator[tuple[Tensor, Tensor]], schedule: Schedule) -> tuple[Tensor, Tensor]:
-    """x_T, and what every step of DDIM back from it loses of the path.
+    """x_T, and the residual of every DDIM step back from it against the inversion path.
 
-    Inversion takes the noise of x_t for that of x_{t+1}; the way back sees x_{t+1} itself and leaves the path. By how
-    much costs nothing to know, since inversion computes that noise next. Added on the way back (``decode``'s
-    ``lost``), it makes the reconstruction exact at any number of steps, and an edit moves away from the path itself (Ju
-    et al. 2024, arXiv 2310.01506; for stochastic paths Wu & De la Torre 2023, arXiv 2210.05559).
+    Inversion uses the noise of x_t in place of that of x_{t+1}; the reverse process uses x_{t+1} itself and leaves the
+    path. The residual costs no pass of the model, since inversion computes that noise next. Added in the reverse
+    process (``residuals`` of ``decode``), it makes the reconstruction exact at any number of steps, and an edit starts
+    from the path itself (Ju et al. 2024, arXiv 2310.01506; for stochastic paths Wu & De la Torre 2023, arXiv
+    2210.05559).
 
     Args:
         path: of ``inversion_path``.
@@ -149,13 +153,13 @@ def exact_inversion(path: Iterator[tuple[Tensor, Tensor]], schedule: Schedule) -
     Returns:
         ``[N, C, R, R]`` and ``[N, S, C, R, R]``.
     """
-    lost: list[Tensor] = []
+    residuals: list[Tensor] = []
     before = torch.empty(0)
     for k, (x, eps) in enumerate(path):
         target = before if k else x  # the picture is x at the first timestep and what the last step gives
-        lost.append(target - ddim_step(x, eps, schedule.alpha_bar[k], schedule.below(k)))
+        residuals.append(target - ddim_step(x, eps, schedule.alpha_bar[k], schedule.below(k)))
         before = x
-    return before, torch.stack(lost, 1)
+    return before, torch.stack(residuals, 1)
 
 
 def decode(
@@ -163,7 +167,7 @@ def decode(
     x: Tensor,
     schedule: Schedule,
     *,
-    lost: Tensor | None = None,
+    residuals: Tensor | None = None,
     t_boost: int = 0,
     changed: Callable[[Tensor], Tensor] | None = None,
     noise: Callable[[], Tensor] | None = None,
@@ -175,9 +179,9 @@ def decode(
         eps_at: gives the noise in x_t at a timestep.
         x: ``[N, C, R, R]``, x_T.
         schedule: timesteps and their alpha_bar.
-        lost: of ``exact_inversion``, for a source that is reproduced exactly.
-        t_boost: quality boosting: at timesteps below it noise is drawn (eta = 1), and ``lost``, which belongs to the
-            path without noise, is left out.
+        residuals: of ``exact_inversion``, for a source that is reproduced exactly.
+        t_boost: quality boosting: at timesteps below it noise is drawn (eta = 1), and ``residuals``, which belong to
+            the path without noise, are left out.
         changed: where noise is drawn: given P_t of the first boosted step, ``[N, 1, R, R]`` in [0, 1]; where it is 0
             the way without noise goes on. Default: everywhere.
         noise: draws ``[N, C, R, R]`` standard normal values; needed if ``t_boost`` is above 0.
@@ -193,7 +197,7 @@ def decode(
         step = partial(ddim_step, x, eps, a_t, a_next, eps_shifted=eps_shifted)
         boosted = t < t_boost
         if not boosted or changed is not None:
-            onward = step() if lost is None else step() + lost[:, k]
+            onward = step() if residuals is None else step() + residuals[:, k]
         if boosted:
             if noise is None:
                 raise EditError("quality boosting draws noise: say what draws it, or set t_boost to 0")
@@ -207,7 +211,7 @@ def decode(
     return x
 
 
-def changed_where(predicted: Tensor, source: Tensor) -> Tensor:
+def change_mask(predicted: Tensor, source: Tensor) -> Tensor:
     """Where a picture in the making leaves its source, ``[N, 1, R, R]`` from 0 (not at all) to 1, with soft rims.
 
     What P_t shows early on are coarse forms, so both are compared through a Gaussian of 1/48 of the side.
@@ -219,7 +223,7 @@ def changed_where(predicted: Tensor, source: Tensor) -> Tensor:
     """
     side = predicted.shape[-1]
     apart = (blurred(predicted, side / 48) - blurred(source, side / 48)).abs().mean(1, keepdim=True)
-    return blurred(((blurred(apart, side / 32) - SAME) / (OTHER - SAME)).clamp(0, 1), side / 48)
+    return blurred(((blurred(apart, side / 32) - UNCHANGED) / (CHANGED - UNCHANGED)).clamp(0, 1), side / 48)
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:

@@ -21,7 +21,7 @@ from PIL import Image
 from emoedit.evaluation.cases import Case, read_cases
 from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH
 from emoedit.evaluation.evaluate import evaluate
-from emoedit.evaluation.summary import Evaluation, in_words, interval
+from emoedit.evaluation.summary import Evaluation, format_interval, people_interval
 from emoedit.metrics.statistics import curve_at
 from emoedit.report.plots import pareto_grid
 from emoedit.training.prepare import split_of
@@ -53,8 +53,8 @@ def line(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Means with intervals, in words."""
     cells = []
     for key in SHOWN:
-        found = interval(rows, key)
-        cells.append(in_words(found.value, found.low, found.high))
+        found = people_interval(rows, key)
+        cells.append(format_interval(found.value, found.low, found.high))
     return cells
 
 
@@ -80,9 +80,9 @@ def paired_table(found: Evaluation) -> str:
         group = [row for row in group if row["paired_perceptual"] is not None]
         if not group:
             continue
-        cells = [interval(group, key) for key in ("paired_perceptual", "paired_identity", "paired_landmarks")]
+        cells = [people_interval(group, key) for key in ("paired_perceptual", "paired_identity", "paired_landmarks")]
         words = "" if strength is None else f"{strength:g}"
-        rows.append([editor, emotion, words, *(in_words(c.value, c.low, c.high) for c in cells)])
+        rows.append([editor, emotion, words, *(format_interval(c.value, c.low, c.high) for c in cells)])
     return table(["editor", "emotion", "strength", "perceptual", "identity", "brows, eyes and lips"], rows)
 
 
@@ -95,7 +95,7 @@ def same_identity_table(found: Evaluation, emotions: Sequence[str], at: Sequence
                 # Strength 0 is the source itself: identity 1, and what doing nothing is read as.
                 nothing = next(c for c in curves if c.name == NOTHING)
                 x, y = [1.0, *curve.x], [nothing.y[0], *curve.y]
-                rows.append([emotion, curve.name, *(in_words(v, np.nan, np.nan) for v in curve_at(x, y, at))])
+                rows.append([emotion, curve.name, *(format_interval(v, np.nan, np.nan) for v in curve_at(x, y, at))])
     return table(["emotion", "editor", *(f"at identity {v:g}" for v in at)], rows)
 
 
@@ -103,7 +103,7 @@ def control(found: Evaluation) -> str:
     """FFE-Bench's measures."""
     keys = ("target_score", "identity", "hes", "acc", "mscr", "cls")
     rows = [
-        [entry["editor"], str(entry["emotions"]), *(in_words(entry[k], np.nan, np.nan) for k in keys)]
+        [entry["editor"], str(entry["emotions"]), *(format_interval(entry[k], np.nan, np.nan) for k in keys)]
         for entry in found.control()
     ]
     return table(["editor", "emotions", "target", "identity", "HES", "Acc", "mSCR", "CLS"], rows)
@@ -127,8 +127,8 @@ def whom_it_fails(found: Evaluation, editor: str, strength: float) -> str:
         for name in sorted({group_of(row) for row in rows}):
             group = [row for row in rows if group_of(row) == name]
             people = len({row["person"] for row in group})
-            cells = [interval(group, key) for key in ("hit", "identity", "fold_free")]
-            lines.append([title, name, str(people), *(in_words(c.value, c.low, c.high) for c in cells)])
+            cells = [people_interval(group, key) for key in ("hit", "identity", "fold_free")]
+            lines.append([title, name, str(people), *(format_interval(c.value, c.low, c.high) for c in cells)])
     return table(["", "", "people", "read as it", "identity", "no folds"], lines)
 
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from emoedit.compositing.compositors import Compositor, compositor
-from emoedit.evaluation.perfect import judge, perfect_scene
+from emoedit.evaluation.oracle import composite_errors, oracle_scene
 from emoedit.io.images import load_picture, write_atomic
 from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
@@ -34,7 +34,7 @@ from lib.running import run
 WHOLE = "whole"
 ROLES = {
     "movement": "moves the photograph's pixels as the drawing's move: near landmarks by them, elsewhere by flow",
-    "skin": "gives back edges that a soft drawing loses, and limits new ones to those of creases",
+    "skin": "restores edges that a soft drawing loses, and limits new ones to the strength of creases",
     "eyes": "keeps the light of irises and brows",
     "mouth": "keeps the lips' own light; draws the dark, a tongue and teeth where they part",
     "light": "gives a change of luminance its colours, at the photograph's own tones",
@@ -106,9 +106,9 @@ def perfect(pairs: Sequence[Mapping[str, Path]], name: str, spec: CropSpec, chan
     found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
     for pair in pairs:
         neutral, smile = (load_picture(pair[key]).rgb for key in ("neutral", "happy"))
-        scene, true = perfect_scene(neutral, smile, spec, channels=channels)
+        scene, true = oracle_scene(neutral, smile, spec, channels=channels)
         for way, made in ways.items():
-            judged = judge(made(neutral, scene)[0], neutral, true, scene.face.alignment, scene.face.masks)
+            judged = composite_errors(made(neutral, scene)[0], neutral, true, scene.face.alignment, scene.face.masks)
             found[way].append((judged.colour_error, judged.error, judged.sharpness))
     lines = ["| compositor | colour error in the mouth | error | sharpness kept |", "|---|---|---|---|"]
     for way, values in found.items():
@@ -148,17 +148,19 @@ def page(config: DictConfig, tables: Mapping[str, Sequence[str]], parts: Sequenc
         [
             "# Compositing",
             "",
-            "A compositor puts what a model draws into a photograph. It is given the photograph, what is known of the",
-            "face (`emoedit/faces/analysis.py`), and what the model drew before and after the edit. Its parts work one",
+            "A compositor puts a model's edit into a photograph. Its input is the photograph, the analysis of the",
+            "face (`emoedit/faces/analysis.py`), and the model's reconstruction and edit. Its parts work one",
             "after the other on one value (`emoedit/compositing/composite.py`): a flow, a change of light, and layers.",
-            "Then all of it is put into the photograph's own pixels inside the face mask (`window.py`): the",
-            "photograph's pixels move along the flow, the change is added, the layers are laid over them. Outside the",
-            "mask not one bit changes.",
+            "Then the result is rendered into the photograph's own pixels inside the face mask (`window.py`): the",
+            "photograph's pixels move along the flow, the change is added, the layers are blended over them. Outside",
+            "the mask no bit changes.",
             "",
             "A model's `editor.json` names its compositor and may change settings of its parts. `drawn` is for small",
             "models of luminance: all colour and detail are the photograph's, mouths are drawn by anatomy. `rgb` is",
             "for models of colour: the photograph plus the edit less the reconstruction. `moved` is for references",
-            "that know what they move; `replace` lays the drawing in the photograph's place.",
+            "that give their own flow; `replace` shows the model's output in the photograph's place; `added` adds the",
+            "edit less the reconstruction to the photograph as it is, which compares models without the parts of a",
+            "compositor (`--stage crop` of `compare` and `evaluate`).",
             "",
             "| part | what it does |",
             "|---|---|",

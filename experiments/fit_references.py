@@ -22,7 +22,7 @@ from emoedit.faces.masks import face_masks
 from emoedit.faces.warp import unfold
 from emoedit.models.pixels.backbone import PLANES, PixelBackbone, PixelsConfig
 from emoedit.steering.directions import LatentDirections, mean_differences
-from emoedit.training.data import CropSet, of_those_there
+from emoedit.training.data import CropSet, available_weights
 from emoedit.training.prepare import prepare_config
 from emoedit.types import Control
 from lib.running import run
@@ -61,7 +61,7 @@ def pixel_mean_stage(config: DictConfig) -> None:
     how = OmegaConf.to_container(config.pixel_mean)
     crops = CropSet(config.data.crops)
     emotion, data, split = crops.column("emotion"), crops.column("data"), crops.column("split")
-    how["trust"] = of_those_there(crops, how["trust"], "pixel_mean.trust")
+    how["trust"] = available_weights(crops, how["trust"], "pixel_mean.trust")
     sets = {}
     for name in how["trust"]:
         counts, means = {}, {}

@@ -34,10 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.sweep.is_dir():  # said before anything that takes seconds to import
         print(f"report: error: {args.sweep}: there is no such folder", file=sys.stderr)
         return 1
-    from emoedit.evaluation.merging import find_parts, states, write_merged
+    from emoedit.evaluation.merging import find_parts, job_states, write_merged
 
     try:
-        for state in states(find_parts(args.sweep)):
+        for state in job_states(find_parts(args.sweep)):
             print(line(state))
         for place in write_merged(args.sweep, args.output or args.sweep / "report", photographs=args.photographs):
             print(f"wrote {place / 'report.html'}")

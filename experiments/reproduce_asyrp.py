@@ -32,7 +32,14 @@ from emoedit import sampling
 from emoedit.editors import Editor, list_editors
 from emoedit.emotions import get
 from emoedit.evaluation.compare import Entry, head_of
-from emoedit.evaluation.shifts import adding, agreement, at_random, cosines, linear_part, recorded
+from emoedit.evaluation.shifts import (
+    mean_cosine,
+    pairwise_cosines,
+    projection_onto,
+    random_directions,
+    record_shifts,
+    with_directions,
+)
 from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.metrics.suite import Suite
 from emoedit.models.ddpm.backbone import DDPMBackbone
@@ -106,7 +113,7 @@ class Faces:
         """What each of the emotions does at strength 1."""
         found = {}
         for name in self.emotions:
-            times, shifts, drawn = recorded(self.editor, self.inversion, Edit(name))
+            times, shifts, drawn = record_shifts(self.editor, self.inversion, Edit(name))
             found[name] = Recording(times, shifts, drawn - self.inversion.extras["reconstruction"])
         return found
 
@@ -244,12 +251,12 @@ def homogeneity(faces: Faces, config: Mapping[str, Any], page: Page) -> str:
     kinds = {
         "of other faces": fitted,
         "their mean over t": averaged,
-        "random, as long": {name: at_random(d, generator) for name, d in fitted.items()},
+        "random, as long": {name: random_directions(d, generator) for name, d in fitted.items()},
     }
     edits, others = [Edit(name) for name in emotions], opened[half:]
     results = {"its own": measured(editor, others, edits, suite)}
     for kind, directions in kinds.items():
-        results[kind] = measured(adding(editor, directions, name=kind), others, edits, suite)
+        results[kind] = measured(with_directions(editor, directions, name=kind), others, edits, suite)
     before = [suite.measure(suite.subject(o.picture.rgb, o.faces[0]), [o.picture.rgb] * len(edits), emotions)
               for o in others]  # fmt: skip
     lines = []
@@ -258,7 +265,7 @@ def homogeneity(faces: Faces, config: Mapping[str, Any], page: Page) -> str:
         for kind, rows in results.items():
             column = [row[k] for row in rows]
             lines.append([name, kind, *(mean(column, key) for key in ("target_score", "hit", "identity"))])
-    same = [[name, agreement(each.shifts), agreement(each.changes)] for name, each in seen.items()]
+    same = [[name, mean_cosine(each.shifts), mean_cosine(each.changes)] for name, each in seen.items()]
     apart = torch.stack([each.changes.mean(0) for each in seen.values()])
     return "\n\n".join(
         [
@@ -269,7 +276,7 @@ def homogeneity(faces: Faces, config: Mapping[str, Any], page: Page) -> str:
             table(["emotion", "shift", "target score", "read as it", "identity"], lines),
             "How alike are the shifts of different faces, and the changes they make (mean cosine between faces)? Where "
             "shifts are directions in closed form they are the same for all by construction, and 1. Between the mean "
-            f"changes of different emotions the mean cosine is {agreement(apart):.2f}.",
+            f"changes of different emotions the mean cosine is {mean_cosine(apart):.2f}.",
             table(["emotion", "shifts", "changes of the picture"], same),
         ]
     )
@@ -288,7 +295,7 @@ def linearity(faces: Faces, config: Mapping[str, Any], page: Page) -> str:
     for strength in strengths:
         drawn = plain.decode(inversion, [Edit(name, strength) for name in emotions])
         parts = [
-            linear_part(x - reconstruction, ones[e] - reconstruction) for e, x in zip(emotions, drawn, strict=True)
+            projection_onto(x - reconstruction, ones[e] - reconstruction) for e, x in zip(emotions, drawn, strict=True)
         ]
         cosine, length = (torch.cat(each) for each in zip(*parts, strict=True))
         lines.append([f"{strength:g}", float(cosine.mean()), float(length.mean())])
@@ -296,7 +303,7 @@ def linearity(faces: Faces, config: Mapping[str, Any], page: Page) -> str:
     sums = []
     for other in rest:
         both = next(plain.decode(inversion, [Edit(f"{first} + {other}")])) - reconstruction
-        cosine, length = linear_part(both, ones[first] + ones[other] - 2 * reconstruction)
+        cosine, length = projection_onto(both, ones[first] + ones[other] - 2 * reconstruction)
         sums.append([f"{first} + {other}", float(cosine.mean()), float(length.mean())])
     return "\n\n".join(
         [
@@ -320,7 +327,7 @@ def over_time(faces: Faces, config: Mapping[str, Any], page: Page) -> str:
         times, shifts = directions.timesteps[moved].int().tolist(), directions.directions[moved]
         to_mean = F.cosine_similarity(shifts.flatten(1), shifts.mean(0).flatten()[None], dim=1)
         lengths[name], alike[name] = (times, shifts.flatten(1).norm(dim=1).tolist()), (times, to_mean.tolist())
-        table_ = cosines(shifts)
+        table_ = pairwise_cosines(shifts)
         neighbours = float(table_.diagonal(1).mean()) if len(table_) > 1 else None
         lines.append([name, len(times), f"{times[0]} to {times[-1]}", neighbours, float(table_[0, -1]),
                       float(to_mean.mean())])  # fmt: skip

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from emoedit.editors import Editor
 from emoedit.emotions import get
-from emoedit.evaluation.shifts import recorded
+from emoedit.evaluation.shifts import record_shifts
 from emoedit.full_size import load_backbone
 from emoedit.io.output import write_json
 from emoedit.metrics.clip import Clip, directional_similarity
@@ -80,7 +80,7 @@ def looked_at(editor: Editor, clip: Clip, emotion: str, x: Tensor) -> tuple[Tens
     Returns:
         The mean shift at each timestep ``[T, Ch, h, w]``; and ``directional``, the raw cosine in CLIP's space.
     """
-    _, shifts, drawn = recorded(editor, editor.invert(x), Edit(emotion))
+    _, shifts, drawn = record_shifts(editor, editor.invert(x), Edit(emotion))
     texts = clip.text_embeddings([SOURCE, get(emotion).phrase])
     with torch.no_grad():
         before, after = (clip.image_embeddings(p.clamp(-1, 1)) for p in (x, drawn))

@@ -24,7 +24,7 @@ from emoedit.editors import Editor, list_editors
 from emoedit.evaluation.cases import Case
 from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH, Entry
 from emoedit.evaluation.evaluate import evaluate
-from emoedit.evaluation.summary import Evaluation, in_words, interval
+from emoedit.evaluation.summary import Evaluation, format_interval, people_interval
 from emoedit.metrics.control import CONFUSABLE, binary_confusion_rate, confusion
 from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
@@ -73,8 +73,8 @@ def main_table(found: Evaluation, missing: Mapping[str, str]) -> str:
             if (editor, strength) == (entry["editor"], entry["strength"])
             for row in group
         ]
-        cells = [interval(rows, key) for key in ("hit", *keys)]
-        acc, *rest = (in_words(c.value, c.low, c.high) for c in cells)
+        cells = [people_interval(rows, key) for key in ("hit", *keys)]
+        acc, *rest = (format_interval(c.value, c.low, c.high) for c in cells)
         lines.append([entry["editor"], entry["emotions"], entry["mscr"], acc, entry["cls"], *rest])
     lines += [[name, why, *[None] * 6] for name, why in missing.items()]
     published = [f"{PUBLISHED[key]:.3f}" for key in ("mscr", "acc", "cls", "identity", "hes")]
@@ -89,7 +89,7 @@ def by_emotion(found: Evaluation, emotions: list[str]) -> str:
         line: list[Any] = [entry["editor"]]
         for emotion in emotions:
             rows = found.groups().get((entry["editor"], emotion, entry["strength"]), [])
-            line.append(interval(rows, "hit").value if rows else None)
+            line.append(people_interval(rows, "hit").value if rows else None)
         lines.append(line)
     return table(["editor", *emotions], lines)
 

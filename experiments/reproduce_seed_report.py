@@ -21,7 +21,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from emoedit.editors import Editor, list_editors
-from emoedit.evaluation.compare import Entry, compare, nothing
+from emoedit.evaluation.compare import Entry, compare, unedited_row
 from emoedit.io.images import load_picture
 from emoedit.metrics.suite import Suite
 from emoedit.models.stability.client import KEY
@@ -98,7 +98,7 @@ def reproduce(
         found = compare(photo, emotions, editors=[photo_editor], strengths=strengths, references=False, suite=suite)
         picture = load_picture(photo)
         subject = suite.subject(picture.rgb, photo_editor.detector.choose(picture.rgb)[0])
-        before = {emotion: nothing(suite, picture, subject, emotion)[0]["target_score"] for emotion in emotions}
+        before = {emotion: unedited_row(suite, picture, subject, emotion)[0]["target_score"] for emotion in emotions}
         cells.append((name, found.source))
         for row, image in zip(found.rows, found.images, strict=True):
             head = [name, row["emotion"], row["strength"]]

@@ -80,10 +80,10 @@ def opened_stages(
     Raises:
         InversionError: w+ was not found, or tuning did not lower the loss; the earlier stages have been yielded.
     """
-    backbone = editor.backbone.inverting(optimise_steps=0)
+    backbone = editor.backbone.with_inversion(optimise_steps=0)
     for name, found in (
         ("encoder", backbone),
-        ("w_plus", backbone.inverting(losses, optimise_steps=steps["w_plus"])),
+        ("w_plus", backbone.with_inversion(losses, optimise_steps=steps["w_plus"])),
     ):
         photos = PhotoEditor(Editor(found, editor.steerings, name=editor.name, compositor=editor.compositor))
         opened = photos.open(picture, face)
@@ -143,7 +143,7 @@ def levels(x: Any) -> np.ndarray:
     return np.ascontiguousarray(found[..., 0] if found.shape[-1] == 1 else found)
 
 
-def in_words(rows: Sequence[Mapping[str, Any]], key: str, digits: int) -> str:
+def format_interval(rows: Sequence[Mapping[str, Any]], key: str, digits: int) -> str:
     """Mean and 95 % interval over people."""
     values = [np.nan if row[key] is None else float(row[key]) for row in rows]
     found = bootstrap(values, [row["photo"] for row in rows])
@@ -167,11 +167,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 continue
             cells = [
                 f"{np.mean([row['closed'] for row in group]):.1%}",
-                in_words(group, "eye_opening_change", 3),
-                in_words(group, "landmark_drift", 3),
-                in_words(group, "background_change", 2),
-                in_words(group, "identity", 2),
-                in_words(group, "target_score", 2) if way != "redrawn" else "",
+                format_interval(group, "eye_opening_change", 3),
+                format_interval(group, "landmark_drift", 3),
+                format_interval(group, "background_change", 2),
+                format_interval(group, "identity", 2),
+                format_interval(group, "target_score", 2) if way != "redrawn" else "",
             ]
             lines.append(f"| {title} | {what} | {' | '.join(cells)} |")
     return lines

@@ -23,7 +23,7 @@ from emoedit.editors import Editor, load_editor
 from emoedit.evaluation.cases import Case, read_cases
 from emoedit.evaluation.compare import NOTHING
 from emoedit.evaluation.evaluate import evaluate
-from emoedit.evaluation.summary import Evaluation, in_words, interval
+from emoedit.evaluation.summary import Evaluation, format_interval, people_interval
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io.images import load_picture
@@ -107,10 +107,10 @@ def same_identity(found: Evaluation, editors: Sequence[str], default: str, at: S
                     its, scores = at_identity(rows.reshape(-1, *shape), i)
                     return float(scores - its)
 
-                value = in_words(at_identity(both, identity)[0], np.nan, np.nan)
+                value = format_interval(at_identity(both, identity)[0], np.nan, np.nan)
                 if name != default:
                     gap = bootstrap(flat, people, above, resamples=300)
-                    value += f" ({in_words(gap.value, gap.low, gap.high)})"
+                    value += f" ({format_interval(gap.value, gap.low, gap.high)})"
                 line.append(value)
             rows.append(line)
     return table(["emotion", "variant", *(f"at identity {v:g}" for v in at)], rows)
@@ -161,14 +161,14 @@ def calibrated_section(config: DictConfig, sets: Mapping[str, Sequence[Case]], f
             passed = ["–"] * len(config.calibrated_at)
             if strength is not None and curve is not None:
                 x, y = [1.0, *curve.x], [nothing.y[0], *curve.y]
-                passed = [in_words(v, np.nan, np.nan) for v in curve_at(x, y, list(config.calibrated_at))]
-            cells = [interval(group, key) for key in ("target_score", "identity")]
-            rows.append([name, editor, *passed, *(in_words(c.value, c.low, c.high) for c in cells)])
+                passed = [format_interval(v, np.nan, np.nan) for v in curve_at(x, y, list(config.calibrated_at))]
+            cells = [people_interval(group, key) for key in ("target_score", "identity")]
+            rows.append([name, editor, *passed, *(format_interval(c.value, c.low, c.high) for c in cells)])
     header = ["people", "variant", *(f"at identity {v:g}" for v in config.calibrated_at)]
     right, sure = (scores.argmax(1) == labels).mean(), scores.max(1).mean()
     return (
         "## What a score of .9 means\n\n"
-        "The judge was trained with smoothed labels and is less sure than it is right: of "
+        "The recogniser was trained with smoothed labels, and its probabilities are lower than its accuracy: of "
         f"{len(labels)} held-out photographs of other people of the wild set it reads {right:.2f} as their labels say, "
         f"with a mean probability of {sure:.2f}; of the {happy.sum()} that are labelled happy it says so with "
         f"{means[0]:.2f}. At a temperature of {temperature:.2f} its probabilities explain those labels best (the least "

@@ -25,12 +25,12 @@ from emoedit.metrics.clip import Clip
 from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
 from emoedit.steering.directions import mean_differences
 from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
-from emoedit.training.data import CropSet, MixtureBatches, of_those_there
+from emoedit.training.data import CropSet, MixtureBatches, available_weights
 from emoedit.training.diffusion import DiffusionTask
 from emoedit.training.guides import ClipGuide, Guide
 from emoedit.training.hspace import ShiftTask, edited_timesteps, learnable, mean_h
 from emoedit.training.loop import train
-from emoedit.training.matching import Readings, most_alike, mouth_opening, read_crops
+from emoedit.training.matching import CropReadings, mouth_opening, nearest_matches, read_crops
 from emoedit.training.prepare import prepare_config
 from emoedit.training.recipes import (
     LICENCE,
@@ -65,7 +65,7 @@ def train_stage(config: DictConfig) -> None:
     crops = CropSet(config.data.crops)
     batches = MixtureBatches(
         crops,
-        of_those_there(crops, config.trainer.shares),
+        available_weights(crops, config.trainer.shares),
         batch_size=config.trainer.batch_size,
         resolution=task.backbone.crop.resolution,
         split=TRAINED_ON,
@@ -101,7 +101,7 @@ def means_stage(config: DictConfig) -> None:
     )
     column = {name: number for number, name in enumerate(classifier.config.emotions)}
 
-    def agreed(name: str, emotion: str, limit: int) -> Readings:
+    def agreed(name: str, emotion: str, limit: int) -> CropReadings:
         """Pictures in which the guidance classifier reads their label too, since labels err; or all that were posed."""
         chosen = choose(crops, name, [emotion], limit, TRAINED_ON)
         if emotion in how.closed and len(chosen):
@@ -117,7 +117,7 @@ def means_stage(config: DictConfig) -> None:
             found = agreed(name, emotion, 4 * how.pictures)[: how.pictures]
             if len(found.positions) >= how.min_count:
                 counts[emotion] = len(found.positions)
-                pairs = found.positions, neutral.positions[most_alike(found, neutral)]
+                pairs = found.positions, neutral.positions[nearest_matches(found, neutral)]
                 # The same noise for both of a pair: what it does to h cancels.
                 shown, matched = (mean_h(backbone, crops, p, torch.Generator().manual_seed(0)) for p in pairs)
                 differences[emotion] = shown - matched

@@ -21,7 +21,7 @@ from emoedit.editors import Editor
 from emoedit.io import checkpoints
 from emoedit.models.vae.backbone import VAEBackbone, VAEConfig
 from emoedit.steering.directions import class_statistics, fit_directions
-from emoedit.training.data import CropSet, MixtureBatches, of_those_there
+from emoedit.training.data import CropSet, MixtureBatches, available_weights
 from emoedit.training.loop import train
 from emoedit.training.prepare import prepare_config
 from emoedit.training.recipes import LICENCE, tiles, trainer_config
@@ -41,7 +41,7 @@ def train_stage(config: DictConfig) -> None:
     trainer = trainer_config(config.trainer)
     crops = CropSet(config.data.crops)
     task = VAETask(backbone, beta=config.trainer.beta)
-    shares = of_those_there(crops, config.trainer.shares)
+    shares = available_weights(crops, config.trainer.shares)
     batches = MixtureBatches(
         crops,
         shares,
@@ -80,7 +80,7 @@ def fit_stage(config: DictConfig) -> None:
     crops = CropSet(config.data.crops)
     backbone = VAEBackbone.from_pretrained(Path(config.work) / "backbone")
     how = OmegaConf.to_container(config.steering, resolve=True)
-    how["trust"] = of_those_there(crops, how["trust"], "steering.trust")
+    how["trust"] = available_weights(crops, how["trust"], "steering.trust")
     emotions, data, split = crops.column("emotion"), crops.column("data"), crops.column("split")
     wanted = np.isin(emotions, ["neutral", *how["emotions"]])
     sets, counts = {}, {}

@@ -27,7 +27,7 @@ from emoedit.metrics.quality import ssim
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.nn.perceptual import PerceptualNetwork, calibrate
 from emoedit.training.augment import Augment
-from emoedit.training.data import CropSet, of_those_there
+from emoedit.training.data import CropSet, available_weights
 from emoedit.training.loop import TrainerConfig, train
 from emoedit.training.measuring import UNKNOWN, LabelledBatches, MeasuringTask, balanced
 from emoedit.training.prepare import prepare_config
@@ -125,7 +125,7 @@ def train_stage(config: DictConfig) -> None:
     classes = (
         person if how["parts"].keys() == {"person"} else np.unique(crops.column("emotion"), return_inverse=True)[1]
     )
-    for name, share in of_those_there(crops, how["trust"], "network.trust").items():
+    for name, share in available_weights(crops, how["trust"], "network.trust").items():
         members = usable & known & (data == name)
         weights += share * members.sum() * balanced(classes, members, how["balance"])
     task = MeasuringTask(network, people=int(person.max()) + 1, parts=how["parts"])

@@ -24,7 +24,7 @@ from emoedit.io import checkpoints
 from emoedit.nn.mouth import MouthConfig, MouthNetwork, standardise
 from emoedit.training.data import CropSet
 from emoedit.training.loop import train
-from emoedit.training.mouths import MouthBatches, MouthTask, chosen_crops, find_teeth
+from emoedit.training.mouths import MouthBatches, MouthTask, find_teeth, sample_crops
 from emoedit.training.prepare import prepare_config
 from emoedit.training.recipes import HELD_OUT, TRAINED_ON, minutes, tiles, trainer_config
 from lib.running import run
@@ -54,7 +54,7 @@ def labelled(config: DictConfig, crops: CropSet, splits: tuple[str, ...]) -> tup
     points = wild_points(crops, config) * config.data.resolution - 0.5
     usable = np.isfinite(points).all((1, 2)) & (crops.column("data") == config.real.data)
     usable &= np.isin(crops.column("split"), splits)
-    chosen = chosen_crops(crops.column("emotion"), usable, config.real.counts)
+    chosen = sample_crops(crops.column("emotion"), usable, config.real.counts)
     teeth = [find_teeth(crops.luminance(n), points[n]) for n in tqdm(chosen, desc="teeth")]
     return chosen, (np.stack(teeth) * 255).astype(np.uint8)
 

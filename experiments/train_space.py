@@ -85,7 +85,7 @@ def space_stage(config: DictConfig) -> None:
     )
     task = learning.SpaceTask(space, how["weights"])
     trained = train(task, batches, Path(config.work) / "space", trainer_config(how["trainer"])).space
-    learning.settle(trained, features[0], votes, count=how["pictures"])
+    learning.fit_places(trained, features[0], votes, count=how["pictures"])
     checkpoints.round_weights(trained)
     report = held_out_numbers(config, trained)
     card = filled_card("emotion_space", report)
@@ -142,7 +142,7 @@ def basis_of(config: DictConfig, mixed: WDirections, editor: Editor) -> torch.Te
         nearest = learning.nearest_votes(votes, learning.mixture_votes(name), config.space.pictures).numpy()
         means.append(wspace.encoded_crops(editor.backbone, crops, positions[nearest]).mean(0))
     nuanced = torch.stack(means[1:]) - means[0]
-    return torch.cat([vectors, learning.left_over(vectors, nuanced, how["rank"] - len(vectors))])
+    return torch.cat([vectors, learning.residual_directions(vectors, nuanced, how["rank"] - len(vectors))])
 
 
 def map_stage(config: DictConfig) -> None:

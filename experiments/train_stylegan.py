@@ -28,7 +28,7 @@ from emoedit.steering.wspace import WDirections
 from emoedit.training import wspace
 from emoedit.training.adversarial import AdversarialConfig, train_adversarial
 from emoedit.training.critic import Critic
-from emoedit.training.data import CropSet, MixtureBatches, of_those_there
+from emoedit.training.data import CropSet, MixtureBatches, available_weights
 from emoedit.training.hspace import ShiftLoss
 from emoedit.training.loop import train
 from emoedit.training.prepare import prepare_config
@@ -58,7 +58,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def shown_people(crops: CropSet, config: DictConfig, count: int) -> torch.Tensor:
     """Crops of people nothing is trained on, as even over the data sets as they go, ``[count, C, R, R]``."""
     split, data = crops.column("split"), crops.column("data")
-    people = of_those_there(crops, config.trainer.real, "trainer.real")
+    people = available_weights(crops, config.trainer.real, "trainer.real")
     pools = [np.flatnonzero(np.isin(split, HELD_OUT) & (data == name)) for name in people]
     rng = np.random.default_rng(1)
     chosen = np.concatenate([rng.permutation(pool)[: -(-count // len(pools))] for pool in pools])[:count]
@@ -103,14 +103,14 @@ def gan_stage(config: DictConfig) -> None:
     batches = TwoMixtures(
         MixtureBatches(
             crops,
-            of_those_there(crops, how["real"], "trainer.real"),
+            available_weights(crops, how["real"], "trainer.real"),
             batch_size=how["batch_size"],
             seed=trainer.seed,
             **common,
         ),
         MixtureBatches(
             crops,
-            of_those_there(crops, how["rebuilt"], "trainer.rebuilt"),
+            available_weights(crops, how["rebuilt"], "trainer.rebuilt"),
             batch_size=how["shown"],
             seed=trainer.seed + 1,
             **common,
@@ -141,7 +141,7 @@ def encoder_stage(config: DictConfig) -> None:
     trainer = trainer_config(how)
     batches = MixtureBatches(
         crops,
-        of_those_there(crops, how["shares"], "encoder.shares"),
+        available_weights(crops, how["shares"], "encoder.shares"),
         batch_size=how["batch_size"],
         resolution=backbone.crop.resolution,
         split=TRAINED_ON,
@@ -208,11 +208,13 @@ def directions_stage(config: DictConfig) -> None:
         sets[source] = class_statistics(*found)
         print(source, sets[source].counts, flush=True)
     fit = {name: how[name] for name in ("trust", "min_count", "ridge", "projection", "shrinkage")}
-    steering = wspace.in_layers(fit_directions(sets, how["emotions"], gains={}, **fit), backbone, tuple(how["layers"]))
+    steering = wspace.restrict_to_layers(
+        fit_directions(sets, how["emotions"], gains={}, **fit), backbone, tuple(how["layers"])
+    )
     neutral = neutral_people(config, crops, backbone, TRAINED_ON)
     strengths = how["gains"]["strengths"]
-    reached = wspace.reached(backbone, steering, neutral, scorer, names, strengths)
-    gains = wspace.chosen_gains(reached, strengths, how["gains"]["score"]) | how["gains"].get("by_eye", {})
+    reached = wspace.emotion_scores(backbone, steering, neutral, scorer, names, strengths)
+    gains = wspace.choose_gains(reached, strengths, how["gains"]["score"]) | how["gains"].get("by_eye", {})
     for name, gain in gains.items():
         print(name, [round(value, 2) for value in reached[name]], "gain", gain, flush=True)
     wspace.with_gains(steering, gains).save_pretrained(Path(config.work) / "steering_plain")
@@ -233,7 +235,7 @@ def finetune_stage(config: DictConfig) -> None:
 
     def finetuned(steering: WDirections, emotion: str, how: dict[str, Any]) -> WDirections:
         batches = wspace.LatentBatches(latents, batch_size=how["batch_size"], seed=0)
-        guide, start = classifier_guide(classifier, [emotion], how), wspace.shift_of(steering, emotion)
+        guide, start = classifier_guide(classifier, [emotion], how), wspace.full_shift(steering, emotion)
         task = wspace.FinetuneTask(
             backbone, guide, start, ShiftLoss(**how["loss"]), where=tuple(config.steering.layers)
         )
@@ -264,20 +266,22 @@ def cost(folder: Path, what: str) -> str:
 def finish_stage(config: DictConfig) -> None:
     """The finished folder, with a card."""
     crops, how = CropSet(config.agreed.crops), config.finish
-    backbone = load_backbone(config).inverting(optimise_steps=how.optimise_steps, precision=how.precision)
+    backbone = load_backbone(config).with_inversion(optimise_steps=how.optimise_steps, precision=how.precision)
     steering = WDirections.from_pretrained(Path(config.work) / f"steering_{how.steering}").half().float()
     compositor = OmegaConf.to_container(how.compositor)
     if how.replaced is not None:
-        steering = wspace.replaced(load_editor(config.output).steerings[0], steering, how.replaced).half().float()
+        steering = (
+            wspace.replace_directions(load_editor(config.output).steerings[0], steering, how.replaced).half().float()
+        )
     editor = Editor(backbone, [steering], name=config.name, compositor=compositor)
     names = ["neutral", *config.steering.emotions]
     classifier, quick = (
         load_classifier(plain(config.classifier.config), config.classifier_weights),
-        backbone.inverting(optimise_steps=0),
+        backbone.with_inversion(optimise_steps=0),
     )
     scorer, people = wspace.recogniser_scores(classifier, names), neutral_people(config, crops, quick, HELD_OUT)
     before = scorer(quick.decode(people)).mean(0)
-    read = wspace.reached(quick, steering, people, scorer, names, [1.0])
+    read = wspace.emotion_scores(quick, steering, people, scorer, names, [1.0])
     work = Path(config.work)
     trained = config.trainer, config.encoder
     report = {

@@ -33,12 +33,12 @@ from emoedit.training.augment import Augment
 from emoedit.training.autoencoder import AutoencoderTask, face_psnr
 from emoedit.training.captions import CaptionedBatches, learn_tokenizer, vocabulary_texts
 from emoedit.training.contrastive import ContrastiveTask, new_clip, text_config, text_tower, write_clip, zero_shot
-from emoedit.training.data import CropSet, MixtureBatches, of_those_there
+from emoedit.training.data import CropSet, MixtureBatches, available_weights
 from emoedit.training.loop import train
 from emoedit.training.matching import mouth_opening
 from emoedit.training.prepare import prepare_config
 from emoedit.training.recipes import HELD_OUT, LICENCE, TRAINED_ON, load_classifier, minutes, tiles, trainer_config
-from emoedit.training.text_to_image import TextToImageTask, draw, held_out_losses, start_from
+from emoedit.training.text_to_image import TextToImageTask, copy_unconditional_weights, draw, held_out_losses
 from emoedit.training.tokens import TEMPLATES, TokenConfig, learn_token, pick_pictures, read_emotions
 from lib.running import run
 
@@ -57,7 +57,7 @@ def mixture(
 ) -> MixtureBatches:
     return MixtureBatches(
         crops,
-        of_those_there(crops, how.shares, "shares"),
+        available_weights(crops, how.shares, "shares"),
         batch_size=how.batch_size,
         resolution=resolution,
         split=split,
@@ -204,7 +204,7 @@ def unet_stage(config: DictConfig) -> None:
     backbone = load_backbone(config)
     if config.start is not None and not (work / "unet_run" / "state.pt").is_file():
         source = DDPMBackbone.from_pretrained(config.start).unet
-        fresh = start_from(backbone.unet, source)
+        fresh = copy_unconditional_weights(backbone.unet, source)
         print(f"started from {config.start}; {len(fresh)} tensors are new", flush=True)
     task, trainer = TextToImageTask(backbone), trainer_config(how)
     kinds = plain(config.captions.kinds)

@@ -44,8 +44,8 @@ def plain(model, x: torch.Tensor, steps: int) -> torch.Tensor:
 
 def exact(model, x: torch.Tensor, steps: int) -> torch.Tensor:
     schedule = sampling.make_schedule(ALPHAS, steps)
-    latent, lost = sampling.exact_inversion(sampling.inversion_path(model, x, schedule), schedule)
-    return sampling.decode(unshifted(model), latent, schedule, lost=lost)
+    latent, residuals = sampling.exact_inversion(sampling.inversion_path(model, x, schedule), schedule)
+    return sampling.decode(unshifted(model), latent, schedule, residuals=residuals)
 
 
 @pytest.mark.parametrize("t_last", [999, 600, 1])
@@ -133,14 +133,16 @@ def test_an_edit_of_an_exact_inversion_is_nearer_to_the_truth():
     def edited(steps: int, keep: bool) -> tuple[torch.Tensor, torch.Tensor]:
         schedule = sampling.make_schedule(ALPHAS, steps)
         path = list(sampling.inversion_path(bent_eps_at, x, schedule))
-        latent, lost = sampling.exact_inversion(iter(path), schedule)
-        lost = lost if keep else None
+        latent, residuals = sampling.exact_inversion(iter(path), schedule)
+        residuals = residuals if keep else None
 
         def shifted(x_t, t):
             eps = bent_eps_at(x_t, t)
             return eps, eps - 1 / steps if t >= 500 else None
 
-        return tuple(sampling.decode(f, latent, schedule, lost=lost) for f in (shifted, unshifted(bent_eps_at)))
+        return tuple(
+            sampling.decode(f, latent, schedule, residuals=residuals) for f in (shifted, unshifted(bent_eps_at))
+        )
 
     edit, reconstruction = edited(800, True)
     truth = x + (edit - reconstruction)
@@ -162,11 +164,13 @@ def test_one_pass_of_the_model_a_step():
         return eps_at(x, t)
 
     schedule = sampling.make_schedule(ALPHAS, 12)
-    latent, lost = sampling.exact_inversion(sampling.inversion_path(counted, pictures(), schedule), schedule)
+    latent, residuals = sampling.exact_inversion(sampling.inversion_path(counted, pictures(), schedule), schedule)
     assert calls == list(schedule.timesteps)
-    assert lost.shape == (2, 12, 1, 8, 8)
+    assert residuals.shape == (2, 12, 1, 8, 8)
     done = []
-    sampling.decode(unshifted(counted), latent, schedule, lost=lost, callback=lambda *done_of: done.append(done_of))
+    sampling.decode(
+        unshifted(counted), latent, schedule, residuals=residuals, callback=lambda *done_of: done.append(done_of)
+    )
     assert calls[12:] == list(reversed(schedule.timesteps))
     assert done == [(k + 1, 12) for k in range(12)]
 
@@ -193,13 +197,13 @@ def test_quality_boosting_leaves_the_steps_above_it_alone():
         seen.append((t, x_t))
         return bent_eps_at(x_t, t), None
 
-    latent, lost = sampling.exact_inversion(sampling.inversion_path(bent_eps_at, x, schedule), schedule)
-    elsewhere = lost.clone()
+    latent, residuals = sampling.exact_inversion(sampling.inversion_path(bent_eps_at, x, schedule), schedule)
+    elsewhere = residuals.clone()
     elsewhere[:, :3] = 9.0  # of the steps that draw noise: not looked at
     results = []
-    for t_boost, kept in ((0, lost), (300, lost), (300, elsewhere)):
+    for t_boost, kept in ((0, residuals), (300, residuals), (300, elsewhere)):
         noise = sampling.picture_noise(torch.tensor([1, 2]), (1, 8, 8), x.device)
-        results.append(sampling.decode(model, latent, schedule, lost=kept, t_boost=t_boost, noise=noise))
+        results.append(sampling.decode(model, latent, schedule, residuals=kept, t_boost=t_boost, noise=noise))
     assert torch.equal(results[1], results[2]) and not torch.equal(results[0], results[1])
     for (t, without), (same_t, boosted) in zip(seen[:10], seen[10:20], strict=True):
         assert t == same_t
@@ -229,7 +233,7 @@ def test_the_ends_of_editing_are_read_off_distance_curves():
 
 def test_noise_where_something_changes_leaves_the_rest_on_its_path():
     x, schedule = pictures(), sampling.make_schedule(ALPHAS, 10)
-    latent, lost = sampling.exact_inversion(sampling.inversion_path(bent_eps_at, x, schedule), schedule)
+    latent, residuals = sampling.exact_inversion(sampling.inversion_path(bent_eps_at, x, schedule), schedule)
     where = torch.zeros(len(x), 1, 8, 8).double()
     where[..., 5:] = 1
     seen = []
@@ -241,7 +245,7 @@ def test_noise_where_something_changes_leaves_the_rest_on_its_path():
     def noise():
         return sampling.picture_noise(torch.tensor([1, 2]), (1, 8, 8), x.device)
 
-    model, settings = unshifted(bent_eps_at), {"lost": lost, "t_boost": 300}
+    model, settings = unshifted(bent_eps_at), {"residuals": residuals, "t_boost": 300}
     out = sampling.decode(model, latent, schedule, noise=noise(), changed=changed, **settings)
     everywhere = sampling.decode(model, latent, schedule, noise=noise(), changed=lambda p: where * 0 + 1, **settings)
     plain = sampling.decode(model, latent, schedule, noise=noise(), **settings)
@@ -258,10 +262,10 @@ def test_a_new_mouth_counts_as_changed_and_a_shade_does_not():
     opened, shaded = source.clone(), source.clone()
     opened[..., 60:74, 34:62] = -1.2
     shaded[..., :48, :] += 0.08
-    where = sampling.changed_where(opened, source)
+    where = sampling.change_mask(opened, source)
     assert where.shape == (1, 1, 96, 96)
     assert float(where[0, 0, 69, 48]) > 0.95 and float(where[0, 0, :40].max()) == 0
-    assert float(sampling.changed_where(shaded, source).max()) == 0
+    assert float(sampling.change_mask(shaded, source).max()) == 0
     # The same picture at another size has its change at the same place.
-    twice = sampling.changed_where(*(torch.nn.functional.interpolate(v, scale_factor=2) for v in (opened, source)))
+    twice = sampling.change_mask(*(torch.nn.functional.interpolate(v, scale_factor=2) for v in (opened, source)))
     torch.testing.assert_close(twice[..., ::2, ::2], where, atol=0.08, rtol=0)

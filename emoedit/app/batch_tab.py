@@ -8,7 +8,7 @@ import gradio as gr
 
 from emoedit.app import figures
 from emoedit.app.batch import MAX_FILES, Outcome, edit_files
-from emoedit.app.parts import refusing
+from emoedit.app.components import or_reason
 from emoedit.app.studio import Studio
 from emoedit.emotions import list_emotions
 from emoedit.registry import DEFAULT_EDITOR
@@ -76,7 +76,7 @@ class BatchLayout:
 
             return edit_files(self.studio, session, paths, emotion, strength, editor, face, report)
 
-        found = refusing(run)
+        found = or_reason(run)
         if isinstance(found, str):
             return [figures.notice(found, error=True), *[gr.skip()] * 3]
         path, outcomes = found

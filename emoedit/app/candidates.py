@@ -18,12 +18,12 @@ from emoedit.io.images import write_atomic
 if TYPE_CHECKING:
     from emoedit.evaluation.best import Best
 
-MOST = 40  # candidates of one search
+MAX_CANDIDATES = 40  # candidates of one search
 HEADERS = ("candidate", "kept", "reason")
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What the tab shows.
 
     Args:
@@ -53,7 +53,7 @@ def search(
     min_identity: float,
     seed: int,
     callback: Callable[[int, int], None] | None = None,
-) -> Found:
+) -> SearchResult:
     """Try many edits of the open photograph, and rank them ([emoedit.evaluation.best][]).
 
     Args:
@@ -62,7 +62,7 @@ def search(
         face: its number; None, which is all faces there, is the largest here.
         emotion: a name or algebra on names.
         editors: names.
-        candidates: how many edits are tried, `MOST` at most.
+        candidates: how many edits are tried, `MAX_CANDIDATES` at most.
         keep: how many are kept, at most.
         strengths: the weakest and the strongest.
         min_identity: floor of the identity.
@@ -70,7 +70,7 @@ def search(
         callback: called with (candidates done, candidates in all).
 
     Raises:
-        SessionError: no photograph is open; no emotion or editor; more candidates than `MOST`.
+        SessionError: no photograph is open; no emotion or editor; more candidates than `MAX_CANDIDATES`.
         UnknownNameError: no such editor or emotion; an emotion that the recogniser has no class for.
         EditError: numbers that make no sense.
     """
@@ -79,8 +79,8 @@ def search(
     photo = session.need_photo()
     if not (emotion and editors):
         raise SessionError("choose an emotion and at least one editor")
-    if candidates > MOST:
-        raise SessionError(f"at most {MOST} candidates at once; `emoedit best` takes more")
+    if candidates > MAX_CANDIDATES:
+        raise SessionError(f"at most {MAX_CANDIDATES} candidates at once; `emoedit best` takes more")
     share = -(-candidates // len(editors))  # of each editor, rounded up
     with studio.comparing:  # its models are not those of the Edit tab, which goes on meanwhile
         found = best(
@@ -97,7 +97,7 @@ def search(
             progress=callback,
         )
     session.best, session.best_face = found, face or 0
-    return Found(found.explanation, _labelled(found), found.sheet(), _rows(found), _zip(session, found))
+    return SearchResult(found.explanation, _labelled(found), found.sheet(), _rows(found), _zip(session, found))
 
 
 def _spread(weakest: float, strongest: float, count: int) -> list[float]:

@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 
 from emoedit.app import figures
-from emoedit.app.candidates import HEADERS, MOST, Found, chosen, search
+from emoedit.app.candidates import HEADERS, MAX_CANDIDATES, SearchResult, chosen, search
+from emoedit.app.components import or_reason
 from emoedit.app.edit import number_of
 from emoedit.app.edit_tab import EditLayout
-from emoedit.app.parts import refusing
 from emoedit.app.session import Session
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio
@@ -70,7 +70,9 @@ class CandidatesLayout:
                 label="Emotion by name, or a sum such as happy - 0.4*surprised",
                 elem_id="candidates-emotion",
             )
-            self.count = gr.Slider(2, MOST, value=9, step=1, label="Candidates", elem_id="candidates-count", buttons=[])
+            self.count = gr.Slider(
+                2, MAX_CANDIDATES, value=9, step=1, label="Candidates", elem_id="candidates-count", buttons=[]
+            )
             self.keep = gr.Slider(1, 12, value=3, step=1, label="Kept, at most", elem_id="candidates-keep", buttons=[])
         own = [name for name in names if self.studio.own is not None and name == self.studio.own.name]
         self.editors = gr.CheckboxGroup(
@@ -135,14 +137,14 @@ class CandidatesLayout:
     ) -> list[object]:
         session = self.studio.session(request.session_hash or "")
 
-        def run() -> Found:
+        def run() -> SearchResult:
             return search(
                 *(self.studio, session, number_of(face), emotion or "", editors or []),
                 *(int(count), int(keep), (weakest, strongest), least, int(seed or 0)),
                 lambda n, of: progress((n, of), unit="candidates"),
             )
 
-        found = refusing(run)
+        found = or_reason(run)
         if isinstance(found, str):
             return [figures.notice(found, error=True), *[gr.skip()] * 4]
         return [

@@ -6,8 +6,8 @@ import gradio as gr
 
 from emoedit.app import figures
 from emoedit.app.compare import Compared, compare_editors
+from emoedit.app.components import fetch_file, or_reason
 from emoedit.app.edit import number_of
-from emoedit.app.parts import fetch_file, refusing
 from emoedit.app.studio import Studio
 from emoedit.emotions import BASIC, list_emotions
 
@@ -82,7 +82,7 @@ class CompareLayout:
                 lambda n, of: progress((n, of), unit="editors"),
             )
 
-        found = refusing(run)
+        found = or_reason(run)
         if isinstance(found, str):
             return [figures.notice(found, error=True), *[gr.skip()] * 4]
         said = f"{len(found.failures)} edits failed. {'; '.join(found.failures)}" if found.failures else "Done."

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from emoedit.app import figures, pad
+from emoedit.app.components import fetch_file, or_reason, photo_input
 from emoedit.app.edit import ALL, SLIDERS, UNIT_NAMES, EditTab, View
-from emoedit.app.parts import fetch_file, photo_input, refusing
 from emoedit.app.session import Session
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio
@@ -230,7 +230,7 @@ class EditLayout:
 
     def _start(self, session: Session, open_it: Callable[[], View]) -> list[Any]:
         """The page after a photograph was opened, or the reason why it was not, with the input emptied."""
-        view = refusing(open_it)
+        view = or_reason(open_it)
         if isinstance(view, str):
             return [figures.notice(view, error=True), *[gr.skip()] * (len(self.all) + 4), None]
         shown, hidden = gr.update(visible=True), gr.update(visible=False)
@@ -271,7 +271,7 @@ class EditLayout:
                 self.tab.settle(session, settings)
             return found
 
-        found = refusing(view)
+        found = or_reason(view)
         if isinstance(found, str):
             return [figures.notice(found, error=True), *[gr.skip()] * (len(self.all) - 1)]
         return self._full(found)
@@ -296,13 +296,13 @@ class EditLayout:
             self.tab.settle(session, settings)
             return found
 
-        found = refusing(view)
+        found = or_reason(view)
         return ([gr.skip()] * len(self.all), found) if isinstance(found, str) else (self._full(found), "")
 
     def _slide(self, request: gr.Request, *values: Any) -> list[Any]:
         session = self.studio.session(request.session_hash)
         settings, close = self._read(values)
-        view = refusing(lambda: self.tab.show(session, settings, close=close))
+        view = or_reason(lambda: self.tab.show(session, settings, close=close))
         if isinstance(view, str):
             return [figures.notice(view, error=True), *[gr.skip()] * len(self._shown)]
         return [*self._brief(view), view.pad]
@@ -364,7 +364,7 @@ class EditLayout:
 
     def _keep(self, request: gr.Request) -> list[Any]:
         session = self.studio.session(request.session_hash)
-        found = refusing(lambda: self.tab.keep(session))
+        found = or_reason(lambda: self.tab.keep(session))
         if isinstance(found, str):
             return [figures.notice(found, error=True), gr.skip()]
         return ["", gr.update(value=found, visible=True)]
@@ -374,7 +374,7 @@ class EditLayout:
 
     def _made(self, request: gr.Request, values: Sequence[Any], make: Callable[[Session, Settings], Path]) -> list[Any]:
         session = self.studio.session(request.session_hash)
-        found = refusing(lambda: make(session, self._read(values)[0]))
+        found = or_reason(lambda: make(session, self._read(values)[0]))
         if isinstance(found, str):
             raise gr.Error(found, print_exception=False)
         return [figures.notice(f"{found.name} is ready."), str(found)]

@@ -17,12 +17,12 @@ def launch(
     host: str = "127.0.0.1",
     port: int = 7860,
     auth: tuple[str, Path] | None = None,
-    know: bool = False,
+    allow_anybody: bool = False,
     device: str = "auto",
     own: OwnEditor | None = None,
     browser: bool = False,
     ready: Callable[[str], None] | None = None,
-    until: threading.Event | None = None,
+    stop: threading.Event | None = None,
 ) -> None:
     """Serve the page until it is interrupted.
 
@@ -31,20 +31,21 @@ def launch(
         host: to listen on.
         port: likewise.
         auth: user and password file, where the page asks for them.
-        know: whether the caller knows that anybody who reaches the port can use it.
+        allow_anybody: whether the caller knows that anybody who reaches the port can use it.
         device: where models run.
         own: an editor beside the embedded ones.
         browser: whether to open the page in the system's browser.
         ready: called with the address when the page can be opened.
-        until: stops the server when it is set; None to serve until Ctrl-C.
+        stop: stops the server when it is set; None to serve until Ctrl-C.
 
     Raises:
-        HostError: an address that others can reach, without `auth` or `know`; a password file that cannot be used.
+        HostError: an address that others can reach, without `auth` or `allow_anybody`; a password file
+            that cannot be used.
         UnknownNameError: no such editor.
         CheckpointError: damaged weights.
         OutputError: the port is taken.
     """
-    check_host(host, auth, know)
+    check_host(host, auth, allow_anybody)
     check_port(host, port)
     check = password_check(*auth) if auth is not None else None
     with private_folder() as folder:
@@ -60,5 +61,5 @@ def launch(
             own=own,
             browser=browser,
             ready=ready,
-            until=until,
+            stop=stop,
         )

@@ -40,18 +40,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_host(host: str, auth: tuple[str, Path] | None, know: bool) -> None:
+def check_host(host: str, auth: tuple[str, Path] | None, allow_anybody: bool) -> None:
     """Refuse an address that others can reach where neither a password is set nor the caller says that this is meant.
 
     Args:
         host: to listen on.
         auth: user and password file.
-        know: whether the caller knows that anybody who reaches the port can use it.
+        allow_anybody: whether the caller knows that anybody who reaches the port can use it.
 
     Raises:
         HostError: it is refused.
     """
-    if not is_loopback(host) and auth is None and not know:
+    if not is_loopback(host) and auth is None and not allow_anybody:
         raise HostError(
             f"others can reach {host}: give --auth USER:FILE (a file with the password), or --i-know if everybody who "
             "reaches the port may use it; the page is not encrypted, so put a TLS proxy in front of it"

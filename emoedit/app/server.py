@@ -84,7 +84,7 @@ def serve(
     own: OwnEditor | None,
     browser: bool,
     ready: Callable[[str], None] | None,
-    until: threading.Event | None,
+    stop: threading.Event | None,
 ) -> None:
     """Load the models and serve the page until it is interrupted; [emoedit.app.launch.launch][] prepares all else.
 
@@ -98,7 +98,7 @@ def serve(
         own: an editor beside the embedded ones.
         browser: whether to open the page in the system's browser.
         ready: called with the address when the page can be opened.
-        until: stops the server when it is set; None to serve until Ctrl-C.
+        stop: stops the server when it is set; None to serve until Ctrl-C.
 
     Raises:
         UnknownNameError: no such editor.
@@ -117,7 +117,7 @@ def serve(
     try:
         if ready is not None:
             ready(address)
-        (until or threading.Event()).wait()
+        (stop or threading.Event()).wait()
     finally:
         page.close(verbose=False)
 

@@ -332,7 +332,7 @@ class Studio:
             SessionError: no photograph is open, or the settings change nothing.
             MissingExtraError: ``.mp4`` without PyAV.
         """
-        from emoedit.report.walk import Walk, check_encoder, spread, walk
+        from emoedit.report.walk import Walk, check_encoder, even_strengths, walk
 
         if not settings.changes:
             raise SessionError("nothing is edited yet: move a slider, then make the animation")
@@ -341,7 +341,7 @@ class Studio:
             photos = self.photo_editor(settings.editor)
             opened = self._opened(session, settings.editor, settings.face)
             edit, units = settings.parts(photos.editor.emotions)
-            strengths = spread(0.0, settings.strength, frames)
+            strengths = even_strengths(0.0, settings.strength, frames)
             if units:
                 found = Walk(*self._frames(photos, opened, settings, strengths, callback))
             else:

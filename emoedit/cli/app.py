@@ -8,7 +8,7 @@ import sys
 from importlib.util import find_spec
 
 from emoedit.cli.common import CommandParser, UsageError, add_device, describe, load, say, usage
-from emoedit.cli.sources import add_compute, add_sources
+from emoedit.cli.model_options import add_compute_options, add_model_options
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import MissingExtraError
 
@@ -40,9 +40,9 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "--i-know", action="store_true", help="with --host: whoever reaches the port may use it, without a password"
     )
     parser.add_argument("--browser", action="store_true", help="open the page in the system's browser")
-    add_sources(parser)
+    add_model_options(parser)
     add_device(parser)
-    add_compute(parser)
+    add_compute_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         auth=auth,
-        know=args.i_know,
+        allow_anybody=args.i_know,
         device=args.device,
         browser=args.browser,
         ready=lambda address: say(f"open {address} in a browser; Ctrl-C stops it"),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from emoedit.cli.sources import add_compute, add_sources, device, request_of
+from emoedit.cli.model_options import add_compute_options, add_model_options, device, editor_request
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import DataError, Edit, EditError, EmoEditError, OutputError, UnknownNameError
 
@@ -71,7 +71,7 @@ class CommandParser(argparse.ArgumentParser):
         return f"{text}\nembedded editors:\n{''.join(lines)}\nregistered editors:\n{registered}"
 
 
-def add_editing(parser: argparse.ArgumentParser) -> None:
+def add_editor_options(parser: argparse.ArgumentParser) -> None:
     """The options of commands that edit with one editor."""
     parser.add_argument(
         "--strength",
@@ -88,9 +88,9 @@ def add_editing(parser: argparse.ArgumentParser) -> None:
         help="an embedded or registered editor (see below), a full-size one (sd15, celebahq, ...), a folder or file of "
         f"a model, or OWNER/NAME on the hub; default: {DEFAULT_EDITOR}",
     )
-    add_sources(parser)
+    add_model_options(parser)
     add_device(parser)
-    add_compute(parser)
+    add_compute_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
@@ -110,7 +110,7 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="for editors that draw noise; default: 0")
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
+def add_input_options(parser: argparse.ArgumentParser) -> None:
     """``--max-pixels`` and ``--frame``."""
     parser.add_argument(
         "--max-pixels",
@@ -176,7 +176,7 @@ def describe(editor: str, args: argparse.Namespace | None = None) -> tuple[Reque
         CheckpointError: a folder that is none.
         EditError: parts or settings that it does not take.
     """
-    request = request_of(editor, args)
+    request = editor_request(editor, args)
     found = request.resolved()
     return request, found.name, list(found.emotions)
 
@@ -221,7 +221,7 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def shown(edit: Edit) -> str:
+def edit_label(edit: Edit) -> str:
     """An edit in a few words."""
     return edit.emotion if edit.strength == 1 else f"{edit.emotion} {edit.strength:g}"
 

@@ -35,7 +35,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         editors=True,
     )
     compare.add_argument("photo", metavar="PHOTO")
-    _add_contest(compare, strengths="0.5,1")
+    _add_comparison_options(compare, strengths="0.5,1")
     compare.add_argument(
         "--truth",
         nargs="+",
@@ -63,7 +63,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         metavar="FOLDER",
         help="pictures; or neutral/ and smiling/ with the same names; or labels.csv (image, emotion, person)",
     )
-    _add_contest(evaluate, strengths="0.5,1,1.5")
+    _add_comparison_options(evaluate, strengths="0.5,1,1.5")
     evaluate.add_argument("--split", metavar="NAME", help="only rows of this split, where a csv says so")
     evaluate.add_argument("--retry", action="store_true", help="try again what failed in an earlier run")
     evaluate.add_argument("--limit", type=_count, metavar="N", help="only the first N photographs")
@@ -71,7 +71,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     evaluate.set_defaults(run=_evaluate)
 
 
-def _add_contest(parser: argparse.ArgumentParser, *, strengths: str) -> None:
+def _add_comparison_options(parser: argparse.ArgumentParser, *, strengths: str) -> None:
     parser.add_argument(
         "--emotions",
         type=_words_of,
@@ -136,7 +136,7 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, not {text!r}")
 
 
-def _contest(args: argparse.Namespace) -> list[str]:
+def _checked_editors(args: argparse.Namespace) -> list[str]:
     """The editors, every name checked without loading a weight.
 
     Raises:
@@ -166,7 +166,7 @@ def _suite(args: argparse.Namespace) -> Suite:
 
 def _compare(args: argparse.Namespace) -> int:
     with usage():
-        editors = _contest(args)
+        editors = _checked_editors(args)
         truth = {}
         for pair in args.truth:
             emotion, found, photo = pair.partition("=")
@@ -201,7 +201,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     with usage():
-        editors = _contest(args)
+        editors = _checked_editors(args)
     from emoedit.evaluation.evaluate import evaluate
 
     result = evaluate(

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from emoedit.cli.common import (
     CommandParser,
-    add_editing,
+    add_editor_options,
     check_format,
     check_free,
     describe,
+    edit_label,
     load,
     say,
-    shown,
     strengths_of,
     usage,
 )
@@ -38,7 +38,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         editors=True,
     )
     parser.add_argument("--photo", help="default: the astronaut")
-    add_editing(parser)
+    add_editor_options(parser)
     parser.add_argument("--output", default="demo.png", metavar="FILE", help="default: demo.png")
     parser.set_defaults(run=run)
 
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             images.append(source)
             labels.append("source")
         images.append(result.image.crop(head))
-        labels.append(shown(result.edit))
+        labels.append(edit_label(result.edit))
     columns = COLUMNS if len(strengths) == 1 else len(emotions) + 1  # a row a strength
     save_picture(labelled_grid(images, labels, columns=columns), args.output, overwrite=args.overwrite)
     say(f"wrote {args.output}")

@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emoedit.cli.asking import add_asking, asked_emotions, editor_of, finished_as_asked, opened_as_asked
 from emoedit.cli.common import (
     CommandParser,
     UsageError,
-    add_editing,
-    add_reading,
+    add_editor_options,
+    add_input_options,
     add_seed,
     check_format,
     check_free,
     describe,
+    edit_label,
     face_type,
     load,
     printable,
     say,
-    shown,
     strengths_of,
     usage,
     write,
 )
+from emoedit.cli.edit_options import add_edit_options, editor_name, finish_edit, prepare_photo, requested_emotions
 from emoedit.registry import COMPOSITORS
 from emoedit.types import Edit, EmoEditError
 
@@ -73,8 +73,8 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         metavar="NAME",
         help="names (see: emoedit emotions) or algebra on names, such as 'happy - 0.4*surprised'; default: happy",
     )
-    add_asking(parser)
-    add_editing(parser)
+    add_edit_options(parser)
+    add_editor_options(parser)
     parser.add_argument(
         "--face",
         type=face_type("largest", "all"),
@@ -97,7 +97,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "model's change in colour (rgb), as a reference moves pixels (moved), or as the model's picture in its place "
         "(replace); default: what suits the editor",
     )
-    add_reading(parser)
+    add_input_options(parser)
     _add_marks(parser)
     parser.set_defaults(run=run, editor=None)
 
@@ -172,7 +172,7 @@ class _Job:
     report: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.photo} ({shown(self.edit)})"
+        return f"{self.photo} ({edit_label(self.edit)})"
 
 
 @contextmanager
@@ -192,7 +192,7 @@ def _alive(jobs: Sequence[_Job]) -> list[_Job]:
 
 def run(args: argparse.Namespace) -> int:
     """The exit status."""
-    args.editor = editor_of(args)
+    args.editor = editor_name(args)
     with usage():
         request, editor, jobs = _plan(args)
         if args.credentials is not None:
@@ -231,7 +231,7 @@ def _plan(args: argparse.Namespace) -> tuple[Request, str, list[_Job]]:
         raise UsageError(f"no photo given; {order}")
     request, editor, known = describe(args.editor, args)
     _refuse_emotions(photos, known)
-    labels = asked_emotions(args, known)
+    labels = requested_emotions(args, known)
     edits = [Edit(name, s) for name in labels for s in strengths_of(args)]
     for edit in edits:
         try:
@@ -276,7 +276,9 @@ def _signing(job: _Job, args: argparse.Namespace) -> Callable[[bytes | memoryvie
     from emoedit.io.provenance import Signer, sign
 
     signer, source = Signer(*map(Path, args.credentials)), Path(job.photo).expanduser().read_bytes()
-    return lambda data, kind: sign(data, kind, signer, source, job.output.name, f"emotion edited: {shown(job.edit)}")
+    return lambda data, kind: sign(
+        data, kind, signer, source, job.output.name, f"emotion edited: {edit_label(job.edit)}"
+    )
 
 
 @dataclass(frozen=True)
@@ -388,7 +390,7 @@ def _edit_photos(jobs: Sequence[_Job], request: Request, args: argparse.Namespac
             if _alive(group):
                 with _failing(group, photo):
                     opened = photo_editor.open(picture, args.face, seed=args.seed)
-                    opened = opened_as_asked(photo_editor, opened, args)
+                    opened = prepare_photo(photo_editor, opened, args)
                     edits = [job.edit for job in group]
                     if args.min_identity is not None:
                         edits = guard.limit(opened, edits, seed=args.seed)
@@ -400,7 +402,7 @@ def _edit_photos(jobs: Sequence[_Job], request: Request, args: argparse.Namespac
                 with _failing([job], job if isinstance(result, EmoEditError) else None):
                     if isinstance(result, EmoEditError):
                         raise result
-                    result = finished_as_asked(result, opened, args)
+                    result = finish_edit(result, opened, args)
                     signed = _signing(job, args)
                     how = {"overwrite": args.overwrite, "quality": args.quality, "mark": args.mark, "signed": signed}
                     save_picture(result.image, job.output, **how)

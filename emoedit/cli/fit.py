@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emoedit.cli.common import CommandParser, UsageError, add_device, add_seed, check_free, say
-from emoedit.cli.sources import setting
+from emoedit.cli.model_options import setting
 
 if TYPE_CHECKING:
     from emoedit.models.base import Backbone

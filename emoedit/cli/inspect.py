@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from emoedit.cli.common import CommandParser, add_reading, printable, say, write
+from emoedit.cli.common import CommandParser, add_input_options, printable, say, write
 from emoedit.types import EmoEditError, MissingExtraError
 
 
@@ -21,7 +21,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     )
     parser.add_argument("photos", nargs="+", metavar="FILE", help="pictures")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture")
-    add_reading(parser)
+    add_input_options(parser)
     parser.set_defaults(run=run)
 
 

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         opposite=args.opposite,
         emotion=args.emotion,
         limit=args.frames,
-        told=_told(),
+        callback=_print_readings(),
         device=device,
         candidates=args.candidates,
         keep=args.keep,
@@ -107,19 +107,21 @@ def run(args: argparse.Namespace) -> int:
 
 def _draw(args: argparse.Namespace, folder: Path, device: str) -> int:
     """Answer with new pictures of a text-to-image model."""
-    from emoedit.evaluation.drawn import draw_best
-    from emoedit.evaluation.mirror import look
+    from emoedit.evaluation.generated import generate_best
+    from emoedit.evaluation.mirror import observe
     from emoedit.io.images import load_picture, save_picture
     from emoedit.metrics.clip import Clip
     from emoedit.models.text_to_image import STYLE, TextToImage
 
     model = TextToImage.load(args.draw, device=device)  # what is not there is said before anybody sits down
     clip = None if args.clip is None else Clip.from_pretrained(args.clip)
-    found = look(args.camera if args.video is None else args.video, limit=args.frames, told=_told(), device=device)
+    found = observe(
+        args.camera if args.video is None else args.video, limit=args.frames, callback=_print_readings(), device=device
+    )
     answered = found.answer(opposite=args.opposite, emotion=args.emotion)
     say(f"{found.frames} frames, {found.faceless} without a face: {found.shown}, answered with {answered}")
     save_picture(load_picture(found.reading.rgb).to_pil(), folder / "frame.png", overwrite=args.overwrite)
-    drawn = draw_best(
+    drawn = generate_best(
         model,
         answered,
         style=args.style or STYLE,
@@ -135,7 +137,7 @@ def _draw(args: argparse.Namespace, folder: Path, device: str) -> int:
     return 0
 
 
-def _told() -> Callable[[Reading], None]:
+def _print_readings() -> Callable[[Reading], None]:
     """Says what is read whenever that changes."""
     last: list[str] = []
 

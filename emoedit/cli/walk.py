@@ -20,7 +20,7 @@ from emoedit.cli.common import (
     say,
     usage,
 )
-from emoedit.cli.sources import add_compute, add_sources
+from emoedit.cli.model_options import add_compute_options, add_model_options
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit
 
@@ -77,9 +77,9 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "--face", type=face_type("largest", "all"), default="largest", metavar="largest|all|N", help="default: largest"
     )
     add_seed(parser)
-    add_sources(parser)
+    add_model_options(parser)
     add_device(parser)
-    add_compute(parser)
+    add_compute_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.set_defaults(run=run)
 
@@ -130,13 +130,13 @@ def _plan(args: argparse.Namespace) -> tuple[Request, list[float], list[str]]:
     """
     from emoedit.emotions import resolve
     from emoedit.io.images import output_path
-    from emoedit.report.walk import check_suffix, spread
+    from emoedit.report.walk import check_suffix, even_strengths
 
     request, _, known = describe(args.editor, args)
     resolve(args.emotion, known)
     for strength in (args.first, args.last):
         Edit(args.emotion, strength)
-    strengths = spread(args.first, args.last, args.frames)
+    strengths = even_strengths(args.first, args.last, args.frames)
     if not (math.isfinite(args.seconds) and args.seconds > 0):
         raise UsageError(f"--seconds must be above 0, not {args.seconds:g}")
     if args.size != 0 and args.size < 16:

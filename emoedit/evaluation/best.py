@@ -130,7 +130,7 @@ class Best:
         for rank, candidate in enumerate(shown, 1):
             mark = f"#{rank} " if candidate.kept else ""
             labels.append(f"{mark}{candidate.editor} {candidate.strength:.2g}: {candidate.score:.2f}")
-        pictures = [_near(picture, self.face) for picture in (self.source, *(c.image for c in shown if c.image))]
+        pictures = [_crop_face(picture, self.face) for picture in (self.source, *(c.image for c in shown if c.image))]
         return labelled_grid(pictures, labels, columns=columns, cell=CELL)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
@@ -154,7 +154,9 @@ class Best:
         return [folder / name for name in (*pictures, "sheet.png", "candidates.json")]
 
 
-def plan(editors: Sequence[str], candidates: int, strengths: Sequence[float] | None = None) -> list[tuple[str, float]]:
+def plan_candidates(
+    editors: Sequence[str], candidates: int, strengths: Sequence[float] | None = None
+) -> list[tuple[str, float]]:
     """Which editor tries which strength: every editor about as often, its strengths spread evenly.
 
     Args:
@@ -222,10 +224,10 @@ def best(
     suite = suite or Suite(device=device)
     suite.check_emotions([emotion])
     loaded = {e.editor.name if isinstance(e, PhotoEditor) else str(e): e for e in editors}
-    planned = plan(list(loaded), candidates, strengths)
+    planned = plan_candidates(list(loaded), candidates, strengths)
     picture = load_picture(photo)
     made: list[tuple[Face, Candidate]] = []
-    for one in _tried(loaded, planned, picture, emotion, face, seed, device):
+    for one in _edit_candidates(loaded, planned, picture, emotion, face, seed, device):
         made.append(one)
         if progress is not None:
             progress(len(made), len(planned))
@@ -245,7 +247,7 @@ def _check_choice(keep: int, face: str | int | Face) -> None:
         raise EditError("candidates are ranked by one face; name it by its number")
 
 
-def _tried(
+def _edit_candidates(
     loaded: Mapping[str, str | PhotoEditor],
     planned: Sequence[tuple[str, float]],
     picture: Picture,
@@ -329,7 +331,7 @@ def _explained(ranked: Sequence[Candidate], floors: dict[str, float]) -> str:
     )
 
 
-def _near(picture: Image.Image, face: Face) -> Image.Image:
+def _crop_face(picture: Image.Image, face: Face) -> Image.Image:
     """The face and a little around it."""
     x0, y0, x1, y1 = face.box
     side = MARGIN * max(x1 - x0, y1 - y0)

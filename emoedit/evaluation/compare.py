@@ -19,11 +19,11 @@ from emoedit.evaluation.entries import PHOTOGRAPH as PHOTOGRAPH
 from emoedit.evaluation.entries import Entry as Entry
 from emoedit.evaluation.entries import canonical_names as canonical_names
 from emoedit.evaluation.entries import check_known as check_known
-from emoedit.evaluation.entries import edited as edited
-from emoedit.evaluation.entries import failed as failed
+from emoedit.evaluation.entries import edited_rows as edited_rows
+from emoedit.evaluation.entries import failed_row as failed_row
 from emoedit.evaluation.entries import load_entries as load_entries
-from emoedit.evaluation.entries import nothing as nothing
-from emoedit.evaluation.entries import photograph as photograph
+from emoedit.evaluation.entries import photograph_row as photograph_row
+from emoedit.evaluation.entries import unedited_row as unedited_row
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.io.images import Picture, load_picture, save_picture, write_atomic
 from emoedit.metrics.measure import measures
@@ -264,9 +264,9 @@ def _references(
 ) -> Iterator[tuple[dict[str, Any], Image.Image, Face]]:
     """For each emotion doing nothing and, where it is known, the true photograph; with the face that is meant."""
     for name, subject in subjects.items():
-        yield (*nothing(suite, picture, subject, name), face)
+        yield (*unedited_row(suite, picture, subject, name), face)
         if name in truths:
-            yield (*photograph(suite, subject, *truths[name], name), truths[name][1])
+            yield (*photograph_row(suite, subject, *truths[name], name), truths[name][1])
 
 
 def _rows_of(
@@ -283,16 +283,16 @@ def _rows_of(
     """Every editor's edits of one photograph with their numbers; references are asked only for what they know."""
     from tqdm import tqdm
 
-    jobs = [(c, [e for e in edits if c.knows(e.emotion) or not c.reference]) for c in entries]
+    jobs = [(c, [e for e in edits if c.supports(e.emotion) or not c.reference]) for c in entries]
     with tqdm(total=sum(len(own) for _, own in jobs), unit="edit", disable=None if progress else True) as bar:
         for entry, own in jobs:
             done = 0
             try:
-                for made in edited(suite, entry, picture, subjects, face, own, seed=seed):
+                for made in edited_rows(suite, entry, picture, subjects, face, own, seed=seed):
                     yield (*made, face)
                     done += 1
                     bar.update()
             except EmoEditError as error:
                 for edit in own[done:]:
-                    yield failed(entry, edit, error, seed=seed), None, face
+                    yield failed_row(entry, edit, error, seed=seed), None, face
                     bar.update()

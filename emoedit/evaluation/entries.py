@@ -41,7 +41,7 @@ class Entry:
     photo_editor: PhotoEditor
     reference: bool = False
 
-    def knows(self, emotion: str) -> bool:
+    def supports(self, emotion: str) -> bool:
         """Whether every steering of it can show this emotion."""
         try:
             for steering in self.photo_editor.editor.steerings:
@@ -100,7 +100,7 @@ def load_entries(
     return chosen
 
 
-def edited(
+def edited_rows(
     suite: Suite | NullSuite,
     entry: Entry,
     picture: Picture,
@@ -148,7 +148,7 @@ def edited(
                     }
                     yield head | next(rows), made.image
                 else:
-                    yield failed(entry, edit, made, seed=seed), None
+                    yield failed_row(entry, edit, made, seed=seed), None
 
     for pair in zip(edits, entry.photo_editor.attempt(opened, edits, seed=seed), strict=True):
         waiting.append(pair)
@@ -158,7 +158,7 @@ def edited(
     yield from measured()
 
 
-def nothing(
+def unedited_row(
     suite: Suite | NullSuite, picture: Picture, subject: Subject, emotion: str
 ) -> tuple[dict[str, Any], Image.Image]:
     """The reference row of an editor that does nothing."""
@@ -167,7 +167,7 @@ def nothing(
     return head | row, picture.to_pil()
 
 
-def photograph(
+def photograph_row(
     suite: Suite | NullSuite, subject: Subject, truth: np.ndarray, face: Face, emotion: str
 ) -> tuple[dict[str, Any], Image.Image]:
     """The reference row of the same person really showing the emotion."""
@@ -176,7 +176,7 @@ def photograph(
     return head | {"error": None} | row, Image.fromarray(truth)
 
 
-def failed(entry: Entry, edit: Edit, error: EmoEditError, *, seed: int = 0) -> dict[str, Any]:
+def failed_row(entry: Entry, edit: Edit, error: EmoEditError, *, seed: int = 0) -> dict[str, Any]:
     """The row of an edit that could not be made."""
     return {
         "editor": entry.name,

@@ -28,11 +28,11 @@ from emoedit.evaluation.compare import (
     Entry,
     canonical_names,
     check_known,
-    edited,
-    failed,
+    edited_rows,
+    failed_row,
     load_entries,
-    nothing,
-    photograph,
+    photograph_row,
+    unedited_row,
 )
 from emoedit.evaluation.summary import Evaluation, write_reports
 from emoedit.faces.detect import Face, FaceDetector
@@ -100,11 +100,13 @@ def evaluate(
     names = tuple(canonical_names([emotions] if isinstance(emotions, str) else emotions))
     edits = [Edit(name, float(s)) for name in names for s in dict.fromkeys(strengths)]
     read = read_cases(data, split=split, reader=reader) if isinstance(data, str | os.PathLike) else list(data)
-    cases = _named_once(read[:limit])
+    cases = _check_unique_names(read[:limit])
     entries = load_entries(editors, references=references, device=device, stage=stage)
     suite = suite or Suite()
     folder = Path(output).expanduser()
-    fill(folder, cases, edits, entries, suite, references=references, seed=seed, retry=retry, progress=progress)
+    complete_results(
+        folder, cases, edits, entries, suite, references=references, seed=seed, retry=retry, progress=progress
+    )
     return _reported(folder, cases, _asked(entries, edits), names, references)
 
 
@@ -131,7 +133,7 @@ def _need_matplotlib() -> None:
         raise MissingExtraError("matplotlib", "metrics") from error
 
 
-def _named_once(cases: list[Case]) -> list[Case]:
+def _check_unique_names(cases: list[Case]) -> list[Case]:
     """The cases, if there are any and no two have one name.
 
     Raises:
@@ -144,7 +146,7 @@ def _named_once(cases: list[Case]) -> list[Case]:
     return cases
 
 
-def fill(
+def complete_results(
     folder: Path,
     cases: Sequence[Case],
     edits: Sequence[Edit],
@@ -189,7 +191,7 @@ def fill(
     asked = _asked(entries, edits)
     total = sum(_count(case, asked, names, references) for case in cases)
     with exclusive(folder / LOCK):
-        _settle(folder, _settings(suite, seed, pictures), entries)
+        _check_or_write_settings(folder, _settings(suite, seed, pictures), entries)
         with Results(folder / RESULTS) as results, _bar(progress, total) as bar:
             _write_job(folder, about, total, results.rows)
             for case, done in _with_done(cases, results, retry):
@@ -200,7 +202,7 @@ def fill(
                 if not missing:
                     continue
                 facts = {**case.info, "photo": case.name, "person": case.person, "content": content}
-                for rows in _one(case, missing, suite, entries, edits, names, seed, folder, pictures):
+                for rows in _missing_rows(case, missing, suite, entries, edits, names, seed, folder, pictures):
                     results.append([{**facts, **row} for row in rows])
                     bar.update(len(rows))
 
@@ -275,7 +277,7 @@ def _content(case: Case) -> str:
 
 def _asked(entries: Sequence[Entry], edits: Sequence[Edit]) -> list[tuple[str, str, float]]:
     """What every photograph is edited with; references are asked only for what they know."""
-    known = {(c.name, e.emotion): c.knows(e.emotion) for c in entries if c.reference for e in edits}
+    known = {(c.name, e.emotion): c.supports(e.emotion) for c in entries if c.reference for e in edits}
     return [(c.name, e.emotion, e.strength) for c in entries for e in edits if known.get((c.name, e.emotion), True)]
 
 
@@ -292,7 +294,7 @@ def _count(case: Case, asked: Sequence[Any], names: Sequence[str], references: b
     return len(asked) + (len(names) + sum(name in case.truth for name in names) if references else 0)
 
 
-def _looked_at(
+def _subjects(
     case: Case, suite: Suite | NullSuite, detector: FaceDetector, names: Sequence[str]
 ) -> tuple[Picture, Face, dict[str, tuple[np.ndarray, Face]], dict[str, Any]]:
     """A photograph, its face, true photographs of the same person, and for each emotion what is compared with."""
@@ -308,7 +310,7 @@ def _looked_at(
     return picture, face, truths, subjects
 
 
-def _one(
+def _missing_rows(
     case: Case,
     missing: set[Key],
     suite: Suite | NullSuite,
@@ -322,9 +324,9 @@ def _one(
     """The missing rows of one photograph, an editor at a time."""
     jobs = [(c, [e for e in edits if (case.name, c.name, e.emotion, e.strength) in missing]) for c in entries]
     try:
-        picture, face, truths, subjects = _looked_at(case, suite, entries[0].photo_editor.detector, names)
+        picture, face, truths, subjects = _subjects(case, suite, entries[0].photo_editor.detector, names)
     except EmoEditError as error:  # the photograph's fault: a row that says so in every cell, and the next photograph
-        yield [failed(entry, edit, error, seed=seed) for entry, own in jobs for edit in own] + [
+        yield [failed_row(entry, edit, error, seed=seed) for entry, own in jobs for edit in own] + [
             {"editor": editor, "reference": True, "emotion": emotion, "strength": strength, "error": str(error)}
             for _, editor, emotion, strength in sorted(missing, key=str)
             if strength is None
@@ -335,7 +337,7 @@ def _one(
             continue
         rows: list[dict[str, Any]] = []
         try:
-            for row, image in edited(suite, entry, picture, subjects, face, own, seed=seed):
+            for row, image in edited_rows(suite, entry, picture, subjects, face, own, seed=seed):
                 if pictures is not None and image is not None:
                     try:
                         row["picture"] = _save(image, case, row, folder, pictures)
@@ -343,21 +345,21 @@ def _one(
                         number = getattr(error.__cause__, "errno", None)
                         if number not in (None, errno.ENAMETOOLONG, errno.EILSEQ):
                             raise  # not this picture's fault: no other one can be written either
-                        row = failed(entry, Edit(row["emotion"], row["strength"]), error, seed=seed)
+                        row = failed_row(entry, Edit(row["emotion"], row["strength"]), error, seed=seed)
                 rows.append(row)
                 del image  # not kept while the next edits are made
         except OutputError:
             raise
         except EmoEditError as error:
             made = {(row["emotion"], row["strength"]) for row in rows}
-            rows += [failed(entry, e, error, seed=seed) for e in own if (e.emotion, e.strength) not in made]
+            rows += [failed_row(entry, e, error, seed=seed) for e in own if (e.emotion, e.strength) not in made]
         yield rows
     rows = []
     for name in names:
         if (case.name, NOTHING, name, None) in missing:
-            rows.append(nothing(suite, picture, subjects[name], name)[0])
+            rows.append(unedited_row(suite, picture, subjects[name], name)[0])
         if (case.name, PHOTOGRAPH, name, None) in missing:
-            rows.append(photograph(suite, subjects[name], *truths[name], name)[0])
+            rows.append(photograph_row(suite, subjects[name], *truths[name], name)[0])
     if rows:
         yield rows
 
@@ -398,7 +400,7 @@ def _networks() -> dict[str, str]:
     return {name: checkpoints.sha256(checkpoints.embedded_root() / name / WEIGHTS)[:16] for name in NAMES}
 
 
-def _settle(folder: Path, settings: dict[str, Any], entries: Sequence[Entry]) -> None:
+def _check_or_write_settings(folder: Path, settings: dict[str, Any], entries: Sequence[Entry]) -> None:
     """Write down what the results are made with, or make sure that it is what earlier ones were made with."""
     settings["editors"] = {c.name: fingerprint(c.photo_editor) for c in entries}
     path = folder / SETTINGS

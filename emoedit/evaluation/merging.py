@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from emoedit.evaluation.evaluate import JOB, RESULTS, SETTINGS
-from emoedit.evaluation.naming import how_to_name
+from emoedit.evaluation.naming import naming_hint
 from emoedit.evaluation.shards import open_cases
 from emoedit.evaluation.summary import Evaluation, control_table, summary_table, write_reports
 from emoedit.io import checkpoints
@@ -118,7 +118,7 @@ def merge(parts: Sequence[Part]) -> dict[str, Evaluation]:
                 if editors.setdefault(name, digest) != digest:
                     raise DataError(
                         f"{part.folder}: {name} is another editor than the {name} of an earlier job; run one of them "
-                        f"again under a name of its own ({how_to_name(part.about.get('editor', name))}), and remove "
+                        f"again under a name of its own ({naming_hint(part.about.get('editor', name))}), and remove "
                         "its folder"
                     )
         emotions = tuple(dict.fromkeys(name for part in own for name in part.about["emotions"]))
@@ -126,7 +126,7 @@ def merge(parts: Sequence[Part]) -> dict[str, Evaluation]:
     return found
 
 
-def states(parts: Sequence[Part]) -> list[dict[str, Any]]:
+def job_states(parts: Sequence[Part]) -> list[dict[str, Any]]:
     """How far each job is.
 
     Each entry has ``job``, ``cells`` it has, ``done`` of them, ``failed``, ``rate`` (cells a second since it was last
@@ -233,7 +233,7 @@ def write_merged(folder: Path, output: Path, *, photographs: int = 6) -> list[Pa
                 file.write(json.dumps(row).encode() + b"\n")
 
         write_atomic(place / RESULTS, write, overwrite=True)
-        tables = [states_table(states(own))]
+        tables = [states_table(job_states(own))]
         if found.errors:
             tables.append(failures_table(found))
         write_reports(found, place, title=f"Editors compared: {data}", tables=tables, sheets=sheets(own, photographs))

@@ -116,7 +116,7 @@ def frames(source: int | str | os.PathLike[str], *, limit: int | None = None) ->
         capture.release()
 
 
-def watch(
+def read_expressions(
     pictures: Iterable[np.ndarray], *, detector: FaceDetector | None = None, device: str = "cpu"
 ) -> Iterator[Reading]:
     """The expression of the largest face of every frame, smoothed over time.
@@ -144,7 +144,7 @@ def watch(
 
 
 @dataclass(frozen=True)
-class Look:
+class Observation:
     """What was seen in front of a camera.
 
     Args:
@@ -169,19 +169,19 @@ class Look:
         return emotion or (OPPOSITES[self.shown] if opposite else self.shown)
 
 
-def look(
+def observe(
     source: int | str | os.PathLike[str],
     *,
     limit: int = 50,
-    told: Callable[[Reading], None] | None = None,
+    callback: Callable[[Reading], None] | None = None,
     device: str = "cpu",
-) -> Look:
+) -> Observation:
     """Watch a face for a while.
 
     Args:
         source: the number of a camera, or a video file.
         limit: how many frames are read.
-        told: is called with every reading.
+        callback: is called with every reading.
         device: where networks run.
 
     Raises:
@@ -190,10 +190,10 @@ def look(
     """
     seen: list[Reading] = []
     total = 0
-    for reading in watch(frames(source, limit=limit), device=device):
+    for reading in read_expressions(frames(source, limit=limit), device=device):
         total += 1
-        if told is not None:
-            told(reading)
+        if callback is not None:
+            callback(reading)
         if reading.face is not None:
             seen.append(reading)
     if not seen:
@@ -201,7 +201,7 @@ def look(
     shown = seen[-1].emotion
     assert shown is not None  # a frame with a face has scores
     chosen = max(seen, key=lambda reading: reading.scores[shown] * reading.face.confidence if reading.face else 0.0)
-    return Look(chosen, shown, total, total - len(seen))
+    return Observation(chosen, shown, total, total - len(seen))
 
 
 def mirror(
@@ -210,7 +210,7 @@ def mirror(
     opposite: bool = False,
     emotion: str | None = None,
     limit: int = 50,
-    told: Callable[[Reading], None] | None = None,
+    callback: Callable[[Reading], None] | None = None,
     device: str = "cpu",
     **options: Any,
 ) -> Mirror:
@@ -223,7 +223,7 @@ def mirror(
         opposite: answer with the opposite emotion.
         emotion: answer with this one, whatever is read.
         limit: how many frames are read.
-        told: is called with every reading.
+        callback: is called with every reading.
         device: where editors and networks run.
         options: of [best][emoedit.evaluation.best.best].
 
@@ -232,7 +232,7 @@ def mirror(
         NoFaceError: no frame shows a face.
         EmoEditError: as ``best`` raises.
     """
-    found = look(source, limit=limit, told=told, device=device)
+    found = observe(source, limit=limit, callback=callback, device=device)
     answered, reading = found.answer(opposite=opposite, emotion=emotion), found.reading
     pictures = best(reading.rgb, answered, face=reading.face or "largest", device=device, **options)
     return Mirror(reading, found.shown, answered, pictures, found.frames, found.faceless)

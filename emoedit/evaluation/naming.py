@@ -19,11 +19,11 @@ from emoedit.io import checkpoints
 from emoedit.types import CheckpointError, DataError
 
 COMPOSITOR = "compositor"  # entry of a described editor that is not an argument of ``emoedit.load_editor``
-SPEED = ("batch", "offload", "compile")  # settings that change no picture, rounding aside
+SPEED_SETTINGS = ("batch", "offload", "compile")  # settings that change no picture, rounding aside
 
 
 @dataclass(frozen=True)
-class Described:
+class EditorDescription:
     """An editor of a sweep, described by plain values.
 
     Args:
@@ -35,7 +35,7 @@ class Described:
     compositor: str | Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, editor: str | Mapping[str, Any]) -> Described:
+    def of(cls, editor: str | Mapping[str, Any]) -> EditorDescription:
         """From a name, or a mapping ``{editor: NAME, name: CALLED, compositor: NAME, SETTING: VALUE}``."""
         if isinstance(editor, str):
             return cls({"editor": editor})
@@ -52,7 +52,7 @@ class Described:
         return Request.of(self.arguments)
 
     @property
-    def called(self) -> str:
+    def result_name(self) -> str:
         """Its name in results: as given, or the editor's own with the settings that are changed.
 
         Raises:
@@ -65,7 +65,7 @@ class Described:
         if self.arguments.get("precision") is not None:
             changed["precision"] = self.arguments["precision"]
         if self.compositor is not None:
-            changed[COMPOSITOR] = _short(self.compositor)
+            changed[COMPOSITOR] = _compositor_label(self.compositor)
         told = ", ".join(f"{name}={value}" for name, value in sorted(changed.items()))
         own = request.resolved().name
         return f"{own}({told})" if told else own
@@ -78,12 +78,12 @@ class Described:
             EmoEditError: whatever ``emoedit.full_size.Request.resolved`` meets.
         """
         folder = self.request.resolved().folder
-        own = {name: value for name, value in self.arguments.items() if name not in ("name", *SPEED)}
+        own = {name: value for name, value in self.arguments.items() if name not in ("name", *SPEED_SETTINGS)}
         where = str(folder.resolve()) if folder is not None else own["editor"]
         return json.dumps({**own, "editor": where, COMPOSITOR: self.compositor}, sort_keys=True, default=str)
 
 
-def _short(compositor: str | Mapping[str, Any]) -> str:
+def _compositor_label(compositor: str | Mapping[str, Any]) -> str:
     """A compositor in a word; what is described in detail is told apart by a few digits."""
     if isinstance(compositor, str):
         return compositor
@@ -91,7 +91,7 @@ def _short(compositor: str | Mapping[str, Any]) -> str:
     return f"{compositor.get('name', 'custom')}-{digest}"
 
 
-def check_names(jobs: Sequence[tuple[str, Described]]) -> None:
+def check_names(jobs: Sequence[tuple[str, EditorDescription]]) -> None:
     """Refuse a sweep in which one name stands for two editors on one data set.
 
     Args:
@@ -101,17 +101,17 @@ def check_names(jobs: Sequence[tuple[str, Described]]) -> None:
         DataError: it does; the message says how to name them.
         EmoEditError: whatever ``emoedit.full_size.Request.resolved`` meets.
     """
-    found: dict[tuple[str, str], Described] = {}
+    found: dict[tuple[str, str], EditorDescription] = {}
     for data, editor in jobs:
-        other = found.setdefault((data, editor.called), editor)
+        other = found.setdefault((data, editor.result_name), editor)
         if other.content != editor.content:
             raise DataError(
-                f"two editors of this sweep are both called {editor.called!r} in results, {_told(other)} and "
-                f"{_told(editor)}; {how_to_name(_told(editor))}"
+                f"two editors of this sweep are both called {editor.result_name!r} in results, {_as_config(other)} and "
+                f"{_as_config(editor)}; {naming_hint(_as_config(editor))}"
             )
 
 
-def check_earlier(
+def check_earlier_results(
     folder: Path, data: str, editor: str | Mapping[str, Any], name: str, digest: Callable[[], str]
 ) -> None:
     """Refuse an editor whose name stands for another one in what lies beside its folder of results.
@@ -139,11 +139,11 @@ def check_earlier(
         if about.get("data") == data and about.get("editor") != editor and known not in (None, digest()):
             raise DataError(
                 f"{path.parent} holds results of another editor that is called {name!r} too, and a report could not "
-                f"tell them apart; {how_to_name(editor)} Or choose another output."
+                f"tell them apart; {naming_hint(editor)} Or choose another output."
             )
 
 
-def how_to_name(editor: Any) -> str:
+def naming_hint(editor: Any) -> str:
     """What to do about two editors of one name.
 
     Args:
@@ -154,7 +154,7 @@ def how_to_name(editor: Any) -> str:
     return f"give one of them a name of its own: editor={{{', '.join([first, 'name: CALLED', *others])}}}."
 
 
-def _told(editor: Described) -> Any:
+def _as_config(editor: EditorDescription) -> Any:
     """As a config has it."""
     if editor.compositor is None:
         return editor.arguments["editor"] if len(editor.arguments) == 1 else dict(editor.arguments)

@@ -25,7 +25,7 @@ UPPER_UNITS = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU43")  # brows, lids,
 GAIN, WEAKEST, STRONGEST = 2.0, 0.15, 1.2
 
 
-def like(
+def expression_of(
     reference: Any,
     emotions: Collection[str],
     *,

@@ -1,4 +1,4 @@
-"""What an edit adds to h, looked at: recorded at every timestep, compared, and added to other faces.
+"""The shifts of h that an edit adds: recorded at every timestep, compared, and added to other faces.
 
 Asyrp claims of its h-space that one shift does the same to every face (homogeneity), that a multiple of it does the
 multiple (linearity), and that it hardly changes over the timesteps (Kwon et al. 2023, arXiv 2210.10960, section 5.3).
@@ -19,7 +19,7 @@ from emoedit.types import Edit, EditError, HState, Inversion
 
 
 @torch.no_grad()
-def recorded(editor: Editor, inversion: Inversion, edit: Edit) -> tuple[tuple[int, ...], Tensor, Tensor]:
+def record_shifts(editor: Editor, inversion: Inversion, edit: Edit) -> tuple[tuple[int, ...], Tensor, Tensor]:
     """What an edit adds to h of each picture on the way back.
 
     Returns:
@@ -44,7 +44,7 @@ def recorded(editor: Editor, inversion: Inversion, edit: Edit) -> tuple[tuple[in
     return times, torch.stack([seen[t] for t in times], 1), drawn
 
 
-def adding(editor: Editor, directions: Mapping[str, Directions], *, name: str) -> Editor:
+def with_directions(editor: Editor, directions: Mapping[str, Directions], *, name: str) -> Editor:
     """An editor with the same backbone that adds the same directions to every face, as they are.
 
     Args:
@@ -56,7 +56,7 @@ def adding(editor: Editor, directions: Mapping[str, Directions], *, name: str) -
     return Editor(editor.backbone, [steering], name=name, compositor=editor.compositor)
 
 
-def at_random(directions: Directions, generator: torch.Generator) -> Directions:
+def random_directions(directions: Directions, generator: torch.Generator) -> Directions:
     """One random direction, at each timestep as long as the given one there: what length alone does."""
     given = directions.directions
     drawn = torch.randn(given.shape[1:], generator=generator)
@@ -64,19 +64,19 @@ def at_random(directions: Directions, generator: torch.Generator) -> Directions:
     return Directions(lengths * drawn / drawn.norm(), directions.timesteps)
 
 
-def cosines(rows: Tensor) -> Tensor:
+def pairwise_cosines(rows: Tensor) -> Tensor:
     """Cosines between all rows of ``[N, ...]``, ``[N, N]``; 0 where a row is all zeros."""
     unit = F.normalize(rows.flatten(1).double(), dim=1)
     return (unit @ unit.mT).clamp(-1, 1).float()
 
 
-def agreement(rows: Tensor) -> float:
+def mean_cosine(rows: Tensor) -> float:
     """Mean cosine between different rows of ``[N, ...]``; NaN for fewer than two."""
-    table = cosines(rows)
+    table = pairwise_cosines(rows)
     return float(table[~torch.eye(len(table), dtype=torch.bool)].mean())
 
 
-def linear_part(changes: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+def projection_onto(changes: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
     """How far changes lie along others, picture by picture.
 
     Args:

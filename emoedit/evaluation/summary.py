@@ -22,16 +22,16 @@ from emoedit.report.plots import Curve, pareto_grid
 SUMMARY, PARETO, REPORT = "summary.csv", "pareto.svg", "report.html"
 
 
-def averaged() -> list[str]:
+def mean_columns() -> list[str]:
     """Columns of rows whose means are in ``summary.csv``: of registered metrics, ``hit`` and ``seconds``."""
     keys = [measure.key for measure in measures() if measure.shown_in != "rows"]
     place = keys.index("target_score") + 1 if "target_score" in keys else 0
     return [*keys[:place], "hit", *keys[place:], "seconds"]
 
 
-def kept() -> tuple[str, ...]:
+def summary_columns() -> tuple[str, ...]:
     """Columns of rows that summaries are made from."""
-    return ("photo", "person", "editor", "emotion", "strength", "reference", "top1", *averaged())
+    return ("photo", "person", "editor", "emotion", "strength", "reference", "top1", *mean_columns())
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Evaluation:
     def groups(self) -> dict[tuple[str, str, float | None], list[dict[str, Any]]]:
         """Rows without an error by (editor, emotion, strength), in the order they were first met.
 
-        Each row keeps only what summaries need (``kept``).
+        Each row keeps only what summaries need (``summary_columns``).
         """
         groups: dict[tuple[str, str, float | None], list[dict[str, Any]]] = {}
-        keys = kept()
+        keys = summary_columns()
         for row in self.rows:
             if row["error"] is None:
                 slim = {key: row[key] for key in keys if key in row}
@@ -75,7 +75,7 @@ class Evaluation:
         Columns are ``KEY``, ``KEY_low`` and ``KEY_high``, and how many pictures of how many people there are.
         """
         table = []
-        keys = averaged()
+        keys = mean_columns()
         for (editor, emotion, strength), rows in self.groups().items():
             line: dict[str, Any] = {
                 "editor": editor,
@@ -86,7 +86,7 @@ class Evaluation:
                 "people": len({row["person"] for row in rows}),
             }
             for key in keys:
-                found = interval(rows, key)
+                found = people_interval(rows, key)
                 line |= {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
             table.append(line)
         return table
@@ -164,7 +164,7 @@ def _curve(editor: str, lines: Sequence[Mapping[str, Any]]) -> Curve:
     )
 
 
-def interval(rows: Sequence[Mapping[str, Any]], key: str) -> Interval:
+def people_interval(rows: Sequence[Mapping[str, Any]], key: str) -> Interval:
     """Mean of a column and its 95 % interval over people; NaN where no row has it."""
     values = [np.nan if row.get(key) is None else float(row[key]) for row in rows]
     return bootstrap(values, [row["person"] for row in rows])
@@ -225,7 +225,7 @@ def _nan(value: Any) -> bool:
     return value is None or isinstance(value, float) and np.isnan(value)
 
 
-def in_words(value: float, low: float, high: float, digits: int = 2) -> str:
+def format_interval(value: float, low: float, high: float, digits: int = 2) -> str:
     """``.72 [.65, .79]``, or a dash."""
     if _nan(value):
         return "–"
@@ -241,7 +241,9 @@ def summary_table(summary: Sequence[Mapping[str, Any]]) -> Table:
     shown.insert(place, ("hit", "read as it", 2))
     rows = []
     for line in summary:
-        numbers = [in_words(line[key], line[f"{key}_low"], line[f"{key}_high"], digits) for key, _, digits in shown]
+        numbers = [
+            format_interval(line[key], line[f"{key}_low"], line[f"{key}_high"], digits) for key, _, digits in shown
+        ]
         strength = "" if line["strength"] is None else f"{line['strength']:g}"
         rows.append([line["editor"], line["emotion"], strength, str(line["people"]), *numbers])
     titles = [title for _, title, _ in shown]

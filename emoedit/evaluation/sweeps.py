@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from emoedit.emotions import parse, resolve
 from emoedit.evaluation.cases import Case
-from emoedit.evaluation.naming import Described, check_earlier
+from emoedit.evaluation.naming import EditorDescription, check_earlier_results
 from emoedit.evaluation.shards import Shard, open_cases
 from emoedit.io import checkpoints
 from emoedit.io.images import SUFFIXES
@@ -236,7 +236,7 @@ class Job:
         """
         if self.editor == REFERENCES:
             return None
-        described = Described.of(self.editor)
+        described = EditorDescription.of(self.editor)
         if described.compositor is not None:
             from emoedit.compositing.compositors import compositor
 
@@ -269,7 +269,7 @@ class Job:
             return {"cells": 0, "failed": 0}
         from emoedit.editors import choose_device, load_editor
         from emoedit.evaluation.compare import Entry, load_entries
-        from emoedit.evaluation.evaluate import RESULTS, fill, fingerprint
+        from emoedit.evaluation.evaluate import RESULTS, complete_results, fingerprint
         from emoedit.io.results import Rows
         from emoedit.metrics.null_suite import NullSuite
         from emoedit.metrics.suite import Suite
@@ -285,13 +285,13 @@ class Job:
             entries = load_entries([self._editor()], references=False, device=self.device)
             (entry,) = entries
             digest = partial(fingerprint, entry.photo_editor)
-            check_earlier(self.folder, self.data.key, self.about["editor"], entry.name, digest)
+            check_earlier_results(self.folder, self.data.key, self.about["editor"], entry.name, digest)
         suite = (
             NullSuite()
             if self.metric_networks is None
             else Suite(**self.metric_networks, device=choose_device(self.device))
         )
-        fill(
+        complete_results(
             self.folder,
             self.cases,
             self.edits,
@@ -321,8 +321,8 @@ class Job:
         from emoedit.editors import load_editor
         from emoedit.photo import PhotoEditor
 
-        described = Described.of(self.editor)
-        arguments = {**described.arguments, "name": described.called}
+        described = EditorDescription.of(self.editor)
+        arguments = {**described.arguments, "name": described.result_name}
         loaded = load_editor(arguments.pop("editor"), device=self.device, **arguments)
         return PhotoEditor(loaded, compositor=described.compositor)
 

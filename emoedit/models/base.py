@@ -46,7 +46,7 @@ class Backbone(nn.Module, ABC):
         batch_size: how many pictures it draws at once if nothing else is said.
         source: where its weights came from, if that was a model of others: a folder that names it need not hold it.
         settings: names of what ``with_sampling`` may change.
-        refuses: way of computing (``offload``, ``compile``) -> why it would gain nothing here.
+        unsupported: way of computing (``offload``, ``compile``) -> why it would gain nothing here.
     """
 
     crop: CropSpec
@@ -55,7 +55,7 @@ class Backbone(nn.Module, ABC):
     settings: tuple[str, ...] = ()
     batch_size: int = 8
     source: Mapping[str, Any] | None = None
-    refuses: Mapping[str, str] = {
+    unsupported: Mapping[str, str] = {
         "offload": "it is small, and nothing in it waits for another part",
         "compile": "it draws in less time than compiling takes",
     }
@@ -127,7 +127,7 @@ class Backbone(nn.Module, ABC):
         check_settings(self, settings)
         return self
 
-    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+    def to_device(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
         """Move the weights to where they are used, held once, in the type they are used in.
 
         Args:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from emoedit.models.precision import computes_bfloat16
+from emoedit.models.precision import supports_bfloat16
 from emoedit.types import DeviceMemoryError, EditError
 
 logger = logging.getLogger(__name__)
@@ -74,26 +74,26 @@ def choose_precision(precision: str, device: str) -> torch.dtype:
     name = NAMES.get(precision, precision)
     kind = torch.device(device).type
     if name == "auto":
-        name = "bfloat16" if computes_bfloat16(kind) else "float16" if kind == "cuda" else "float32"
+        name = "bfloat16" if supports_bfloat16(kind) else "float16" if kind == "cuda" else "float32"
     if name not in ("float32", "float16", "bfloat16"):
         raise EditError(f"precision must be auto, float32, float16 or bfloat16, not {precision!r}")
     return getattr(torch, name)
 
 
-def check_compute(name: str, refuses: Mapping[str, str], **asked: bool) -> None:
+def check_compute(name: str, unsupported: Mapping[str, str], **asked: bool) -> None:
     """Refuse ways of computing that a model gains nothing from, before its weights are read.
 
     Args:
         name: of the editor.
-        refuses: of ``emoedit.models.base.Backbone``.
+        unsupported: of ``emoedit.models.base.Backbone``.
         **asked: ``offload`` and ``compile``.
 
     Raises:
         EditError: one is asked for that the model refuses.
     """
     for option, wanted in asked.items():
-        if wanted and option in refuses:
-            raise EditError(f"{name} takes no --{option} ({option}=True in Python): {refuses[option]}")
+        if wanted and option in unsupported:
+            raise EditError(f"{name} takes no --{option} ({option}=True in Python): {unsupported[option]}")
 
 
 def compile_parts(parts: Sequence[nn.Module], device: str) -> None:

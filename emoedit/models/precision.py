@@ -63,7 +63,7 @@ def finite_or_float32(
         working = full
         found = run(full)
     if not _finite(found):
-        if (held := held_in(working)) in HALVES:
+        if (held := weight_dtype(working)) in HALVES:
             raise EditError(
                 f"the U-Net gave values that are not finite at timestep {t}, in {_name(working)}: load it in another "
                 f"precision ({'bfloat16 or ' if held is torch.float16 else ''}float32)"
@@ -75,17 +75,17 @@ def finite_or_float32(
     return found, working
 
 
-def held_in(network: nn.Module) -> torch.dtype:
+def weight_dtype(network: nn.Module) -> torch.dtype:
     """The type of a U-Net's weights, its timestep embedding left aside."""
     names = ((name, value) for name, value in network.named_parameters() if not name.startswith(EMBEDDING))
     return next(names)[1].dtype
 
 
 def _name(network: nn.Module) -> str:
-    return str(held_in(network)).removeprefix("torch.")
+    return str(weight_dtype(network)).removeprefix("torch.")
 
 
-def hold(network: nn.Module, dtype: torch.dtype) -> None:
+def cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
     """Bring a U-Net's weights to a type, in place: no second copy is kept.
 
     The timestep embedding, which costs nothing, stays in float32 so that timesteps stay apart.
@@ -100,7 +100,7 @@ def _finite(found: Iterable[Tensor | None]) -> bool:
 
 
 @cache
-def computes_bfloat16(kind: str) -> bool:
+def supports_bfloat16(kind: str) -> bool:
     """Whether a kind of device multiplies in bfloat16 itself, so that it is faster than float32 there.
 
     AVX-512 BF16 or AMX; CUDA from Ampere on. Torch before 2.10 cannot say so of a processor: no.
@@ -117,11 +117,11 @@ def computes_bfloat16(kind: str) -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
-class InPrecision(Generic[Network]):
+class PrecisionCopy(Generic[Network]):
     """A network in the precision that was asked for.
 
     ``auto`` is bfloat16 where the device computes it itself, else float32. The copy in fewer bits is made once, and
-    again when the weights have changed. A network that is held in fewer bits (``hold``) is its own copy.
+    again when the weights have changed. A network that is held in fewer bits (``cast_weights``) is its own copy.
 
     Args:
         prepare: called with a new copy, to suit it to bfloat16.
@@ -141,19 +141,19 @@ class InPrecision(Generic[Network]):
         Raises:
             EditError: a network that is held in fewer bits is asked for another precision.
         """
-        held = held_in(network)
+        held = weight_dtype(network)
         if held in HALVES:
             if precision not in ("auto", _name(network)):
                 raise EditError(f"the weights are held in {_name(network)}: load the model with precision={precision}")
             return network
         if precision == "auto":
-            precision = "bfloat16" if computes_bfloat16(next(network.parameters()).device.type) else "float32"
+            precision = "bfloat16" if supports_bfloat16(next(network.parameters()).device.type) else "float32"
         if precision == "float32":
             return network
         key = precision, network.training, versions(network.parameters())
         if self._made is None or self._made[0] != key:
             low = copy.deepcopy(network)
-            hold(low, getattr(torch, precision))
+            cast_weights(low, getattr(torch, precision))
             self._prepare(low)
             self._made = key, low
         return self._made[1]

@@ -104,7 +104,7 @@ def check_encoder(suffix: str) -> None:
         raise MissingExtraError("av", "video")
 
 
-def spread(first: float, last: float, count: int) -> list[float]:
+def even_strengths(first: float, last: float, count: int) -> list[float]:
     """``count`` strengths from ``first`` to ``last``, evenly.
 
     Raises:

@@ -117,9 +117,9 @@ class LatentDirections(Steering):
                 f"{tuple(latent.shape[1:])}"
             )
         weights = self.weights(inversion, edits)
-        return Control(shift=(weights * self.gain) @ self.directions - self.already(latent, weights))
+        return Control(shift=(weights * self.gain) @ self.directions - self.shown_part(latent, weights))
 
-    def already(self, latent: Tensor, weights: Tensor) -> Tensor:
+    def shown_part(self, latent: Tensor, weights: Tensor) -> Tensor:
         """What is left out of a shift because the source shows it, ``[N, D]``.
 
         What is shown is taken away in proportion to the strength. Of what is asked for only the missing part is added,
@@ -183,7 +183,7 @@ def project_out(directions: Tensor, share: float) -> Tensor:
     return torch.stack(out)
 
 
-def calm(directions: Tensor, covariance: Tensor, ridge: float) -> Tensor:
+def suppress_within_class(directions: Tensor, covariance: Tensor, ridge: float) -> Tensor:
     """Each direction with the variation inside classes (pose, light, build) turned down, at its old length.
 
     ``(covariance / mean variance + ridge)^-1 direction``.
@@ -286,7 +286,7 @@ def fit_directions(
         trust: data set -> how much one of its pictures counts.
         gains: emotion -> what the mean difference is multiplied with at strength 1: the mean of a class is paler than a
             face that plainly shows it.
-        ridge: ``calm``'s.
+        ridge: ``suppress_within_class``'s.
         projection: ``project_out``'s share.
         shrinkage: of the within-class covariance towards a multiple of the identity (Friedman 1989), 0 to 1.
         min_count: fewer pictures of an emotion or of neutral than this in a data set say nothing there; an emotion of
@@ -314,5 +314,12 @@ def fit_directions(
     def with_neutral(rows: Tensor) -> Tensor:
         return torch.cat([torch.zeros_like(rows[:1]), rows]).float()
 
-    parts = (project_out(calm(plain, pooled, ridge), projection), gain, plain, readout, offset, distance)
+    parts = (
+        project_out(suppress_within_class(plain, pooled, ridge), projection),
+        gain,
+        plain,
+        readout,
+        offset,
+        distance,
+    )
     return LatentDirections(["neutral", *targets], *map(with_neutral, parts))

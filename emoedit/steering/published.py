@@ -111,7 +111,7 @@ def _by_boundary(parts: Parts, settings: Mapping[str, Any]) -> Made:
                     stacklevel=2,
                 )
         where = None if parts.layers is None else (parts.layers[0], parts.layers[1])
-        return [WDirections.spread(from_boundaries(normals, gains), count, where)]
+        return [WDirections.in_layers(from_boundaries(normals, gains), count, where)]
 
     return made
 

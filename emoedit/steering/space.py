@@ -88,7 +88,7 @@ class SpaceDirections(Steering):
                 f"this map leads to latents of {self.directions.sizes['out']} numbers, the backbone's is {tuple(shape)}"
             )
         weights = self.weights(replace(inversion, latent=flat), edits)
-        shift = self.directions(weights @ self.places) - self.mixed.already(flat, weights @ self.shares)
+        shift = self.directions(weights @ self.places) - self.mixed.shown_part(flat, weights @ self.shares)
         return Control(shift=shift.unflatten(1, shape))
 
     def with_point(self, name: str, point: Tensor) -> Self:

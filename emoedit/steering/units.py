@@ -40,7 +40,7 @@ def face_shape(points: np.ndarray) -> np.ndarray:
     return (points - points[27:31].mean(0)) / np.linalg.norm(right - left)
 
 
-def _sensible(units: dict[str, float]) -> dict[str, float]:
+def _checked_units(units: dict[str, float]) -> dict[str, float]:
     """Units without traces, equal halves as one, and of those that contradict each other the stronger."""
     merged: dict[str, float] = {}
     for number in UNITS:
@@ -186,7 +186,7 @@ class ActionUnits(Steering):
         away = (face_shape(points) - self.neutral.double().numpy()).ravel()
         system = np.concatenate([white @ moves.T, RIDGE * np.eye(len(halves))])
         found, _ = nnls(system, np.concatenate([white @ away, np.zeros(len(halves))]))
-        return _sensible(dict(zip(halves, found.clip(0, HIGHEST).tolist(), strict=True)))
+        return _checked_units(dict(zip(halves, found.clip(0, HIGHEST).tolist(), strict=True)))
 
     def _scale(self, points: Tensor) -> Tensor:
         """The distance between the pupils, less across a half that is turned away: ``[N, 68, 2]``."""

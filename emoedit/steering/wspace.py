@@ -56,7 +56,7 @@ class WDirections(LatentDirections):
             )
 
     @classmethod
-    def spread(cls, fitted: LatentDirections, layers: int, where: Layers | None = None) -> Self:
+    def in_layers(cls, fitted: LatentDirections, layers: int, where: Layers | None = None) -> Self:
         """What was fitted on w (or on ``pooled`` w+), in a range of layers.
 
         Args:
@@ -223,7 +223,7 @@ def write_boundary(path: str | os.PathLike[str], normal: Tensor, *, overwrite: b
 
 
 def from_boundaries(normals: Mapping[str, Tensor], gains: Mapping[str, float]) -> LatentDirections:
-    """Boundaries as directions in w, for ``WDirections.spread``.
+    """Boundaries as directions in w, for ``WDirections.in_layers``.
 
     Args:
         normals: emotion -> ``[D]``.

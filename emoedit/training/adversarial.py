@@ -190,14 +190,14 @@ class _Run:
         self._dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         self.task, self.critic = task.to(self.device).train(), critic.to(self.device).train()
         self.average = AveragedModel(task, use_buffers=False).to(self.device)
-        self._drawing = _optimizer(task.groups(config), config)
-        self._judging = _optimizer([{"params": list(critic.parameters()), "lr": how.learning_rate}], config)
+        self._generator_optimizer = _optimizer(task.groups(config), config)
+        self._critic_optimizer = _optimizer([{"params": list(critic.parameters()), "lr": how.learning_rate}], config)
         self._parts: dict[str, Any] = {
             "task": self.task,
             "critic": self.critic,
             "average": self.average,
-            "optimizer": self._drawing,
-            "critic_optimizer": self._judging,
+            "optimizer": self._generator_optimizer,
+            "critic_optimizer": self._critic_optimizer,
         }
         self.step, self.probability = 0, 0.0  # of the first step to come; that a picture is changed for the critic
         self._spent, self._start = 0.0, time.monotonic()
@@ -208,8 +208,8 @@ class _Run:
             self.step, self.probability, self._spent = state["step"], state["probability"], state["seconds"]
         if config.compile:
             task.compile()
-        self._drawn_by = [p for group in self._drawing.param_groups for p in group["params"]]
-        self._judged_by = list(critic.parameters())
+        self._generator_parameters = [p for group in self._generator_optimizer.param_groups for p in group["params"]]
+        self._critic_parameters = list(critic.parameters())
 
     def save(self, step: int) -> None:
         """Write the state after so many steps.
@@ -237,14 +237,20 @@ class _Run:
         drawn, own = self.task(batch, alone=alone)
         total, losses, norms = own["loss"], dict(own), {}
         if not alone:
-            fooling, learned, judged = self._judge(step, drawn, self.task.real(batch))
+            fooling, learned, judged = self._discriminator_step(step, drawn, self.task.real(batch))
             total = total + min(1.0, (step - how.start + 1) / how.ramp) * fooling
             losses |= judged
-        improved = torch.autograd.grad(total, self._drawn_by, allow_unused=True)
+        improved = torch.autograd.grad(total, self._generator_parameters, allow_unused=True)
         if not alone:
-            norms["critic_gradient"] = _step(self._judging, self._judged_by, learned, factor, config.clip)
+            norms["critic_gradient"] = _step(
+                self._critic_optimizer, self._critic_parameters, learned, factor, config.clip
+            )
         norms["gradient"] = _step(
-            self._drawing, self._drawn_by, improved, factor * (1.0 if alone else how.calm), config.clip
+            self._generator_optimizer,
+            self._generator_parameters,
+            improved,
+            factor * (1.0 if alone else how.calm),
+            config.clip,
         )
         values = {name: float(value.detach()) for name, value in losses.items()} | norms
         if broken := [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]:
@@ -260,7 +266,9 @@ class _Run:
         """Pictures as the critic is given them."""
         return augment_for_critic(x, self.probability, self.how.augment).to(self._dtype)
 
-    def _judge(self, step: int, drawn: Tensor, real: Tensor) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
+    def _discriminator_step(
+        self, step: int, drawn: Tensor, real: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
         """The generator's loss before the critic, the critic's gradient of its own loss, and what is logged."""
         how = self.how
         of_drawn, of_real = self.critic(self._seen(drawn)), self.critic(self._seen(real))
@@ -271,6 +279,6 @@ class _Run:
             losses["r1"] = gradient_penalty(self.critic, self._seen(real))
             judging = judging + how.lazy * how.gamma * losses["r1"]
         # Each player's gradient of its own loss alone, at the same pictures.
-        learned = torch.autograd.grad(judging, self._judged_by, retain_graph=True)
+        learned = torch.autograd.grad(judging, self._critic_parameters, retain_graph=True)
         self.probability = adapted(self.probability, of_real, target=how.target, speed=how.speed)
         return fooling, learned, losses

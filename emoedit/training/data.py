@@ -86,7 +86,7 @@ class CropSet:
         return x.contiguous() / 127.5 - 1
 
 
-def of_those_there(crops: CropSet, weights: Mapping[str, float], what: str = "trainer.shares") -> dict[str, float]:
+def available_weights(crops: CropSet, weights: Mapping[str, float], what: str = "trainer.shares") -> dict[str, float]:
     """What a configuration says of data sets, for those that are prepared; where that differs, a line is printed.
 
     Configurations name the data sets that this package's models are trained on. Where none of these is there, all that

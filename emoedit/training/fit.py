@@ -141,7 +141,7 @@ def fit_direction(
     difference = means[0] - means[1]
     if isinstance(backbone, StyleGAN2Backbone):
         plain = LatentDirections([emotion], pooled(difference), torch.tensor([gain]))
-        return WDirections.spread(plain, backbone.latent_shape[0], None).eval()
+        return WDirections.in_layers(plain, backbone.latent_shape[0], None).eval()
     if difference.ndim != 2:
         raise DataError(f"the latent of a {type(backbone).__name__} is {tuple(difference.shape[1:])}, and no vector")
     return LatentDirections([emotion], difference, torch.tensor([gain])).eval()
@@ -216,6 +216,6 @@ def fit_direction_of_samples(
     rows, labels = select(scores, ("neutral", emotion), share=share)
     found = fit_boundaries(w[rows], labels, [emotion])
     number = found.emotions.index(emotion)
-    steering = WDirections.spread(found, backbone.latent_shape[0], None).eval()
+    steering = WDirections.in_layers(found, backbone.latent_shape[0], None).eval()
     parts = found.state_dict()
     return steering, parts["directions"][number], float(parts["gain"][number])

@@ -180,7 +180,7 @@ class ShiftTask(nn.Module):
                     found["pale"] = self.paleness(plain, edited)
                 for name, value in found.items():
                     parts.setdefault(name, []).append(value)
-            step = sampling.ddim_step(x, eps, a_t, schedule.below(k), eps_shifted=shifted) + batch["lost"][:, k]
+            step = sampling.ddim_step(x, eps, a_t, schedule.below(k), eps_shifted=shifted) + batch["residuals"][:, k]
             x = step.detach()
         means = {name: torch.stack(values).mean() for name, values in parts.items()}
         weights = {**self.how.guide, "near": self.how.near, "outside": self.how.outside}
@@ -214,7 +214,7 @@ class SourceBatches:
         return {
             "target": torch.from_numpy(target),
             "latent": self.inversion.latent[chosen],
-            **{name: extras[name][chosen].float() for name in ("lost", "mean", "gain")},
+            **{name: extras[name][chosen].float() for name in ("residuals", "mean", "gain")},
         }
 
 
@@ -231,14 +231,14 @@ def invert_crops(
         batch_size: pictures in one pass of the model.
     """
     latents: list[Tensor] = []
-    extras: dict[str, list[Tensor]] = {"lost": [], "mean": [], "gain": []}
+    extras: dict[str, list[Tensor]] = {"residuals": [], "mean": [], "gain": []}
     parts: Sequence[np.ndarray] = np.array_split(positions, max(1, len(positions) // batch_size))
     jobs = [(part, flip) for flip in (False, True)[: 1 + mirrored] for part in parts]
     for part, flip in tqdm(jobs, desc="invert", leave=False):
         x = crops.pixels(part, backbone.crop.resolution, backbone.channels).to(backbone.device)
         found = backbone.invert(x.flip(-1) if flip else x)
         latents.append(found.latent)
-        extras["lost"].append(backbone.lost(found).half())
+        extras["residuals"].append(backbone.residuals(found).half())
         for name in ("mean", "gain"):
             extras[name].append(found.extras[name])
     return Inversion(torch.cat(latents), {name: torch.cat(values) for name, values in extras.items()})

@@ -21,7 +21,7 @@ from emoedit.training.data import CropSet
 
 
 @dataclass(frozen=True)
-class Readings:
+class CropReadings:
     """What a recogniser says of crops.
 
     Args:
@@ -36,14 +36,16 @@ class Readings:
     person: Tensor
     yaw: Tensor
 
-    def __getitem__(self, chosen: np.ndarray) -> Readings:
+    def __getitem__(self, chosen: np.ndarray) -> CropReadings:
         """Of a part of the crops (numbers, or a mask)."""
         rows = torch.from_numpy(np.arange(len(self.positions))[chosen])
-        return Readings(self.positions[chosen], self.scores[rows], self.person[rows], self.yaw[rows])
+        return CropReadings(self.positions[chosen], self.scores[rows], self.person[rows], self.yaw[rows])
 
 
 @torch.no_grad()
-def read_crops(network: MeasuringNetwork, crops: CropSet, positions: np.ndarray, *, batch_size: int = 128) -> Readings:
+def read_crops(
+    network: MeasuringNetwork, crops: CropSet, positions: np.ndarray, *, batch_size: int = 128
+) -> CropReadings:
     """Scores and people of crops.
 
     Args:
@@ -58,7 +60,7 @@ def read_crops(network: MeasuringNetwork, crops: CropSet, positions: np.ndarray,
         scores.append(found["emotion"].float().softmax(1))
         people.append(F.normalize(found["person"].float(), dim=1))
     yaw = np.abs(crops.column("yaw")[positions].astype(np.float32))
-    return Readings(positions, torch.cat(scores), torch.cat(people), torch.from_numpy(yaw))
+    return CropReadings(positions, torch.cat(scores), torch.cat(people), torch.from_numpy(yaw))
 
 
 @torch.no_grad()
@@ -75,7 +77,7 @@ def mouth_opening(network: MeasuringNetwork, crops: CropSet, positions: np.ndarr
     return mouth_shape(points)[:, 0].numpy()
 
 
-def most_alike(pictures: Readings, among: Readings, *, turned: float = 2.0) -> np.ndarray:
+def nearest_matches(pictures: CropReadings, among: CropReadings, *, turned: float = 2.0) -> np.ndarray:
     """For each picture the number of the one among others that is most like it, ``[N]``.
 
     Args:

@@ -69,7 +69,7 @@ def find_teeth(crop: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Unsure:
+class MouthDegradation:
     """How real mouths are made unsure.
 
     Args:
@@ -103,7 +103,7 @@ class MouthBatches:
         mouths: Mapping[str, np.ndarray],
         *,
         batch_size: int,
-        how: Unsure = Unsure(),  # noqa: B008 - frozen
+        how: MouthDegradation = MouthDegradation(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:
         self.mouths, self.batch_size, self.how, self.seed = mouths, batch_size, how, seed
@@ -192,7 +192,7 @@ def blur(x: Tensor, sigma: float) -> Tensor:
     return F.conv2d(F.conv2d(x, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
 
 
-def chosen_crops(emotion: np.ndarray, usable: np.ndarray, counts: Mapping[str, int]) -> np.ndarray:
+def sample_crops(emotion: np.ndarray, usable: np.ndarray, counts: Mapping[str, int]) -> np.ndarray:
     """Positions of at most so many usable crops of every emotion, the same on every machine."""
     rng = np.random.default_rng(1)
     pools: Sequence[np.ndarray] = [np.flatnonzero(usable & (emotion == name)) for name in counts]

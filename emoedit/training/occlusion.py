@@ -22,7 +22,7 @@ FINE = 2  # times as fine as the crop shapes are drawn
 
 
 @dataclass(frozen=True)
-class Hidden:
+class Occluders:
     """How faces are hidden.
 
     Args:
@@ -57,7 +57,7 @@ class OcclusionBatches:
         resolution: int,
         *,
         batch_size: int,
-        how: Hidden = Hidden(),  # noqa: B008 - frozen
+        how: Occluders = Occluders(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:
         self.crops, self.resolution, self.batch_size, self.how, self.seed = crops, resolution, batch_size, how, seed

@@ -162,7 +162,7 @@ class FeatureBatches:
 
 
 @torch.no_grad()
-def settle(space: EmotionSpace, features: Tensor, votes: Tensor, *, count: int) -> dict[str, Tensor]:
+def fit_places(space: EmotionSpace, features: Tensor, votes: Tensor, *, count: int) -> dict[str, Tensor]:
     """Put the origin where neutral faces lie, and every name where the pictures lie that people see it in.
 
     Args:
@@ -184,7 +184,7 @@ def settle(space: EmotionSpace, features: Tensor, votes: Tensor, *, count: int) 
     return means
 
 
-def left_over(vectors: Tensor, samples: Tensor, count: int) -> Tensor:
+def residual_directions(vectors: Tensor, samples: Tensor, count: int) -> Tensor:
     """Principal directions of what vectors do not explain of samples, as long as the vectors are on average.
 
     Args:
@@ -293,9 +293,9 @@ def finetune_coordinates(
         noise = torch.get_rng_state()
         with torch.no_grad():
             plain = backbone.synthesis(latent, dtype=backbone.dtype)
-            cost = _judged(backbone, guide, latent, plain, start @ basis, row)
+            cost = _edit_losses(backbone, guide, latent, plain, start @ basis, row)
         torch.set_rng_state(noise)
-        losses = _judged(backbone, guide, latent, plain, found @ basis, row)
+        losses = _edit_losses(backbone, guide, latent, plain, found @ basis, row)
         losses |= {name: F.relu(losses[name] - cost[name]) for name in SPARED}
         optimiser.zero_grad()
         torch.stack([weight * losses[name] for name, weight in weights.items()]).sum().backward()
@@ -306,7 +306,7 @@ def finetune_coordinates(
     return average
 
 
-def _judged(
+def _edit_losses(
     backbone: StyleGAN2Backbone, guide: Guide, latent: Tensor, plain: Tensor, moved: Tensor, row: int
 ) -> dict[str, Tensor]:
     """The guide's losses of pictures of moved latents, and how much of them changed, everywhere and off the face."""

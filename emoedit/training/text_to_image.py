@@ -28,7 +28,7 @@ MID = "mid_block.attentions.0."  # another kind of module in each of the two cla
 
 
 @torch.no_grad()
-def start_from(unet: UNet2DConditionModel, source: UNet2DModel) -> list[str]:
+def copy_unconditional_weights(unet: UNet2DConditionModel, source: UNet2DModel) -> list[str]:
     """Take over the weights of an unconditional U-Net of the same skeleton.
 
     Convolutions, norms, the timestep embedding and self-attention of ``Attn`` blocks have the same names in both

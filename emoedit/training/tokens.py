@@ -210,7 +210,7 @@ def read_faces(
 
     Raises:
         DataError: no folder, an empty one, or one that holds anything else than pictures with a face; the message names
-            what. Hidden files are left out.
+            what. Occluders files are left out.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():

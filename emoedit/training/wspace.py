@@ -93,7 +93,7 @@ def encoded_crops(
     return torch.cat(rows)
 
 
-def in_layers(fitted: LatentDirections, backbone: StyleGAN2Backbone, where: Layers | None) -> WDirections:
+def restrict_to_layers(fitted: LatentDirections, backbone: StyleGAN2Backbone, where: Layers | None) -> WDirections:
     """What was fitted on whole w+, for a range of layers; what the source shows is read from all.
 
     Args:
@@ -117,7 +117,7 @@ def with_gains(steering: WDirections, gains: Mapping[str, float]) -> WDirections
 
 
 @torch.no_grad()
-def reached(
+def emotion_scores(
     backbone: StyleGAN2Backbone,
     steering: WDirections,
     inversion: Inversion,
@@ -144,13 +144,13 @@ def reached(
     return found
 
 
-def chosen_gains(found: Mapping[str, Sequence[float]], strengths: Sequence[float], score: float) -> dict[str, float]:
+def choose_gains(found: Mapping[str, Sequence[float]], strengths: Sequence[float], score: float) -> dict[str, float]:
     """The smallest strength at which each emotion is read with this mean probability.
 
     Where none gets there, the one that gets furthest.
 
     Args:
-        found: of ``reached``, of directions whose gains are 1.
+        found: of ``emotion_scores``, of directions whose gains are 1.
         strengths: that are tried.
         score: strength -> probabilities.
     """
@@ -240,7 +240,7 @@ def with_direction(steering: WDirections, direction: Tensor, emotion: str) -> WD
     return WDirections(steering.latent_shape, steering.emotions, *(held[name] for name in PARTS)).eval()
 
 
-def replaced(old: WDirections, new: WDirections, emotions: Sequence[str]) -> WDirections:
+def replace_directions(old: WDirections, new: WDirections, emotions: Sequence[str]) -> WDirections:
     """A steering with some of its directions from another; what a source shows is still read as before.
 
     Args:
@@ -257,11 +257,11 @@ def replaced(old: WDirections, new: WDirections, emotions: Sequence[str]) -> WDi
     if lacking := [name for name in emotions if name not in old.emotions or name not in new.emotions]:
         raise DataError(f"{', '.join(lacking)}: not in both steerings, so that it cannot be replaced")
     for name in emotions:
-        old = with_direction(old, shift_of(new, name), name)
+        old = with_direction(old, full_shift(new, name), name)
     return old
 
 
-def shift_of(steering: WDirections, emotion: str) -> Tensor:
+def full_shift(steering: WDirections, emotion: str) -> Tensor:
     """How far strength 1 moves w+ of a neutral face, ``[L, D]``."""
     k = steering.emotions.index(emotion)
     return (steering.gain[k] * steering.directions[k]).unflatten(0, steering.latent_shape)

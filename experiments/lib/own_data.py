@@ -1,7 +1,7 @@
 """Recipes on data sets of one's own: configurations name the sets that this package's models are fitted on.
 
 What they say of sets that are not prepared goes to those that are, and a line says so;
-[emoedit.training.data.of_those_there][] does the same for shares of batches.
+[emoedit.training.data.available_weights][] does the same for shares of batches.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from emoedit.training.data import CropSet, of_those_there
+from emoedit.training.data import CropSet, available_weights
 
 SAMPLES = "samples"  # in `trust`: a generator's own pictures, which no data set holds
 COUNTS = ("sources", "shown", "neutral")  # pictures of each data set
@@ -56,7 +56,7 @@ def with_own_data(crops: CropSet, how: Mapping[str, Any], what: str = "steering"
     if "trust" in how:
         samples = {name: value for name, value in how["trust"].items() if name == SAMPLES}
         sets = {name: value for name, value in how["trust"].items() if name != SAMPLES}
-        found["trust"] = samples | (of_those_there(crops, sets, f"{what}.trust") if sets else {})
+        found["trust"] = samples | (available_weights(crops, sets, f"{what}.trust") if sets else {})
     for name in COUNTS:
         if isinstance(how.get(name), Mapping):  # `neutral` is a switch elsewhere
             found[name] = pictures_of(crops, how[name], f"{what}.{name}")

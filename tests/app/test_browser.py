@@ -50,7 +50,7 @@ def server(tmp_path_factory) -> Iterator[tuple[str, Path]]:
             "port": free_port(),
             "device": "cpu",
             "ready": lambda address: (said.append(address), ready.set()),
-            "until": stop,
+            "stop": stop,
         },
         daemon=True,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emoedit.compositing.compositors import compositor
-from emoedit.evaluation.perfect import judge, perfect_scene
+from emoedit.evaluation.oracle import composite_errors, oracle_scene
 from emoedit.faces.masks import LUMA, face_masks
 from emoedit.models.pretrained import TABLE
 from emoedit.photo import edit
@@ -44,8 +44,8 @@ def test_a_perfect_editor_gives_the_true_colours_of_a_drawn_face():
     face = analysis_of(neutral, points[0], alignment, spec=LARGE)
     scene = scene_of(face, alignment.crop(neutral), alignment.crop(smile), tuple(points))
     result, _ = compositor("rgb")(neutral, scene)
-    found = judge(result, neutral, smile, alignment, face.masks)
-    nothing = judge(neutral, neutral, smile, alignment, face.masks)
+    found = composite_errors(result, neutral, smile, alignment, face.masks)
+    nothing = composite_errors(neutral, neutral, smile, alignment, face.masks)
     assert found.colour_error <= 0.5 < 0.2 * nothing.colour_error
     assert found.sharpness >= 0.95 and found.outside == 0 == nothing.outside
 
@@ -110,9 +110,9 @@ def opened_mouth(_astronaut) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("entry", SIZES.values(), ids=lambda entry: f"{entry.name}-{entry.resolution}")
 def test_a_perfect_editor_of_every_published_models_size_gives_true_colours(opened_mouth, entry):
     photo, truth = opened_mouth
-    scene, true = perfect_scene(photo, truth, CropSpec(entry.resolution, entry.crop), channels=entry.channels)
+    scene, true = oracle_scene(photo, truth, CropSpec(entry.resolution, entry.crop), channels=entry.channels)
     result, _ = compositor(entry.compositor)(photo, scene)
-    found, nothing = (judge(r, photo, true, scene.face.alignment, scene.face.masks) for r in (result, photo))
+    found, nothing = (composite_errors(r, photo, true, scene.face.alignment, scene.face.masks) for r in (result, photo))
     assert found.colour_error <= 0.2 and nothing.colour_error > 1.5
     assert found.error < 0.2 * nothing.error and found.sharpness > 0.8 and found.outside == 0
 
@@ -131,9 +131,9 @@ def test_a_perfect_editor_on_real_people(data_root, resolution, error):
     found = []
     for pair in list(people.values())[:6]:
         photos = [load_picture(pair[name]).rgb for name in ("neutral", "happy")]
-        scene, true = perfect_scene(*photos, CropSpec(resolution, "ffhq"))
+        scene, true = oracle_scene(*photos, CropSpec(resolution, "ffhq"))
         result, _ = compositor("rgb")(photos[0], scene)
-        found.append(judge(result, photos[0], true, scene.face.alignment, scene.face.masks))
+        found.append(composite_errors(result, photos[0], true, scene.face.alignment, scene.face.masks))
         assert found[-1].outside == 0
     assert np.mean([f.colour_error for f in found]) <= error
     assert np.mean([f.sharpness for f in found]) >= 0.91, found

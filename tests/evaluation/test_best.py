@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from emoedit.cli import main
-from emoedit.evaluation.best import Best, Candidate, _explained, _ranked, best, plan
+from emoedit.evaluation.best import Best, Candidate, _explained, _ranked, best, plan_candidates
 from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
 from emoedit.types import EditError, NoFaceError, OutputError, UnknownNameError
@@ -47,12 +47,12 @@ def candidate(target: float, identity: float = 0.9, realism: float = 1.0) -> Can
 
 
 def test_every_editor_is_tried_about_as_often():
-    assert plan(["a", "b"], 5) == [("a", 0.7), ("a", 1.15), ("a", 1.6), ("b", 0.7), ("b", 1.6)]
-    assert plan(["a", "b", "c"], 2) == [("a", 1.0), ("b", 1.0)]
-    assert plan(["a"], 2, [0.5, 2.0]) == [("a", 0.5), ("a", 2.0)]
+    assert plan_candidates(["a", "b"], 5) == [("a", 0.7), ("a", 1.15), ("a", 1.6), ("b", 0.7), ("b", 1.6)]
+    assert plan_candidates(["a", "b", "c"], 2) == [("a", 1.0), ("b", 1.0)]
+    assert plan_candidates(["a"], 2, [0.5, 2.0]) == [("a", 0.5), ("a", 2.0)]
     for editors, count in (([], 3), (["a"], 0)):
         with pytest.raises(EditError, match="at least one"):
-            plan(editors, count)
+            plan_candidates(editors, count)
 
 
 def test_the_best_come_first_and_floors_precede_scores():

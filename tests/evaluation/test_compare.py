@@ -369,8 +369,8 @@ def test_contestants_are_editors_of_any_form_and_the_references(editors, tmp_pat
     named = load_entries(["mean_warp"])
     assert [(c.name, c.reference) for c in named] == [("mean_warp", False), ("pixel_mean", True)]
     by_name = {c.name: c for c in chosen}
-    assert by_name["mean_warp"].knows("happy") and not by_name["mean_warp"].knows("sad")
-    assert by_name["pixel_mean"].knows("shame") and not by_name["pixel_mean"].knows("nonsense")
+    assert by_name["mean_warp"].supports("happy") and not by_name["mean_warp"].supports("sad")
+    assert by_name["pixel_mean"].supports("shame") and not by_name["pixel_mean"].supports("nonsense")
 
 
 @pytest.mark.skipif("vae" not in checkpoints.embedded_names(), reason="no embedded VAE in this checkout")

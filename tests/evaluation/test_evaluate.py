@@ -28,7 +28,7 @@ from emoedit.cli import main
 from emoedit.evaluation.cases import Case
 from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH
 from emoedit.evaluation.evaluate import evaluate
-from emoedit.evaluation.summary import Evaluation, averaged, in_words, interval
+from emoedit.evaluation.summary import Evaluation, format_interval, mean_columns, people_interval
 from emoedit.faces.networks import NAMES as NETWORKS
 from emoedit.io import checkpoints
 from emoedit.io.results import Results, key_of
@@ -178,7 +178,7 @@ class TestRun:
             cell = line["editor"], line["emotion"], line["strength"]
             own = [row for row in found.rows if (row["editor"], row["emotion"], row["strength"]) == cell]
             assert (line["pictures"], line["people"]) == (3, 3)
-            for key in averaged():
+            for key in mean_columns():
                 values = [row[key] for row in own if row.get(key) is not None]
                 if not values:
                     assert np.isnan(line[key])
@@ -206,7 +206,7 @@ class TestRun:
         assert {"one", "mean_warp", "pixel_mean", NOTHING, PHOTOGRAPH, "happy", "sad"} <= words
         assert drawing in page
         for line in found.summary():
-            assert in_words(line["identity"], line["identity_low"], line["identity_high"]) in page
+            assert format_interval(line["identity"], line["identity_low"], line["identity_high"]) in page
         for line in found.control():
             assert f"{line['target_score']:.3f}" in page and f"{line['acc']:.3f}" in page
         assert f"{len(found.rows)} cells of 3 people" in page
@@ -545,7 +545,7 @@ def made_up(seed: int = 0, others: bool = False) -> list[dict]:
                     top = emotion if draw.random() < score else str(draw.choice(classes))
                     identity = 1 - 0.3 * draw.random() * (strength or 0)
                     rows.append(
-                        dict.fromkeys(averaged())
+                        dict.fromkeys(mean_columns())
                         | {
                             "photo": f"{photo}.png",
                             "person": f"person {photo % 4}",
@@ -625,7 +625,7 @@ def test_intervals_are_over_people():
         assert np.isnan(line["seconds"]) and np.isnan(line["seconds_low"])
     alone = Evaluation([row for row in rows if row["person"] == "person 1"], NAMES[1:]).summary()
     assert all(line["people"] == 1 and line["pictures"] == 3 and np.isnan(line["identity_low"]) for line in alone)
-    assert interval(rows, "no such column").people == 0
+    assert people_interval(rows, "no such column").people == 0
 
 
 def test_curves_go_through_the_strengths_of_each_editor():
@@ -648,9 +648,9 @@ def test_curves_go_through_the_strengths_of_each_editor():
 
 
 def test_numbers_in_words():
-    assert in_words(0.7249, 0.65, 0.794) == "0.72 [0.65, 0.79]"
-    assert in_words(0.5, float("nan"), float("nan")) == "0.50"
-    assert in_words(float("nan"), float("nan"), float("nan")) == "–"
+    assert format_interval(0.7249, 0.65, 0.794) == "0.72 [0.65, 0.79]"
+    assert format_interval(0.5, float("nan"), float("nan")) == "0.50"
+    assert format_interval(float("nan"), float("nan"), float("nan")) == "–"
 
 
 @needs_networks

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emoedit.evaluation.merging import find_parts, merge, states, write_merged
+from emoedit.evaluation.merging import find_parts, job_states, merge, write_merged
 from emoedit.evaluation.sweeps import Job
 from emoedit.io.results import read_rows
 from emoedit.report.html import Table
@@ -101,16 +101,16 @@ def test_cells_of_two_jobs_count_once_and_seeds_apart(config):
 def test_how_far_a_job_is(config):
     run(config)
     folder = Job.from_config(config).folder
-    (state,) = states(find_parts(folder.parent))
+    (state,) = job_states(find_parts(folder.parent))
     assert (state["cells"], state["done"], state["failed"], state["left"]) == (24, 24, 4, 0.0)
     path = folder / "results.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:8]))
     about = json.loads((folder / "job.json").read_text())
     os.utime(path, (about["started"] + 40, about["started"] + 40))
-    (state,) = states(find_parts(folder.parent))
+    (state,) = job_states(find_parts(folder.parent))
     assert state["done"] == 8 and state["rate"] == pytest.approx(0.2) and state["left"] == pytest.approx(80)
     (folder / "job.json").write_text(json.dumps({**about, "rows": 8}))
-    (state,) = states(find_parts(folder.parent))
+    (state,) = job_states(find_parts(folder.parent))
     assert state["rate"] is None and state["left"] is None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emoedit.cli import main
-from emoedit.evaluation.mirror import OPPOSITES, VideoError, frames, mirror, watch
+from emoedit.evaluation.mirror import OPPOSITES, VideoError, frames, mirror, read_expressions
 from emoedit.metrics.suite import Suite
 from emoedit.types import NoFaceError
 
@@ -39,7 +39,7 @@ def test_frames_are_read_in_order(film):
 
 
 def test_a_frame_without_a_face_keeps_the_last_reading(film):
-    readings = list(watch(frames(film)))
+    readings = list(read_expressions(frames(film)))
     assert [r.face is None for r in readings] == [True, False, False, False, True, False]
     assert readings[0].emotion is None
     assert readings[1].emotion == readings[4].emotion == "happy"
@@ -50,7 +50,9 @@ def test_a_frame_without_a_face_keeps_the_last_reading(film):
 
 def test_the_expression_is_answered(film):
     told = []
-    found = mirror(film, opposite=True, told=told.append, candidates=2, editors=["facs"], suite=Suite(), min_target=0.0)
+    found = mirror(
+        film, opposite=True, callback=told.append, candidates=2, editors=["facs"], suite=Suite(), min_target=0.0
+    )
     assert (found.frames, found.faceless, len(told)) == (6, 2, 6)
     assert (found.shown, found.answered) == ("happy", OPPOSITES["happy"])
     assert len(found.best.candidates) == 2 and all(c.emotion == "sad" for c in found.best.candidates)
@@ -64,7 +66,7 @@ def test_other_people_are_followed(tmp_path):
         cv2.resize(cv2.imread(str(folder / f"{name}.jpg")), (256, 256)) for name in ("001-neutral", "010-smiling")
     ]
     film = write(tmp_path / "people.avi", [person[..., ::-1] for person in people for _ in range(4)])
-    readings = list(watch(frames(film)))
+    readings = list(read_expressions(frames(film)))
     assert all(reading.face is not None for reading in readings)
     assert readings[3].emotion == "neutral" and readings[-1].emotion == "happy"
 

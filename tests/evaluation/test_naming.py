@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from emoedit.evaluation.merging import find_parts, merge
-from emoedit.evaluation.naming import Described, check_names
+from emoedit.evaluation.naming import EditorDescription, check_names
 from emoedit.evaluation.sweeps import Job, with_one_editor
 from emoedit.types import CheckpointError, DataError, EditError, UnknownNameError
 from tests.fixtures.editors import tiny_asyrp
@@ -33,9 +33,9 @@ def config(_astronaut, asyrp, tmp_path) -> dict:
 
 def test_settings_and_compositors_name_an_editor(asyrp):
     def called(**entries) -> str:
-        return Described.of({"editor": str(asyrp), **entries}).called
+        return EditorDescription.of({"editor": str(asyrp), **entries}).result_name
 
-    assert Described.of(str(asyrp)).called == called() == called(batch=2) == "tiny-asyrp"
+    assert EditorDescription.of(str(asyrp)).result_name == called() == called(batch=2) == "tiny-asyrp"
     assert called(steps=3) == "tiny-asyrp(steps=3)"
     assert called(steps=3, compositor="replace") == "tiny-asyrp(compositor=replace, steps=3)"
     assert called(name="mine", steps=3) == "mine"
@@ -65,7 +65,7 @@ def test_one_name_for_two_editors_of_a_sweep_is_refused_with_what_to_do(asyrp, t
     few, more = ({"editor": str(asyrp), "name": "mine", "steps": steps} for steps in (3, 5))
 
     def check(*editors, data=("faces", "faces")) -> None:
-        check_names([(key, Described.of(editor)) for key, editor in zip(data, editors, strict=True)])
+        check_names([(key, EditorDescription.of(editor)) for key, editor in zip(data, editors, strict=True)])
 
     advice = (
         rf"both called 'mine' .*give one of them a name of its own: editor={{editor: {asyrp}, name: CALLED, steps: 5}}"

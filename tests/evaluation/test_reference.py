@@ -8,7 +8,7 @@ from PIL import Image
 
 from emoedit.cli import main
 from emoedit.emotions import BASIC, resolve
-from emoedit.evaluation.reference import like
+from emoedit.evaluation.reference import expression_of
 from emoedit.parts import PARTS, add_units, keep_only, neutral_first, part_weights
 from emoedit.photo import OpenPhoto, PhotoEditor
 from emoedit.steering.units import face_shape
@@ -27,8 +27,8 @@ def opened(photos, _astronaut) -> OpenPhoto:
 
 
 def test_a_smile_is_read_as_an_emotion_and_as_units(photos, _astronaut):
-    assert like(_astronaut, BASIC).startswith("0.9") and "happy" in like(_astronaut, BASIC)
-    units = resolve(like(_astronaut, photos.editor.emotions), photos.editor.emotions)
+    assert expression_of(_astronaut, BASIC).startswith("0.9") and "happy" in expression_of(_astronaut, BASIC)
+    units = resolve(expression_of(_astronaut, photos.editor.emotions), photos.editor.emotions)
     assert units["AU12"] > 0.3 and units["AU6"] > 0.3
     assert not set(units) & {"AU15", "AU4", "AU24"}
 
@@ -47,13 +47,13 @@ def test_units_that_were_put_in_are_read_again(photos):
 
 def test_references_that_show_nothing_to_take_are_refused(_astronaut):
     with pytest.raises(NoFaceError):
-        like(Image.new("RGB", (128, 128)), BASIC)
+        expression_of(Image.new("RGB", (128, 128)), BASIC)
     two = np.concatenate([_astronaut[:256, 96:352]] * 2, 1)
     with pytest.raises(EditError, match="2 faces"):
-        like(two, BASIC)
-    assert "happy" in like(two, BASIC, face=1)
+        expression_of(two, BASIC)
+    assert "happy" in expression_of(two, BASIC, face=1)
     with pytest.raises(NoFaceError):
-        like(two, BASIC, face=5)
+        expression_of(two, BASIC, face=5)
 
 
 def test_parts_share_the_face_among_them(opened):

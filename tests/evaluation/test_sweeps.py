@@ -18,7 +18,7 @@ from PIL import Image
 
 from emoedit.evaluation.cases import Case
 from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH, Entry
-from emoedit.evaluation.evaluate import _skip, fill
+from emoedit.evaluation.evaluate import _skip, complete_results
 from emoedit.evaluation.merging import find_parts, merge
 from emoedit.evaluation.sweeps import Job
 from emoedit.faces.detect import FaceDetector
@@ -350,7 +350,9 @@ def test_memory_does_not_grow_with_the_number_of_photographs(config, tmp_path, t
 
     def peak(count: int) -> int:
         tracemalloc.start()
-        fill(tmp_path / f"{count}", Many(range(count)), edits, field, NullSuite(), references=False, progress=False)
+        complete_results(
+            tmp_path / f"{count}", Many(range(count)), edits, field, NullSuite(), references=False, progress=False
+        )
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         rows = (tmp_path / f"{count}" / "results.jsonl").read_bytes().count(b"\n")

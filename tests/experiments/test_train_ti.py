@@ -29,7 +29,7 @@ from emoedit.training.augment import Augment
 from emoedit.training.captions import learn_tokenizer, vocabulary_texts
 from emoedit.training.contrastive import new_clip, text_config
 from emoedit.training.loop import TrainerConfig
-from emoedit.training.text_to_image import start_from
+from emoedit.training.text_to_image import copy_unconditional_weights
 from emoedit.types import Edit
 from tests.fixtures.stable_diffusion import write_model
 
@@ -66,7 +66,7 @@ def test_the_config_fits_the_code_and_the_budget(tmp_path):
     assert 2 * sum(sizes.values()) <= 15.3e6  # half precision; the rest is small files
     # The same skeleton as the U-Net that it starts from.
     source = DDPMBackbone(DDPMConfig(**composed("train_asyrp")["backbone"]))
-    fresh = start_from(backbone.unet, source.unet)
+    fresh = copy_unconditional_weights(backbone.unet, source.unet)
     assert all("attentions" in name for name in fresh) and backbone.h_shape == source.h_shape
     assert backbone.config.std == source.config.std and backbone.crop == source.crop
     assert backbone.config.t_last == source.config.t_last

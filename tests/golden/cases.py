@@ -15,7 +15,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 
 from emoedit.compositing.compositors import compositor
-from emoedit.evaluation.perfect import perfect_scene
+from emoedit.evaluation.oracle import oracle_scene
 from emoedit.faces.align import align
 from emoedit.faces.detect import Face
 from emoedit.io.images import load_picture
@@ -107,7 +107,7 @@ def pictures(case: Case) -> Iterator[tuple[str, np.ndarray]]:
     if case.editor == "perfect":
         smile = source(case.source.replace("neutral", "smiling"))
         both = face(case.source), face(case.source.replace("neutral", "smiling"))
-        scene, _ = perfect_scene(photo, smile, CropSpec(256, "ffhq"), faces=both)
+        scene, _ = oracle_scene(photo, smile, CropSpec(256, "ffhq"), faces=both)
         edited = [compositor("rgb")(photo, scene)[0]]
     else:
         photos = editor(case.editor)

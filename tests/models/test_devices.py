@@ -19,7 +19,7 @@ from emoedit.models.devices import (
     fitting,
     in_batches,
 )
-from emoedit.models.precision import held_in
+from emoedit.models.precision import weight_dtype
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.photo import PhotoEditor
 from emoedit.steering.words import Words
@@ -37,7 +37,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-        monkeypatch.setattr(devices, "computes_bfloat16", lambda kind: kind == "cuda" and bfloat16)
+        monkeypatch.setattr(devices, "supports_bfloat16", lambda kind: kind == "cuda" and bfloat16)
         card = SimpleNamespace(name="Card", total_memory=24e9)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
 
@@ -58,11 +58,11 @@ def test_a_machine_with_cuda_gets_cuda(machine, tmp_path, monkeypatch, caplog):
     machine(cuda=1)
     placed = []
 
-    def settle(self, device, precision, *, offload):
+    def to_device(self, device, precision, *, offload):
         placed.append((device, precision, offload))
         return self
 
-    monkeypatch.setattr(StableDiffusionBackbone, "settle", settle)
+    monkeypatch.setattr(StableDiffusionBackbone, "to_device", to_device)
     monkeypatch.setattr(Words, "to", lambda self, device: placed.append(device) or self)
     with caplog.at_level(logging.INFO, "emoedit"):
         load_editor("sd15", model=model, offload=True)
@@ -185,10 +185,10 @@ def test_noise_does_not_depend_on_the_batch():
 @pytest.mark.parametrize("make", [lambda: tiny_asyrp().backbone, tiny_stable_diffusion])
 def test_weights_are_held_once_in_the_type_they_are_used_in(make, precision):
     backbone, whole = make(), make()
-    backbone.settle("cpu", precision)
-    assert held_in(backbone.unet) == getattr(torch, precision)
+    backbone.to_device("cpu", precision)
+    assert weight_dtype(backbone.unet) == getattr(torch, precision)
     assert backbone.unet.time_embedding.linear_1.weight.dtype == torch.float32
-    assert backbone._working() is backbone.unet  # no second copy
+    assert backbone._unet_in_precision() is backbone.unet  # no second copy
     x = torch.linspace(-1, 1, backbone.crop.resolution**2).view(1, 1, *[backbone.crop.resolution] * 2)
     torch.testing.assert_close(backbone.invert(x).latent, whole.invert(x).latent, atol=0.1, rtol=0.1)
     with pytest.raises(EditError, match=f"held in {precision}: load the model with precision=float32"):
@@ -196,7 +196,7 @@ def test_weights_are_held_once_in_the_type_they_are_used_in(make, precision):
 
 
 def test_values_that_are_not_finite_in_half_precision_name_the_way_out():
-    backbone = tiny_asyrp().backbone.settle("cpu", "float16")
+    backbone = tiny_asyrp().backbone.to_device("cpu", "float16")
     backbone.unet.conv_out.weight.data.fill_(6e4)
     with pytest.raises(EditError, match="not finite .* in float16: load it in another precision"):
         backbone.invert(torch.ones(1, 1, *[backbone.crop.resolution] * 2))
@@ -213,7 +213,7 @@ def test_parts_that_are_offloaded_come_only_to_work(monkeypatch):
         monkeypatch.setattr(part, "to", lambda device: moves.append((name, str(device))))
 
     watch("vae"), watch("text_encoder")
-    backbone._away = torch.device("meta")
+    backbone._offload_device = torch.device("meta")
     backbone.context("a happy face")
     backbone.to_latent(torch.zeros(1, 1, 16, 16))
     monkeypatch.setattr(backbone.vae, "decode", lambda z: 1 / 0)
@@ -275,7 +275,7 @@ def test_weights_that_do_not_fit_on_the_device_are_told_with_their_size(tmp_path
     def full(self, *_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.20 GiB")
 
-    monkeypatch.setattr(StableDiffusionBackbone, "settle", full)
+    monkeypatch.setattr(StableDiffusionBackbone, "to_device", full)
     with pytest.raises(DeviceMemoryError, match=r"sd15 \(0\.\d GB of weights in float32\) does not fit .*--offload"):
         load_editor("sd15", model=model, device="cpu")
 
@@ -300,5 +300,5 @@ def test_what_looks_at_photographs_runs_where_the_editor_runs(monkeypatch, astro
 
 def test_embedded_editors_stay_as_they_are_unless_told():
     editor = load_editor("asyrp", device="cpu")
-    assert held_in(editor.backbone.unet) == torch.float32
+    assert weight_dtype(editor.backbone.unet) == torch.float32
     assert load_editor("asyrp", device="cpu", precision="bf16").backbone.config.precision == "bfloat16"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from emoedit.models import precision
-from emoedit.models.precision import InPrecision, check_precision, computes_bfloat16
+from emoedit.models.precision import PrecisionCopy, check_precision, supports_bfloat16
 from emoedit.types import EditError
 
 
@@ -19,8 +19,8 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize(("able", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_is_what_the_device_is_fast_in(monkeypatch, able, dtype):
-    monkeypatch.setattr(precision, "computes_bfloat16", lambda kind: able)
-    net, held = Net(), InPrecision()
+    monkeypatch.setattr(precision, "supports_bfloat16", lambda kind: able)
+    net, held = Net(), PrecisionCopy()
     found = held.of(net, "auto")
     assert found.body.weight.dtype == dtype and found.time_embedding.weight.dtype == torch.float32
     assert (found is net) is not able and net.body.weight.dtype == torch.float32
@@ -29,7 +29,7 @@ def test_auto_is_what_the_device_is_fast_in(monkeypatch, able, dtype):
 
 def test_the_copy_is_made_once_and_again_when_weights_change():
     made = []
-    net, held = Net(), InPrecision(made.append)
+    net, held = Net(), PrecisionCopy(made.append)
     low = held.of(net, "bfloat16")
     assert held.of(net, "bfloat16") is low and made == [low]
     with torch.no_grad():
@@ -48,13 +48,13 @@ def test_the_copy_is_made_once_and_again_when_weights_change():
     ],
 )
 def test_a_processor_is_asked(monkeypatch, says, able):
-    computes_bfloat16.cache_clear()
+    supports_bfloat16.cache_clear()
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: says, raising=False)
-    assert computes_bfloat16("cpu") is able
-    computes_bfloat16.cache_clear()
+    assert supports_bfloat16("cpu") is able
+    supports_bfloat16.cache_clear()
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert computes_bfloat16("cpu") is False  # older versions of torch cannot say
-    computes_bfloat16.cache_clear()
+    assert supports_bfloat16("cpu") is False  # older versions of torch cannot say
+    supports_bfloat16.cache_clear()
 
 
 def test_other_precisions_are_refused():

@@ -17,7 +17,7 @@ from emoedit.editors import Editor
 from emoedit.io import checkpoints
 from emoedit.models.stable_diffusion import files
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
-from emoedit.models.stable_diffusion.inversion import lost_steps, noise_maps
+from emoedit.models.stable_diffusion.inversion import noise_maps, path_residuals
 from emoedit.models.stable_diffusion.unet import down, up
 from emoedit.steering.hspace import Directions, HSpace
 from emoedit.types import CheckpointError, Control, Edit, EditError, ImageError, Inversion, UnknownNameError
@@ -172,8 +172,8 @@ def test_noise_maps_lead_diffusers_own_ddpm_steps_along_the_path(backbone):
 
     backbone = backbone.with_sampling(inversion="edit_friendly", steps=10, t_last=900)
     inversion = backbone.invert(smooth(2), generator=generator())
-    path, eps, z = (inversion.extras[name] for name in ("path", "eps", "kept"))
-    maps = noise_maps(lost_steps(path, z, eps, backbone.schedule, stochastic=True), backbone.schedule)
+    path, eps, z = (inversion.extras[name] for name in ("path", "eps", "x0"))
+    maps = noise_maps(path_residuals(path, z, eps, backbone.schedule, stochastic=True), backbone.schedule)
     betas = files.betas(backbone.config.scheduler).numpy()
     scheduler = DDIMScheduler(trained_betas=betas, clip_sample=False)
     scheduler.set_timesteps(10)
@@ -214,12 +214,12 @@ def test_plain_ddim_loses_what_exact_inversion_keeps(backbone):
 
 
 def test_null_text_finds_embeddings_under_which_less_is_lost():
-    def lost(**settings) -> Tensor:
+    def residuals(**settings) -> Tensor:
         backbone = tiny(negative="", guidance=4.0, **settings)
         extras = backbone.invert(smooth(2)).extras
-        return lost_steps(extras["path"], extras["kept"], extras["eps"], backbone.schedule, stochastic=False)
+        return path_residuals(extras["path"], extras["x0"], extras["eps"], backbone.schedule, stochastic=False)
 
-    found, before = lost(inversion="null_text", null_iterations=8), lost()
+    found, before = residuals(inversion="null_text", null_iterations=8), residuals()
     assert (found.square().sum((2, 3, 4)) < before.square().sum((2, 3, 4))).all()
     assert float(found.norm()) < 0.8 * float(before.norm())
 
@@ -228,7 +228,7 @@ def test_image_to_image_draws_the_picture_anew(backbone, latents):
     anew = backbone.with_sampling(inversion="image_to_image", t_last=400)
     x, context = smooth(), backbone.context("a happy face")
     inversion = anew.invert(x, generator=generator())
-    z, a = inversion.extras["kept"], float(backbone.alpha_bar[400])
+    z, a = inversion.extras["x0"], float(backbone.alpha_bar[400])
     assert float(((inversion.latent - a**0.5 * z) / (1 - a) ** 0.5).std()) == pytest.approx(1, abs=0.2)
     assert torch.equal(anew.decode(inversion), z)  # strength 0 leaves the picture alone
     drawn = anew.decode(inversion, Control(context=context))
@@ -245,10 +245,10 @@ def test_outside_the_face_nothing_changes(backbone, latents):
         model = tiny(**settings)
         inversion = model.invert(smooth())
         for control in (Control(context=model.context("a happy face")), Control(delta_h=push)):
-            change = (model.decode(inversion, control) - inversion.extras["kept"]).abs().mean((0, 1))
+            change = (model.decode(inversion, control) - inversion.extras["x0"]).abs().mean((0, 1))
             assert float(change[outside[0, 0]].max()) < 1e-4
             assert float(change[inside[0, 0]].mean()) > 1e-2
-            change = model.with_sampling(masked=False).decode(inversion, control) - inversion.extras["kept"]
+            change = model.with_sampling(masked=False).decode(inversion, control) - inversion.extras["x0"]
             assert float(change.abs().mean((0, 1))[outside[0, 0]].mean()) > 1e-2
 
 
@@ -374,7 +374,7 @@ def test_the_effect_of_the_context_grows_with_its_strength(backbone, latents):
     sizes = [
         float(
             (
-                backbone.decode(inversion, Control(context=neutral + s * (happy - neutral))) - inversion.extras["kept"]
+                backbone.decode(inversion, Control(context=neutral + s * (happy - neutral))) - inversion.extras["x0"]
             ).norm()
         )
         for s in (0.0, 1e-3, 2e-3, 0.25, 0.5, 1.0)
@@ -422,7 +422,7 @@ def test_local_boosting_draws_noise_where_an_edit_changes_something_and_nowhere_
     )
     for where, expected in ((0.0, plain), (1.0, everywhere)):
         monkeypatch.setattr(
-            "emoedit.sampling.changed_where", lambda predicted, source, w=where: torch.full_like(source[:, :1], w)
+            "emoedit.sampling.change_mask", lambda predicted, source, w=where: torch.full_like(source[:, :1], w)
         )
         torch.testing.assert_close(boosting.decode(inversion, happy), expected, atol=1e-5, rtol=1e-5)
     assert float((plain - everywhere).abs().mean()) > 1e-3
@@ -501,10 +501,10 @@ def test_bfloat16_draws_nearly_the_same(backbone, latents):
     inversion = backbone.invert(x)
     truth = backbone.decode(inversion, control)
     difference = low.decode(inversion, control) - truth
-    assert 0 < float(difference.norm()) < 0.2 * float((truth - inversion.extras["kept"]).norm())
+    assert 0 < float(difference.norm()) < 0.2 * float((truth - inversion.extras["x0"]).norm())
     assert all(p.dtype == torch.float32 for p in low.parameters())
     found = low.invert(x)
-    assert torch.equal(low.decode(found), found.extras["kept"])
+    assert torch.equal(low.decode(found), found.extras["x0"])
 
 
 def test_models_loaded_in_inference_mode_work():
@@ -650,7 +650,7 @@ def test_a_folder_as_published_is_used_from_inversion_to_edit(sd15, tmp_path):
         embeds = pipe.encode_prompt("a photo of a face", "cpu", 1, False)[0]
         noise = pipe.unet(truth, 0, embeds).sample
     inversion = backbone.invert(x)
-    torch.testing.assert_close(inversion.extras["kept"], truth, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(inversion.extras["x0"], truth, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(inversion.extras["eps"][:, 0], noise, atol=1e-4, rtol=0)
     edited = backbone.decode(inversion, Control(context=backbone.context("a happy face")))
     assert edited.shape == (1, 3, 64, 64) and not torch.equal(edited, backbone.decode(inversion))

@@ -223,7 +223,7 @@ def test_published_widths():
 
 
 def test_bfloat16_draws_nearly_the_same(backbone):
-    low = backbone.inverting(precision="bfloat16")
+    low = backbone.with_inversion(precision="bfloat16")
     inversion = backbone.invert(smooth())
     truth, drawn = backbone.decode(inversion), low.decode(inversion)
     assert drawn.dtype == torch.float32
@@ -352,14 +352,14 @@ def test_configurations_that_make_no_model_are_refused(settings, match):
 
 
 def test_other_settings_share_the_weights(backbone):
-    other = backbone.inverting(optimise_steps=3, losses=Losses(weights=(2.0, 1.0, 1.0)))
+    other = backbone.with_inversion(optimise_steps=3, losses=Losses(weights=(2.0, 1.0, 1.0)))
     assert other.synthesis is backbone.synthesis and other.config.optimise_steps == 3
     assert (backbone.config.optimise_steps, backbone.losses.weights) == (0, (1.0, 1.0, 0.5))
-    assert other.inverting(precision="bfloat16").losses is other.losses
+    assert other.with_inversion(precision="bfloat16").losses is other.losses
     with pytest.raises(EditError, match="widths: no settings of sampling"):
-        backbone.inverting(widths=(1, 2, 3))
+        backbone.with_inversion(widths=(1, 2, 3))
     with pytest.raises(EditError, match="whole number"):
-        backbone.inverting(optimise_steps=1.5)
+        backbone.with_inversion(optimise_steps=1.5)
 
 
 # Its own files

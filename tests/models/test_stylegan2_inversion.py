@@ -43,7 +43,7 @@ def test_optimisation_finds_what_can_be_drawn():
     mean = Inversion(backbone.mapping.w_avg.expand(3, 6, DIM), {"mean": torch.zeros(1), "gain": torch.ones(1)})
     left, before = unexplained(backbone.decode(inversion), x), unexplained(backbone.decode(mean), x)
     assert bool((left < 0.35 * before).all()) and bool((left < 0.3).all())
-    further = backbone.inverting(optimise_steps=120)
+    further = backbone.with_inversion(optimise_steps=120)
     assert float(unexplained(further.decode(further.invert(x)), x).mean()) < float(left.mean())
     assert torch.equal(backbone.invert(x).latent, inversion.latent)  # nothing is random
     alone = backbone.invert(x[1:2])
@@ -52,7 +52,7 @@ def test_optimisation_finds_what_can_be_drawn():
 
 def test_optimisation_goes_on_from_the_encoder(backbone, anything_goes):
     x = faces(backbone)
-    once = backbone.inverting(optimise_steps=1).invert(x)
+    once = backbone.with_inversion(optimise_steps=1).invert(x)
     step = (once.latent - backbone.invert(x).latent).abs()
     assert 0 < float(step.max()) < 0.06  # Adam's first step is as long as its rate
 
@@ -86,7 +86,7 @@ def test_every_loss_is_heard(anything_goes):
         return (drawn - target)[:, :, :4, :4].square().mean((1, 2, 3))
 
     def error(losses: Losses) -> Tensor:
-        there = backbone.inverting(losses)
+        there = backbone.with_inversion(losses)
         return corners(there.decode(there.invert(x)), x)
 
     plain = error(Losses())
@@ -105,7 +105,7 @@ def test_nobody_elses_weights_are_touched(anything_goes):
     losses = Losses(perceptual=lambda a, b: (judge(a) - judge(b)).square().mean((1, 2, 3)))
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     x = faces(backbone, 1)
-    inversion = backbone.inverting(losses).invert(x)
+    inversion = backbone.with_inversion(losses).invert(x)
     assert not inversion.latent.requires_grad
     tune(backbone, x, inversion, losses=losses, steps=3)
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
@@ -119,7 +119,7 @@ def test_pictures_that_cannot_be_found_are_an_error():
     with pytest.raises(InversionError, match=r"picture 2 of 2 was not found after 20 steps: \d+% of its variance"):
         backbone.invert(x)
     with pytest.raises(InversionError, match="picture 1 of 2: the loss is nan at step 0"):
-        backbone.inverting(Losses(perceptual=lambda a, b: torch.tensor([float("nan"), 1.0]))).invert(x)
+        backbone.with_inversion(Losses(perceptual=lambda a, b: torch.tensor([float("nan"), 1.0]))).invert(x)
 
 
 def test_learning_rate_rises_and_falls():

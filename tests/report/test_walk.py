@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from emoedit.cli import main
 from emoedit.editors import Editor
 from emoedit.photo import PhotoEditor
-from emoedit.report.walk import Walk, encode_gif, spread, walk
+from emoedit.report.walk import Walk, encode_gif, even_strengths, walk
 from emoedit.types import Edit, EditError, MissingExtraError, OutputError, UnknownNameError
 from tests.fixtures.editors import from_neutral, tiny_vae
 
@@ -52,18 +52,18 @@ def pages(image: Image.Image) -> list[np.ndarray]:
 
 
 def test_strengths_are_even_and_meet_zero():
-    assert spread(-1, 1.5, 16)[6] == 0 and str(spread(-1, 1.5, 16)[6]) == "0.0"
-    assert spread(0, 1, 3) == [0, 0.5, 1]
+    assert even_strengths(-1, 1.5, 16)[6] == 0 and str(even_strengths(-1, 1.5, 16)[6]) == "0.0"
+    assert even_strengths(0, 1, 3) == [0, 0.5, 1]
     for wrong in [(0, 1, 1), (0, 1, 1001), (1, 1, 4)]:
         with pytest.raises(EditError, match="a walk"):
-            spread(*wrong)
+            even_strengths(*wrong)
 
 
 def test_a_walk_inverts_once_and_passes_through_the_photo(photos, astronaut, monkeypatch):
     calls, told = [], []
     invert = Editor.invert
     monkeypatch.setattr(Editor, "invert", lambda *a, **k: calls.append(1) or invert(*a, **k))
-    found = walk(photos, astronaut, "happy", spread(-1, 1, 3), callback=lambda *done: told.append(done))
+    found = walk(photos, astronaut, "happy", even_strengths(-1, 1, 3), callback=lambda *done: told.append(done))
     assert len(calls) == 2 and told == [(1, 3), (2, 3), (3, 3)]  # her smile, and her mouth closed where it ends
     assert found.edits == (Edit("happy", -1), Edit("happy", 0), Edit("happy", 1))
     assert np.array_equal(np.asarray(found.frames[1]), astronaut)

@@ -30,7 +30,7 @@ def mixed() -> LatentDirections:
     w = torch.stack([centres[name] for name in labels]) + torch.randn(len(labels), DIM)
     stats = {"samples": class_statistics(w, labels)}
     fitted = fit_directions(stats, BASIC, trust={"samples": 1.0}, gains={"happy": 1.5})
-    return WDirections.spread(fitted, LAYERS, (0, 2))
+    return WDirections.in_layers(fitted, LAYERS, (0, 2))
 
 
 def directions(steering: LatentDirections) -> SpaceDirections:

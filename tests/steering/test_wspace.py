@@ -73,10 +73,10 @@ def test_directions_of_w_move_the_layers_they_are_spread_over(backbone):
     w = normal(3, DIM)
     expected = source.control(backbone, Inversion(w), EDITS).shift
     same = inversion(w[:, None].repeat(1, LAYERS, 1))
-    everywhere = WDirections.spread(source, LAYERS).control(backbone, same, EDITS).shift
+    everywhere = WDirections.in_layers(source, LAYERS).control(backbone, same, EDITS).shift
     assert everywhere.shape == (3, LAYERS, DIM)
     torch.testing.assert_close(everywhere, expected[:, None].expand(-1, LAYERS, -1), atol=1e-5, rtol=1e-4)
-    some = WDirections.spread(source, LAYERS, (1, 4)).control(backbone, same, EDITS).shift
+    some = WDirections.in_layers(source, LAYERS, (1, 4)).control(backbone, same, EDITS).shift
     torch.testing.assert_close(some[:, 1:4], everywhere[:, 1:4], atol=1e-5, rtol=1e-4)
     assert not some[:, :1].any() and not some[:, 4:].any()
 
@@ -85,10 +85,10 @@ def test_what_the_source_shows_is_read_from_the_layers_that_are_moved(backbone):
     source = fitted()
     w_plus = normal(3, LAYERS, DIM)
     w_plus[:, 1:4, 0] += 4  # happy in the middle layers
-    moved = WDirections.spread(source, LAYERS, (1, 4))
+    moved = WDirections.in_layers(source, LAYERS, (1, 4))
     torch.testing.assert_close(moved.shown(w_plus.flatten(1)), source.shown(pooled(w_plus, (1, 4))), atol=1e-4, rtol=0)
     assert float(source.shown(pooled(w_plus, (1, 4)))[:, 1].min()) > 0.5
-    assert float(WDirections.spread(source, LAYERS, (4, 6)).shown(w_plus.flatten(1))[:, 1].max()) < 0.5
+    assert float(WDirections.in_layers(source, LAYERS, (4, 6)).shown(w_plus.flatten(1))[:, 1].max()) < 0.5
     narrow = moved.within((2, 3))
     assert torch.equal(narrow.shown(w_plus.flatten(1)), moved.shown(w_plus.flatten(1)))
     shift = narrow.control(backbone, inversion(w_plus), EDITS).shift
@@ -97,7 +97,7 @@ def test_what_the_source_shows_is_read_from_the_layers_that_are_moved(backbone):
 
 
 def test_strength_is_linear_and_directions_add(backbone):
-    steering = WDirections.spread(LatentDirections(["happy", "sad"], normal(2, DIM)), LAYERS)
+    steering = WDirections.in_layers(LatentDirections(["happy", "sad"], normal(2, DIM)), LAYERS)
     start = inversion(normal(1, LAYERS, DIM))
 
     def shift(emotion: str, strength: float) -> Tensor:
@@ -111,8 +111,8 @@ def test_strength_is_linear_and_directions_add(backbone):
 @pytest.mark.parametrize("where", [(2, 2), (-1, 3), (3, 9), (4, 2)])
 def test_layers_that_are_not_there_are_refused(where):
     for call in (
-        lambda: WDirections.spread(fitted(), LAYERS, where),
-        lambda: WDirections.spread(fitted(), LAYERS).within(where),
+        lambda: WDirections.in_layers(fitted(), LAYERS, where),
+        lambda: WDirections.in_layers(fitted(), LAYERS).within(where),
         lambda: pooled(normal(1, LAYERS, DIM), where),
     ):
         with pytest.raises(EditError, match=rf"layers {where[0]} to {where[1]} of 6"):
@@ -120,7 +120,7 @@ def test_layers_that_are_not_there_are_refused(where):
 
 
 def test_latents_of_another_shape_are_refused(backbone):
-    steering = WDirections.spread(fitted(), LAYERS)
+    steering = WDirections.in_layers(fitted(), LAYERS)
     for shape in ((1, LAYERS + 2, DIM), (1, LAYERS, DIM + 1), (1, LAYERS * DIM)):
         with pytest.raises(CheckpointError, match=r"w\+ of \(6, 8\).*the backbone's latent is"):
             steering.control(backbone, Inversion(torch.zeros(shape)), [Edit("happy")])
@@ -130,7 +130,7 @@ def test_latents_of_another_shape_are_refused(backbone):
 
 def test_save_then_load_is_bit_equal(tmp_path, backbone):
     for number, source in enumerate((fitted(), from_boundaries({"happy": normal(DIM)}, {"happy": 3.0}))):
-        steering = WDirections.spread(source, LAYERS, (1, 5))
+        steering = WDirections.in_layers(source, LAYERS, (1, 5))
         steering.save_pretrained(tmp_path / str(number))
         again = WDirections.from_pretrained(tmp_path / str(number))
         start = inversion(normal(1, LAYERS, DIM))
@@ -139,7 +139,7 @@ def test_save_then_load_is_bit_equal(tmp_path, backbone):
 
 
 def test_damaged_folders_are_refused(tmp_path):
-    steering = WDirections.spread(fitted(), LAYERS)
+    steering = WDirections.in_layers(fitted(), LAYERS)
     for change, match in (
         ({"latent_shape": [6, "8"]}, "'latent_shape' must be a list of int"),
         ({"latent_shape": [6, 9]}, r"w\+ of \(6, 9\)"),
@@ -230,7 +230,7 @@ def test_boundary_files_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_a_boundary_of_another_width_is_refused_by_the_backbone(backbone):
-    steering = WDirections.spread(from_boundaries({"happy": normal(512)}, {"happy": 3.0}), LAYERS)
+    steering = WDirections.in_layers(from_boundaries({"happy": normal(512)}, {"happy": 3.0}), LAYERS)
     with pytest.raises(CheckpointError, match=r"w\+ of \(6, 512\).*is \(6, 8\)"):
         steering.control(backbone, inversion(normal(1, LAYERS, DIM)), [Edit("happy")])
     with pytest.raises(DataError, match="do not go together"):
@@ -239,7 +239,7 @@ def test_a_boundary_of_another_width_is_refused_by_the_backbone(backbone):
 
 def test_edits_along_boundaries_are_w_plus_k_n(backbone):
     one, two = condition(normal(DIM)), condition(normal(DIM, seed=2))
-    steering = WDirections.spread(from_boundaries({"happy": one, "sad": two}, {"happy": 3.0, "sad": 2.0}), LAYERS)
+    steering = WDirections.in_layers(from_boundaries({"happy": one, "sad": two}, {"happy": 3.0, "sad": 2.0}), LAYERS)
     shift = steering.control(backbone, inversion(normal(2, LAYERS, DIM)), [Edit("happy", 0.5), Edit("sad", -1)]).shift
     torch.testing.assert_close(shift[0], (1.5 * one).expand(LAYERS, -1))
     torch.testing.assert_close(shift[1], (-2 * two).expand(LAYERS, -1))
@@ -296,7 +296,7 @@ def test_samples_are_scored_and_the_plainest_kept(backbone):
 
     # Directions fitted from them make the generator's pictures brighter and darker.
     source = fit_boundaries(w[rows], labels, ["happy", "sad"])
-    steering = WDirections.spread(source, LAYERS)
+    steering = WDirections.in_layers(source, LAYERS)
     start = inversion(backbone.latents(seeded(9), 8, truncation=0.7))
     before = backbone.decode(start).mean((1, 2, 3))
     for name, sign in (("happy", 1), ("sad", -1)):
@@ -334,7 +334,7 @@ def test_principal_components():
 
 
 def test_an_editor_of_both_keeps_the_contract(backbone):
-    editor = Editor(backbone, [WDirections.spread(fitted(), LAYERS, (1, 5))], name="stylegan")
+    editor = Editor(backbone, [WDirections.in_layers(fitted(), LAYERS, (1, 5))], name="stylegan")
     crops = backbone.sample(seeded(), 2).clamp(-1, 1)
     found = editor.invert(crops)
     edits = [Edit("happy"), Edit("sad", 0.0), Edit("sad", -1.0), Edit("neutral")]

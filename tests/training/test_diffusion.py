@@ -99,7 +99,7 @@ def test_shifts_are_fitted_on_a_latent_model_too(crops, tmp_path):
     backbone = stable_diffusion(steps=4, t_last=600, t_edit=300, std=0.45, guidance=1.0)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     sources = invert_crops(backbone, crops, np.arange(6), batch_size=4)
-    assert sources.extras["lost"].shape == (6, 4, *backbone.latent_shape)
+    assert sources.extras["residuals"].shape == (6, 4, *backbone.latent_shape)
     batch = SourceBatches(sources, 2, np.full(6, -1), batch_size=4, seed=0)(0)
     times = edited_timesteps(backbone)
     assert min(times) >= 300 and len(times) == 2
@@ -187,7 +187,7 @@ def test_fitting_moves_pictures_where_the_guide_says_and_nothing_but_the_shifts(
         shifts = [AdaptedDirections.starting_from(each, **width) for each in shifts]
     task = ShiftTask(backbone, Bright(), shifts, ShiftLoss(near=0.0))
     sources = invert_crops(backbone, crops, np.arange(12), batch_size=5)
-    assert len(sources) == 12 and sources.extras["lost"].dtype == torch.float16
+    assert len(sources) == 12 and sources.extras["residuals"].dtype == torch.float16
     batches = SourceBatches(sources, 2, np.full(12, -1), batch_size=4, seed=0)
     how = TrainerConfig(steps=12, learning_rate=0.05, weight_decay=0.0, warmup=1, ema=0.5, precision="no")
     fitted = train(task, batches, tmp_path, how)
@@ -218,7 +218,7 @@ def test_the_training_goes_the_way_that_editing_goes(crops):
 
     inversion = backbone.invert(crops.pixels(np.arange(3), 16))
     batch = {"target": torch.zeros(3, dtype=torch.long), "latent": inversion.latent}
-    batch |= {name: inversion.extras[name] for name in ("lost", "mean", "gain")}
+    batch |= {name: inversion.extras[name] for name in ("residuals", "mean", "gain")}
     ShiftTask(backbone, Watch(), [block], ShiftLoss())(batch)
     eps_at = backbone.eps_at(block)
 
@@ -230,7 +230,7 @@ def test_the_training_goes_the_way_that_editing_goes(crops):
         return eps, shifted
 
     with torch.no_grad():
-        sampling.decode(spy, inversion.latent, backbone.schedule, lost=inversion.extras["lost"])
+        sampling.decode(spy, inversion.latent, backbone.schedule, residuals=inversion.extras["residuals"])
     assert len(seen) == len(edits) > 1
     for ours, theirs in zip(seen, edits, strict=True):
         for a, b in zip(ours, theirs, strict=True):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from emoedit.models.vae.backbone import VAEConfig
-from emoedit.steering.directions import calm, class_statistics, fit_directions, project_out
+from emoedit.steering.directions import class_statistics, fit_directions, project_out, suppress_within_class
 from emoedit.training import readers
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.loop import DivergedError, TrainerConfig, parameter_groups, rate, train
@@ -342,7 +342,10 @@ def test_readout_is_the_gaussian_log_likelihood_ratio():
 def test_calming_turns_down_what_varies_anyway():
     covariance = torch.diag(torch.tensor([9.0, 1, 1, 1], dtype=torch.float64))
     direction = torch.tensor([[1.0, 1, 0, 0]], dtype=torch.float64)
-    unchanged, turned = calm(direction, covariance, 1e9), calm(direction, covariance, 1.0)
+    unchanged, turned = (
+        suppress_within_class(direction, covariance, 1e9),
+        suppress_within_class(direction, covariance, 1.0),
+    )
     torch.testing.assert_close(unchanged, direction, atol=1e-6, rtol=0)
     assert turned[0, 0] < 0.5 * turned[0, 1]
     torch.testing.assert_close(turned.norm(), direction.norm())

@@ -11,19 +11,19 @@ import torch.nn.functional as F
 
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.training.data import CropSet
-from emoedit.training.matching import Readings, most_alike, mouth_opening, read_crops
+from emoedit.training.matching import CropReadings, mouth_opening, nearest_matches, read_crops
 
 
-def readings(person: list[list[float]], yaw: list[float]) -> Readings:
+def readings(person: list[list[float]], yaw: list[float]) -> CropReadings:
     embeddings = F.normalize(torch.tensor(person), dim=1)
-    return Readings(np.arange(len(yaw)), torch.zeros(len(yaw), 2), embeddings, torch.tensor(yaw))
+    return CropReadings(np.arange(len(yaw)), torch.zeros(len(yaw), 2), embeddings, torch.tensor(yaw))
 
 
 def test_the_same_person_is_most_alike_unless_the_head_is_turned_far():
     shown = readings([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.4])
     neutral = readings([[0.9, 0.1], [0.0, 1.0], [0.1, 0.9]], [0.05, 0.0, 0.4])
-    assert most_alike(shown, neutral).tolist() == [0, 2]
-    assert most_alike(shown, neutral, turned=0.0).tolist() == [0, 1]
+    assert nearest_matches(shown, neutral).tolist() == [0, 2]
+    assert nearest_matches(shown, neutral, turned=0.0).tolist() == [0, 1]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from emoedit.faces.teeth import TeethFinder, teeth_finder
 from emoedit.nn.mouth import MouthConfig, standardise
 from emoedit.training.guides import Guide, TeethGuide
 from emoedit.training.loop import TrainerConfig, train
-from emoedit.training.mouths import MouthBatches, MouthTask, Unsure, find_teeth
+from emoedit.training.mouths import MouthBatches, MouthDegradation, MouthTask, find_teeth
 from tests.fixtures.faces import LEVEL, lips, points_of, smiling
 
 SMALL = MouthConfig(widths=(8, 8, 16))
@@ -88,7 +88,7 @@ def test_batches_depend_on_their_step_alone():
 
 def test_unsure_mouths_are_softer_than_real_ones():
     sources = mouths()
-    batch = MouthBatches(sources, batch_size=6, how=Unsure(mix=0.0), seed=1)(0)
+    batch = MouthBatches(sources, batch_size=6, how=MouthDegradation(mix=0.0), seed=1)(0)
     steepest = [float(x.diff(dim=-1).abs().max()) for x in (batch["unsure"], batch["real"])]
     assert steepest[0] < 0.8 * steepest[1] and batch["unsure"].std() < 0.95 * batch["real"].std()
 

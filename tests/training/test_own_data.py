@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emoedit.training.data import CropSet, MixtureBatches, of_those_there
+from emoedit.training.data import CropSet, MixtureBatches, available_weights
 from emoedit.training.prepare import _drawn, _on_both_sides, prepare
 from emoedit.training.readers import Sample
 from emoedit.types import CropSpec, DataError
@@ -27,7 +27,7 @@ def crop_set(folder: Path, rows: list[tuple[str, str]]) -> CropSet:
 
 def test_data_sets_that_no_configuration_names_have_equal_shares_and_a_line_says_so(tmp_path, capsys):
     crops = crop_set(tmp_path, [("mine", "train")] * 3 + [("yours", "train")])
-    found = of_those_there(crops, SHARES)
+    found = available_weights(crops, SHARES)
     assert found == {"mine": 1.0, "yours": 1.0}
     said = capsys.readouterr().out
     assert said == ("trainer.shares: no pictures of wild, fer2013 are prepared; taken instead: mine 50%, yours 50%\n")
@@ -37,14 +37,14 @@ def test_data_sets_that_no_configuration_names_have_equal_shares_and_a_line_says
 
 def test_named_data_sets_keep_their_shares(tmp_path, capsys):
     crops = crop_set(tmp_path, [("wild", "train"), ("fer2013", "train"), ("mine", "train")])
-    assert of_those_there(crops, SHARES) == SHARES
-    assert of_those_there(crops, {**SHARES, "wild": 0}) == {"fer2013": 0.4}
+    assert available_weights(crops, SHARES) == SHARES
+    assert available_weights(crops, {**SHARES, "wild": 0}) == {"fer2013": 0.4}
     assert capsys.readouterr().out == ""
-    assert of_those_there(crops, {"mine": 2, "london": 1}, "steering.trust") == {"mine": 2.0}
+    assert available_weights(crops, {"mine": 2, "london": 1}, "steering.trust") == {"mine": 2.0}
     assert capsys.readouterr().out.startswith("steering.trust: no pictures of london are prepared; taken instead: mine")
     for wrong, match in (({"mine": -1}, "mine counts is 0 or more"), ({"mine": 0}, "more than 0"), ({}, "more than 0")):
         with pytest.raises(DataError, match=match):
-            of_those_there(crops, wrong)
+            available_weights(crops, wrong)
 
 
 def test_an_empty_split_says_what_is_there_and_what_is_needed(tmp_path):
@@ -85,7 +85,7 @@ def test_twelve_photographs_leave_some_for_validation(tmp_path, astronaut):
     assert report["kept"]["mine"] >= 8
     assert 1 <= len(crops.where(data="mine", split="valid")) < report["kept"]["mine"]
     assert not len(crops.where(data="theirs", split="valid"))  # which says itself where its pictures belong
-    found = of_those_there(crops, {**SHARES, "mine": 1})
+    found = available_weights(crops, {**SHARES, "mine": 1})
     for name in ("train", "valid"):
         batch = MixtureBatches(crops, found, batch_size=4, resolution=32, split=name, seed=0)(0)
         assert batch.shape == (4, 1, 32, 32)

@@ -57,7 +57,7 @@ def test_votes_are_learned_and_names_find_their_places(tmp_path):
     trained = train(task, batches, tmp_path / "work", config).space
     with torch.no_grad():
         assert float(task.to("cpu")(batches(0))["loss"]) < 0.5 * before
-    means = learning.settle(trained, features[0], votes, count=5)
+    means = learning.fit_places(trained, features[0], votes, count=5)
     assert float(trained.place("neutral").abs().max()) == 0 and set(means) == set(trained.config.names)
     read = trained.votes(trained.place("angry")[None]).exp()[0]
     assert int(read.argmax()) == BASIC.index("angry")
@@ -95,7 +95,7 @@ def test_coordinates_are_led_on_at_no_higher_cost():
     layers, width = backbone.latent_shape
     vectors = torch.randn(2, layers, width)
     vectors[:, -1] = 0
-    free = learning.left_over(vectors.flatten(1), torch.randn(5, layers * width), 2)
+    free = learning.residual_directions(vectors.flatten(1), torch.randn(5, layers * width), 2)
     assert float((free @ vectors.flatten(1).T).abs().max()) < 1e-3 * float(free.norm() * vectors.norm())
     assert float(free.unflatten(1, (layers, width))[:, -1].abs().max()) == 0  # a layer that no edit touches stays
     targets = torch.eye(7)[[1, 3]]

@@ -118,12 +118,12 @@ def test_a_direction_is_replaced_and_the_rest_stays():
         )
 
     old, new = steering(1), steering(2)
-    found = wspace.replaced(old, new, ["sad"])
-    torch.testing.assert_close(wspace.shift_of(found, "sad"), wspace.shift_of(new, "sad"))
-    assert torch.equal(wspace.shift_of(found, "happy"), wspace.shift_of(old, "happy"))
+    found = wspace.replace_directions(old, new, ["sad"])
+    torch.testing.assert_close(wspace.full_shift(found, "sad"), wspace.full_shift(new, "sad"))
+    assert torch.equal(wspace.full_shift(found, "happy"), wspace.full_shift(old, "happy"))
     assert torch.equal(found.readout, old.readout) and torch.equal(found.means, old.means)
     with pytest.raises(DataError, match="afraid"):
-        wspace.replaced(old, new, ["afraid"])
+        wspace.replace_directions(old, new, ["afraid"])
 
 
 def test_samples_scored_by_a_recogniser_lead_to_what_it_reads(backbone):
@@ -133,21 +133,21 @@ def test_samples_scored_by_a_recogniser_lead_to_what_it_reads(backbone):
     assert torch.equal(latents[:, :DIM], latents[:, -DIM:])  # one w in all layers
     sets = {"samples": class_statistics(latents, labels)}
     fitted = fit_directions(sets, ["bright"], trust={"samples": 1.0}, gains={}, min_count=2)
-    steering = wspace.in_layers(fitted, backbone, (0, 4))
+    steering = wspace.restrict_to_layers(fitted, backbone, (0, 4))
     assert (steering.directions.unflatten(1, (LAYERS, DIM))[:, 4:] == 0).all()
     with pytest.raises(EditError, match="layers"):
-        wspace.in_layers(fitted, backbone, (0, 9))
+        wspace.restrict_to_layers(fitted, backbone, (0, 9))
 
     x = backbone.sample(torch.Generator().manual_seed(5), 8, truncation=0.3).clamp(-1, 1)
     inversion = backbone.invert(x)
     strengths = [0.0, 0.5, 1.0, 2.0]
-    found = wspace.reached(backbone, steering, inversion, brightness, NAMES, strengths)
+    found = wspace.emotion_scores(backbone, steering, inversion, brightness, NAMES, strengths)
     assert found.keys() == {"bright"} and found["bright"] == sorted(found["bright"])
     assert found["bright"][0] == pytest.approx(float(brightness(backbone.decode(inversion))[:, 1].mean()))
-    gain = wspace.chosen_gains(found, strengths, found["bright"][2] - 1e-6)["bright"]
-    assert gain == 1.0 and wspace.chosen_gains(found, strengths, 2.0)["bright"] == 2.0
+    gain = wspace.choose_gains(found, strengths, found["bright"][2] - 1e-6)["bright"]
+    assert gain == 1.0 and wspace.choose_gains(found, strengths, 2.0)["bright"] == 2.0
 
-    bare = wspace.in_layers(LatentDirections(NAMES, fitted.directions), backbone, None)
+    bare = wspace.restrict_to_layers(LatentDirections(NAMES, fitted.directions), backbone, None)
     stronger = wspace.with_gains(bare, {"bright": 2.0})
     assert stronger.gain.tolist() == [1.0, 2.0] and bare.gain.tolist() == [1.0, 1.0]
     shift = [s.control(backbone, inversion, [Edit("bright", k)] * 8).shift for s, k in ((bare, 2.0), (stronger, 1.0))]
@@ -168,8 +168,8 @@ def test_a_direction_that_is_finetuned_is_read_better_and_stays_in_its_layers(ba
     torch.manual_seed(0)
     known = ["neutral", "happy", "sad"]
     fitted = LatentDirections(known, torch.randn(3, LAYERS * DIM) * 0.1, torch.tensor([1.0, 2.0, 3.0]))
-    steering = wspace.in_layers(fitted, backbone, (0, 4))
-    start = wspace.shift_of(steering, "sad")
+    steering = wspace.restrict_to_layers(fitted, backbone, (0, 4))
+    start = wspace.full_shift(steering, "sad")
     torch.testing.assert_close(start, 3 * steering.directions[2].view(LAYERS, DIM))
     guide = RecogniserGuide(reader(*known), ["sad"], jitter=0.0, noise=0.0)
     task = wspace.FinetuneTask(backbone, guide, start, ShiftLoss(near=0.01), where=(0, 4))
@@ -193,7 +193,7 @@ def test_a_direction_that_is_finetuned_is_read_better_and_stays_in_its_layers(ba
     assert (moved[:, 4:] == 0).all() and not torch.equal(moved[2], start)
     assert after.gain.tolist() == [1.0, 2.0, 3.0] and torch.equal(after.directions[:2], steering.directions[:2])
     # Strength 1 goes where the task went; what the source shows already is left out in lengths of the old direction.
-    torch.testing.assert_close(wspace.shift_of(after, "sad"), (task.mask * task.direction).detach())
+    torch.testing.assert_close(wspace.full_shift(after, "sad"), (task.mask * task.direction).detach())
 
 
 def test_inversion_is_told_of_looks_and_of_people(backbone):

@@ -33,7 +33,7 @@ from emoedit.training.contrastive import ContrastiveTask, new_clip, text_config,
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.guides import ClipGuide, word_embeddings
 from emoedit.training.loop import TrainerConfig, train
-from emoedit.training.text_to_image import TextToImageTask, draw, held_out_losses, start_from
+from emoedit.training.text_to_image import TextToImageTask, copy_unconditional_weights, draw, held_out_losses
 from emoedit.training.tokens import pick_pictures, read_emotions
 from emoedit.types import CheckpointError, DataError
 from tests.fixtures.stable_diffusion import TINY_TEXT, TINY_UNET, TINY_VAE, smooth
@@ -276,7 +276,7 @@ def sources(**changes):
 
 def test_the_start_is_the_unconditional_net_whatever_the_text_says():
     source, unet = sources(), files.new_unet(TEXTUAL).eval()
-    fresh = start_from(unet, source)
+    fresh = copy_unconditional_weights(unet, source)
     assert all("attentions" in name for name in fresh)
     for name, value in unet.state_dict().items():
         if name not in fresh:
@@ -310,7 +310,7 @@ def test_another_skeleton_is_refused(changes, match):
     unet = files.new_unet(TEXTUAL)
     before = {name: value.clone() for name, value in unet.state_dict().items()}
     with pytest.raises(CheckpointError, match=match):
-        start_from(unet, sources(**changes))
+        copy_unconditional_weights(unet, sources(**changes))
     assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
 
 
@@ -344,7 +344,7 @@ def test_the_loss_is_that_of_denoising_under_the_caption(crops, tokenizer):
 
 def test_captions_that_help_show_in_the_held_out_loss(crops, tokenizer, tmp_path):
     backbone = model(tokenizer, std=0.45)
-    start_from(backbone.unet, sources())
+    copy_unconditional_weights(backbone.unet, sources())
     task = TextToImageTask(backbone)
     batches = CaptionedBatches(drawn(crops), tokenizer, KINDS, empty=0.0)
     empty = token_ids(tokenizer, [""], 24)

@@ -31,7 +31,7 @@ from emoedit.models.ddpm.config import SAMPLING, DDPMConfig, check_unet, read_co
 from emoedit.models.ddpm.unet import down, new_unet, prepare_bfloat16, up
 from emoedit.models.devices import choose_precision
 from emoedit.models.noise import read_betas
-from emoedit.models.precision import InPrecision, check_precision, finite_or_float32, hold
+from emoedit.models.precision import PrecisionCopy, cast_weights, check_precision, finite_or_float32
 from emoedit.types import CheckpointError, Control, CropSpec, EditError, HState, ImageError, Inversion
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
     """DDIM inversion and decoding around a U-Net.
 
     ``latent`` is x_T, ``[N, C, R, R]``. ``extras``: ``mean`` and ``gain`` of each crop; ``seed`` of its noise; and if
-    the inversion is exact ``lost`` ``[N, steps, C, R, R]`` (what every step back loses), ``kept`` (the last x_t before
-    noise is drawn everywhere: else the crop itself), ``made_for`` (what has to be the same when it is decoded), and if
-    noise is drawn where something changes ``foreseen`` (the source's P_t where that begins).
+    the inversion is exact ``residuals`` ``[N, steps, C, R, R]`` (``exact_inversion``), ``x_boost`` (x_t at which
+    quality boosting begins to draw noise everywhere; without it, the crop), ``config_key`` (the sampling settings that
+    decoding has to share), and if noise is drawn only where something changes ``source_x0`` (the source's P_t there).
 
     Args:
         config: see ``DDPMConfig``.
@@ -56,7 +56,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
     """
 
     settings = SAMPLING
-    refuses: Mapping[str, str] = {"offload": "its one U-Net is at work in every step, so that nothing could wait"}
+    unsupported: Mapping[str, str] = {"offload": "its one U-Net is at work in every step, so that nothing could wait"}
     config: DDPMConfig
 
     def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
@@ -68,7 +68,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         self.alpha_bar = sampling.alpha_bar(read_betas(config.scheduler))
         self.register_buffer("oval", light.face_oval(resolution), persistent=False)
         self.unet.to(memory_format=torch.channels_last)
-        self._in_precision: InPrecision[UNet2DModel] = InPrecision(prepare_bfloat16)
+        self._in_precision: PrecisionCopy[UNet2DModel] = PrecisionCopy(prepare_bfloat16)
         self._set(config)
 
     def _set(self, config: DDPMConfig) -> None:
@@ -124,10 +124,10 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         """The way back, with mean and gain put back."""
         return (z if self.config.std is None else z - self.config.mean) * gain + mean
 
-    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See ``Backbone.settle``; the U-Net is held in the chosen type."""
+    def to_device(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+        """See ``Backbone.to_device``; the U-Net is held in the chosen type."""
         dtype = choose_precision(precision, device)
-        hold(self.unet, dtype)
+        cast_weights(self.unet, dtype)
         if dtype is torch.bfloat16:
             prepare_bfloat16(self.unet)
         self._set(replace(self.config, precision=cast("Any", str(dtype).removeprefix("torch."))))
@@ -137,13 +137,13 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         """See ``Backbone.compiled_parts``: the U-Net's blocks, as it is cut behind its mid block."""
         return *self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks
 
-    def _working(self) -> UNet2DModel:
+    def _unet_in_precision(self) -> UNet2DModel:
         return self._in_precision.of(self.unet, self.config.precision)
 
     def eps_at(
         self,
         delta_h: Callable[[HState], Tensor] | None = None,
-        look: Callable[[HState], None] | None = None,
+        on_state: Callable[[HState], None] | None = None,
     ) -> sampling.ShiftedEpsAt:
         """The function that gives the noise in x_t and the noise under the shifted h, for the samplers.
 
@@ -151,13 +151,13 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
 
         Args:
             delta_h: ``emoedit.types.Control``'s.
-            look: shown what the U-Net sees at every pass.
+            on_state: shown what the U-Net sees at every pass.
         """
-        unet = self._working()
+        unet = self._unet_in_precision()
 
         def eps_at(x: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
             nonlocal unet
-            found, unet = finite_or_float32(lambda by: self._pass(by, x, t, delta_h, look), unet, self.unet, t)
+            found, unet = finite_or_float32(lambda by: self._pass(by, x, t, delta_h, on_state), unet, self.unet, t)
             return found
 
         return eps_at
@@ -168,14 +168,14 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         x: Tensor,
         t: int,
         delta_h: Callable[[HState], Tensor] | None,
-        look: Callable[[HState], None] | None,
+        on_state: Callable[[HState], None] | None,
     ) -> tuple[Tensor, Tensor | None]:
         times = torch.full((len(x),), t, device=x.device)
         patch = self.config.patch
         h, skips, temb = down(unet, F.pixel_unshuffle(x, patch), times)
         state = HState(x, times, h.to(temb.dtype), temb)
-        if look is not None:
-            look(state)
+        if on_state is not None:
+            on_state(state)
         if delta_h is None or t < self.config.t_edit:
             return F.pixel_shuffle(up(unet, h, skips, temb), patch), None
         shift = delta_h(state)
@@ -200,22 +200,22 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         Pictures are ``[N, C, R, R]`` as ``normalise`` gives them.
         """
         times = torch.full((len(x_t),), t, device=x_t.device)
-        h, _, temb = down(self._working(), F.pixel_unshuffle(x_t, self.config.patch), times)
+        h, _, temb = down(self._unet_in_precision(), F.pixel_unshuffle(x_t, self.config.patch), times)
         return HState(x_t, times, h.to(temb.dtype), temb)
 
     def split(self, x_t: Tensor, t: int) -> tuple[HState, Callable[[Tensor], Tensor]]:
         """The state at a timestep, and the noise that follows from any h there; differentiable, for fitting shifts."""
-        unet, patch, times = self._working(), self.config.patch, torch.full((len(x_t),), t, device=x_t.device)
+        unet, patch, times = self._unet_in_precision(), self.config.patch, torch.full((len(x_t),), t, device=x_t.device)
         h, skips, temb = down(unet, F.pixel_unshuffle(x_t, patch), times)
         state = HState(x_t, times, h.to(temb.dtype), temb)
         return state, lambda other: F.pixel_shuffle(up(unet, other.to(h.dtype), skips, temb), patch)
 
-    def lost(self, inversion: Inversion) -> Tensor:
+    def residuals(self, inversion: Inversion) -> Tensor:
         """The residuals of every step back from x_T to the source's path.
 
         ``[N, S, C, r, r]`` (``emoedit.sampling.exact_inversion``).
         """
-        return inversion.extras["lost"]
+        return inversion.extras["residuals"]
 
     def _check(self, x: Tensor) -> None:
         side = self.crop.resolution
@@ -233,7 +233,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         """
         self._check(x)
         seen: list[HState] = []
-        eps_at = self.eps_at(look=seen.append)
+        eps_at = self.eps_at(on_state=seen.append)
         found = sampling.inversion_path(lambda x_t, t: eps_at(x_t, t)[0], self.normalise(x)[0], self.schedule)
         for _, eps in found:
             yield seen[-1], eps
@@ -276,17 +276,17 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         self._check(x)
         start, mean, gain = self.normalise(x)
         eps_at = self.eps_at()
-        kept, foreseen = start, start
+        x_boost, source_x0 = start, start
         everywhere, drawn = self._noisy_steps("everywhere"), self._noisy_steps("changed")
 
         def walk() -> Iterator[tuple[Tensor, Tensor]]:
-            nonlocal kept, foreseen
+            nonlocal x_boost, source_x0
             found = sampling.inversion_path(lambda x_t, t: eps_at(x_t, t)[0], start, self.schedule)
             for k, (x_t, eps) in enumerate(found):
                 if k == everywhere - 1:
-                    kept = x_t
+                    x_boost = x_t
                 if k == drawn - 1:
-                    foreseen = sampling.predicted_x0(x_t, eps, self.schedule.alpha_bar[k])
+                    source_x0 = sampling.predicted_x0(x_t, eps, self.schedule.alpha_bar[k])
                 if callback is not None:
                     callback(k + 1, self.steps)
                 yield x_t, eps
@@ -298,18 +298,18 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         if not self.config.exact:
             ((latent, _),) = deque(walk(), maxlen=1)
             return Inversion(latent, extras)
-        latent, lost = sampling.exact_inversion(walk(), self.schedule)
-        extras |= {"lost": lost, "kept": kept, "made_for": self._made_for(x)}
-        return Inversion(latent, {**extras, "foreseen": foreseen} if drawn else extras)
+        latent, residuals = sampling.exact_inversion(walk(), self.schedule)
+        extras |= {"residuals": residuals, "x_boost": x_boost, "config_key": self._config_key(x)}
+        return Inversion(latent, {**extras, "source_x0": source_x0} if drawn else extras)
 
     def _noisy_steps(self, boost: str) -> int:
         """How many steps draw noise, if this is the way they do it."""
         return sum(t < self.config.t_boost for t in self.schedule.timesteps) if boost == self.config.boost else 0
 
-    def _made_for(self, like: Tensor) -> Tensor:
+    def _config_key(self, like: Tensor) -> Tensor:
         drawn = [self._noisy_steps(boost) for boost in ("everywhere", "changed")]
-        made_for = [self.steps, self.schedule.timesteps[-1], *drawn]
-        return torch.tensor([made_for] * len(like), device=like.device)
+        config_key = [self.steps, self.schedule.timesteps[-1], *drawn]
+        return torch.tensor([config_key] * len(like), device=like.device)
 
     @torch.no_grad()
     def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
@@ -326,29 +326,29 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         if control.context is not None:
             raise EditError("this backbone knows no text: a steering that brings a context needs Stable Diffusion")
         extras = inversion.extras
-        lost = extras.get("lost")
-        if lost is not None and not torch.equal(extras["made_for"], self._made_for(inversion.latent)):
+        residuals = extras.get("residuals")
+        if residuals is not None and not torch.equal(extras["config_key"], self._config_key(inversion.latent)):
             raise EditError(
                 "this inversion was made for (steps, last timestep, steps of noise everywhere, steps of noise where "
-                f"something changes) = {extras['made_for'][0].tolist()}, but the backbone now takes "
-                f"{self._made_for(inversion.latent)[0].tolist()}: invert again"
+                f"something changes) = {extras['config_key'][0].tolist()}, but the backbone now takes "
+                f"{self._config_key(inversion.latent)[0].tolist()}: invert again"
             )
         x, schedule = inversion.latent, self.schedule
         if control.shift is not None:
             x = x + control.shift
-        elif control.delta_h is None and lost is not None:
+        elif control.delta_h is None and residuals is not None:
             boosted = self._noisy_steps("everywhere")
             schedule = sampling.Schedule(schedule.timesteps[:boosted], schedule.alpha_bar[:boosted])
-            x, lost = extras["kept"], lost[:, :boosted]
+            x, residuals = extras["x_boost"], residuals[:, :boosted]
             if callback is not None and not boosted:
                 callback(1, 1)
         x = sampling.decode(
             self.eps_at(control.delta_h),
             x,
             schedule,
-            lost=lost,
+            residuals=residuals,
             t_boost=self.config.t_boost,
-            changed=(lambda p: sampling.changed_where(p, extras["foreseen"])) if "foreseen" in extras else None,
+            changed=(lambda p: sampling.change_mask(p, extras["source_x0"])) if "source_x0" in extras else None,
             noise=sampling.picture_noise(extras["seed"], x.shape[1:], x.device),
             callback=callback,
         )

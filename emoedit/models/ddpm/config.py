@@ -35,7 +35,7 @@ class DDPMConfig:
         t_edit: h is shifted at timesteps from here up.
         t_boost: noise is drawn at timesteps below this (quality boosting); 0 for none.
         boost: noise is drawn ``"everywhere"``, as in the paper; or only where the edit has ``"changed"`` the picture
-            (``emoedit.sampling.changed_where``): a new mouth is drawn whole, all else stays the source's.
+            (``emoedit.sampling.change_mask``): a new mouth is drawn whole, all else stays the source's.
         symmetric: shift P_t and D_t alike, in one pass of the up path (``emoedit.sampling.symmetric_gain``).
         exact: the reconstruction is the source (``emoedit.sampling.exact_inversion``).
         precision: of the U-Net's passes; auto: bfloat16 where the device computes it itself, else float32. Where

@@ -78,7 +78,7 @@ class InstructBackbone(Backbone):
 
     channels = 3
     settings = SETTINGS
-    refuses: Mapping[str, str] = {}
+    unsupported: Mapping[str, str] = {}
 
     def __init__(self, pipeline: Any, config: InstructConfig) -> None:
         super().__init__()
@@ -111,8 +111,8 @@ class InstructBackbone(Backbone):
         other._set(replace(self.config, **settings))
         return other
 
-    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See ``Backbone.settle``; offloading is diffusers' own, network by network.
+    def to_device(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+        """See ``Backbone.to_device``; offloading is diffusers' own, network by network.
 
         Raises:
             MissingExtraError: offloading needs accelerate, which is not installed.

@@ -26,7 +26,7 @@ from emoedit.models.stable_diffusion.config import (
     StableDiffusionConfig,
     check_parts,
 )
-from emoedit.models.stable_diffusion.inversion import lost_steps, noise_maps, noisy_path, null_text
+from emoedit.models.stable_diffusion.inversion import noise_maps, noisy_path, null_text, path_residuals
 from emoedit.models.stable_diffusion.predictor import NoisePredictor
 from emoedit.types import CheckpointError, Control, EditError, HState, Inversion
 
@@ -34,8 +34,8 @@ from emoedit.types import CheckpointError, Control, EditError, HState, Inversion
 class StableDiffusionBackbone(NoisePredictor):
     """Inversion and decoding around a latent diffusion model with a text encoder.
 
-    ``latent`` is x_T, ``[N, C, r, r]``. ``extras``: ``mean`` and ``gain`` of each crop; ``kept``, its latent; ``seed``
-    of its noise; ``made_for`` (what has to be the same when it is decoded); where there is an inversion, ``path`` and
+    ``latent`` is x_T, ``[N, C, r, r]``. ``extras``: ``mean`` and ``gain`` of each crop; ``x0``, its latent; ``seed``
+    of its noise; ``config_key`` (what has to be the same when it is decoded); where there is an inversion, ``path`` and
     ``eps`` ``[N, S, C, r, r]`` (x_t and the noise in it at every step); of null-text optimisation ``null``
     ``[N, S, T, D]``.
 
@@ -69,7 +69,7 @@ class StableDiffusionBackbone(NoisePredictor):
         z, mean, gain = self.to_latent(x)
         config, schedule, count = self.config, self.schedule, len(x)
         seeds = torch.full((count,), _seed(generator), device=x.device)
-        extras = {"mean": mean, "gain": gain, "kept": z, "seed": seeds, "made_for": self._made_for(x)}
+        extras = {"mean": mean, "gain": gain, "x0": z, "seed": seeds, "config_key": self._config_key(x)}
         noise = sampling.picture_noise(seeds, z.shape[1:], x.device)
         if config.inversion == "image_to_image":
             if callback is not None:
@@ -90,7 +90,7 @@ class StableDiffusionBackbone(NoisePredictor):
         neutral = self.context()
 
         def eps_under(x_t: Tensor, t: int, context: Tensor = neutral) -> Tensor:
-            return self._see(x_t, t, context)[1]
+            return self._state_and_eps(x_t, t, context)[1]
 
         if config.inversion == "edit_friendly":
             path = noisy_path(z, schedule, noise)
@@ -127,7 +127,7 @@ class StableDiffusionBackbone(NoisePredictor):
             callback=callback,
         )
 
-    def _made_for(self, like: Tensor) -> Tensor:
+    def _config_key(self, like: Tensor) -> Tensor:
         config = self.config
         text = repr((config.prompt, config.negative, config.negative is not None and config.guidance)).encode()
         row = [self.steps, self.schedule.timesteps[-1], INVERSIONS.index(config.inversion), zlib.crc32(text)]
@@ -149,9 +149,9 @@ class StableDiffusionBackbone(NoisePredictor):
         if control.shift is not None:
             raise EditError("this backbone edits by text and by h: directions in a latent need another one")
         extras, config = inversion.extras, self.config
-        made_for = self._made_for(inversion.latent)
-        if not torch.equal(extras["made_for"], made_for):
-            found, expected = extras["made_for"][0].tolist(), made_for[0].tolist()
+        config_key = self._config_key(inversion.latent)
+        if not torch.equal(extras["config_key"], config_key):
+            found, expected = extras["config_key"][0].tolist(), config_key[0].tolist()
             other = "" if found[3] == expected[3] else " with another prompt, negative prompt or guidance"
             raise EditError(
                 f"this inversion was made for {found[0]} steps to timestep {found[1]} ({INVERSIONS[found[2]]}), the "
@@ -162,9 +162,9 @@ class StableDiffusionBackbone(NoisePredictor):
         first = self._first(context, spans, control.delta_h)
         if config.inversion == "ddim" or (config.inversion == "image_to_image" and first >= 0):
             first = len(self.schedule) - 1
-        latent = extras["kept"]
+        latent = extras["x0"]
         if first >= 0:
-            latent = self._way_back(inversion, first, context, spans, control.delta_h, callback)
+            latent = self._decode_from(inversion, first, context, spans, control.delta_h, callback)
         elif callback is not None:
             callback(1, 1)
         return self.to_picture(latent, extras["mean"], extras["gain"])
@@ -200,7 +200,7 @@ class StableDiffusionBackbone(NoisePredictor):
             edited = [a or b for a, b in zip(edited, inside, strict=True)]
         return max((k for k, yes in enumerate(edited) if yes), default=-1)
 
-    def _way_back(
+    def _decode_from(
         self,
         inversion: Inversion,
         first: int,
@@ -218,7 +218,7 @@ class StableDiffusionBackbone(NoisePredictor):
 
         path, source = extras["path"][:, : first + 1], extras["eps"][:, : first + 1]
         own_noise = config.inversion == "edit_friendly"
-        lost = lost_steps(path, extras["kept"], source, schedule, stochastic=own_noise)
+        residuals = path_residuals(path, extras["x0"], source, schedule, stochastic=own_noise)
         mask = self.face if config.masked else torch.ones_like(self.face)
 
         local = config.boost == "changed"
@@ -228,7 +228,7 @@ class StableDiffusionBackbone(NoisePredictor):
             seen = path[:, drawn - 1], source[:, drawn - 1], schedule.alpha_bar[drawn - 1]
 
             def changed(predicted: Tensor) -> Tensor:
-                return mask * sampling.changed_where(predicted, sampling.predicted_x0(*seen))
+                return mask * sampling.change_mask(predicted, sampling.predicted_x0(*seen))
 
         def masked(x: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
             eps, shifted = eps_at(x, t)
@@ -238,20 +238,20 @@ class StableDiffusionBackbone(NoisePredictor):
             return outside + mask * eps, None if shifted is None else outside + mask * shifted
 
         if own_noise:
-            maps = noise_maps(lost, schedule)
+            maps = noise_maps(residuals, schedule)
             draws = iter(maps.flip(1).unbind(1))
             above = schedule.timesteps[-1] + 1  # every step draws, and what it draws is known
             end = sampling.decode(
                 masked, path[:, -1], schedule, t_boost=above, noise=lambda: next(draws), callback=callback
             )
-            return end + lost[:, 0]
+            return end + residuals[:, 0]
         if config.inversion == "ddim":
-            lost = lost * (1 - mask)
+            residuals = residuals * (1 - mask)
         return sampling.decode(
             masked,
             path[:, -1],
             schedule,
-            lost=lost,
+            residuals=residuals,
             t_boost=config.t_boost,
             changed=changed,
             noise=sampling.picture_noise(extras["seed"], self.latent_shape, path.device),

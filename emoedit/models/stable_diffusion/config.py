@@ -55,7 +55,7 @@ class StableDiffusionConfig:
         t_edit: h is shifted at timesteps from here up.
         t_boost: noise is drawn at timesteps below this (quality boosting); 0 for none.
         boost: noise is drawn ``"everywhere"``; or only where the edit has ``"changed"`` the picture
-            (``emoedit.sampling.changed_where``), which needs a path whose losses are kept (``exact``, ``null_text``)
+            (``emoedit.sampling.change_mask``), which needs a path whose losses are kept (``exact``, ``null_text``)
             and a ``std``, by which its distances are measured.
         null_iterations: of null-text optimisation, a step.
         precision: of the U-Net's passes; auto: bfloat16 where the device computes it itself, else float32. Where

@@ -33,7 +33,7 @@ def step_targets(path: Tensor, x: Tensor) -> Tensor:
     return torch.cat([x[:, None], path[:, :-1]], 1)
 
 
-def lost_steps(path: Tensor, x: Tensor, eps: Tensor, schedule: Schedule, *, stochastic: bool) -> Tensor:
+def path_residuals(path: Tensor, x: Tensor, eps: Tensor, schedule: Schedule, *, stochastic: bool) -> Tensor:
     """The residuals of every step of the way back along a path, ``[N, S, C, R, R]``.
 
     ``emoedit.sampling.exact_inversion`` of a path that is known.
@@ -46,26 +46,26 @@ def lost_steps(path: Tensor, x: Tensor, eps: Tensor, schedule: Schedule, *, stoc
         stochastic: of DDPM's step (eta = 1) without its noise; sigma z_t of eq. 5 there, where z_t is the noise map.
     """
     targets, none = step_targets(path, x), torch.zeros_like(x) if stochastic else None
-    lost = [
+    residuals = [
         targets[:, k] - ddim_step(path[:, k], eps[:, k], schedule.alpha_bar[k], schedule.below(k), noise=none)
         for k in range(len(schedule))
     ]
-    return torch.stack(lost, 1)
+    return torch.stack(residuals, 1)
 
 
-def noise_maps(lost: Tensor, schedule: Schedule) -> Tensor:
+def noise_maps(residuals: Tensor, schedule: Schedule) -> Tensor:
     """z_t, the noise that makes DDPM's steps follow the path, ``[N, S, C, R, R]``.
 
     Huberman-Spiegelglas et al. 2024, eq. 5. The last step draws none: its row is 0.
 
     Args:
-        lost: of ``lost_steps``, stochastic.
+        residuals: of ``path_residuals``, stochastic.
         schedule: timesteps and their alpha_bar.
     """
-    maps = torch.zeros_like(lost)
+    maps = torch.zeros_like(residuals)
     for k in range(1, len(schedule)):
         a_t, a_next = schedule.alpha_bar[k], schedule.below(k)
-        maps[:, k] = lost[:, k] / ((1 - a_t / a_next) * (1 - a_next) / (1 - a_t)) ** 0.5
+        maps[:, k] = residuals[:, k] / ((1 - a_t / a_next) * (1 - a_next) / (1 - a_t)) ** 0.5
     return maps
 
 
@@ -86,7 +86,7 @@ def null_text(
     ``[N, S, T, D]`` (Mokady et al. 2023, arXiv 2211.09794, algorithm 1).
 
     As there: from noise to picture, each step starting from the one before, Adam with a rate of .01 that falls to half.
-    Every step is optimised at the path itself, because what it still loses can be kept (``lost_steps``); the number
+    Every step is optimised at the path itself, because what it still loses can be kept (``path_residuals``); the number
     of iterations is fixed, so that a picture's embeddings do not depend on its batch.
 
     Args:

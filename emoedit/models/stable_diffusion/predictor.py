@@ -21,7 +21,7 @@ from emoedit.faces.masks import face_masks
 from emoedit.models import luminance as light
 from emoedit.models.base import Backbone, check_settings
 from emoedit.models.devices import choose_precision
-from emoedit.models.precision import InPrecision, finite_or_float32, hold
+from emoedit.models.precision import PrecisionCopy, cast_weights, finite_or_float32
 from emoedit.models.stable_diffusion import files
 from emoedit.models.stable_diffusion.config import (
     SAMPLING,
@@ -29,7 +29,7 @@ from emoedit.models.stable_diffusion.config import (
     check_parts,
     check_sampling,
 )
-from emoedit.models.stable_diffusion.inversion import lost_steps
+from emoedit.models.stable_diffusion.inversion import path_residuals
 from emoedit.models.stable_diffusion.text import encode
 from emoedit.models.stable_diffusion.unet import down, up
 from emoedit.types import CheckpointError, CropSpec, HState, ImageError, Inversion
@@ -55,7 +55,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
     """
 
     settings = SAMPLING
-    refuses: Mapping[str, str] = {}
+    unsupported: Mapping[str, str] = {}
     config: StableDiffusionConfig
     face: Tensor
 
@@ -87,8 +87,8 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         self.register_buffer("face", F.interpolate(face, size=(side, side), mode="area"), persistent=False)
         self.unet.to(memory_format=torch.channels_last)
         self.vae.to(memory_format=torch.channels_last)
-        self._in_precision: InPrecision[UNet2DConditionModel] = InPrecision()
-        self._away: torch.device | None = None  # where parts wait that are offloaded
+        self._in_precision: PrecisionCopy[UNet2DConditionModel] = PrecisionCopy()
+        self._offload_device: torch.device | None = None  # where parts wait that are offloaded
         self._set(config)
 
     def _set(self, config: StableDiffusionConfig) -> None:
@@ -140,13 +140,13 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         if x.shape[1:] != (self.channels, side, side):
             raise ImageError(f"crops are {tuple(x.shape)}, expected [N, {self.channels}, {side}, {side}]")
         x, mean, gain = self.normalise(x)
-        with self._here(self.vae):
+        with self._on_device(self.vae):
             posterior = self.vae.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist
         return posterior.mean * self.vae.config.scaling_factor, mean, gain
 
     def to_picture(self, z: Tensor, mean: Tensor, gain: Tensor) -> Tensor:
         """What the VAE draws of a latent, ``[N, 1 or 3, R, R]`` in about [-1, 1], with mean and gain put back."""
-        with self._here(self.vae):
+        with self._on_device(self.vae):
             x = self.vae.decode(z / self.vae.config.scaling_factor).sample
         return (x if self.config.std is None else x - self.config.mean) * gain + mean
 
@@ -156,13 +156,13 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         Raises:
             EditError: a prompt is too long.
         """
-        with self._here(self.text_encoder):
+        with self._on_device(self.text_encoder):
             return encode(self.tokenizer, self.text_encoder, prompts or (self.config.prompt,))
 
     # The U-Net
 
-    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See ``Backbone.settle``.
+    def to_device(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+        """See ``Backbone.to_device``.
 
         The U-Net, four fifths of the weights, is held in the chosen type; VAE and text encoder stay in float32, because
         what they lose the photograph loses. The VAE takes pictures one by one.
@@ -174,15 +174,15 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
                 above 512 pixels.
         """
         dtype = choose_precision(precision, device)
-        hold(self.unet, dtype)
+        cast_weights(self.unet, dtype)
         self._set(replace(self.config, precision=cast("Any", str(dtype).removeprefix("torch."))))
         self.vae.enable_slicing()
         self.to(device)
         if offload and torch.device(device).type != "cpu":
             self.vae.enable_tiling()
-            self._away = torch.device("cpu")
+            self._offload_device = torch.device("cpu")
             for part in (self.vae, self.text_encoder):
-                part.to(self._away)
+                part.to(self._offload_device)
         return self
 
     def compiled_parts(self) -> Sequence[nn.Module]:
@@ -190,23 +190,23 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         return *self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks
 
     @contextmanager
-    def _here(self, part: nn.Module) -> Iterator[None]:
+    def _on_device(self, part: nn.Module) -> Iterator[None]:
         """A part that is offloaded, on the device while it works."""
-        if self._away is None:
+        if self._offload_device is None:
             yield
             return
         part.to(self.device)
         try:
             yield
         finally:
-            part.to(self._away)
+            part.to(self._offload_device)
 
     @property
     def device(self) -> torch.device:
         """Where it computes: parts that are offloaded come there."""
         return self.face.device
 
-    def _working(self) -> UNet2DConditionModel:
+    def _unet_in_precision(self) -> UNet2DConditionModel:
         return self._in_precision.of(self.unet, self.config.precision)
 
     def _noise(self, found: Tensor, x: Tensor, t: int) -> Tensor:
@@ -237,12 +237,12 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
             spans: ``[N, 2]`` first and last timestep of each picture's context, in place of these.
             null: ``[N, S, T, D]`` of null-text optimisation, in place of the negative prompt's.
         """
-        unet, config, neutral = self._working(), self.config, self.context()
+        unet, config, neutral = self._unet_in_precision(), self.config, self.context()
         negative = None if config.negative is None or null is not None else self.context(config.negative)
 
         def one_pass(unet: UNet2DConditionModel, x: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
             count = len(x)
-            asked, whole = self._asked(context, spans, t)
+            asked, whole = self._context_at(context, spans, t)
             edited = asked is not None
             texts = [(neutral if asked is None else asked).expand(count, -1, -1)]
             if config.guidance != 1 and null is not None:
@@ -277,7 +277,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
 
         return eps_at
 
-    def _asked(self, context: Tensor | None, spans: Tensor | None, t: int) -> tuple[Tensor | None, bool]:
+    def _context_at(self, context: Tensor | None, spans: Tensor | None, t: int) -> tuple[Tensor | None, bool]:
         """The context at a timestep, None if all of it is the neutral one; whether it is all that was given."""
         if context is None:
             return None, False
@@ -293,7 +293,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
             else (None, False)
         )
 
-    def _see(self, x: Tensor, t: int, context: Tensor) -> tuple[HState, Tensor]:
+    def _state_and_eps(self, x: Tensor, t: int, context: Tensor) -> tuple[HState, Tensor]:
         """What the U-Net makes of x_t under one context, ``[N or 1, T, D]``, and the noise it finds."""
         times, context = _all(x, t), context.expand(len(x), -1, -1)
 
@@ -301,7 +301,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
             h, skips, temb = down(unet, x, times, context)
             return h.to(temb.dtype), temb, self._noise(up(unet, h, skips, temb, context), x, t)
 
-        (h, temb, eps), _ = finite_or_float32(one_pass, self._working(), self.unet, t)
+        (h, temb, eps), _ = finite_or_float32(one_pass, self._unet_in_precision(), self.unet, t)
         return HState(x, times, h, temb, lambda other: self.state(x, t, other).h), eps
 
     def split(self, x_t: Tensor, t: int) -> tuple[HState, Callable[[Tensor], Tensor]]:
@@ -309,19 +309,19 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
 
         Differentiable, for fitting shifts.
         """
-        unet, times = self._working(), _all(x_t, t)
+        unet, times = self._unet_in_precision(), _all(x_t, t)
         context = self.context().detach().expand(len(x_t), -1, -1)
         h, skips, temb = down(unet, x_t, times, context)
         state = HState(x_t, times, h.to(temb.dtype), temb, lambda other: self.state(x_t, t, other).h)
         return state, lambda other: self._noise(up(unet, other.to(h.dtype), skips, temb, context), x_t, t)
 
-    def lost(self, inversion: Inversion) -> Tensor:
+    def residuals(self, inversion: Inversion) -> Tensor:
         """The residuals of every step back from x_T to the source's path.
 
         ``[N, S, C, r, r]`` (``emoedit.sampling.exact_inversion``).
         """
         extras = inversion.extras
-        return lost_steps(extras["path"], extras["kept"], extras["eps"], self.schedule, stochastic=False)
+        return path_residuals(extras["path"], extras["x0"], extras["eps"], self.schedule, stochastic=False)
 
     @torch.no_grad()
     def state(self, x_t: Tensor, t: int, context: Tensor | None = None) -> HState:
@@ -330,7 +330,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         Latents are ``[N, C, r, r]``; the context is the neutral one or ``[N or 1, T, D]``.
         """
         context, times = self.context() if context is None else context, _all(x_t, t)
-        h, _, temb = down(self._working(), x_t, times, context.expand(len(x_t), -1, -1))
+        h, _, temb = down(self._unet_in_precision(), x_t, times, context.expand(len(x_t), -1, -1))
         return HState(x_t, times, h.to(temb.dtype), temb, lambda other: self.state(x_t, t, other).h)
 
     @torch.no_grad()
@@ -346,7 +346,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         neutral, seen = self.context(), []
 
         def eps_at(x_t: Tensor, t: int) -> Tensor:
-            state, eps = self._see(x_t, t, neutral)
+            state, eps = self._state_and_eps(x_t, t, neutral)
             seen.append(state)
             return eps
 

@@ -97,7 +97,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         config: see ``StyleGAN2Config``.
 
     Attributes:
-        losses: what optimisation minimises; the squared difference alone unless ``inverting`` sets more.
+        losses: what optimisation minimises; the squared difference alone unless ``with_inversion`` sets more.
 
     Raises:
         CheckpointError: a configuration that makes no network.
@@ -105,7 +105,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
     """
 
     settings = SETTINGS
-    refuses = {
+    unsupported = {
         "offload": "its generator takes .12 GB and is at work in every step",
         "compile": "its layers keep prepared weights from one picture to the next, which a compiled graph cannot",
     }
@@ -138,7 +138,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
             raise EditError("a model without an encoder needs optimise_steps: 0 of them would find nothing")
         self.config = config
 
-    def inverting(self, losses: Losses | None = None, **changes: Any) -> Self:
+    def with_inversion(self, losses: Losses | None = None, **changes: Any) -> Self:
         """This model with another way of inverting; the weights are shared.
 
         Args:
@@ -159,8 +159,8 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         other._set(replace(self.config, **settings))
         return other
 
-    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See ``Backbone.settle``; the maps are computed in float32 unless bfloat16 is asked for.
+    def to_device(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+        """See ``Backbone.to_device``; the maps are computed in float32 unless bfloat16 is asked for.
 
         Raises:
             EditError: another precision.

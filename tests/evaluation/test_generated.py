@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from emoedit.cli import main
-from emoedit.evaluation.drawn import draw_best
+from emoedit.evaluation.generated import generate_best
 from emoedit.models.text_to_image import emotion_prompt
 from emoedit.types import EditError, UnknownNameError
 from tests.fixtures.stable_diffusion import write_model
@@ -42,7 +42,7 @@ class Light:
 
 def test_the_pictures_that_look_most_like_the_emotion_are_kept(tmp_path):
     model, done = Grey(), []
-    found = draw_best(model, "happy", style="a watercolour", candidates=4, keep=2, seed=3, clip=Light(), steps=5,
+    found = generate_best(model, "happy", style="a watercolour", candidates=4, keep=2, seed=3, clip=Light(), steps=5,
                       progress=lambda *n: done.append(n))  # fmt: skip
     assert model.asked == [(emotion_prompt("happy", "a watercolour"), 3 + n, 5, None) for n in range(4)]
     assert [c.seed for c in found.candidates] == [6, 5, 4, 3] and [c.seed for c in found.kept] == [6, 5]
@@ -56,7 +56,7 @@ def test_the_pictures_that_look_most_like_the_emotion_are_kept(tmp_path):
 
 
 def test_without_a_clip_the_first_are_kept_and_that_is_said():
-    found = draw_best(Grey(), "sad", candidates=3, keep=1)
+    found = generate_best(Grey(), "sad", candidates=3, keep=1)
     assert [c.seed for c in found.kept] == [0] and "no CLIP" in found.explanation
     assert all(c.score is None for c in found.candidates)
 
@@ -64,9 +64,9 @@ def test_without_a_clip_the_first_are_kept_and_that_is_said():
 def test_bad_requests_are_refused():
     for how in ({"keep": 0}, {"candidates": 0}, {"style": " "}):
         with pytest.raises(EditError):
-            draw_best(Grey(), "sad", **how)
+            generate_best(Grey(), "sad", **how)
     with pytest.raises(UnknownNameError):
-        draw_best(Grey(), "sadd")
+        generate_best(Grey(), "sadd")
 
 
 def test_the_command(tmp_path, monkeypatch, _astronaut, capsys):

@@ -30,7 +30,7 @@ def photo_input(**options: Any) -> gr.Image:
     return image
 
 
-def refusing(work: Callable[[], T]) -> T | str:
+def or_reason(work: Callable[[], T]) -> T | str:
     """What the work returns, or the reason why it is refused.
 
     Args:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from emoedit.photo import OpenPhoto, PhotoEdit, PhotoEditor
 
 
-def add_asking(parser: argparse.ArgumentParser) -> None:
+def add_edit_options(parser: argparse.ArgumentParser) -> None:
     """``--au``, ``--valence``, ``--arousal``, ``--like``, ``--like-face``, ``--only`` and ``--neutral-first``."""
     parser.add_argument(
         "--au",
@@ -35,16 +35,16 @@ def add_asking(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(units=None)
 
 
-def editor_of(args: argparse.Namespace) -> str:
+def editor_name(args: argparse.Namespace) -> str:
     """The editor that is asked for: units have one of their own."""
     return str(args.editor or ("facs" if args.au else DEFAULT_EDITOR))
 
 
-def asked_emotions(args: argparse.Namespace, known: Sequence[str]) -> dict[str, str]:
+def requested_emotions(args: argparse.Namespace, known: Sequence[str]) -> dict[str, str]:
     """Every emotion that is asked for, each once, and what files call it.
 
     Args:
-        args: with the options of [add_asking][emoedit.cli.asking.add_asking] and ``--emotion``.
+        args: with the options of [add_edit_options][emoedit.cli.edit_options.add_edit_options] and ``--emotion``.
         known: the names that the editor knows.
 
     Raises:
@@ -58,9 +58,9 @@ def asked_emotions(args: argparse.Namespace, known: Sequence[str]) -> dict[str, 
         names.append(f"va({args.valence:g}, {args.arousal:g})")
     labels = {name: name for name in names}
     if args.like is not None:
-        from emoedit.evaluation.reference import like
+        from emoedit.evaluation.reference import expression_of
 
-        found = like(args.like, known, face=args.like_face)
+        found = expression_of(args.like, known, face=args.like_face)
         say(f"{args.like} shows {found}")
         labels[found] = f"like_{Path(args.like).stem}"
     if args.au:
@@ -80,7 +80,7 @@ def asked_emotions(args: argparse.Namespace, known: Sequence[str]) -> dict[str, 
     return labels or {"happy": "happy"}
 
 
-def opened_as_asked(photo_editor: PhotoEditor, opened: OpenPhoto, args: argparse.Namespace) -> OpenPhoto:
+def prepare_photo(photo_editor: PhotoEditor, opened: OpenPhoto, args: argparse.Namespace) -> OpenPhoto:
     """The photo to edit: with its faces made neutral, where that is asked for."""
     if not args.neutral_first:
         return opened
@@ -89,7 +89,7 @@ def opened_as_asked(photo_editor: PhotoEditor, opened: OpenPhoto, args: argparse
     return neutral_first(photo_editor, opened, seed=args.seed)
 
 
-def finished_as_asked(result: PhotoEdit, opened: OpenPhoto, args: argparse.Namespace) -> PhotoEdit:
+def finish_edit(result: PhotoEdit, opened: OpenPhoto, args: argparse.Namespace) -> PhotoEdit:
     """The result: with units added to it and of some parts of the face alone, where that is asked for."""
     from emoedit.parts import add_units, keep_only
 

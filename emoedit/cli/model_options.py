@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PRECISIONS = ("auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16")
 
 
-def add_sources(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The options that say what a full-size editor is made of."""
     group = parser.add_argument_group("full-size models (docs/full-size.md; emoedit models lists them)")
     group.add_argument("--model", metavar="ID|FOLDER|FILE", help="weights in place of the editor's usual ones")
@@ -45,7 +45,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_compute(parser: argparse.ArgumentParser) -> None:
+def add_compute_options(parser: argparse.ArgumentParser) -> None:
     """The options that say how an editor computes, beside ``--device``."""
     parser.add_argument(
         "--precision", choices=PRECISIONS, metavar="P", help="auto, float32, float16 or bfloat16; default: auto"
@@ -94,12 +94,12 @@ def _batch(text: str) -> int | None:
     raise argparse.ArgumentTypeError(f"expected auto or a whole number from 1 on, not {text!r}")
 
 
-def request_of(editor: str, args: argparse.Namespace | None = None) -> Request:
+def editor_request(editor: str, args: argparse.Namespace | None = None) -> Request:
     """The editor that a command asks for.
 
     Args:
         editor: of ``--editor``.
-        args: with the options of ``add_sources``; None: of a command without them.
+        args: with the options of ``add_model_options``; None: of a command without them.
 
     Raises:
         UsageError: an option that is garbled.

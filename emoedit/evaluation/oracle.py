@@ -30,7 +30,7 @@ FINEST = 1.5  # pixels of the photograph: by how much pictures are averaged befo
 
 
 @dataclass(frozen=True)
-class Judgement:
+class CompositeErrors:
     """How near a result is to the true photograph.
 
     Args:
@@ -46,7 +46,7 @@ class Judgement:
     outside: int
 
 
-def perfect_scene(
+def oracle_scene(
     neutral: np.ndarray, smile: np.ndarray, spec: CropSpec, *, channels: int = 3, faces: Sequence[Face] | None = None
 ) -> tuple[Scene, np.ndarray]:
     """A face whose edit was drawn by a perfect editor.
@@ -85,9 +85,9 @@ def perfect_scene(
     return Scene(known, drawing), true
 
 
-def judge(
+def composite_errors(
     result: np.ndarray, neutral: np.ndarray, true: np.ndarray, alignment: Alignment, masks: FaceMasks
-) -> Judgement:
+) -> CompositeErrors:
     """Compare a result with the true photograph.
 
     Args:
@@ -107,7 +107,7 @@ def judge(
     inside = mouth * face > MOUTH
     error = np.abs(result.astype(np.float32) - true).mean(-1)
     differs = (result != neutral).any(-1) & (cv2.dilate(whole, np.ones((3, 3))) == 0)
-    return Judgement(
+    return CompositeErrors(
         float(np.abs(lab[0] - lab[1]).mean(-1)[inside].mean()),
         float((error * face).sum() / face.sum()),
         _sharpness(result, face) / max(_sharpness(neutral, face), 1e-6),

@@ -29,7 +29,7 @@ CELL = 256  # pixels of a picture on the contact sheet
 
 
 @dataclass(frozen=True)
-class DrawnCandidate:
+class GeneratedCandidate:
     """One picture.
 
     Args:
@@ -48,7 +48,7 @@ class DrawnCandidate:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Generated:
     """What came of drawing.
 
     Args:
@@ -62,11 +62,11 @@ class Drawn:
     emotion: str
     prompt: str
     model: str
-    candidates: tuple[DrawnCandidate, ...]
+    candidates: tuple[GeneratedCandidate, ...]
     explanation: str
 
     @property
-    def kept(self) -> tuple[DrawnCandidate, ...]:
+    def kept(self) -> tuple[GeneratedCandidate, ...]:
         """The best ones."""
         return tuple(candidate for candidate in self.candidates if candidate.kept)
 
@@ -115,7 +115,7 @@ class Drawn:
         return [folder / name for name in (*pictures, "sheet.png", "candidates.json")]
 
 
-def draw_best(
+def generate_best(
     model: TextToImage,
     emotion: str,
     *,
@@ -127,7 +127,7 @@ def draw_best(
     steps: int | None = None,
     guidance: float | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Drawn:
+) -> Generated:
     """Draw many pictures of an emotion and keep the best.
 
     Args:
@@ -152,7 +152,7 @@ def draw_best(
     prompt, drawn = emotion_prompt(emotion, style), []
     for number in range(candidates):
         drawn.append(
-            DrawnCandidate(seed + number, model.draw(prompt, seed=seed + number, steps=steps, guidance=guidance))
+            GeneratedCandidate(seed + number, model.draw(prompt, seed=seed + number, steps=steps, guidance=guidance))
         )
         if progress is not None:
             progress(number + 1, candidates)
@@ -160,7 +160,7 @@ def draw_best(
         why = "no CLIP was given that could rank them"
         ranked = [replace(c, kept=n < keep, reason=f"number {n + 1}; {why}") for n, c in enumerate(drawn)]
         said = f"{min(keep, candidates)} of {candidates} pictures are kept as they came: {why}"
-        return Drawn(emotion, prompt, model.name, tuple(ranked), said)
+        return Generated(emotion, prompt, model.name, tuple(ranked), said)
     found = [replace(c, score=score) for c, score in zip(drawn, _scores(clip, drawn, prompt, style), strict=True)]
     found.sort(key=lambda candidate: (-(candidate.score or 0.0), candidate.seed))
     ranked = [
@@ -168,11 +168,13 @@ def draw_best(
         for n, c in enumerate(found)
     ]
     said = f"{min(keep, candidates)} of {candidates} pictures are kept; the best is of seed {ranked[0].seed}"
-    return Drawn(emotion, prompt, model.name, tuple(ranked), f"{said}, read as the emotion with {ranked[0].score:.2f}")
+    return Generated(
+        emotion, prompt, model.name, tuple(ranked), f"{said}, read as the emotion with {ranked[0].score:.2f}"
+    )
 
 
 @torch.no_grad()
-def _scores(clip: Clip, drawn: list[DrawnCandidate], prompt: str, style: str) -> list[float]:
+def _scores(clip: Clip, drawn: list[GeneratedCandidate], prompt: str, style: str) -> list[float]:
     """Probability of the prompt among those of the basic emotions in the same style."""
     others = [emotion_prompt(name, style) for name in BASIC]
     texts = [prompt, *(other for other in others if other != prompt)]
