@@ -181,6 +181,9 @@ _SPACE = re.compile(r"(?<=\w)\\ (?=\w)")  # an escaped space between words, wher
 def fold_name(name: str) -> str:
     """The form in which two names are compared: case, Unicode variants, spaces, hyphens and underscores do not count.
 
+    Args:
+        name: any text.
+
     Raises:
         UnknownNameError: it is not a string.
     """
@@ -219,6 +222,9 @@ def unknown_name(kind: str, name: str, known: Mapping[str, str]) -> UnknownNameE
 def canonical(name: str) -> str:
     """The canonical form of a name or alias of the vocabulary ("Happiness" -> "happy").
 
+    Args:
+        name: or alias, in any spelling.
+
     Raises:
         UnknownNameError: the vocabulary does not have it; the message holds the nearest names.
     """
@@ -230,6 +236,9 @@ def canonical(name: str) -> str:
 
 def get(name: str) -> Emotion:
     """The entry of a name or alias.
+
+    Args:
+        name: or alias, in any spelling.
 
     Raises:
         UnknownNameError: the vocabulary does not have it.

@@ -313,7 +313,11 @@ def backbone_of(model: str, settings: Mapping[str, Any]) -> tuple[Backbone, str 
 
 
 def batch_size_of(side: int) -> int:
-    """How many pictures of that side are drawn at once: what a pass keeps grows with their area."""
+    """How many pictures of that side are drawn at once: what a pass keeps grows with their area.
+
+    Args:
+        side: in pixels.
+    """
     return 8 if side <= 128 else 4 if side <= 256 else 2 if side <= 512 else 1
 
 

@@ -80,7 +80,13 @@ class IdentityGuard:
         return EmbeddedNetwork.load("identity", device=str(self.photo_editor.editor.device))
 
     def identities(self, photo: OpenedPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Tensor:
-        """The lowest identity of the photograph's edited faces, for each edit, ``[E]``."""
+        """The lowest identity of the photograph's edited faces, for each edit, ``[E]``.
+
+        Args:
+            photo: opened with an editor.
+            edits: each for all faces.
+            seed: of the noise that an editor draws.
+        """
         source = self._people(photo, photo.picture.rgb)
         return torch.stack(
             [

@@ -76,6 +76,9 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """The object of a name or alias, imported if it has not been yet.
 
+        Args:
+            name: or alias.
+
         Raises:
             UnknownNameError: there is none; the message holds the nearest names.
             RegistryError: it is known, but importing it fails.
@@ -89,6 +92,9 @@ class Registry(Generic[T]):
 
     def check(self, name: str) -> None:
         """Whether there is such a name; imports nothing.
+
+        Args:
+            name: or alias.
 
         Raises:
             UnknownNameError: there is none; the message holds the nearest names.

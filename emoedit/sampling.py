@@ -75,7 +75,13 @@ def make_schedule(alphas: Tensor, steps: int, t_last: int | None = None) -> Sche
 
 
 def predicted_x0(x_t: Tensor, eps: Tensor, a_t: float) -> Tensor:
-    """P_t, the picture that x_t and the noise in it point to (Song et al. 2021, arXiv 2010.02502, eq. 9)."""
+    """P_t, the picture that x_t and the noise in it point to (Song et al. 2021, arXiv 2010.02502, eq. 9).
+
+    Args:
+        x_t: ``[N, C, R, R]``.
+        eps: as ``x_t``, the noise in it.
+        a_t: alpha_bar at this step.
+    """
     return (x_t - (1 - a_t) ** 0.5 * eps) / a_t**0.5
 
 
@@ -115,6 +121,10 @@ def symmetric_gain(a_t: float, a_next: float) -> float:
 
     The ratio of the shift's coefficients in ``ddim_step``: 1 / (1 - s_next / s_t) with s = sqrt((1 - a) / a). With
     it one pass of the model a step is enough (Haas et al. 2024, arXiv 2303.11073, find both forms alike once rescaled).
+
+    Args:
+        a_t: alpha_bar at this step.
+        a_next: alpha_bar at the next one.
     """
     return 1 / (1 - ((1 - a_next) * a_t / (a_next * (1 - a_t))) ** 0.5)
 
@@ -227,7 +237,12 @@ def change_mask(predicted: Tensor, source: Tensor) -> Tensor:
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
-    """``[N, C, R, R]`` through a Gaussian of ``sigma`` pixels, mirrored at the rim."""
+    """``[N, C, R, R]`` through a Gaussian of ``sigma`` pixels, mirrored at the rim.
+
+    Args:
+        x: ``[N, C, R, R]``.
+        sigma: in pixels.
+    """
     reach = min(math.ceil(3 * sigma), x.shape[-1] - 1)
     kernel = torch.exp(-(torch.arange(-reach, reach + 1, device=x.device) / sigma).square() / 2).to(x)
     kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
@@ -251,6 +266,11 @@ def picture_noise(seeds: Tensor, shape: Sequence[int], device: torch.device) -> 
 
 def first_reaching(timesteps: Sequence[int], distances: Sequence[float], threshold: float) -> int:
     """The smallest timestep at which a distance curve reaches a threshold.
+
+    Args:
+        timesteps: of the curve.
+        distances: at each timestep.
+        threshold: that is reached.
 
     Raises:
         EditError: it never does.

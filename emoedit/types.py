@@ -58,7 +58,12 @@ class DeviceMemoryError(EmoEditError, RuntimeError):
 
 
 class MissingExtraError(EmoEditError, ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra that brings it.
+
+    Args:
+        package: that is not installed.
+        extra: that brings it.
+    """
 
     def __init__(self, package: str, extra: str) -> None:
         checkout = Path(__file__).resolve().parents[1]

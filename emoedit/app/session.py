@@ -146,13 +146,21 @@ class Session:
         return self.photo
 
     def file(self, name: str) -> Path:
-        """A new path in the session's folder that nobody can guess; the name is what a download is called."""
+        """A new path in the session's folder that nobody can guess; the name is what a download is called.
+
+        Args:
+            name: of the download.
+        """
         folder = self.folder / secrets.token_hex(8)
         folder.mkdir(parents=True)
         return folder / (re.sub(r"[^\w.+-]+", "_", name).strip(".") or "picture")
 
     def preview(self, image: Image.Image) -> str:
-        """A file of a picture for the page; the oldest ones go, as the page has loaded them long ago."""
+        """A file of a picture for the page; the oldest ones go, as the page has loaded them long ago.
+
+        Args:
+            image: what is shown.
+        """
         path = self.file("preview.jpg")
         image.save(path, "JPEG", quality=PREVIEW_QUALITY)
         self.previews.append(path)

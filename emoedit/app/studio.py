@@ -75,7 +75,11 @@ class Studio:
     # --- sessions
 
     def session(self, key: str) -> Session:
-        """The session of a page, made on first use; sessions that were idle for long go."""
+        """The session of a page, made on first use; sessions that were idle for long go.
+
+        Args:
+            key: hash of the page's session.
+        """
         with self.lock:
             now = time.monotonic()
             for other in [k for k, s in self._sessions.items() if now - s.used > MAX_IDLE and k != key]:
@@ -86,7 +90,11 @@ class Studio:
             return self._sessions[key]
 
     def end(self, key: str) -> None:
-        """Delete what a page leaves behind."""
+        """Delete what a page leaves behind.
+
+        Args:
+            key: hash of the page's session.
+        """
         with self.lock:
             if (session := self._sessions.pop(key, None)) is not None:
                 session.close()
@@ -95,6 +103,9 @@ class Studio:
 
     def photo_editor(self, name: str) -> PhotoEditor:
         """An editor with all around it, loaded once.
+
+        Args:
+            name: of the editor.
 
         Raises:
             UnknownNameError: no such editor.
@@ -105,6 +116,9 @@ class Studio:
 
     def compared_editor(self, name: str) -> PhotoEditor:
         """The same for a comparison, which holds `comparing` and must not keep others from editing.
+
+        Args:
+            name: of the editor.
 
         Raises:
             UnknownNameError: no such editor.
@@ -241,6 +255,10 @@ class Studio:
     def edit(self, session: Session, settings: Settings) -> Result:
         """The edit that the controls describe, of what is shown.
 
+        Args:
+            session: whose photograph.
+            settings: what the controls say.
+
         Raises:
             SessionError: no photograph is open.
             UnknownNameError: the editor cannot do it.
@@ -371,7 +389,12 @@ class Studio:
 
 
 def reduced(picture: Picture, longest: int = SHOWN_SIDE) -> Picture:
-    """The picture at most `longest` pixels long; itself where it is no longer."""
+    """The picture at most `longest` pixels long; itself where it is no longer.
+
+    Args:
+        picture: of any size.
+        longest: side in pixels.
+    """
     height, width = picture.rgb.shape[:2]
     if max(height, width) <= longest:
         return picture
@@ -385,7 +408,11 @@ def reduced(picture: Picture, longest: int = SHOWN_SIDE) -> Picture:
 
 
 def suffix_of(data: bytes) -> str:
-    """The suffix of a file's own format where results can be written in it, else ``.jpg``."""
+    """The suffix of a file's own format where results can be written in it, else ``.jpg``.
+
+    Args:
+        data: an encoded picture.
+    """
     with Image.open(io.BytesIO(data)) as image:
         kind = image.format
     return next((suffix for suffix, known in SUFFIXES.items() if known == kind), ".jpg")

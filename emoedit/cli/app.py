@@ -14,7 +14,7 @@ from emoedit.types import MissingExtraError
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    """The command and its options."""
+    """Adds the command and its options to ``commands``."""
     parser = commands.add_parser(
         "app",
         help="edit in the browser",
@@ -53,7 +53,15 @@ def _port(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status."""
+    """The exit status.
+
+    Args:
+        args: the parsed options.
+
+    Raises:
+        MissingExtraError: gradio is not installed.
+        UsageError: options that make no sense.
+    """
     from emoedit.app.privacy import HostError, check_host, check_port, read_auth
     from emoedit.full_size import Request
 

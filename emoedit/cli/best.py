@@ -36,7 +36,7 @@ exit status: 0 when a candidate was kept, 1 when none reached the floors (candid
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    """The command and its options."""
+    """Adds the command and its options to ``commands``."""
     parser = commands.add_parser(
         "best",
         help="try many edits of a photo and keep the best",
@@ -67,7 +67,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 
 def add_restore(parser: argparse.ArgumentParser) -> None:
-    """``--restore``."""
+    """Adds ``--restore`` to ``parser``."""
     parser.add_argument(
         "--restore",
         metavar="FILE",
@@ -117,7 +117,7 @@ def _plan(args: argparse.Namespace) -> tuple[list[str], Path]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status."""
+    """Runs the command with the parsed ``args``; returns the exit status."""
     with usage():
         editors, folder = _plan(args)
     if args.json not in (None, "-"):

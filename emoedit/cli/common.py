@@ -25,7 +25,11 @@ class UsageError(EmoEditError):
 
 @contextmanager
 def usage() -> Iterator[None]:
-    """What is wrong with names, numbers and paths inside is wrong with the command."""
+    """What is wrong with names, numbers and paths inside is wrong with the command.
+
+    Raises:
+        UsageError: one of these errors was raised inside.
+    """
     try:
         yield
     except (UnknownNameError, EditError, OutputError, DataError) as error:
@@ -72,7 +76,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def add_editor_options(parser: argparse.ArgumentParser) -> None:
-    """The options of commands that edit with one editor."""
+    """Adds the options of commands that edit with one editor to ``parser``."""
     parser.add_argument(
         "--strength",
         nargs="+",
@@ -95,7 +99,7 @@ def add_editor_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """``--device``."""
+    """Adds ``--device`` to ``parser``."""
     parser.add_argument(
         "--device",
         type=device,
@@ -106,12 +110,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    """``--seed``."""
+    """Adds ``--seed`` to ``parser``."""
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="for editors that draw noise; default: 0")
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
-    """``--max-pixels`` and ``--frame``."""
+    """Adds ``--max-pixels`` and ``--frame`` to ``parser``."""
     parser.add_argument(
         "--max-pixels",
         type=_count,
@@ -157,7 +161,11 @@ def face_type(*words: str) -> Callable[[str], str | int]:
 
 
 def strengths_of(args: argparse.Namespace) -> list[float]:
-    """What ``--strength`` asks for, each once."""
+    """What ``--strength`` asks for, each once.
+
+    Args:
+        args: the parsed options.
+    """
     return list(dict.fromkeys(strength + 0.0 for strength in args.strength or [1.0]))  # adding 0 makes -0 a plain 0
 
 
@@ -182,7 +190,13 @@ def describe(editor: str, args: argparse.Namespace | None = None) -> tuple[Reque
 
 
 def load(request: Request, args: argparse.Namespace, **options: Any) -> PhotoEditor:
-    """The photo editor that a command asks for; options are its own."""
+    """The photo editor that a command asks for; options are its own.
+
+    Args:
+        request: the editor.
+        args: the parsed options, with ``--device``, ``--precision``, ``--batch``, ``--offload`` and ``--compile``.
+        **options: of ``PhotoEditor``.
+    """
     from emoedit.models.devices import choose_device
     from emoedit.models.devices import describe as described
     from emoedit.photo import PhotoEditor
@@ -199,7 +213,14 @@ def load(request: Request, args: argparse.Namespace, **options: Any) -> PhotoEdi
 
 
 def check_format(path: Path) -> None:
-    """Refuse what is no name of a picture."""
+    """Refuse what is no name of a picture.
+
+    Args:
+        path: of a result.
+
+    Raises:
+        OutputError: the suffix is none of a picture format.
+    """
     from emoedit.io.images import SUFFIXES
 
     if path.suffix.lower() not in SUFFIXES:
@@ -208,7 +229,15 @@ def check_format(path: Path) -> None:
 
 
 def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Refuse what exists and may not be replaced."""
+    """Refuse what exists and may not be replaced.
+
+    Args:
+        path: of a result.
+        overwrite: whether a file that exists is replaced.
+
+    Raises:
+        OutputError: it exists, and ``overwrite`` is not set.
+    """
     if os.path.lexists(os.path.expanduser(path)) and not overwrite:
         raise OutputError(f"{path} exists already; --overwrite replaces it")
 
@@ -217,17 +246,32 @@ def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:
 
 
 def printable(text: str) -> str:
-    """File names may hold bytes that are not UTF-8, for which Python has characters that cannot be written."""
+    """File names may hold bytes that are not UTF-8, for which Python has characters that cannot be written.
+
+    Args:
+        text: for a terminal.
+    """
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def edit_label(edit: Edit) -> str:
-    """An edit in a few words."""
+    """An edit in a few words.
+
+    Args:
+        edit: what is asked for.
+    """
     return edit.emotion if edit.strength == 1 else f"{edit.emotion} {edit.strength:g}"
 
 
 def write(text: str) -> None:
-    """To standard output, all of it, now."""
+    """To standard output, all of it, now.
+
+    Args:
+        text: one line or more.
+
+    Raises:
+        OutputError: standard output cannot be written.
+    """
     try:
         print(text, flush=True)
     except OSError as error:
@@ -238,7 +282,11 @@ def write(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """To standard error, above a progress bar where there is one."""
+    """To standard error, above a progress bar where there is one.
+
+    Args:
+        text: one line or more.
+    """
     from tqdm import tqdm
 
     tqdm.write(printable(text), file=sys.stderr)
@@ -252,5 +300,14 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """For ``warnings.showwarning``; where the warning comes from is not shown."""
+    """For ``warnings.showwarning``; where the warning comes from is not shown.
+
+    Args:
+        message: the warning.
+        category: ignored, as all below.
+        filename: ignored.
+        lineno: ignored.
+        file: ignored.
+        line: ignored.
+    """
     say(f"emoedit: warning: {message}")

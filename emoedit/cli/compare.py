@@ -26,7 +26,7 @@ COMPARISON = ("results.jsonl", "grid.png", "report.html")  # what emoedit.compar
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    """The commands and their options."""
+    """Adds the commands and their options to ``commands``."""
     compare = commands.add_parser(
         "compare",
         help="editors side by side on one photograph, measured",

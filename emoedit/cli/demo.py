@@ -29,7 +29,7 @@ COLUMNS = 4
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    """The command and its options."""
+    """Adds the command and its options to ``commands``."""
     parser = commands.add_parser(
         "demo",
         help="one face with every emotion, in one labelled picture",
@@ -44,7 +44,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status."""
+    """Runs the command with the parsed ``args``; returns the exit status."""
     with usage():
         check_format(Path(args.output))
         strengths = strengths_of(args)

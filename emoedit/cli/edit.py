@@ -53,7 +53,7 @@ exit status: 0 when every edit was written, 1 when something failed, 2 when the 
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    """The command and its options."""
+    """Adds the command and its options to ``commands``."""
     parser = commands.add_parser(
         "edit",
         help="edit photographs",
@@ -191,7 +191,7 @@ def _alive(jobs: Sequence[_Job]) -> list[_Job]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status."""
+    """Runs the command with the parsed ``args``; returns the exit status."""
     args.editor = editor_name(args)
     with usage():
         request, editor, jobs = _plan(args)

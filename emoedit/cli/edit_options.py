@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_edit_options(parser: argparse.ArgumentParser) -> None:
-    """``--au``, ``--valence``, ``--arousal``, ``--like``, ``--like-face``, ``--only`` and ``--neutral-first``."""
+    """Adds ``--au``, ``--valence``, ``--arousal``, ``--like``, ``--only`` and ``--neutral-first`` to ``parser``."""
     parser.add_argument(
         "--au",
         nargs="+",
@@ -36,7 +36,11 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
 
 
 def editor_name(args: argparse.Namespace) -> str:
-    """The editor that is asked for: units have one of their own."""
+    """The editor that is asked for: units have one of their own.
+
+    Args:
+        args: the parsed options.
+    """
     return str(args.editor or ("facs" if args.au else DEFAULT_EDITOR))
 
 
@@ -81,7 +85,13 @@ def requested_emotions(args: argparse.Namespace, known: Sequence[str]) -> dict[s
 
 
 def prepare_photo(photo_editor: PhotoEditor, opened: OpenPhoto, args: argparse.Namespace) -> OpenPhoto:
-    """The photo to edit: with its faces made neutral, where that is asked for."""
+    """The photo to edit: with its faces made neutral, where that is asked for.
+
+    Args:
+        photo_editor: that opened it.
+        opened: the photo.
+        args: the parsed options.
+    """
     if not args.neutral_first:
         return opened
     from emoedit.parts import neutral_first
@@ -90,7 +100,13 @@ def prepare_photo(photo_editor: PhotoEditor, opened: OpenPhoto, args: argparse.N
 
 
 def finish_edit(result: PhotoEdit, opened: OpenPhoto, args: argparse.Namespace) -> PhotoEdit:
-    """The result: with units added to it and of some parts of the face alone, where that is asked for."""
+    """The result: with units added to it and of some parts of the face alone, where that is asked for.
+
+    Args:
+        result: of the editor.
+        opened: the photo before the edit.
+        args: the parsed options.
+    """
     from emoedit.parts import add_units, keep_only
 
     if args.units:

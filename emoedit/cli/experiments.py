@@ -49,7 +49,11 @@ def scripts(kind: str) -> dict[str, Path]:
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    """The commands; what stands after their names is the scripts' own."""
+    """The commands; what stands after their names is the scripts' own.
+
+    Args:
+        commands: subparsers of ``emoedit``.
+    """
     told = "arguments are Hydra's: NAME=VALUE, -m, --config-dir DIR for configs of your own, --help for what there is"
     for name, text in (
         ("sweep", "editors, emotions and strengths over a data set, on one machine or many"),
@@ -66,6 +70,9 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Become the script, where the system can replace a process; else the script's exit status.
+
+    Args:
+        args: the parsed options.
 
     Raises:
         UsageError: no such experiment.

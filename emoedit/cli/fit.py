@@ -26,7 +26,7 @@ A folder of pictures holds photographs of one emotion, a face each. 10 of a clas
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    """The command and its options."""
+    """Adds the command and its options to ``commands``."""
     parser = commands.add_parser(
         "fit",
         help="fit an emotion to a model, from your own photographs",
@@ -79,7 +79,7 @@ def _above_0(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status."""
+    """Runs the command with the parsed ``args``; returns the exit status."""
     _check(args)
     if args.kind != "token":  # a token's folder is a working folder, in which the same command goes on
         check_free(args.output, args.overwrite)

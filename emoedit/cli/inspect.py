@@ -12,7 +12,7 @@ from emoedit.types import EmoEditError, MissingExtraError
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    """The command and its options."""
+    """Adds the command and its options to ``commands``."""
     parser = commands.add_parser(
         "inspect",
         help="what pictures say of how they were made",
@@ -26,7 +26,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status."""
+    """Runs the command with the parsed ``args``; returns the exit status."""
     failed = False
     for photo in args.photos:
         try:

@@ -12,7 +12,7 @@ from emoedit.types import UnknownNameError
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    """The commands and their options."""
+    """Adds the commands and their options to ``commands``."""
     models = commands.add_parser("models", help="the models there are")
     models.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="of names: 'sd*'; default: all")
     models.add_argument("--json", action="store_true", help="as JSON, sizes in bytes")
@@ -102,7 +102,12 @@ def _size(count: float) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width under a header, two blanks apart."""
+    """Columns of equal width under a header, two blanks apart.
+
+    Args:
+        header: titles of the columns.
+        rows: cells of each row.
+    """
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)

@@ -25,7 +25,7 @@ examples:
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    """The command and its options."""
+    """Adds the command and its options to ``commands``."""
     parser = commands.add_parser(
         "mirror",
         help="read the expression in front of a camera and answer it with pictures",
@@ -59,7 +59,14 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status: 0 when a picture was kept, 1 when none was or something failed."""
+    """The exit status: 0 when a picture was kept, 1 when none was or something failed.
+
+    Args:
+        args: the parsed options.
+
+    Raises:
+        UsageError: options that make no sense.
+    """
     folder = Path(os.path.expanduser(args.output))
     with usage():
         if args.frames < 1 or args.candidates < 1 or args.keep < 1:

@@ -15,7 +15,7 @@ PRECISIONS = ("auto", "float32", "float16", "bfloat16", "fp32", "fp16", "bf16")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say what a full-size editor is made of."""
+    """Adds the options that say what a full-size editor is made of to ``parser``."""
     group = parser.add_argument_group("full-size models (docs/full-size.md; emoedit models lists them)")
     group.add_argument("--model", metavar="ID|FOLDER|FILE", help="weights in place of the editor's usual ones")
     for name, what, metavar in (
@@ -46,7 +46,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_compute_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say how an editor computes, beside ``--device``."""
+    """Adds the options that say how an editor computes, beside ``--device`` to ``parser``."""
     parser.add_argument(
         "--precision", choices=PRECISIONS, metavar="P", help="auto, float32, float16 or bfloat16; default: auto"
     )
@@ -62,7 +62,11 @@ def add_compute_options(parser: argparse.ArgumentParser) -> None:
 
 
 def device(text: str) -> str:
-    """The type of ``--device``."""
+    """The type of ``--device``.
+
+    Args:
+        text: as it was given.
+    """
     if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
         return text
     raise argparse.ArgumentTypeError(f"expected auto, cpu, mps, cuda or cuda:N, not {text!r}")
@@ -76,7 +80,11 @@ def _layers(text: str) -> tuple[int, int]:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """The type of ``--set``."""
+    """The type of ``--set``.
+
+    Args:
+        text: ``NAME=VALUE``.
+    """
     name, found, value = text.partition("=")
     if not found or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, as in steps=20, not {text!r}")

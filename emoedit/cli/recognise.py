@@ -12,7 +12,7 @@ from emoedit.types import EmoEditError
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    """The command and its options."""
+    """Adds the command and its options to ``commands``."""
     parser = commands.add_parser(
         "recognise",
         aliases=["recognize"],
@@ -27,7 +27,11 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status: 1 where a photograph cannot be read or shows no face."""
+    """The exit status: 1 where a photograph cannot be read or shows no face.
+
+    Args:
+        args: the parsed options.
+    """
     from emoedit.faces.detect import FaceDetector
     from emoedit.faces.networks import EmbeddedNetwork
     from emoedit.io.images import load_picture

@@ -36,7 +36,7 @@ examples:
 
 
 def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    """The command and its options."""
+    """Adds the command and its options to ``commands``."""
     parser = commands.add_parser(
         "walk",
         help="a face from one strength to another, as an animation or a strip",
@@ -85,7 +85,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status."""
+    """Runs the command with the parsed ``args``; returns the exit status."""
     with usage():
         request, strengths, outputs = _plan(args)
     from emoedit.report.walk import check_encoder

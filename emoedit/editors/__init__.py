@@ -61,6 +61,9 @@ class Editor:
         compositor: how its drawings are put into a photograph: a name, or a description as ``editor.json`` has it
             ([emoedit.compositing.compositors][]); default: as the backbone says.
         units: action units that are added to what the backbone draws: emotion -> unit -> how strong at strength 1.
+
+    Raises:
+        EditError: no steering.
     """
 
     def __init__(
@@ -103,7 +106,11 @@ class Editor:
         return editor_html(self)
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the weights; returns itself."""
+        """Move the weights; returns itself.
+
+        Args:
+            device: a name that ``torch.device`` takes.
+        """
         self.backbone.to(device)
         for steering in self.steerings:
             steering.to(device)
@@ -165,7 +172,12 @@ class Editor:
         self.batch = min(size, self.batch_size)
 
     def control(self, inversion: Inversion, edits: Sequence[Edit]) -> Control:
-        """The sum of what the steerings ask for; one edit a picture."""
+        """The sum of what the steerings ask for; one edit a picture.
+
+        Args:
+            inversion: of N pictures.
+            edits: one for each picture.
+        """
         total = Control()
         for steering in self.steerings:
             total = total + steering.control(self.backbone, inversion, edits)
@@ -177,6 +189,11 @@ class Editor:
 
         It is to be compared with the reconstruction, not with the source. A strength of 0 gives the reconstruction
         itself.
+
+        Args:
+            inversion: of N pictures.
+            edits: each for all pictures.
+            batch_size: pictures in one pass of the model; None for its own.
         """
         drawings = self._drawn(inversion, edits, batch_size)
         for edit, drawn in zip(edits, drawings, strict=True):
@@ -218,7 +235,12 @@ class Editor:
 
     @torch.no_grad()
     def changes(self, inversion: Inversion, edit: Edit) -> list[Change] | None:
-        """What an edit moves and lights, one a picture; None where the backbone only draws pictures."""
+        """What an edit moves and lights, one a picture; None where the backbone only draws pictures.
+
+        Args:
+            inversion: of N pictures.
+            edit: for all pictures.
+        """
         if type(self.backbone).changes is Backbone.changes:
             return None  # and no control is computed
         edits = [edit] * len(inversion)
@@ -228,6 +250,11 @@ class Editor:
         """The source with the change in it, for each edit in turn: ``[N, C, R, R]`` in [-1, 1].
 
         What the backbone lost of the source (its residual) is put back, so strength 0 gives the source.
+
+        Args:
+            inversion: of N pictures.
+            edits: each for all pictures.
+            batch_size: pictures in one pass of the model; None for its own.
         """
         lost = inversion.extras["source"] - inversion.extras["reconstruction"]
         for edit, drawn in zip(edits, self.decode(inversion, edits, batch_size=batch_size), strict=True):
@@ -318,7 +345,14 @@ class Editor:
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, token: str | None = None, card: str | None = None
     ) -> str:
-        """Upload to the Hugging Face hub; returns the address of the commit."""
+        """Upload to the Hugging Face hub; returns the address of the commit.
+
+        Args:
+            repo_id: ``owner/name``.
+            private: whether only its owner sees a new repository.
+            token: of the hub; None for the one that is stored.
+            card: text of ``README.md``; None for a short one.
+        """
         return editor_files.upload(self, repo_id, private=private, token=token, card=card)
 
 

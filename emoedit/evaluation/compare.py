@@ -38,7 +38,11 @@ RESULTS, GRID, REPORT = "results.jsonl", "grid.png", "report.html"
 
 
 def columns(rows: Iterable[Mapping[str, Any]]) -> list[Column]:
-    """What a report shows of rows: every registered metric that some row has a number for."""
+    """What a report shows of rows: every registered metric that some row has a number for.
+
+    Args:
+        rows: of results.
+    """
     found = list(rows)
     return [
         Column(m.key, m.title, m.digits, m.higher_is_better, m.help)
@@ -48,7 +52,12 @@ def columns(rows: Iterable[Mapping[str, Any]]) -> list[Column]:
 
 
 def head_of(image: Image.Image, face: Face) -> Image.Image:
-    """The square around a face that a report shows."""
+    """The square around a face that a report shows.
+
+    Args:
+        image: the photograph.
+        face: found in it.
+    """
     x0, y0, x1, y1 = face.box
     half = HEAD / 2 * max(x1 - x0, y1 - y0)
     cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
@@ -59,6 +68,9 @@ def head_of(image: Image.Image, face: Face) -> Image.Image:
 
 def to_pandas(rows: Iterable[Mapping[str, Any]]) -> Any:
     """Rows as a ``pandas.DataFrame``.
+
+    Args:
+        rows: of results.
 
     Raises:
         MissingExtraError: pandas is not installed.
@@ -120,6 +132,10 @@ class Comparison:
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write ``results.jsonl``, ``grid.png`` and ``report.html``.
 
+        Args:
+            folder: made if need be.
+            overwrite: whether files that exist are replaced.
+
         Raises:
             OutputError: one of them exists and ``overwrite`` is not set, or cannot be written.
         """
@@ -143,6 +159,10 @@ class Comparison:
 def check_free(folder: Path, overwrite: bool) -> None:
     """Refuse a folder that holds results.
 
+    Args:
+        folder: of results.
+        overwrite: whether results that exist may be replaced.
+
     Raises:
         OutputError: a result is there already.
     """
@@ -152,7 +172,11 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 
 def notes(rows: Collection[Mapping[str, Any]]) -> list[str]:
-    """Which networks measured, in words, and what the reference rows are."""
+    """Which networks measured, in words, and what the reference rows are.
+
+    Args:
+        rows: of results.
+    """
     measured = next((row for row in rows if row.get("identity_backend")), None)
     if measured is None:
         return []

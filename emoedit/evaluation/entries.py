@@ -42,7 +42,11 @@ class Entry:
     reference: bool = False
 
     def supports(self, emotion: str) -> bool:
-        """Whether every steering of it can show this emotion."""
+        """Whether every steering of it can show this emotion.
+
+        Args:
+            emotion: a name, or algebra on names.
+        """
         try:
             for steering in self.photo_editor.editor.steerings:
                 resolve(emotion, steering.emotions)
@@ -161,7 +165,14 @@ def edited_rows(
 def unedited_row(
     suite: Suite | NullSuite, picture: Picture, subject: Subject, emotion: str
 ) -> tuple[dict[str, Any], Image.Image]:
-    """The reference row of an editor that does nothing."""
+    """The reference row of an editor that does nothing.
+
+    Args:
+        suite: of metric networks.
+        picture: the photograph.
+        subject: the source as the suite sees it.
+        emotion: that is measured.
+    """
     row = suite.measure(subject, [subject.photo], [emotion])[0]
     head = {"editor": NOTHING, "reference": True, "emotion": emotion, "strength": None, "seconds": None, "error": None}
     return head | row, picture.to_pil()
@@ -170,14 +181,29 @@ def unedited_row(
 def photograph_row(
     suite: Suite | NullSuite, subject: Subject, truth: np.ndarray, face: Face, emotion: str
 ) -> tuple[dict[str, Any], Image.Image]:
-    """The reference row of the same person really showing the emotion."""
+    """The reference row of the same person really showing the emotion.
+
+    Args:
+        suite: of metric networks.
+        subject: the source as the suite sees it.
+        truth: uint8 ``[H, W, 3]``, of the same person.
+        face: found in it.
+        emotion: that it shows.
+    """
     row = suite.measure_other(subject, truth, face, emotion)
     head = {"editor": PHOTOGRAPH, "reference": True, "emotion": emotion, "strength": None, "seconds": None}
     return head | {"error": None} | row, Image.fromarray(truth)
 
 
 def failed_row(entry: Entry, edit: Edit, error: EmoEditError, *, seed: int = 0) -> dict[str, Any]:
-    """The row of an edit that could not be made."""
+    """The row of an edit that could not be made.
+
+    Args:
+        entry: the editor.
+        edit: that failed.
+        error: why.
+        seed: of the noise that an editor draws.
+    """
     return {
         "editor": entry.name,
         "reference": entry.reference,
@@ -190,7 +216,11 @@ def failed_row(entry: Entry, edit: Edit, error: EmoEditError, *, seed: int = 0) 
 
 
 def canonical_names(emotions: Iterable[str]) -> list[str]:
-    """Each emotion once, names in the canonical form that recognisers and true photographs go by, algebra as it is."""
+    """Each emotion once, names in the canonical form that recognisers and true photographs go by, algebra as it is.
+
+    Args:
+        emotions: names, or algebra on names.
+    """
     found = []
     for emotion in emotions:
         try:
@@ -204,6 +234,10 @@ def check_known(entries: Sequence[Entry], emotions: Sequence[str]) -> None:
     """Refuse emotions that an editor in the comparison cannot show.
 
     References need not know them.
+
+    Args:
+        entries: the editors.
+        emotions: names, or algebra on names.
 
     Raises:
         UnknownNameError: an emotion that an editor in the comparison cannot show (references need not know it).

@@ -377,7 +377,11 @@ def _save(image: Any, case: Case, row: Mapping[str, Any], folder: Path, suffix: 
 
 
 def fingerprint(photo_editor: PhotoEditor) -> str:
-    """Of everything an editor computes with."""
+    """Of everything an editor computes with.
+
+    Args:
+        photo_editor: the editor with its compositor.
+    """
     editor = photo_editor.editor
     backbone = editor.backbone
     emotions = [steering.emotions for steering in editor.steerings]

@@ -101,6 +101,9 @@ def find_parts(folder: Path) -> list[Part]:
 def merge(parts: Sequence[Part]) -> dict[str, Evaluation]:
     """Data set -> the evaluation of all its jobs.
 
+    Args:
+        parts: the jobs.
+
     Raises:
         DataError: jobs of one data set that other networks measured, or in which one name stands for two editors.
     """
@@ -131,6 +134,9 @@ def job_states(parts: Sequence[Part]) -> list[dict[str, Any]]:
 
     Each entry has ``job``, ``cells`` it has, ``done`` of them, ``failed``, ``rate`` (cells a second since it was last
     started; None before anything was done) and ``left`` (seconds, by that rate).
+
+    Args:
+        parts: the jobs.
     """
     table = []
     for part in parts:
@@ -152,7 +158,11 @@ def job_states(parts: Sequence[Part]) -> list[dict[str, Any]]:
 
 
 def states_table(found: Sequence[dict[str, Any]]) -> Table:
-    """For a report."""
+    """For a report.
+
+    Args:
+        found: of ``job_states``.
+    """
     rows = [
         [s["job"], s["cells"], s["done"], s["failed"], s["rate"], None if s["left"] is None else s["left"] / 60]
         for s in found
@@ -161,7 +171,11 @@ def states_table(found: Sequence[dict[str, Any]]) -> Table:
 
 
 def failures_table(found: Evaluation) -> Table:
-    """For a report: what could not be edited, a line a photograph and error."""
+    """For a report: what could not be edited, a line a photograph and error.
+
+    Args:
+        found: the evaluation of all jobs.
+    """
     told: dict[tuple[str, str, str], int] = {}
     for row in found.errors:
         key = row["photo"], row["editor"], row["error"]

@@ -36,7 +36,11 @@ class EditorDescription:
 
     @classmethod
     def of(cls, editor: str | Mapping[str, Any]) -> EditorDescription:
-        """From a name, or a mapping ``{editor: NAME, name: CALLED, compositor: NAME, SETTING: VALUE}``."""
+        """From a name, or a mapping ``{editor: NAME, name: CALLED, compositor: NAME, SETTING: VALUE}``.
+
+        Args:
+            editor: as a config has it.
+        """
         if isinstance(editor, str):
             return cls({"editor": editor})
         arguments = {name: value for name, value in editor.items() if name != COMPOSITOR}

@@ -37,6 +37,9 @@ class Shard:
     def parse(cls, text: str) -> Self:
         """Read ``"0/8"``: the first of eight.
 
+        Args:
+            text: ``INDEX/COUNT``.
+
         Raises:
             DataError: another form, or no such shard.
         """
@@ -45,7 +48,11 @@ class Shard:
         return cls(*map(int, text.split("/")))
 
     def of(self, things: S) -> S:
-        """This shard's part."""
+        """This shard's part.
+
+        Args:
+            things: all of them.
+        """
         return things[self.index :: self.count]  # type: ignore[return-value]
 
     def __str__(self) -> str:

@@ -22,6 +22,11 @@ from emoedit.types import Edit, EditError, HState, Inversion
 def record_shifts(editor: Editor, inversion: Inversion, edit: Edit) -> tuple[tuple[int, ...], Tensor, Tensor]:
     """What an edit adds to h of each picture on the way back.
 
+    Args:
+        editor: which shifts h.
+        inversion: of N pictures.
+        edit: for all pictures.
+
     Returns:
         The T timesteps at which it does, ascending; ``[N, T, C, h, w]``; and what is drawn, ``[N, C, R, R]``.
 
@@ -57,7 +62,12 @@ def with_directions(editor: Editor, directions: Mapping[str, Directions], *, nam
 
 
 def random_directions(directions: Directions, generator: torch.Generator) -> Directions:
-    """One random direction, at each timestep as long as the given one there: what length alone does."""
+    """One random direction, at each timestep as long as the given one there: what length alone does.
+
+    Args:
+        directions: whose lengths are taken.
+        generator: draws the direction.
+    """
     given = directions.directions
     drawn = torch.randn(given.shape[1:], generator=generator)
     lengths = given.flatten(1).norm(dim=1).view(-1, *[1] * (given.ndim - 1))

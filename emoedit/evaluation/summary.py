@@ -165,7 +165,12 @@ def _curve(editor: str, lines: Sequence[Mapping[str, Any]]) -> Curve:
 
 
 def people_interval(rows: Sequence[Mapping[str, Any]], key: str) -> Interval:
-    """Mean of a column and its 95 % interval over people; NaN where no row has it."""
+    """Mean of a column and its 95 % interval over people; NaN where no row has it.
+
+    Args:
+        rows: of results.
+        key: name of the column.
+    """
     values = [np.nan if row.get(key) is None else float(row[key]) for row in rows]
     return bootstrap(values, [row["person"] for row in rows])
 
@@ -226,7 +231,14 @@ def _nan(value: Any) -> bool:
 
 
 def format_interval(value: float, low: float, high: float, digits: int = 2) -> str:
-    """``.72 [.65, .79]``, or a dash."""
+    """``.72 [.65, .79]``, or a dash.
+
+    Args:
+        value: the mean; NaN gives a dash.
+        low: end of the interval; NaN for none.
+        high: end of the interval.
+        digits: after the point.
+    """
     if _nan(value):
         return "–"
     if _nan(low):
@@ -235,7 +247,11 @@ def format_interval(value: float, low: float, high: float, digits: int = 2) -> s
 
 
 def summary_table(summary: Sequence[Mapping[str, Any]]) -> Table:
-    """For a report: one line an editor, emotion and strength."""
+    """For a report: one line an editor, emotion and strength.
+
+    Args:
+        summary: of ``Evaluation.summary``.
+    """
     shown = [(m.key, m.title, m.digits) for m in measures() if m.shown_in == "table"]
     place = 1 + next((n for n, (key, _, _) in enumerate(shown) if key == "target_score"), -1)
     shown.insert(place, ("hit", "read as it", 2))
@@ -251,7 +267,11 @@ def summary_table(summary: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def control_table(control: Sequence[Mapping[str, Any]]) -> Table:
-    """For a report: one line an editor."""
+    """For a report: one line an editor.
+
+    Args:
+        control: of ``Evaluation.control``.
+    """
     keys = ("target_score", "identity", "hes", "acc", "mscr", "cls")
     rows = [
         [line["editor"], str(line["emotions"]), *(None if _nan(line[key]) else float(line[key]) for key in keys)]

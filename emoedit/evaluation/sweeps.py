@@ -103,6 +103,9 @@ class Job:
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """A job from plain values; one emotion or strength need not be a list.
 
+        Args:
+            config: of ``configs/sweep.yaml``.
+
         Raises:
             DataError: what is missing, unknown, or of another kind.
             EditError: a strength that makes no sense.
@@ -211,6 +214,7 @@ class Job:
         Raises:
             EmoEditError: an editor, emotion, judge, data folder, split or format that does not exist (the message holds
                 the nearest names), a ``_target_`` that is not this package's, a value of the wrong kind.
+            DataError: a setting of another kind, or a data folder or split without photographs.
         """
         known = self._emotions()
         for name in self.emotion:
@@ -257,6 +261,9 @@ class Job:
 
     def run(self, *, progress: bool | Callable[..., Any] = True) -> dict[str, int]:
         """Do what is missing.
+
+        Args:
+            progress: whether to show a bar, or what makes the bar.
 
         Returns:
             How many ``cells`` the job has, and how many of them are ``failed``.

@@ -116,6 +116,10 @@ def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None)
     ``name_or_path`` is an embedded editor's name, a local folder, or ``owner/name`` on the hub (what of it is of use,
     ``FETCHED``, is downloaded and cached).
 
+    Args:
+        name_or_path: of an embedded one, a folder, or ``owner/name`` on the hub.
+        revision: branch, tag or commit on the hub.
+
     Raises:
         UnknownNameError: a name that is neither embedded nor a folder; the message holds the nearest ones.
         CheckpointError: there is no such folder, or the hub does not give it.
@@ -225,13 +229,20 @@ def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Hex digest of a file.
+
+    Args:
+        path: of the file.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A json object.
+
+    Args:
+        path: of the file.
 
     Raises:
         CheckpointError: missing, not json, or not an object.
@@ -282,6 +293,9 @@ def check_config(config: Mapping[str, Any], path: Path | str, depth: int = 0) ->
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder that appears under its name only when it is whole; an existing one is replaced.
+
+    Args:
+        path: where it appears.
 
     Raises:
         OutputError: it cannot be written; what was there before is still there.
@@ -367,7 +381,11 @@ def _fetched(name: str) -> bool:
 
 
 def is_cached(repository: str) -> bool:
-    """Whether the hub's cache holds weights of a model in the layout of diffusers."""
+    """Whether the hub's cache holds weights of a model in the layout of diffusers.
+
+    Args:
+        repository: ``owner/name``.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     names = [

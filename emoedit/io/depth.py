@@ -46,7 +46,11 @@ class DeepPixels:
                 part.setflags(write=False)
 
     def turned(self, turn: Image.Transpose) -> DeepPixels:
-        """The pixels turned as PIL's ``transpose`` turns a picture."""
+        """The pixels turned as PIL's ``transpose`` turns a picture.
+
+        Args:
+            turn: of PIL.
+        """
         alpha = None if self.alpha is None else np.ascontiguousarray(turned(self.alpha, turn))
         return DeepPixels(np.ascontiguousarray(turned(self.values, turn)), alpha)
 
@@ -77,7 +81,12 @@ class DeepPixels:
 
 
 def turned(pixels: np.ndarray, turn: Image.Transpose) -> np.ndarray:
-    """A view of pixels ``[H, W]`` or ``[H, W, C]``, turned as PIL's ``transpose`` turns a picture."""
+    """A view of pixels ``[H, W]`` or ``[H, W, C]``, turned as PIL's ``transpose`` turns a picture.
+
+    Args:
+        pixels: ``[H, W]`` or ``[H, W, C]``.
+        turn: of PIL.
+    """
     from PIL import Image
 
     turns = {
@@ -215,6 +224,10 @@ def _read_tiff(stream: BinaryIO, label: str, max_pixels: int) -> np.ndarray | No
 def separate(found: np.ndarray, label: str) -> DeepPixels:
     """Colours and alpha of what ``read_deep`` gives.
 
+    Args:
+        found: ``[H, W]`` or ``[H, W, C]``.
+        label: what messages call the file.
+
     Raises:
         ImageError: floats outside of 0..1.
     """
@@ -246,6 +259,9 @@ def write_png(
         profile: ICC.
         exif: with or without ``Exif\0\0`` before it.
         texts: keyword -> text, as international text.
+
+    Raises:
+        ValueError: OpenCV cannot encode the pixels.
     """
     import cv2
 

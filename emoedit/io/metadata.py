@@ -289,7 +289,11 @@ def _without_previews(data: bytes) -> bytes:
 
 
 def iptc_segment(data: bytes) -> bytes:
-    """The APP13 segment of a JPEG that holds IPTC records; empty where they are too long for one."""
+    """The APP13 segment of a JPEG that holds IPTC records; empty where they are too long for one.
+
+    Args:
+        data: IPTC records.
+    """
     block = b"8BIM" + struct.pack(">HHI", IPTC_RESOURCE, 0, len(data)) + data + b"\0" * (len(data) % 2)
     content = b"Photoshop 3.0\0" + block
     return b"\xff\xed" + struct.pack(">H", len(content) + 2) + content if len(content) <= 65_533 else b""

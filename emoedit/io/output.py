@@ -127,6 +127,11 @@ def _claim(temporary: Path, path: Path) -> None:
 def write_json(path: str | os.PathLike[str], value: object, *, overwrite: bool = False) -> None:
     """Writes ``value`` as indented UTF-8 JSON, through ``write_atomic``.
 
+    Args:
+        path: of the file.
+        value: what is written.
+        overwrite: whether a file that exists is replaced.
+
     Raises:
         OutputError: JSON has no form for the value (NaN and infinity included), or the file cannot be written.
     """

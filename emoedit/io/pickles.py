@@ -63,7 +63,14 @@ def mapping(items: Any = ()) -> dict[Any, Any]:
 
 
 def members(items: Any = ()) -> list[Any]:
-    """What a set is built as, for ``read_pickle``: a list, so that nothing has to be hashed."""
+    """What a set is built as, for ``read_pickle``: a list, so that nothing has to be hashed.
+
+    Args:
+        items: of the set.
+
+    Raises:
+        PickleError: not a list.
+    """
     if not isinstance(items, list | tuple):
         raise PickleError("a set in it is made of something else than a list")
     return list(items)

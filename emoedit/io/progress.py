@@ -23,7 +23,12 @@ class Lines(tqdm):
         super().__init__(*args, **{**how, **options, "leave": False})
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Write the state, if it is another than before."""
+        """Write the state, if it is another than before.
+
+        Args:
+            msg: ignored.
+            pos: ignored.
+        """
         if msg is None and self.n != self._told:
             self._told = self.n
             self.fp.write(f"{self}\n")

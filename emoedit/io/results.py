@@ -30,7 +30,11 @@ def renamed(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def key_of(row: Mapping[str, Any]) -> Key:
-    """Which cell a row fills."""
+    """Which cell a row fills.
+
+    Args:
+        row: of results.
+    """
     return row["photo"], row["editor"], row["emotion"], row["strength"]
 
 
@@ -64,6 +68,9 @@ def last_rows(path: Path) -> Iterator[dict[str, Any]]:
     """A row a cell: where an edit failed and was tried again, the last one.
 
     Memory grows with the number of failures, not with the number of rows.
+
+    Args:
+        path: of ``results.jsonl``.
     """
     last: dict[Key, int] = {}
     for number, row in enumerate(read_rows(path)):
@@ -159,6 +166,9 @@ class Results:
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows to the end of the file and to the disk.
+
+        Args:
+            rows: one dict each.
 
         Raises:
             OutputError: they could not be written.

@@ -22,6 +22,9 @@ DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL") 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors in a safetensors file, from its header alone.
 
+    Args:
+        path: of the file.
+
     Raises:
         CheckpointError: missing, damaged, a header of more than 16 MB, or complex, quantised or 8-bit floating numbers.
     """
@@ -79,6 +82,9 @@ def check_size(skeleton: nn.Module, folder: Path) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file; what ``write_part`` stored in 8 bits as the float32 it was.
 
+    Args:
+        path: of the file.
+
     Raises:
         CheckpointError: missing, truncated, or not safetensors.
     """
@@ -100,6 +106,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path | str) -> None:
     """Compare a state dict with the one a model expects.
+
+    Args:
+        expected: names and tensors of the model.
+        found: names and tensors of the file.
+        path: of the file, for messages.
 
     Raises:
         CheckpointError: keys missing, unexpected, of another shape, or not finite, with the first few of each.
@@ -176,6 +187,9 @@ def round_weights(module: nn.Module) -> None:
     """Round a trained model once and for all.
 
     Matrices and convolutions as ``round_rows`` does, all else (biases, norms, buffers) to half precision.
+
+    Args:
+        module: changed in place.
     """
     weights = {id(value) for value in module.parameters() if value.ndim > 1}
     for value in (*module.parameters(), *module.buffers()):

@@ -104,6 +104,12 @@ class Tensors:
     def view(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
         """The tensor of a storage.
 
+        Args:
+            storage: its numbers.
+            offset: first number.
+            size: of the tensor.
+            stride: in numbers.
+
         Raises:
             PickleError: it reaches outside of the storage, or holds more numbers than the storage.
         """

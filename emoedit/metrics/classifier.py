@@ -91,7 +91,11 @@ class TransformersExpression(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in inference mode, whatever is asked for."""
+        """Stays in inference mode, whatever is asked for.
+
+        Args:
+            mode: ignored.
+        """
         return super().train(False)
 
     @torch.no_grad()

@@ -67,6 +67,9 @@ class Clip(nn.Module):
 
         What was downloaded before is used without asking the hub.
 
+        Args:
+            name_or_folder: of transformers' layout, or ``owner/name``.
+
         Raises:
             CheckpointError: it is not here and the hub does not give it, or its files are damaged, missing or of
                 another kind of model.
@@ -219,6 +222,9 @@ class AestheticPredictor(nn.Module):
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Self:
         """Read either layout from a ``.pth`` (tensors only; nothing in it is executed) or ``.safetensors`` file.
+
+        Args:
+            path: of the file.
 
         Raises:
             CheckpointError: missing, damaged, or of another layout; the message says what was found and expected.

@@ -52,7 +52,13 @@ def confusion(intended: Any, read: Any, classes: int) -> Tensor:
 
 
 def binary_confusion_rate(C: Tensor, i: int, j: int) -> float:
-    """BCR = (C(i->j) + C(j->i)) / 2, 0 to 1, lower is better; NaN if one of the two was never meant."""
+    """BCR = (C(i->j) + C(j->i)) / 2, 0 to 1, lower is better; NaN if one of the two was never meant.
+
+    Args:
+        C: ``[K, K]`` of ``confusion``.
+        i: number of a class.
+        j: number of another class.
+    """
     return float((C[i, j] + C[j, i]) / 2)
 
 
@@ -82,6 +88,10 @@ def mscr(C: Tensor, names: Sequence[str], pairs: Sequence[tuple[str, str]] = CON
 
 def accuracy(intended: Any, read: Any) -> float:
     """Acc, the share of pictures read as what they were meant as, 0 to 1; NaN of none.
+
+    Args:
+        intended: ``[N]`` class numbers.
+        read: ``[N]`` class numbers.
 
     Raises:
         DataError: not two lists of one length.

@@ -17,6 +17,10 @@ from emoedit.types import ImageError, UnknownNameError
 def check_scores(scores: Tensor, classes: int) -> None:
     """Refuse what are no probabilities.
 
+    Args:
+        scores: ``[N, K]``.
+        classes: K.
+
     Raises:
         ImageError: not ``[N, classes]`` probabilities.
     """
@@ -30,6 +34,10 @@ def target_classes(emotion: str, names: Sequence[str]) -> list[int]:
     """Which of a recogniser's classes an edit aims at.
 
     These are the emotion's own, or those it is mixed from with a positive weight (shame is part sadness, part fear).
+
+    Args:
+        emotion: a name, or algebra on names.
+        names: of the recogniser's classes.
 
     Raises:
         UnknownNameError: the recogniser has no class for it.

@@ -81,7 +81,11 @@ class FaceNet(nn.Module):
         return WEIGHTS.cached.is_file()
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in inference mode, whatever is asked for."""
+        """Stays in inference mode, whatever is asked for.
+
+        Args:
+            mode: ignored.
+        """
         return super().train(False)
 
     @staticmethod

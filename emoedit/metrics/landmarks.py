@@ -62,7 +62,11 @@ def eye_distance(points: Tensor) -> Tensor:
 
 
 def upright(points: Tensor) -> Tensor:
-    """Points with the eyes level, their middle at 0 and their distance 1."""
+    """Points with the eyes level, their middle at 0 and their distance 1.
+
+    Args:
+        points: ``[N, 68, 2]``, in any unit.
+    """
     check_points(points)
     left, right = (points[:, eye].mean(1) for eye in EYES)
     across = right - left
@@ -142,6 +146,10 @@ def landmark_drift(source: Tensor, edited: Tensor) -> Tensor:
     """Mean distance between landmarks that no expression moves, ``[N]``, in eye distances of the source.
 
     These are eye corners and nose: 0 is the same face in the same place.
+
+    Args:
+        source: ``[N, 68, 2]``.
+        edited: ``[N, 68, 2]``.
     """
     check_points(source, edited)
     moved = (source[:, list(RIGID)] - edited[:, list(RIGID)]).norm(dim=2).mean(1)
@@ -152,6 +160,10 @@ def landmark_error(truth: Tensor, found: Tensor) -> Tensor:
     """Mean distance between two sets of landmarks, ``[N]``, in eye distances of the first.
 
     The normalised mean error of Sagonas et al. 2013.
+
+    Args:
+        truth: ``[N, 68, 2]``.
+        found: ``[N, 68, 2]``.
     """
     check_points(truth, found)
     return (truth - found).norm(dim=2).mean(1) / eye_distance(truth).clamp_min(1e-6)

@@ -76,17 +76,32 @@ class LPIPSDistance(nn.Module):
     def available(net: str = "alex") -> bool:
         """Whether the published trunk is in torch.hub's cache.
 
+        Args:
+            net: ``alex``, ``vgg`` or ``squeeze``.
+
         Raises:
             UnknownNameError: no such net.
         """
         return _trunk(net)[1].cached.is_file()
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in inference mode, whatever is asked for."""
+        """Stays in inference mode, whatever is asked for.
+
+        Args:
+            mode: ignored.
+        """
         return super().train(False)  # the linear layers have a dropout
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distances ``[N]``, 0 for equal pictures; see ``lpips_distance``."""
+        """Distances ``[N]``, 0 for equal pictures; see ``lpips_distance``.
+
+        Args:
+            a: ``[N, 3, H, W]`` in [-1, 1].
+            b: as ``a``.
+
+        Raises:
+            ImageError: pictures that are too small, or of different shapes.
+        """
         check_pictures(a.detach(), b.detach())
         if min(a.shape[2:]) < SMALLEST:
             raise ImageError(f"LPIPS needs pictures of at least {SMALLEST} pixels a side, found {tuple(a.shape)}")

@@ -23,15 +23,38 @@ class NullSuite:
     }
 
     def check_emotions(self, emotions: Sequence[str]) -> None:
-        """Every emotion will do."""
+        """Every emotion will do.
+
+        Args:
+            emotions: ignored.
+        """
 
     def subject(self, photo: np.ndarray, face: Face, truth: tuple[np.ndarray, Face] | None = None) -> Any:
-        """Nothing is looked at."""
+        """Nothing is looked at.
+
+        Args:
+            photo: ignored.
+            face: ignored.
+            truth: ignored.
+        """
 
     def measure(self, subject: Any, edited: Sequence[np.ndarray], emotions: Sequence[str]) -> list[dict[str, Any]]:
-        """A row without numbers for each edit."""
+        """A row without numbers for each edit.
+
+        Args:
+            subject: ignored.
+            edited: photographs.
+            emotions: ignored.
+        """
         return [{} for _ in edited]
 
     def measure_other(self, subject: Any, photo: np.ndarray, face: Face, emotion: str) -> dict[str, Any]:
-        """A row without numbers."""
+        """A row without numbers.
+
+        Args:
+            subject: ignored.
+            photo: ignored.
+            face: ignored.
+            emotion: ignored.
+        """
         return {}

@@ -314,7 +314,11 @@ def fold_free(before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
 
 
 def background_of_photographs(views: EditViews) -> list[float] | None:
-    """Root mean square change of whole photographs where no face is, in grey levels; None where the face fills them."""
+    """Root mean square change of whole photographs where no face is, in grey levels; None where the face fills them.
+
+    Args:
+        views: source and edits as the networks see them.
+    """
     alignment = align(views.face.landmarks, views.crop)
     placed = alignment.to_photo(views.source.points.double().numpy())
     outside = ~face_mask(placed, *views.photo.shape[:2])

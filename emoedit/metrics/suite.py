@@ -112,7 +112,12 @@ class Suite:
         return self.expression.emotions
 
     def views(self, photos: Sequence[np.ndarray], face: Face) -> list[View]:
-        """How the networks see photographs of one size, uint8 ``[H, W, 3]``, with the face in one place."""
+        """How the networks see photographs of one size, uint8 ``[H, W, 3]``, with the face in one place.
+
+        Args:
+            photos: uint8 ``[H, W, 3]`` each.
+            face: found in the source.
+        """
         cut, face = _surroundings(photos, face)
         if not cut:
             return []
@@ -185,6 +190,12 @@ class Suite:
         """A row for another photograph of the same person, taken from another place.
 
         Metrics that compare pixels place by place (``same_place``) are None.
+
+        Args:
+            subject: the source as the suite sees it.
+            photo: uint8 ``[H, W, 3]``.
+            face: found in it.
+            emotion: that it shows.
         """
         return self._rows(subject, self.views([photo], face), [emotion], photos=None)[0]
 
@@ -221,6 +232,9 @@ class Suite:
 
     def check_emotions(self, emotions: Sequence[str]) -> None:
         """Refuse emotions that the recogniser has no class for.
+
+        Args:
+            emotions: names of emotions.
 
         Raises:
             UnknownNameError: an emotion that the recogniser has no class for.

@@ -23,6 +23,10 @@ Callback = Callable[[int, int], None]  # (steps done, steps in all)
 def check_settings(backbone: Backbone, given: Iterable[str]) -> None:
     """Whether a backbone has settings of these names.
 
+    Args:
+        backbone: the model.
+        given: names of settings.
+
     Raises:
         EditError: it has not; the message holds the nearest names, and all there are.
     """
@@ -75,6 +79,9 @@ class Backbone(nn.Module, ABC):
 
         Returns:
             uint8 ``[H, W, 3]``.
+
+        Raises:
+            TypeError: this backbone edits crops.
         """
         raise TypeError(f"{type(self).__name__} edits crops of faces")
 
@@ -105,12 +112,22 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
-        """``[N, C, R, R]`` in about [-1, 1]: the reconstruction, or the edit that ``control`` asks for."""
+        """``[N, C, R, R]`` in about [-1, 1]: the reconstruction, or the edit that ``control`` asks for.
+
+        Args:
+            inversion: of ``invert``.
+            control: what the steerings ask for; by default nothing.
+            callback: called with (steps done, steps in all).
+        """
 
     def changes(self, inversion: Inversion, control: Control) -> list[Change] | None:
         """What ``control`` moves and lights, one a picture, from a backbone that knows.
 
         None from a backbone that only draws pictures, between which it has to be found.
+
+        Args:
+            inversion: of ``invert``.
+            control: what the steerings ask for.
         """
         return None
 
@@ -166,21 +183,39 @@ class Backbone(nn.Module, ABC):
         return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     def to_config(self) -> dict[str, Any]:
-        """What ``from_config`` needs to build the same architecture, as json."""
+        """What ``from_config`` needs to build the same architecture, as json.
+
+        Raises:
+            TypeError: a backbone that is loaded from files of its own.
+        """
         raise TypeError(f"{type(self).__name__} is loaded from its own files and has no folder layout to save to")
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The architecture with fresh weights."""
+        """The architecture with fresh weights.
+
+        Args:
+            config: as ``to_config`` gives it.
+
+        Raises:
+            TypeError: a backbone that is loaded from files of its own.
+        """
         raise TypeError(f"{cls.__name__} is loaded from its own files, see its from_file")
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write ``config.json`` and the weights (safetensors)."""
+        """Write ``config.json`` and the weights (safetensors).
+
+        Args:
+            folder: that exists.
+        """
         checkpoints.write_part(folder, self.to_config(), self.state_dict(), eight_bits=True)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
         """Read what ``save_pretrained`` wrote.
+
+        Args:
+            folder: of ``save_pretrained``.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.

@@ -115,7 +115,11 @@ def compile_parts(parts: Sequence[nn.Module], device: str) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device's memory does not suffice."""
+    """Whether an error says that a device's memory does not suffice.
+
+    Args:
+        error: of torch.
+    """
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
@@ -182,7 +186,11 @@ def _free() -> None:
 
 
 def describe(device: Any) -> str:
-    """A device in a few words, with its name and memory where it is a GPU."""
+    """A device in a few words, with its name and memory where it is a GPU.
+
+    Args:
+        device: a name that ``torch.device`` takes.
+    """
     found = torch.device(device)
     if found.type != "cuda":
         return str(found)

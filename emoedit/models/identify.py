@@ -30,6 +30,9 @@ SHIFT = "a shift of h (Asyrp): give it to its U-Net, --editor celebahq --shift E
 def folder(path: Path) -> str:
     """The entry that a folder without ``editor.json`` belongs to.
 
+    Args:
+        path: of the folder.
+
     Raises:
         CheckpointError: it is something else; the message says what, and which flag takes it.
     """
@@ -82,6 +85,9 @@ def pipeline(kind: Any, where: Path | str) -> str:
 def file(path: Path) -> str:
     """The entry that a single file belongs to.
 
+    Args:
+        path: of the file.
+
     Raises:
         CheckpointError: it is something else; the message says what, and which flag takes it.
     """
@@ -94,6 +100,9 @@ def file(path: Path) -> str:
 
 def tensors(path: Path) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes in a weight file; of containers in a container, the names alone (shape ``()``).
+
+    Args:
+        path: of the file.
 
     Raises:
         CheckpointError: damaged, or holding more than tensors.
@@ -127,6 +136,10 @@ def _safetensors_names(path: Path) -> Mapping[str, tuple[int, ...]]:
 
 def by_names(names: Mapping[str, tuple[int, ...]], path: Path) -> str:
     """The entry that a file with these tensors belongs to.
+
+    Args:
+        names: name of a tensor -> its shape.
+        path: of the file, for messages.
 
     Raises:
         CheckpointError: it is something else; the message says what, and which flag takes it.

@@ -29,6 +29,9 @@ Network = TypeVar("Network", bound=nn.Module)
 def check_precision(precision: object) -> None:
     """Refuse a precision that does not exist or that a device cannot compute in.
 
+    Args:
+        precision: any value.
+
     Raises:
         EditError: none of ``PRECISIONS``.
     """
@@ -37,7 +40,11 @@ def check_precision(precision: object) -> None:
 
 
 def versions(weights: Iterable[Tensor]) -> list[tuple[int, Any]]:
-    """What changes when a weight does; always, for weights of inference mode, which do not count their changes."""
+    """What changes when a weight does; always, for weights of inference mode, which do not count their changes.
+
+    Args:
+        weights: tensors of a network.
+    """
     return [(w.data_ptr(), object() if w.is_inference() else w._version) for w in weights]
 
 
@@ -76,7 +83,11 @@ def finite_or_float32(
 
 
 def weight_dtype(network: nn.Module) -> torch.dtype:
-    """The type of a U-Net's weights, its timestep embedding left aside."""
+    """The type of a U-Net's weights, its timestep embedding left aside.
+
+    Args:
+        network: of weights.
+    """
     names = ((name, value) for name, value in network.named_parameters() if not name.startswith(EMBEDDING))
     return next(names)[1].dtype
 
@@ -89,6 +100,10 @@ def cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
     """Bring a U-Net's weights to a type, in place: no second copy is kept.
 
     The timestep embedding, which costs nothing, stays in float32 so that timesteps stay apart.
+
+    Args:
+        network: of weights.
+        dtype: of the weights.
     """
     for name, part in network.named_children():
         if name != EMBEDDING:

@@ -94,10 +94,19 @@ class StoredNetwork(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def read_config(cls, raw: Mapping[str, Any]) -> Any:
-        """The configuration in a json object."""
+        """The configuration in a json object.
+
+        Args:
+            raw: contents of ``config.json``.
+        """
 
     def save_pretrained(self, folder: Path, *, card: str, **info: Any) -> None:
         """Write ``config.json``, ``model.safetensors`` and ``README.md``; the folder appears when it is whole.
+
+        Args:
+            folder: where it appears.
+            card: text of ``README.md``.
+            **info: entries of ``config.json``.
 
         Raises:
             OutputError: it cannot be written; an older folder of that name is kept then.
@@ -111,6 +120,9 @@ class StoredNetwork(nn.Module, ABC):
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
         """Read what ``save_pretrained`` wrote.
+
+        Args:
+            folder: of ``save_pretrained``.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.
@@ -201,7 +213,11 @@ class MeasuringNetwork(StoredNetwork):
 
     @classmethod
     def read_config(cls, raw: Mapping[str, Any]) -> NetworkConfig:
-        """The configuration of a folder."""
+        """The configuration of a folder.
+
+        Args:
+            raw: contents of ``config.json``.
+        """
         return NetworkConfig(
             heads={str(k): int(v) for k, v in raw["heads"].items()},
             resolution=int(raw["resolution"]),
@@ -213,7 +229,14 @@ class MeasuringNetwork(StoredNetwork):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """As of ``StoredNetwork``; and as many emotions have to be named as there are outputs."""
+        """As of ``StoredNetwork``; and as many emotions have to be named as there are outputs.
+
+        Args:
+            folder: where it is.
+
+        Raises:
+            CheckpointError: the names of emotions do not fit the outputs.
+        """
         model = super().from_pretrained(folder)
         named, outputs = len(model.config.emotions), model.config.heads.get("emotion", 0)
         if named != outputs:

@@ -30,12 +30,21 @@ class PerceptualNetwork(MeasuringNetwork):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in inference mode, whatever is asked for."""
+        """Stays in inference mode, whatever is asked for.
+
+        Args:
+            mode: ignored.
+        """
         return super().train(False)
 
     @torch.no_grad()
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        """``[N]``: 0 for equal crops, 1 on average for two people."""
+        """``[N]``: 0 for equal crops, 1 on average for two people.
+
+        Args:
+            first: ``[N, 1, R, R]`` in [-1, 1].
+            second: as ``first``.
+        """
         return layer_distances(self, first, second) @ self.layer_weights
 
 
@@ -61,6 +70,11 @@ def calibrate(network: PerceptualNetwork, first: Tensor, second: Tensor) -> None
     """Set the layer weights so that the mean distance in every layer is 1 / layers.
 
     The mean is taken over crops of people and of other people, ``[N, 1, R, R]`` each.
+
+    Args:
+        network: changed in place.
+        first: ``[N, 1, R, R]`` crops of people.
+        second: crops of other people.
     """
     parts = [layer_distances(network, a, b) for a, b in zip(first.split(128), second.split(128), strict=True)]
     mean = torch.cat(parts).mean(0)

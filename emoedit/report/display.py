@@ -53,7 +53,11 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """A picture as a PNG file."""
+    """A picture as a PNG file.
+
+    Args:
+        image: the picture.
+    """
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
@@ -138,7 +142,11 @@ def to_picture(crop: Tensor) -> Image.Image:
 
 
 def words(edit: Edit) -> str:
-    """An edit in a few words."""
+    """An edit in a few words.
+
+    Args:
+        edit: what is asked for.
+    """
     return edit.emotion if edit.strength == 1 else f"{edit.emotion} at {edit.strength:g}"
 
 

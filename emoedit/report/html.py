@@ -161,6 +161,16 @@ def write_comparison(
 ) -> None:
     """Writes ``comparison_html`` to a file that is either complete or not there.
 
+    Args:
+        path: of the page.
+        sheets: as there.
+        columns: as there.
+        title: as there.
+        notes: as there.
+        tables: as there.
+        figures: as there.
+        overwrite: whether a file that exists is replaced.
+
     Raises:
         OutputError: whatever ``emoedit.io.images.write_atomic`` meets.
         DataError: as ``comparison_html``.
@@ -174,6 +184,9 @@ def printable(text: str) -> str:
     r"""The text with what neither UTF-8 nor XML can hold written out, as in ``\x00`` or ``\udcff``.
 
     Such are control characters, and bytes of a file name that are no text.
+
+    Args:
+        text: any text.
     """
     return re.sub(
         "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]",

@@ -9,7 +9,11 @@ from emoedit.report.html import Table, printable
 
 
 def markdown(table: Table) -> str:
-    """Title, table and help, as the page shows them: floats with three digits, a dash where there is no number."""
+    """Title, table and help, as the page shows them: floats with three digits, a dash where there is no number.
+
+    Args:
+        table: of a report.
+    """
     rows = [[_cell(cell) for cell in row] for row in (table.header, ["---"] * len(table.header), *table.rows)]
     lines = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     return "\n\n".join(part for part in (f"## {_cell(table.title)}", lines, printable(table.help)) if part) + "\n"

@@ -79,6 +79,9 @@ class Walk:
 def check_suffix(path: str | os.PathLike[str]) -> str:
     """The suffix of a file that a walk can be saved as, in lower case.
 
+    Args:
+        path: of the result.
+
     Raises:
         OutputError: another one.
     """

@@ -28,6 +28,11 @@ class Steering(nn.Module, ABC):
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
         """The control for a batch: one edit for each picture of the inversion.
 
+        Args:
+            backbone: the model.
+            inversion: of N pictures.
+            edits: one for each picture.
+
         Raises:
             EditError: as many edits as pictures are needed.
             UnknownNameError: an emotion that does not resolve to this steering's own.
@@ -35,19 +40,34 @@ class Steering(nn.Module, ABC):
 
     @abstractmethod
     def save_pretrained(self, folder: Path) -> None:
-        """Write ``config.json`` and the weights (safetensors)."""
+        """Write ``config.json`` and the weights (safetensors).
+
+        Args:
+            folder: that exists.
+        """
 
     @classmethod
     @abstractmethod
     def from_pretrained(cls, folder: Path) -> Self:
         """Read what ``save_pretrained`` wrote.
 
+        Args:
+            folder: of ``save_pretrained``.
+
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.
         """
 
     def weights(self, inversion: Inversion, edits: Sequence[Edit]) -> Tensor:
-        """Strength times mixture weight, ``[N, number of emotions]``."""
+        """Strength times mixture weight, ``[N, number of emotions]``.
+
+        Args:
+            inversion: of N pictures.
+            edits: one for each picture.
+
+        Raises:
+            EditError: another number of edits than pictures, or a weight too large for 32 bits.
+        """
         if len(edits) != len(inversion):
             raise EditError(f"{len(edits)} edits for {len(inversion)} pictures; one edit a picture is needed")
         rows = [[0.0] * len(self.emotions) for _ in edits]

@@ -40,6 +40,9 @@ class TokenShift(Steering):
         gain: ``[E]``: how many of these differences strength 1 is; default 1 each.
         train_steps: of decoding, for which the gains were chosen: shifts act once a step, so fewer steps need larger
             ones.
+
+    Raises:
+        CheckpointError: gains of another number than emotions, or no whole number of ``train_steps``.
     """
 
     def __init__(self, tokens: TextSteering, *, train_steps: int, gain: Tensor | None = None) -> None:
@@ -81,7 +84,11 @@ class TokenShift(Steering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what ``save_pretrained`` wrote."""
+        """Read what ``save_pretrained`` wrote.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or does not fit this class.
+        """
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         try:
@@ -103,6 +110,9 @@ class TokenAndShift(Steering):
         shift: moves h.
         token_strength: what an edit's strength is multiplied by for each.
         h_strength: as ``token_strength``.
+
+    Raises:
+        CheckpointError: parts without a common emotion, or a strength that is not finite.
     """
 
     def __init__(
@@ -121,7 +131,12 @@ class TokenAndShift(Steering):
         self.token_strength, self.h_strength = float(token_strength), float(h_strength)
 
     def scaled(self, *, token_strength: float | None = None, h_strength: float | None = None) -> Self:
-        """The same parts at other strengths."""
+        """The same parts at other strengths.
+
+        Args:
+            token_strength: of the token; None for the present one.
+            h_strength: of the shift; None for the present one.
+        """
         return type(self)(
             self.tokens,
             self.shift,
@@ -149,7 +164,11 @@ class TokenAndShift(Steering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what ``save_pretrained`` wrote."""
+        """Read what ``save_pretrained`` wrote.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or does not fit this class.
+        """
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         if lacking := sorted({"shift", "token_strength", "h_strength"} - set(config)):

@@ -41,6 +41,9 @@ class LatentDirections(Steering):
         offset: as ``readout``.
         distance: ``[E]``: how far a logit rises from neutral to a class mean. These four come together; without them
             the source is taken to be neutral.
+
+    Raises:
+        CheckpointError: shapes that do not fit each other.
     """
 
     directions: Tensor
@@ -79,7 +82,11 @@ class LatentDirections(Steering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what ``save_pretrained`` wrote."""
+        """Read what ``save_pretrained`` wrote.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or does not fit this class.
+        """
         config = checkpoints.read_json(folder / checkpoints.CONFIG)
         emotions = config.get("emotions")
         if not isinstance(emotions, list) or not all(isinstance(name, str) for name in emotions):
@@ -109,7 +116,11 @@ class LatentDirections(Steering):
         return torch.where(self.distance > 0, sure * amount.clamp(0, MOST_SHOWN), torch.zeros_like(sure))
 
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
-        """The control for a batch of edits; see ``Steering.control``."""
+        """The control for a batch of edits; see ``Steering.control``.
+
+        Raises:
+            CheckpointError: a latent of another shape.
+        """
         latent = inversion.latent
         if latent.shape[1:] != self.directions.shape[1:]:
             raise CheckpointError(
@@ -154,7 +165,12 @@ class ClassStatistics:
 
 
 def class_statistics(latents: Tensor, labels: Sequence[str]) -> ClassStatistics:
-    """Counts, means and within-class scatter of ``[N, D]`` latents with N labels (in float64)."""
+    """Counts, means and within-class scatter of ``[N, D]`` latents with N labels (in float64).
+
+    Args:
+        latents: ``[N, D]``.
+        labels: N names of emotions.
+    """
     latents = latents.double()
     counts: dict[str, int] = {}
     means: dict[str, Tensor] = {}

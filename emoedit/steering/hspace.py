@@ -56,6 +56,9 @@ class Directions(nn.Module):
     Args:
         directions: ``[T, C, h, w]``, or ``[T, C]`` for the same everywhere on the map.
         timesteps: ``[T]``, ascending, of the directions; may be left out for a single one.
+
+    Raises:
+        CheckpointError: shapes that do not fit the timesteps.
     """
 
     def __init__(self, directions: Tensor, timesteps: Sequence[int] | Tensor = (0,)) -> None:
@@ -128,6 +131,9 @@ class HSpace(Steering):
         gain: ``[E]``: how many shifts strength 1 is; default 1 each.
         against: directions of other things (gender, light, ...) that no edit may move: delta_h is projected onto what
             is orthogonal to them, at each timestep (Haas et al. 2024).
+
+    Raises:
+        CheckpointError: numbers of shifts, gains and emotions that differ, or no whole number of ``train_steps``.
     """
 
     def __init__(
@@ -214,7 +220,11 @@ class HSpace(Steering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what ``save_pretrained`` wrote."""
+        """Read what ``save_pretrained`` wrote.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or does not fit this class.
+        """
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         emotions, kinds, others = config.get("emotions"), config.get("shifts"), config.get("against", 0)

@@ -83,7 +83,11 @@ class Instructions(Steering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what ``save_pretrained`` wrote."""
+        """Read what ``save_pretrained`` wrote.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or does not fit this class.
+        """
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         try:

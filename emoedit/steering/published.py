@@ -39,7 +39,11 @@ class Parts:
 
 
 def path_of(part: Any) -> Path:
-    """The file of a part, which may be a pair of file and gain."""
+    """The file of a part, which may be a pair of file and gain.
+
+    Args:
+        part: a path, or a pair of path and gain.
+    """
     return Path(part[0] if isinstance(part, tuple | list) else part).expanduser()
 
 

@@ -114,7 +114,11 @@ class SpaceDirections(Steering):
         ).eval()
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write ``config.json`` and the weights (safetensors), and the basic directions in a folder of their own."""
+        """Write ``config.json`` and the weights (safetensors), and the basic directions in a folder of their own.
+
+        Raises:
+            CheckpointError: the basic directions are of a class that is not registered.
+        """
         kinds = [name for name in STEERINGS.names() if STEERINGS.get(name) is type(self.mixed)]
         if not kinds:
             raise CheckpointError(f"{type(self.mixed).__name__} is not registered, so a folder could not name it")
@@ -127,7 +131,11 @@ class SpaceDirections(Steering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what ``save_pretrained`` wrote."""
+        """Read what ``save_pretrained`` wrote.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or does not fit this class.
+        """
         config, names, directions = _read_map(folder)
         kind = config.get("mixed")
         if not isinstance(kind, str):
@@ -193,13 +201,23 @@ class SpaceWords(TextSteering):
         self._contexts: tuple[Any, Tensor] | None = None
 
     def vectors(self, points: Tensor, limit: float) -> Tensor:
-        """The words of points ``[N, D]``: ``[N, n, W]``; those longer than ``limit`` are shortened to it."""
+        """The words of points ``[N, D]``: ``[N, n, W]``; those longer than ``limit`` are shortened to it.
+
+        Args:
+            points: ``[N, D]``.
+            limit: longest vector.
+        """
         found = self.start + self.words(points).unflatten(1, tuple(self.start.shape))
         return found * (limit / found.norm(dim=2, keepdim=True).clamp_min(1e-9)).clamp_max(1)
 
     @torch.no_grad()
     def contexts_at(self, backbone: StableDiffusionBackbone, points: Tensor) -> Tensor:
-        """Contexts of the prompts with the words of points ``[N, D]``: ``[N, T, D]``; the last ones are kept."""
+        """Contexts of the prompts with the words of points ``[N, D]``: ``[N, T, D]``; the last ones are kept.
+
+        Args:
+            backbone: the model.
+            points: ``[N, D]``.
+        """
         weights = [*backbone.text_encoder.parameters(), *self.words.parameters(), self.start]
         key = weakref.ref(backbone.text_encoder), versions(weights), points.detach().cpu().numpy().tobytes()
         if self._contexts is None or self._contexts[0] != key:
@@ -221,6 +239,9 @@ class SpaceWords(TextSteering):
             backbone: a Stable Diffusion.
             weights: ``[N, E]``: the point is the mean of the places by weight, their sum without signs how far, and
                 backwards where what is asked away outweighs the rest.
+
+        Raises:
+            CheckpointError: a backbone without text.
         """
         if not isinstance(backbone, StableDiffusionBackbone):
             raise CheckpointError(f"{type(backbone).__name__} knows no text: pseudo-words need a Stable Diffusion")
@@ -234,7 +255,12 @@ class SpaceWords(TextSteering):
         return neutral + size.to(neutral)[:, None, None] * towards
 
     def with_point(self, name: str, point: Tensor) -> Self:
-        """As ``SpaceDirections.with_point``."""
+        """As ``SpaceDirections.with_point``.
+
+        Args:
+            name: that edits call it.
+            point: ``[D]``.
+        """
         point = checked_point(point, self.places.shape[1])
         kept = [n for n, each in enumerate(self.emotions) if each != name]
         return type(self)(
@@ -260,7 +286,11 @@ class SpaceWords(TextSteering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what ``save_pretrained`` wrote."""
+        """Read what ``save_pretrained`` wrote.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or does not fit this class.
+        """
         config, names, words = _read_map(folder)
         path = folder / checkpoints.CONFIG
         try:
@@ -281,6 +311,10 @@ class SpaceWords(TextSteering):
 def checked_point(point: Tensor, dims: int) -> Tensor:
     """A point of the space as float32 ``[D]``.
 
+    Args:
+        point: ``[D]``.
+        dims: D.
+
     Raises:
         EditError: of another width, not finite, or far outside of what was learned.
     """
@@ -293,7 +327,12 @@ def checked_point(point: Tensor, dims: int) -> Tensor:
 
 
 def basic_shares(names: Sequence[str], basic: Sequence[str]) -> Tensor:
-    """How much of each basic emotion a name of the vocabulary holds, ``[E, B]``; what ``basic`` lacks is left out."""
+    """How much of each basic emotion a name of the vocabulary holds, ``[E, B]``; what ``basic`` lacks is left out.
+
+    Args:
+        names: of the vocabulary, E of them.
+        basic: names of basic emotions, B of them.
+    """
     rows = torch.zeros(len(names), len(basic))
     order = [canonical(name) for name in basic]
     for row, name in zip(rows, names, strict=True):
@@ -305,7 +344,11 @@ def basic_shares(names: Sequence[str], basic: Sequence[str]) -> Tensor:
 
 
 def placed_names(basic: Sequence[str]) -> tuple[str, ...]:
-    """The vocabulary's names whose parts are all among these basic emotions, neutral first."""
+    """The vocabulary's names whose parts are all among these basic emotions, neutral first.
+
+    Args:
+        basic: names of basic emotions.
+    """
     known = {canonical(name) for name in basic}
     return tuple(name for name in list_emotions() if set(get(name).mixture or {name: 1.0}) <= known)
 

@@ -35,7 +35,11 @@ TEMPLATE = "a photo of a {} face"
 
 
 def token_of(emotion: str) -> str:
-    """The usual token for an emotion: ``<happy>``, ``<pleasantly-surprised>``."""
+    """The usual token for an emotion: ``<happy>``, ``<pleasantly-surprised>``.
+
+    Args:
+        emotion: its canonical name.
+    """
     return f"<{_slug(emotion)}>"
 
 
@@ -205,7 +209,11 @@ class EmotionTokens(TextSteering):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what ``save_pretrained`` wrote."""
+        """Read what ``save_pretrained`` wrote.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or does not fit this class.
+        """
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         try:

@@ -43,6 +43,11 @@ class WDirections(LatentDirections):
 
     Args:
         latent_shape: ``(L, D)`` of w+. emotions, directions and the others: as there, ``[E, L * D]``.
+        emotions: as of ``LatentDirections``.
+        directions: ``[E, L * D]``.
+
+    Raises:
+        CheckpointError: directions of another shape.
     """
 
     def __init__(
@@ -83,6 +88,9 @@ class WDirections(LatentDirections):
     def within(self, where: Layers) -> Self:
         """The same directions in a range of layers only; what the source shows is still read from all.
 
+        Args:
+            where: range of layers.
+
         Raises:
             EditError: no such layers.
         """
@@ -115,7 +123,11 @@ class WDirections(LatentDirections):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read what ``save_pretrained`` wrote."""
+        """Read what ``save_pretrained`` wrote.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or does not fit this class.
+        """
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         emotions, shape = config.get("emotions"), config.get("latent_shape")
@@ -135,6 +147,10 @@ class WDirections(LatentDirections):
 def checked_layers(where: Layers | None, layers: int) -> Layers:
     """The range, or all layers for None.
 
+    Args:
+        where: range of layers; None for all.
+        layers: number of layers.
+
     Raises:
         EditError: it is empty or reaches beyond them.
     """
@@ -147,7 +163,12 @@ def checked_layers(where: Layers | None, layers: int) -> Layers:
 
 
 def pooled(w_plus: Tensor, where: Layers | None = None) -> Tensor:
-    """One w a picture: the mean of w+ ``[N, L, D]`` over a range of layers, ``[N, D]``."""
+    """One w a picture: the mean of w+ ``[N, L, D]`` over a range of layers, ``[N, D]``.
+
+    Args:
+        w_plus: ``[N, L, D]``.
+        where: range of layers; None for all.
+    """
     first, last = checked_layers(where, w_plus.shape[1])
     return w_plus[:, first:last].mean(1)
 
@@ -214,6 +235,11 @@ def _read_tensor(path: Path) -> np.ndarray:
 
 def write_boundary(path: str | os.PathLike[str], normal: Tensor, *, overwrite: bool = False) -> None:
     """Write InterFaceGAN's file: float32 ``[1, D]``, of unit length.
+
+    Args:
+        path: of the file.
+        normal: ``[D]``.
+        overwrite: whether a file that exists is replaced.
 
     Raises:
         OutputError: it exists, or cannot be written.
@@ -353,12 +379,21 @@ class Components:
         return (w - self.mean.to(w)) @ self.directions.to(w).T / self.deviations.to(w)
 
     def step(self, component: int, sigmas: float) -> Tensor:
-        """``[D]``: so many standard deviations along a component."""
+        """``[D]``: so many standard deviations along a component.
+
+        Args:
+            component: its number.
+            sigmas: standard deviations.
+        """
         return sigmas * self.deviations[component] * self.directions[component]
 
 
 def principal_components(w: Tensor, count: int) -> Components:
     """GANSpace's components of w ``[N, D]``: its ``emoedit.steering.boundaries.principal_axes`` and mean.
+
+    Args:
+        w: ``[N, D]``.
+        count: how many.
 
     Raises:
         DataError: fewer samples than are needed.

@@ -80,7 +80,11 @@ class GeneratorTask(nn.Module, ABC):
 
     @abstractmethod
     def groups(self, config: TrainerConfig) -> list[dict[str, Any]]:
-        """Adam's parameter groups, each with its highest ``lr``."""
+        """Adam's parameter groups, each with its highest ``lr``.
+
+        Args:
+            config: of the trainer.
+        """
 
 
 def _optimizer(groups: list[dict[str, Any]], config: TrainerConfig) -> torch.optim.Adam:
@@ -105,7 +109,12 @@ def _step(
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor) -> Tensor:
-    """R1: half the squared length of the critic's gradient at real pictures, mean over them."""
+    """R1: half the squared length of the critic's gradient at real pictures, mean over them.
+
+    Args:
+        critic: the network.
+        real: ``[N, C, R, R]``.
+    """
     real = real.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(real).sum(), real, create_graph=True)
     return 0.5 * gradient.float().square().sum((1, 2, 3)).mean()
@@ -139,6 +148,7 @@ def train_adversarial(
 
     Raises:
         DivergedError: a loss or a gradient became NaN or infinite; ``state.pt`` holds the last good state.
+        MissingExtraError: a package of the extra ``train`` is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -202,7 +202,13 @@ def _both_ways(backbone: DDPMBackbone, block: ShiftBlock, latent: Tensor) -> Ite
 
 
 def block_name(emotion: str, backbone: DDPMBackbone, epochs: int) -> str:
-    """What the authors' code would call the file; the steps in it say how large the shift is."""
+    """What the authors' code would call the file; the steps in it say how large the shift is.
+
+    Args:
+        emotion: its canonical name.
+        backbone: the model.
+        epochs: of the training.
+    """
     last, steps = backbone.schedule.timesteps[-1], backbone.steps
     return f"{emotion}_LC_CelebA_HQ_t{last}_ninv{steps}_ngen{steps}_{epochs - 1}.pth"
 

@@ -83,6 +83,11 @@ def face_psnr(backbone: StableDiffusionBackbone, crops: CropSet, positions: np.n
 
     The reconstruction is compared with the crop inside the face (the range of a picture being 2), the latent with the
     normalised crop's pixels.
+
+    Args:
+        backbone: the model.
+        crops: prepared crops.
+        positions: ``[N]``: which of the crops.
     """
     face = torch.from_numpy(face_masks(backbone.crop).face)[None, None]
     patch = backbone.crop.resolution // backbone.latent_shape[1]

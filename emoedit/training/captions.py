@@ -59,7 +59,12 @@ class Caption:
     data: str = ""
 
     def fits(self, emotion: str, data: str) -> bool:
-        """Whether it is true of a picture with these labels."""
+        """Whether it is true of a picture with these labels.
+
+        Args:
+            emotion: of the picture.
+            data: the picture's data set.
+        """
         return self.emotion in ("", emotion) and self.data in ("", data)
 
 
@@ -93,7 +98,12 @@ def _article(words: str) -> str:
 
 
 def vocabulary_texts(kinds: Mapping[str, Sequence[str]], count: int = 6000) -> list[str]:
-    """What a tokenizer is learned from: captions, and every word of ``emoedit.emotions``, a few times each."""
+    """What a tokenizer is learned from: captions, and every word of ``emoedit.emotions``, a few times each.
+
+    Args:
+        kinds: data set -> words for its kind of picture.
+        count: of captions.
+    """
     rng = np.random.default_rng(0)
     texts = []
     for _ in range(count):
@@ -153,6 +163,7 @@ class CaptionedBatches:
 
     Args:
         batches: draws the crops.
+        tokenizer: CLIP's.
         kinds: see ``write_caption``.
         empty: share of empty captions.
         how: changes to the pictures (``emoedit.training.augment.augment``); None: they are flipped, no more.

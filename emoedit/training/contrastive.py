@@ -28,7 +28,12 @@ MEAN, STD = 0.5, 0.25  # of the pictures it sees, in [0, 1]
 
 
 def text_config(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """A text encoder's configuration, with what the tokenizer decides."""
+    """A text encoder's configuration, with what the tokenizer decides.
+
+    Args:
+        config: of ``CLIPTextConfig``.
+        tokenizer: CLIP's.
+    """
     return {
         **config,
         "vocab_size": len(tokenizer),
@@ -86,7 +91,11 @@ class ContrastiveTask(nn.Module):
 
 
 def text_tower(clip: CLIPModel) -> CLIPTextModel:
-    """The text tower alone, as Stable Diffusion has it: a copy."""
+    """The text tower alone, as Stable Diffusion has it: a copy.
+
+    Args:
+        clip: the model.
+    """
     config = {k: v for k, v in clip.config.text_config.to_dict().items() if k != "model_type"}
     tower = files.new_text_encoder(config)
     state = {name: value.detach().cpu().clone() for name, value in clip.text_model.state_dict().items()}
@@ -95,7 +104,13 @@ def text_tower(clip: CLIPModel) -> CLIPTextModel:
 
 
 def write_clip(folder: Path, clip: CLIPModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write what ``CLIPModel.from_pretrained`` and ``emoedit.metrics.clip.Clip`` read."""
+    """Write what ``CLIPModel.from_pretrained`` and ``emoedit.metrics.clip.Clip`` read.
+
+    Args:
+        folder: that exists.
+        clip: the model.
+        tokenizer: CLIP's.
+    """
     from transformers import CLIPImageProcessor
 
     config = {**clip.config.to_dict(), "architectures": ["CLIPModel"], "torch_dtype": "float32"}

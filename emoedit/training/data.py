@@ -1,5 +1,8 @@
-"""Prepared crops as training batches. The batch of a step is a pure function of (seed, step, process): a resumed or a
-distributed run sees what an uninterrupted one would have seen, and nothing has to be stored for it."""
+"""Prepared crops as training batches.
+
+The batch of a step is a pure function of (seed, step, process): a resumed or a distributed training gets the batches
+of an uninterrupted one without stored state.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,17 @@ def in_luminance(x: Tensor) -> Tensor:
 
 
 class CropSet:
-    """What :func:`emoedit.training.prepare.prepare` wrote. Pixels stay on disk (memory-mapped) until asked for.
+    """The crops that ``emoedit.training.prepare.prepare`` wrote; pixels are memory-mapped.
+
+    Args:
+        folder: of prepared crops.
 
     Attributes:
         rows: the index, a dict a crop.
         crops: uint8 ``[N, R, R, 3]``, or ``[N, R, R]`` of a set in luminance alone.
+
+    Raises:
+        DataError: there are none, or its files do not fit each other.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -87,13 +96,13 @@ class CropSet:
 
 
 def available_weights(crops: CropSet, weights: Mapping[str, float], what: str = "trainer.shares") -> dict[str, float]:
-    """What a configuration says of data sets, for those that are prepared; where that differs, a line is printed.
+    """The weights of a configuration for the data sets that are prepared; a message names missing ones.
 
-    Configurations name the data sets that this package's models are trained on. Where none of these is there, all that
-    are there count the same.
+    Configurations name the data sets that this package's models are trained on. If none of these is prepared, all
+    prepared sets get the same weight.
 
     Args:
-        crops: what is prepared.
+        crops: prepared crops.
         weights: data set name -> its share of a batch, or what one of its pictures counts; 0 leaves it out.
         what: the name of ``weights`` in the configuration.
 
@@ -119,6 +128,7 @@ class MixtureBatches:
     """Batches in which every data set has a fixed share, flipped at random.
 
     Args:
+        crops: prepared crops.
         shares: data set name -> share of every batch (normalised to sum to 1).
         batch_size: pictures a batch.
         resolution: their side.
@@ -169,7 +179,12 @@ class MixtureBatches:
             self.chances.append(None if balance == 1.0 else chance / chance.sum())
 
     def draw(self, step: int, process: int = 0) -> tuple[np.ndarray, Tensor]:
-        """Positions of a step's crops, ``[B]``, and which of them are flipped, ``[B]`` of bool."""
+        """Positions of a step's crops, ``[B]``, and which of them are flipped, ``[B]`` of bool.
+
+        Args:
+            step: number of the training step.
+            process: number of the process, in a distributed training.
+        """
         rng = np.random.default_rng((self.seed, step, process))
         counts = rng.multinomial(self.batch_size, self.weights)
         drawn = zip(self.pools, counts, self.chances, strict=True)

@@ -48,7 +48,13 @@ class DenoisingTask(nn.Module):
         return a.sqrt() * x + (1 - a).sqrt() * noise, t, noise
 
     def losses(self, found: Tensor, noise: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """The loss of what was found; ``low``, ``middle`` and ``high``: the error at thirds of the noise levels."""
+        """The loss of what was found; ``low``, ``middle`` and ``high``: the error at thirds of the noise levels.
+
+        Args:
+            found: the predicted noise.
+            noise: the true noise.
+            t: ``[N]`` timesteps.
+        """
         error = ((found - noise).square() * self.weight).mean((1, 2, 3))
         third = len(error) // 3
         return {

@@ -64,6 +64,9 @@ def mean_of_h(backbone: DDPMBackbone | StableDiffusionBackbone, crops: Tensor, g
 
     Returns:
         ``[T, Ch, r, r]`` at ``emoedit.training.hspace.edited_timesteps``.
+
+    Raises:
+        DataError: ``t_edit`` leaves no timestep to edit.
     """
     times = edited_timesteps(backbone)
     if not times:

@@ -44,6 +44,9 @@ class RecogniserGuide(Guide):
         jitter: how far pictures are moved before they are read, a fraction of their side: what is read from one pixel's
             place is a trick, not an expression.
         noise: highest standard deviation of the noise that is put on them.
+
+    Raises:
+        DataError: a head or an emotion that the network lacks.
     """
 
     labels: Tensor
@@ -118,6 +121,9 @@ class OpeningGuide(Guide):
     Args:
         guide: of emotions that need neither, with the landmark network's crop at any resolution.
         network: with a head ``points``.
+
+    Raises:
+        DataError: a network without the head ``points``.
     """
 
     def __init__(self, guide: Guide, network: MeasuringNetwork) -> None:
@@ -148,6 +154,7 @@ class ClipGuide(Guide):
 
     Args:
         clip: Asyrp uses ViT-B/16.
+        emotions: names of emotions.
         tokens: learned words, of the text encoder that is this CLIP's text tower; default: phrases are used.
     """
 

@@ -33,7 +33,11 @@ Diffusion = DDPMBackbone | StableDiffusionBackbone
 
 
 def edited_timesteps(backbone: Diffusion) -> tuple[int, ...]:
-    """The timesteps of the schedule at which h is shifted, ascending."""
+    """The timesteps of the schedule at which h is shifted, ascending.
+
+    Args:
+        backbone: the model.
+    """
     return tuple(t for t in backbone.schedule.timesteps if t >= backbone.config.t_edit)
 
 
@@ -46,6 +50,13 @@ def mean_h(
     Crops are read as the model sees them: in luminance, or in colour.
 
     Noise is drawn, not inverted: the mean over noise is what is wanted, and one pass of the down path gives each level.
+
+    Args:
+        backbone: the model.
+        crops: prepared crops.
+        positions: ``[N]``: which of the crops.
+        generator: draws the noise.
+        batch_size: pictures in a batch.
     """
     times = edited_timesteps(backbone)
     total = torch.zeros(len(times), *backbone.h_shape, dtype=torch.float64)
@@ -64,7 +75,11 @@ def mean_h(
 
 
 def learnable(directions: Directions) -> Directions:
-    """The same directions as parameters, for ``ShiftTask``."""
+    """The same directions as parameters, for ``ShiftTask``.
+
+    Args:
+        directions: left unchanged.
+    """
     start = directions.directions
     del directions._buffers["directions"]
     directions.directions = nn.Parameter(start.clone())
@@ -72,7 +87,11 @@ def learnable(directions: Directions) -> Directions:
 
 
 def fixed(shift: Shift) -> Shift:
-    """What was fitted, without ``learnable`` directions: as it is saved."""
+    """What was fitted, without ``learnable`` directions: as it is saved.
+
+    Args:
+        shift: as it was trained.
+    """
     if isinstance(shift, AdaptedDirections):
         return AdaptedDirections(fixed(shift.directions), shift.block)
     return Directions(shift.directions.detach(), shift.timesteps) if isinstance(shift, Directions) else shift
@@ -103,6 +122,7 @@ class ShiftTask(nn.Module):
         backbone: frozen.
         guide: frozen.
         shifts: one for each of the guide's emotions, directions made ``learnable``; only these are trained.
+        loss: weights of the losses.
         judged: at how many steps of each way P_t is judged, drawn anew every time; default all, as in the paper. What
             it costs is judging: a third of the steps takes half the time.
     """
@@ -128,7 +148,14 @@ class ShiftTask(nn.Module):
         self.mouth, self.skin = (self.box(*sides) for sides in (MOUTH, SKIN))
 
     def box(self, top: float, bottom: float, left: float, right: float) -> tuple[slice, slice]:
-        """Rows and columns of a part of the crop, given in fractions of its side."""
+        """Rows and columns of a part of the crop, given in fractions of its side.
+
+        Args:
+            top: 0 to 1.
+            bottom: 0 to 1.
+            left: 0 to 1.
+            right: 0 to 1.
+        """
         side = self.outer.shape[-1]
         return slice(round(top * side), round(bottom * side)), slice(round(left * side), round(right * side))
 
@@ -142,7 +169,12 @@ class ShiftTask(nn.Module):
         return F.relu(after - torch.maximum(before, skin).detach()).mean()
 
     def delta_h(self, rows: Tensor, state: HState) -> Tensor:
-        """The shift of each picture's emotion, ``[N, Ch, r, r]``."""
+        """The shift of each picture's emotion, ``[N, Ch, r, r]``.
+
+        Args:
+            rows: ``[N]``: number of each picture's emotion.
+            state: h and its surroundings at one step.
+        """
         total = torch.zeros_like(state.h)
         for number, shift in enumerate(self.shifts):
             chosen = (rows == number).nonzero()[:, 0]
@@ -197,6 +229,8 @@ class SourceBatches:
         inversion: of all sources, exact (``DDPMBackbone.invert``).
         emotions: how many emotions there are to be fitted.
         shown: ``[N]`` number of the emotion that each source shows itself, -1 for none of them; it is not asked for it.
+        batch_size: pictures in a batch.
+        seed: of the draws.
     """
 
     def __init__(self, inversion: Inversion, emotions: int, shown: np.ndarray, *, batch_size: int, seed: int) -> None:
@@ -299,5 +333,9 @@ def boundary_direction(h: Tensor, timesteps: Sequence[int], positive: Tensor, t:
 
 
 def averaged(directions: Directions) -> Directions:
-    """One direction for all timesteps, the mean over them (Asyrp's global delta h)."""
+    """One direction for all timesteps, the mean over them (Asyrp's global delta h).
+
+    Args:
+        directions: of every timestep.
+    """
     return Directions(directions.directions.mean(0, keepdim=True))

@@ -85,14 +85,24 @@ class DivergedError(EmoEditError, ArithmeticError):
 
 
 def rate(step: int, config: TrainerConfig) -> float:
-    """Learning-rate factor of a step, 0 to 1."""
+    """Learning-rate factor of a step, 0 to 1.
+
+    Args:
+        step: number of the training step.
+        config: of the trainer.
+    """
     up = min(1.0, (step + 1) / max(1, config.warmup))
     left = (config.steps - step) / max(1.0, config.decay * config.steps)
     return up * min(1.0, max(0.0, left))
 
 
 def parameter_groups(task: nn.Module, config: TrainerConfig) -> list[dict[str, Any]]:
-    """What is trained, by the ``factor`` of its learning rate, the plain ones first."""
+    """What is trained, by the ``factor`` of its learning rate, the plain ones first.
+
+    Args:
+        task: what is trained.
+        config: of the trainer.
+    """
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
     for name, parameter in task.named_parameters():
         factor = next((f for word, f in config.slower.items() if word in name), 1.0)
@@ -124,6 +134,7 @@ def train(
     Raises:
         DivergedError: the loss became NaN or infinite.
         OutputError: a state cannot be written; the one before it stays.
+        MissingExtraError: a package of the extra ``train`` is not installed.
     """
     try:
         from accelerate import Accelerator

@@ -1,4 +1,4 @@
-"""What the measuring networks are trained for, and the labelled batches they are trained on."""
+"""The training task of the measuring networks, and their labelled batches."""
 
 from __future__ import annotations
 
@@ -14,18 +14,26 @@ from emoedit.training.augment import Augment, augment
 from emoedit.training.data import CropSet
 from emoedit.types import DataError
 
-UNKNOWN = -1  # a label that is not known: the picture says nothing to that head
+UNKNOWN = -1  # a label that is not known: the picture does not train that head
 
 
 class LabelledBatches:
     """Batches of augmented crops with what is known of each.
 
     Args:
+        crops: prepared crops.
         weights: ``[N]``, one a crop: how often each is drawn, relative to the others.
         emotion: ``[N]`` class numbers, :data:`UNKNOWN` where there is none; or ``[N, E]`` distributions over the
             classes, zeros where there is none.
         person: ``[N]`` class numbers, :data:`UNKNOWN` where there is none.
         points: ``[N, 68, 2]`` as fractions of the crop's side, NaN where there are none.
+        batch_size: pictures in a batch.
+        resolution: side of the network's crops in pixels.
+        how: settings of the augmentation.
+        seed: of the draws.
+
+    Raises:
+        DataError: no crop has a label.
     """
 
     def __init__(
@@ -53,8 +61,11 @@ class LabelledBatches:
         self.how, self.seed = how, seed
 
     def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
-        """Batch of a step: ``x`` ``[B, 1, R, R]`` in [-1, 1], ``emotion`` ``[B]`` or ``[B, E]``, ``person`` ``[B]``,
-        ``points`` ``[B, 68, 2]``."""
+        """The batch of a step.
+
+        ``x`` ``[B, 1, R, R]`` in [-1, 1], ``emotion`` ``[B]`` or ``[B, E]``, ``person`` ``[B]``, ``points``
+        ``[B, 68, 2]``.
+        """
         rng = np.random.default_rng((self.seed, step, process))
         drawn = np.searchsorted(self.ladder, rng.random(self.batch_size) * self.ladder[-1], side="right")
         positions = self.chosen[np.minimum(drawn, len(self.chosen) - 1)]
@@ -64,7 +75,13 @@ class LabelledBatches:
 
 
 def balanced(labels: np.ndarray, usable: np.ndarray, power: float = 0.5) -> np.ndarray:
-    """Sampling weights under which a class is drawn as often as ``size ** power``, ``[N]``; 0 where not usable."""
+    """Sampling weights under which a class is drawn as often as ``size ** power``, ``[N]``; 0 where not usable.
+
+    Args:
+        labels: ``[N]`` class numbers.
+        usable: ``[N]`` bool.
+        power: 1 leaves the frequencies, 0 makes them equal.
+    """
     weights = np.zeros(len(labels))
     for label in np.unique(labels[usable]):
         members = usable & (labels == label)
@@ -73,14 +90,20 @@ def balanced(labels: np.ndarray, usable: np.ndarray, power: float = 0.5) -> np.n
 
 
 class MeasuringTask(nn.Module):
-    """The sum of the heads' losses: for expressions cross entropy with smoothed labels, or with the distribution of
-    what several people saw (Barsoum et al. 2016, arXiv 1608.01041, section 4.4); for people a softmax with a margin in
-    the cosine (CosFace, Wang et al. 2018, arXiv 1801.09414, eq. 4); absolute distance for landmarks.
+    """The sum of the heads' losses.
+
+    For expressions cross entropy with smoothed labels, or with the distribution of votes (Barsoum et al. 2016, arXiv
+    1608.01041, section 4.4); for people a softmax with a margin in the cosine (CosFace, Wang et al. 2018, arXiv
+    1801.09414, eq. 4); absolute distance for landmarks.
 
     Args:
+        config: of the network.
         people: number of people in training.
         scale, margin: CosFace's s and m.
         parts: head -> weight of its loss.
+        scale: CosFace's s.
+        margin: CosFace's m.
+        smoothing: of the labels, 0 to 1.
     """
 
     def __init__(
@@ -97,7 +120,7 @@ class MeasuringTask(nn.Module):
         self.network = MeasuringNetwork(config)
         self.parts, self.scale, self.margin, self.smoothing = dict(parts), scale, margin, smoothing
         if "person" in parts:
-            # Short at first: a step turns a short vector further, and a person's centre starts anywhere.
+            # Short vectors at first: a step rotates them further.
             self.centres = nn.Parameter(0.05 * torch.randn(people, config.heads["person"]))
 
     def _emotion(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +128,7 @@ class MeasuringTask(nn.Module):
 
         Args:
             logits: ``[N, E]``.
-            label: see :class:`LabelledBatches`. Distributions are not smoothed: people's doubts are in them.
+            label: see ``LabelledBatches``. Distributions are not smoothed.
         """
         if label.ndim == 2:
             there, loss = label.sum(1) > 0, F.cross_entropy(logits, label, reduction="sum")
@@ -117,6 +140,11 @@ class MeasuringTask(nn.Module):
         return loss / known, ((logits.argmax(1) == truth) & there).sum() / known
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The loss and what it consists of, for a batch of ``LabelledBatches``.
+
+        Args:
+            batch: ``x``, ``emotion``, ``person`` and ``points``.
+        """
         out = self.network(batch["x"])
         losses, report = [], {}
         with torch.autocast(batch["x"].device.type, enabled=False):

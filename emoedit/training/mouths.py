@@ -96,6 +96,9 @@ class MouthBatches:
 
     Args:
         mouths: uint8 ``[N, S, S]`` each: ``real``, ``teeth`` (255 where they are), ``denoised`` (P_t), ``rebuilt``.
+        batch_size: pictures in a batch.
+        how: how real mouths are degraded.
+        seed: of the draws.
     """
 
     def __init__(
@@ -171,7 +174,11 @@ class MouthTask(nn.Module):
         self.register_buffer("where", where, persistent=False)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """One pass of the network."""
+        """One pass of the network.
+
+        Args:
+            batch: of a training step.
+        """
         z, mean, deviation = standardise(batch["unsure"])
         sharp, teeth = self.network(z.contiguous(memory_format=torch.channels_last))
         with torch.autocast(z.device.type, enabled=False):
@@ -184,7 +191,12 @@ class MouthTask(nn.Module):
 
 
 def blur(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of ``[N, 1, H, W]``, mirrored at the borders."""
+    """Gaussian blur of ``[N, 1, H, W]``, mirrored at the borders.
+
+    Args:
+        x: ``[N, 1, H, W]``.
+        sigma: in pixels.
+    """
     reach = 6
     kernel = torch.exp(-torch.arange(-reach, reach + 1.0, device=x.device).square() / (2 * sigma**2))
     kernel = kernel / kernel.sum()
@@ -193,7 +205,13 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
 
 def sample_crops(emotion: np.ndarray, usable: np.ndarray, counts: Mapping[str, int]) -> np.ndarray:
-    """Positions of at most so many usable crops of every emotion, the same on every machine."""
+    """Positions of at most so many usable crops of every emotion, the same on every machine.
+
+    Args:
+        emotion: ``[N]`` names.
+        usable: ``[N]`` bool.
+        counts: emotion -> the most crops.
+    """
     rng = np.random.default_rng(1)
     pools: Sequence[np.ndarray] = [np.flatnonzero(usable & (emotion == name)) for name in counts]
     return np.concatenate([np.sort(rng.permutation(p)[:n]) for p, n in zip(pools, counts.values(), strict=True)])

@@ -127,7 +127,12 @@ def _near_mouth(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def hand(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Fingers side by side, and a palm: float32 ``[side, side]`` in [0, 1]."""
+    """Fingers side by side, and a palm: float32 ``[side, side]`` in [0, 1].
+
+    Args:
+        rng: draws the shape.
+        side: side of the crop in pixels.
+    """
     canvas, unit = _canvas(side), side * FINE
     tip, angle = (
         _near_mouth(rng, side),
@@ -147,7 +152,12 @@ def hand(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def microphone(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A head on a stick that comes from below: float32 ``[side, side]`` in [0, 1]."""
+    """A head on a stick that comes from below: float32 ``[side, side]`` in [0, 1].
+
+    Args:
+        rng: draws the shape.
+        side: side of the crop in pixels.
+    """
     canvas, unit, head = _canvas(side), side * FINE, _near_mouth(rng, side) + [0, 0.1 * side]
     axes = (int(rng.uniform(0.06, 0.16) * unit), int(rng.uniform(0.08, 0.2) * unit))
     cv2.ellipse(canvas, head.astype(int).tolist(), axes, rng.uniform(-40, 40), 0, 360, 255, -1, cv2.LINE_AA)
@@ -157,7 +167,12 @@ def microphone(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def thing(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A cup, a telephone, a sheet: a polygon with round corners, float32 ``[side, side]`` in [0, 1]."""
+    """A cup, a telephone, a sheet: a polygon with round corners, float32 ``[side, side]`` in [0, 1].
+
+    Args:
+        rng: draws the shape.
+        side: side of the crop in pixels.
+    """
     canvas, unit, centre = _canvas(side), side * FINE, _near_mouth(rng, side)
     angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(4, 8)))
     reach = rng.uniform(0.08, 0.3) * unit * rng.uniform(0.7, 1.2, len(angles))
@@ -167,7 +182,12 @@ def thing(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def cover(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A mask or a scarf: all below a curve, float32 ``[side, side]`` in [0, 1]."""
+    """A mask or a scarf: all below a curve, float32 ``[side, side]`` in [0, 1].
+
+    Args:
+        rng: draws the shape.
+        side: side of the crop in pixels.
+    """
     unit = side * FINE
     x = np.linspace(-1, 1, unit)
     edge = rng.uniform(0.5, 0.9) + rng.normal(0, 0.08) * x + rng.normal(0.03, 0.06) * x**2
@@ -176,7 +196,12 @@ def cover(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def strand(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A strand of hair across the face, float32 ``[side, side]`` in [0, 1]."""
+    """A strand of hair across the face, float32 ``[side, side]`` in [0, 1].
+
+    Args:
+        rng: draws the shape.
+        side: side of the crop in pixels.
+    """
     canvas, unit = _canvas(side), side * FINE
     x = np.array([rng.uniform(0, 1), rng.uniform(0.2, 0.8), rng.uniform(0, 1)]) * unit
     t = np.linspace(0, 1, 30)[:, None]

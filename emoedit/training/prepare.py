@@ -160,7 +160,14 @@ def _hash(crop: np.ndarray) -> bytes:
 
 
 def split_of(data: str, name: str, person: str | None, *, valid: float = 0.05) -> str:
-    """``"train"`` or ``"valid"``: by person where one is known, by picture else; the same on every machine."""
+    """``"train"`` or ``"valid"``: by person where one is known, by picture else; the same on every machine.
+
+    Args:
+        data: name of a data set.
+        name: of the picture.
+        person: who it shows; None where that is unknown.
+        valid: share of the people or pictures in ``valid``.
+    """
     return "valid" if _drawn(data, person or name) < valid else "train"
 
 
@@ -319,9 +326,15 @@ def _counted(rows: Sequence[Mapping[str, str]], column: str) -> dict[str, dict[s
 
 
 def prepare_config(data: Mapping[str, Any]) -> dict:
-    """:func:`prepare` from a ``configs/data`` file: ``root``, ``crops``, ``sets``, ``resolution``, ``scale``, ``down``,
-    ``filter``. An entry of ``sets`` has a ``reader`` and a ``path``, and may have ``options`` of the reader, changes of
-    the ``filter``, and ``split: content``."""
+    """Calls ``prepare`` with a ``configs/data`` file.
+
+    The file has ``root``, ``crops``, ``sets``, ``resolution``, ``scale``, ``down`` and ``filter``. An entry of ``sets``
+    has a ``reader`` and a ``path``, and may have ``options`` of the reader, changes of the ``filter``, and
+    ``split: content``.
+
+    Args:
+        data: contents of a ``configs/data`` file.
+    """
     root, sets, keep = Path(data["root"]), {}, {}
     for name, how in data["sets"].items():
         sets[name] = read(how["reader"], root / how["path"], **how.get("options", {}))

@@ -1,7 +1,7 @@
-"""Picture collections, as their authors ship them, read into one list of :class:`Sample`.
+"""Picture collections, as their authors ship them, read into one list of ``Sample``.
 
 Layouts: a folder with a labels csv, a folder a class, FER-2013's own csv and the FER+ votes beside its pictures
-(:mod:`emoedit.training.votes`), CelebA's attribute file, pairs of the same people, faces without an emotion label.
+(``emoedit.training.votes``), CelebA's attribute file, pairs of the same people, faces without an emotion label.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Sample:
 
     Args:
         picture: a path, or the pixels themselves (uint8 ``[H, W]`` or ``[H, W, 3]``).
-        emotion: canonical name; empty where nobody said.
+        emotion: canonical name; empty without a label.
         person: who it shows, None where the data set does not say.
         name: unique inside its data set.
         split: the data set's own split, None where it has none.
-        votes: how many people saw each of :data:`emoedit.training.votes.VOTED`; None where nobody was asked.
+        votes: number of votes for each of ``emoedit.training.votes.VOTED``; None without votes.
         traits: ``group``, ``age`` and ``gender`` as the data set says them, as far as it does.
     """
 
@@ -58,6 +58,10 @@ def _emotion(label: str, where: str) -> str:
 
 def read_rows(path: Path, *required: str) -> list[dict[str, str]]:
     """Rows of a csv file with a header.
+
+    Args:
+        path: of the file.
+        *required: names of columns that have to be there.
 
     Raises:
         DataError: no such file, a column that is missing, a row that lacks one of the required columns.
@@ -99,7 +103,7 @@ def read_labels_csv(
 
     Args:
         csv_path: the csv.
-        at_most: emotion -> the most pictures of it (:func:`limited`).
+        at_most: emotion -> the most pictures of it (``limited``).
         images: the folder the names are relative to; default: ``images`` beside the csv if it is there, else beside it.
 
     Raises:
@@ -139,7 +143,14 @@ def read_class_folders(root: str | Path) -> list[Sample]:
 
 
 def read_fer_csv(path: str | Path) -> list[Sample]:
-    """FER-2013's ``fer2013.csv``: columns ``emotion`` (0 to 6), ``pixels`` (2304 grey values), ``Usage``."""
+    """FER-2013's ``fer2013.csv``: columns ``emotion`` (0 to 6), ``pixels`` (2304 grey values), ``Usage``.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        DataError: a file or column is missing, or a row is damaged.
+    """
     path = Path(path)
     samples = []
     splits = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
@@ -160,8 +171,15 @@ def read_fer_csv(path: str | Path) -> list[Sample]:
 
 
 def read_celeba(root: str | Path) -> list[Sample]:
-    """CelebA: ``list_attr_celeba.txt`` and ``img_align_celeba/`` (or ``img_celeba/``) under root; the ``Smiling``
-    attribute becomes happy or neutral, ``identity_CelebA.txt`` gives the person where it is there.
+    """CelebA: ``list_attr_celeba.txt`` and ``img_align_celeba/`` (or ``img_celeba/``).
+
+    The ``Smiling`` attribute becomes happy or neutral; ``identity_CelebA.txt``, if present, gives the person.
+
+    Args:
+        root: folder of the data set.
+
+    Raises:
+        DataError: a file or column is missing, or a row is damaged.
     """
     root = Path(root)
     attributes = root / "list_attr_celeba.txt"
@@ -189,9 +207,16 @@ def read_celeba(root: str | Path) -> list[Sample]:
 
 
 def read_pairs(root: str | Path) -> list[Sample]:
-    """The same people twice: ``neutral/NNN.*`` and ``smiling/NNN.*`` (any emotion names), and ``info.csv`` with columns
-    ``face_id`` and ``split`` that says which people may be fitted on; ``face_age``, ``face_gender`` and ``face_eth``
-    become their traits where they are there.
+    """Pairs of the same people: ``neutral/NNN.*`` and ``smiling/NNN.*`` (any emotion names), and ``info.csv``.
+
+    ``info.csv`` has columns ``face_id`` and ``split``; ``face_age``, ``face_gender`` and ``face_eth``, if present,
+    become traits.
+
+    Args:
+        root: folder of the data set.
+
+    Raises:
+        DataError: a file or column is missing, or a row is damaged.
     """
     root = Path(root)
     rows = read_rows(root / "info.csv", "face_id", "split")
@@ -214,8 +239,9 @@ def read_pairs(root: str | Path) -> list[Sample]:
 
 
 def read_faces(root: str | Path, *, youngest: int = 18, at_most: int | None = None) -> list[Sample]:
-    """Faces without emotion labels: ``images/`` and ``info.csv`` with columns ``image``, ``age``, ``gender`` and
-    ``group`` (UTKFace's codes, 0 to 4: :data:`GROUPS`).
+    """Faces without emotion labels: ``images/`` and ``info.csv``.
+
+    ``info.csv`` has columns ``image``, ``age``, ``gender`` and ``group`` (UTKFace's codes, 0 to 4: ``GROUPS``).
 
     Args:
         root: the folder.
@@ -224,7 +250,7 @@ def read_faces(root: str | Path, *, youngest: int = 18, at_most: int | None = No
 
     Raises:
         DataError: no such file or column, an age that is no whole number, a group that is no code, a picture that is
-            not there, nobody of that age.
+            not there, no face of that age.
     """
     root = Path(root)
     samples = []
@@ -242,7 +268,7 @@ def read_faces(root: str | Path, *, youngest: int = 18, at_most: int | None = No
         traits = {"group": GROUPS[int(row["group"])], "age": row["age"], "gender": row["gender"]}
         samples.append(Sample(picture, "", row["image"], traits=traits))
     if not samples:
-        raise DataError(f"{root / 'info.csv'}: nobody of {youngest} or older")
+        raise DataError(f"{root / 'info.csv'}: no face of {youngest} or older")
     chosen = np.random.default_rng(0).permutation(len(samples))[:at_most]
     return [samples[n] for n in np.sort(chosen)]
 
@@ -251,7 +277,7 @@ def read(reader: str, path: str | Path, **options: Any) -> list[Sample]:
     """Samples by the reader's name.
 
     Args:
-        reader: a name of :data:`emoedit.registry.READERS`.
+        reader: a name of ``emoedit.registry.READERS``.
         path: what it reads.
         options: the reader's own keyword arguments.
 
@@ -269,6 +295,9 @@ def read(reader: str, path: str | Path, **options: Any) -> list[Sample]:
 
 def read_landmarks68(path: str | Path) -> dict[str, np.ndarray]:
     """A csv without header: picture, box (4), five points (10), 68 points (136), in pixels of the picture.
+
+    Args:
+        path: of the file.
 
     Returns:
         Picture name -> ``[68, 2]``.

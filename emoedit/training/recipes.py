@@ -29,7 +29,11 @@ LICENCE = "Apache-2.0; trained with FER-2013: research use"
 
 
 def trainer_config(config: Mapping[str, Any]) -> TrainerConfig:
-    """What of a configuration is the trainer's; the rest is about batches."""
+    """What of a configuration is the trainer's; the rest is about batches.
+
+    Args:
+        config: of a training.
+    """
     known = {field.name for field in fields(TrainerConfig)}
     return TrainerConfig(**{key: value for key, value in config.items() if key in known})
 
@@ -67,7 +71,11 @@ def classifier_guide(classifier: MeasuringNetwork, emotions: Sequence[str], how:
 
 
 def minutes(folder: Path) -> float:
-    """How long a training took, by its ``state.pt``."""
+    """How long a training took, by its ``state.pt``.
+
+    Args:
+        folder: of the training.
+    """
     return float(torch.load(folder / "state.pt", weights_only=True, mmap=True)["seconds"]) / 60
 
 
@@ -77,7 +85,15 @@ def tiles(rows: Tensor) -> Tensor:
 
 
 def choose(crops: CropSet, data: str, emotions: Sequence[str], limit: int, splits: Sequence[str]) -> np.ndarray:
-    """Positions of at most ``limit`` crops, the same on every machine."""
+    """Positions of at most ``limit`` crops, the same on every machine.
+
+    Args:
+        crops: prepared crops.
+        data: name of a data set.
+        emotions: names of emotions.
+        limit: the most crops.
+        splits: names of splits.
+    """
     wanted = (crops.column("data") == data) & np.isin(crops.column("emotion"), emotions)
     chosen = np.flatnonzero(wanted & np.isin(crops.column("split"), splits))
     return np.sort(np.random.default_rng(0).permutation(chosen)[:limit])

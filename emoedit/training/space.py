@@ -35,6 +35,10 @@ ORDER_SCALE = 2.0  # distance in the space of two pictures whose votes have noth
 def voted_pictures(crops: CropSet, splits: Sequence[str]) -> tuple[np.ndarray, Tensor]:
     """The crops of these splits that people voted on: positions ``[N]``, and shares of the emotions ``[N, 7]``.
 
+    Args:
+        crops: prepared crops.
+        splits: names of splits.
+
     Raises:
         DataError: there is none.
     """
@@ -70,7 +74,12 @@ def pooled_features(
 
 
 def js_divergence(first: Tensor, second: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of distributions ``[..., E]`` in bits, 0 to 1 (Lin 1991)."""
+    """Jensen-Shannon divergence of distributions ``[..., E]`` in bits, 0 to 1 (Lin 1991).
+
+    Args:
+        first: ``[..., E]``.
+        second: as ``first``.
+    """
     middle = (first + second) / 2
 
     def against(p: Tensor) -> Tensor:
@@ -139,6 +148,8 @@ class FeatureBatches:
     Args:
         features: ``[2, N, F]``: pictures, mirrored pictures.
         votes: ``[N, 7]``.
+        batch_size: pictures in a batch.
+        seed: of the draws.
         noise: standard deviation of what is added to features, in theirs.
         balance: an emotion that n pictures show most is drawn as often as n ** balance.
     """

@@ -74,6 +74,10 @@ class WordTask(nn.Module):
         """Contexts of the words of points ``[N, D]`` in the templates numbered ``[N]``: ``[N, T, D]``.
 
         N is twice the batch size.
+
+        Args:
+            points: ``[N, D]``.
+            prompts: ``[N]`` numbers of templates.
         """
         own = self._shared
         rows = self.start + self.words(points).unflatten(1, tuple(self.start.shape))

@@ -79,6 +79,10 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     """Energy distance of two sets of points, ``[N, D]`` and ``[M, D]`` -> scalar, in deviations.
 
     ``(2 E|x - y| - E|x - x'| - E|y - y'|) / sqrt(D)`` (Szekely & Rizzo 2013, equation 2.5).
+
+    Args:
+        x: ``[N, D]``.
+        y: ``[M, D]``.
     """
     return (2 * torch.cdist(x, y).mean() - torch.pdist(x).mean() - torch.pdist(y).mean()) / x.shape[1] ** 0.5
 
@@ -134,6 +138,9 @@ class GANTask(GeneratorTask):
         mixing: share of the samples that have the styles of two (style mixing; Karras et al. 2019, arXiv 1812.04948).
         encoder_rate: learning rates of the encoder and of mapping, ordinary networks with Adam's usual averages.
         mapping_rate: as ``encoder_rate``.
+
+    Raises:
+        DataError: a configuration without an encoder.
     """
 
     recent: Tensor
@@ -170,7 +177,11 @@ class GANTask(GeneratorTask):
         self.backbone.synthesis.compile()
 
     def groups(self, config: TrainerConfig) -> list[dict[str, Any]]:
-        """Parameters with their learning rates."""
+        """Parameters with their learning rates.
+
+        Args:
+            config: of the trainer.
+        """
         drawing = [parameter for parameter in self.backbone.synthesis.parameters() if parameter.requires_grad]
         reading = [*self.backbone.encoder.parameters(), *self.posterior.parameters()]
         mapping, usual = [*self.backbone.mapping.parameters()], {"betas": (0.9, 0.99)}
@@ -195,7 +206,11 @@ class GANTask(GeneratorTask):
         return self.backbone
 
     def real(self, batch: Batch) -> Tensor:
-        """Real pictures of a batch, as the critic sees them."""
+        """Real pictures of a batch, as the critic sees them.
+
+        Args:
+            batch: of a training step.
+        """
         return self.backbone.normalise(batch["real"])[0].clamp(-LIMIT, LIMIT)
 
     def forward(self, batch: Batch, *, alone: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
@@ -246,6 +261,7 @@ class EncoderTask(nn.Module):
         backbone: its encoder is trained, the rest is frozen.
         perceptual: frozen.
         identity: the same for identity.
+        weights: of the losses.
         samples: drawn for each batch, at truncations from 0.5 to 1.
     """
 

@@ -36,6 +36,10 @@ def copy_unconditional_weights(unet: UNet2DConditionModel, source: UNet2DModel) 
     the source as it was, whatever the text says, except for the source's attention in the mid block, which has no place
     in a ``UNetMidBlock2DCrossAttn``.
 
+    Args:
+        unet: changed in place.
+        source: of the same shape.
+
     Returns:
         The names of the tensors that stay fresh.
 
@@ -132,6 +136,12 @@ def held_out_losses(
     """Mean losses over ``count`` batches with the same noise, under three kinds of captions.
 
     Each picture's ``true`` caption, ``another`` one's of the batch, and the ``empty`` one (``[T]`` ids).
+
+    Args:
+        task: what was trained.
+        batches: step -> a batch of held-out pictures.
+        empty: ids of the empty caption.
+        count: of batches.
     """
     totals = dict.fromkeys(("true", "another", "empty"), 0.0)
     for step in range(count):
@@ -159,6 +169,13 @@ def draw(
     """Pictures from noise under captions, guided away from the empty one, ``[N, 1 or 3, R, R]``.
 
     They are at the model's mean and contrast, and show what it knows of faces and words.
+
+    Args:
+        backbone: the model.
+        captions: N texts.
+        generator: draws the noise.
+        guidance: scale of classifier-free guidance.
+        steps: of DDIM.
     """
     config = backbone.config
     last = len(backbone.alpha_bar) - 1 if config.t_last is None else config.t_last

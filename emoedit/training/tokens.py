@@ -138,6 +138,11 @@ def start_vectors(backbone: StableDiffusionBackbone, like: str, count: int) -> t
 
     They are the mean embedding of the tokens of ``like``, ``count`` times.
 
+    Args:
+        backbone: the model.
+        like: a word, or an emotion.
+        count: n.
+
     Raises:
         DataError: ``like`` is nothing the tokenizer knows, or no vector is asked for.
     """
@@ -154,6 +159,8 @@ class LatentBatches:
     Args:
         latents: ``[2, N, C, r, r]``: pictures, mirrored pictures.
         prompts: how many templates there are.
+        batch_size: pictures in a batch.
+        seed: of the draws.
     """
 
     def __init__(self, latents: Tensor, prompts: int, *, batch_size: int, seed: int) -> None:

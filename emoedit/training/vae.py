@@ -34,6 +34,12 @@ def pyramid_loss(x: Tensor, y: Tensor, weight: Tensor, *, levels: int = 4) -> Te
     """Weighted mean absolute difference of two Laplacian pyramids, ``[N, 1, R, R]`` each -> scalar.
 
     The pyramid is linear, so the difference is taken first; a level's share halves with every octave.
+
+    Args:
+        x: ``[N, 1, R, R]``.
+        y: as ``x``.
+        weight: ``[1, 1, R, R]``.
+        levels: of the pyramids.
     """
     difference, total = x - y, x.new_zeros(())
     for level in range(levels):

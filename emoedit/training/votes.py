@@ -118,5 +118,9 @@ def distribution(votes: Sequence[float]) -> np.ndarray:
 
 
 def agreement(votes: Sequence[float]) -> float:
-    """Share of the votes that the most frequent emotion has, 0 to 1."""
+    """Share of the votes that the most frequent emotion has, 0 to 1.
+
+    Args:
+        votes: one number an emotion.
+    """
     return float(max(votes[: len(BASIC)]) / max(sum(votes), 1))

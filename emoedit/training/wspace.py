@@ -35,6 +35,10 @@ def recogniser_scores(network: MeasuringNetwork, emotions: Sequence[str]) -> Sco
 
     Of the classes that it knows beside them nothing is said.
 
+    Args:
+        network: with the head ``emotion``.
+        emotions: the columns of the result.
+
     Raises:
         DataError: the network lacks one of them.
     """
@@ -84,7 +88,15 @@ def scored_samples(
 def encoded_crops(
     backbone: StyleGAN2Backbone, crops: CropSet, positions: np.ndarray, *, mirror: bool = False, batch_size: int = 64
 ) -> Tensor:
-    """w+ of crops, or of their mirror images, ``[N, L * D]``."""
+    """w+ of crops, or of their mirror images, ``[N, L * D]``.
+
+    Args:
+        backbone: the model.
+        crops: prepared crops.
+        positions: ``[N]``: which of the crops.
+        mirror: of the crops' mirror images.
+        batch_size: pictures in a batch.
+    """
     rows = []
     for start in range(0, len(positions), batch_size):
         part = positions[start : start + batch_size]
@@ -110,7 +122,12 @@ def restrict_to_layers(fitted: LatentDirections, backbone: StyleGAN2Backbone, wh
 
 
 def with_gains(steering: WDirections, gains: Mapping[str, float]) -> WDirections:
-    """The same directions with another reach of strength 1; emotions that are not named keep theirs."""
+    """The same directions with another reach of strength 1; emotions that are not named keep theirs.
+
+    Args:
+        steering: left unchanged.
+        gains: emotion -> its new gain.
+    """
     gain = torch.tensor([gains.get(name, float(g)) for name, g in zip(steering.emotions, steering.gain, strict=True)])
     held = {name: getattr(steering, name) for name in PARTS} | {"gain": gain}
     return WDirections(steering.latent_shape, steering.emotions, *(held[name] for name in PARTS)).eval()
@@ -208,6 +225,8 @@ class LatentBatches:
 
     Args:
         latents: ``[N, L, D]``.
+        batch_size: pictures in a batch.
+        seed: of the draws.
     """
 
     def __init__(self, latents: Tensor, *, batch_size: int, seed: int) -> None:
@@ -262,6 +281,11 @@ def replace_directions(old: WDirections, new: WDirections, emotions: Sequence[st
 
 
 def full_shift(steering: WDirections, emotion: str) -> Tensor:
-    """How far strength 1 moves w+ of a neutral face, ``[L, D]``."""
+    """How far strength 1 moves w+ of a neutral face, ``[L, D]``.
+
+    Args:
+        steering: left unchanged.
+        emotion: its canonical name.
+    """
     k = steering.emotions.index(emotion)
     return (steering.gain[k] * steering.directions[k]).unflatten(0, steering.latent_shape)

@@ -35,7 +35,7 @@ def test_children_are_left_out_and_groups_are_named(tmp_path):
     for row, match in ((("c.png", "old", "male", 0), "whole number"), (("c.png", 30, "male", 7), "group '7'")):
         with pytest.raises(DataError, match=match):
             read("faces", faces(tmp_path, [row]))
-    with pytest.raises(DataError, match="nobody of 18"):
+    with pytest.raises(DataError, match="no face of 18"):
         read("faces", faces(tmp_path, [("d.png", 3, "male", 0)]))
     with pytest.raises(DataError, match="is not there"):
         read("faces", faces(tmp_path, [("gone.png", 30, "male", 0)], pictures=False))

@@ -112,7 +112,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         return self.unet.time_embedding.linear_2.out_features
 
     def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What noise is put on: here the picture itself, ``normalise``d.
+        """The normalised crops of ``x`` ``[N, C, R, R]`` in [-1, 1], which noise is added to; see ``normalise``.
 
         Raises:
             ImageError: of another shape.
@@ -121,7 +121,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         return self.normalise(x)
 
     def to_picture(self, z: Tensor, mean: Tensor, gain: Tensor) -> Tensor:
-        """The way back, with mean and gain put back."""
+        """The inverse of ``to_latent``: ``z`` ``[N, C, R, R]`` with its ``mean`` and ``gain`` ``[N, 1, 1, 1]``."""
         return (z if self.config.std is None else z - self.config.mean) * gain + mean
 
     def to_device(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
@@ -195,26 +195,20 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
 
     @torch.no_grad()
     def state(self, x_t: Tensor, t: int) -> HState:
-        """What the down path and the mid block make of pictures at timestep ``t``: h, without the noise that follows.
-
-        Pictures are ``[N, C, R, R]`` as ``normalise`` gives them.
-        """
+        """The h of noisy pictures ``x_t`` ``[N, C, R, R]`` at timestep ``t``; the up path is not run."""
         times = torch.full((len(x_t),), t, device=x_t.device)
         h, _, temb = down(self._unet_in_precision(), F.pixel_unshuffle(x_t, self.config.patch), times)
         return HState(x_t, times, h.to(temb.dtype), temb)
 
     def split(self, x_t: Tensor, t: int) -> tuple[HState, Callable[[Tensor], Tensor]]:
-        """The state at a timestep, and the noise that follows from any h there; differentiable, for fitting shifts."""
+        """The state of ``x_t`` at timestep ``t``, and a function from any h there to the noise; differentiable."""
         unet, patch, times = self._unet_in_precision(), self.config.patch, torch.full((len(x_t),), t, device=x_t.device)
         h, skips, temb = down(unet, F.pixel_unshuffle(x_t, patch), times)
         state = HState(x_t, times, h.to(temb.dtype), temb)
         return state, lambda other: F.pixel_shuffle(up(unet, other.to(h.dtype), skips, temb), patch)
 
     def residuals(self, inversion: Inversion) -> Tensor:
-        """The residuals of every step back from x_T to the source's path.
-
-        ``[N, S, C, r, r]`` (``emoedit.sampling.exact_inversion``).
-        """
+        """``[N, S, C, R, R]``: the residuals of an exact ``inversion`` (``emoedit.sampling.exact_inversion``)."""
         return inversion.extras["residuals"]
 
     def _check(self, x: Tensor) -> None:
@@ -356,12 +350,12 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator, count: int) -> Tensor:
-        """Pictures from noise, ``[count, C, R, R]``, at the model's mean and contrast: what it knows of faces."""
+        """``count`` random faces, ``[count, C, R, R]``, at the model's mean and contrast, from ``generator``."""
         x = torch.randn(count, self.channels, *[self.crop.resolution] * 2, generator=generator, device=generator.device)
         return sampling.decode(self.eps_at(), x.to(self.device), self.schedule)
 
     def to_config(self) -> dict[str, Any]:
-        """What ``from_config`` needs to build the same, as json."""
+        """See ``Backbone.to_config``."""
         return asdict(self.config)
 
     @classmethod
@@ -426,6 +420,11 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, **settings: Any) -> Self:
         """A full-size model: a folder (``from_pretrained``), a file (``from_file``), ``owner/name`` on the hub.
+
+        Args:
+            name_or_path: a folder, a file, or ``owner/name`` on the hub.
+            revision: branch, tag or commit on the hub.
+            **settings: of the configuration, instead of the file's.
 
         Raises:
             CheckpointError: none of these, or not a model this class can use.

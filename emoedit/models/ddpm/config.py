@@ -61,7 +61,14 @@ class DDPMConfig:
 
 
 def read_config(config: dict[str, Any]) -> DDPMConfig:
-    """The configuration of a folder."""
+    """The configuration of a folder.
+
+    Args:
+        config: contents of ``config.json``.
+
+    Raises:
+        CheckpointError: an entry is missing or unknown.
+    """
     try:
         return DDPMConfig(**config)
     except TypeError as error:
@@ -69,7 +76,15 @@ def read_config(config: dict[str, Any]) -> DDPMConfig:
 
 
 def check_unet(config: dict[str, Any], patch: int = 1) -> int:
-    """The side of the crops, of a U-Net that ``down`` and ``up`` run as ``UNet2DModel.forward`` does."""
+    """The side of the crops, of a U-Net that ``down`` and ``up`` run as ``UNet2DModel.forward`` does.
+
+    Args:
+        config: of the U-Net.
+        patch: side of the squares of pixels that are its channels.
+
+    Raises:
+        CheckpointError: another kind of U-Net.
+    """
     side = config.get("sample_size")
     if isinstance(side, list | tuple) and len(set(side)) == 1:
         side = side[0]

@@ -40,6 +40,9 @@ ATTENTION_SIDE = 16  # every published model of this family attends at 16 x 16 p
 def read_file(path: Path) -> Any:
     """What ``torch.save`` wrote: tensors in plain containers, nothing else.
 
+    Args:
+        path: of the file.
+
     Raises:
         CheckpointError: missing, damaged, or holding more than that.
     """
@@ -48,6 +51,9 @@ def read_file(path: Path) -> Any:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Names -> tensors of a file that ``torch.save`` wrote; ``module.`` of ``DataParallel`` is taken off.
+
+    Args:
+        path: of the file.
 
     Raises:
         CheckpointError: missing, damaged, or holding anything else.
@@ -59,12 +65,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def is_original(state: Mapping[str, Tensor]) -> bool:
-    """Whether the names are the original DDPM's."""
+    """Whether the names are the original DDPM's.
+
+    Args:
+        state: names -> tensors.
+    """
     return "temb.dense.0.weight" in state and "mid.block_1.conv1.weight" in state
 
 
 def rename_old_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Attention names of diffusers before 2023 (``query``, ``proj_attn``) as today's; other names stay."""
+    """Attention names of diffusers before 2023 (``query``, ``proj_attn``) as today's; other names stay.
+
+    Args:
+        state: names -> tensors.
+    """
     pattern = re.compile(r"(\.attentions\.\d+\.)(query|key|value|proj_attn)\.")
     return {pattern.sub(lambda m: f"{m[1]}{OLD_ATTENTION[m[2]]}.", name): value for name, value in state.items()}
 
@@ -124,6 +138,9 @@ def convert_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The original DDPM's names as ``UNet2DModel``'s; its 1 x 1 convolutions around attention become linear layers.
 
     Names that are no U-Net's of this family come through unchanged, for the comparison with what is expected to report.
+
+    Args:
+        state: names -> tensors.
     """
     levels = _levels(state, "up")
     return {_new_name(name, levels): _linear(name, value) for name, value in state.items()}

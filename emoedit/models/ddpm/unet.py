@@ -38,7 +38,14 @@ def down(unet: UNet2DModel, x: Tensor, t: Tensor) -> tuple[Tensor, tuple[Tensor,
 
 
 def up(unet: UNet2DModel, h: Tensor, skips: tuple[Tensor, ...], temb: Tensor) -> Tensor:
-    """``UNet2DModel.forward`` from its mid block's output on: the noise, ``[N, C, R, R]`` in the type of temb."""
+    """``UNet2DModel.forward`` from its mid block's output on: the noise, ``[N, C, R, R]`` in the type of temb.
+
+    Args:
+        unet: the network.
+        h: ``[N, Ch, r, r]``, of the mid block.
+        skips: of ``down``.
+        temb: of ``down``.
+    """
     low = temb.to(h.dtype)
     for block in unet.up_blocks:
         count = len(block.resnets)
@@ -58,7 +65,11 @@ def _channels_first(norm: nn.GroupNorm, inputs: tuple[Tensor]) -> Tensor:
 
 
 def prepare_bfloat16(unet: UNet2DModel) -> None:
-    """Make the U-Net's small GroupNorms fast in bfloat16, in place."""
+    """Make the U-Net's small GroupNorms fast in bfloat16, in place.
+
+    Args:
+        unet: in bfloat16.
+    """
     for part in unet.modules():
         if isinstance(part, nn.GroupNorm) and part.num_channels // part.num_groups < 16:
             part.register_forward_pre_hook(_channels_first)
@@ -66,6 +77,9 @@ def prepare_bfloat16(unet: UNet2DModel) -> None:
 
 def new_unet(config: dict[str, Any]) -> UNet2DModel:
     """A U-Net of this configuration with fresh weights.
+
+    Args:
+        config: of ``UNet2DModel``.
 
     Raises:
         CheckpointError: not the arguments of a ``UNet2DModel``.

@@ -89,7 +89,13 @@ class FaceFlexVAE(Backbone):
 
     @classmethod
     def load(cls, name_or_path: str | Path, *, revision: str | None = None, **settings: Any) -> FaceFlexVAE:
-        """As ``from_file``; a model of the hub there is none, so ``revision`` says nothing."""
+        """As ``from_file``; a model of the hub there is none, so ``revision`` says nothing.
+
+        Args:
+            name_or_path: of the file.
+            revision: ignored.
+            **settings: of the configuration, instead of the file's.
+        """
         return cls.from_file(name_or_path, **settings)
 
     def to_config(self) -> dict[str, Any]:
@@ -98,7 +104,11 @@ class FaceFlexVAE(Backbone):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The architecture with fresh weights."""
+        """The architecture with fresh weights.
+
+        Raises:
+            CheckpointError: an entry is missing or unknown.
+        """
         try:
             return cls(**config)
         except (TypeError, RuntimeError) as error:

@@ -293,7 +293,16 @@ def _trained_on(pipeline: Any) -> int | None:
 
 
 def load_pipeline(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
-    """The pipeline. Parts of other libraries than ``LIBRARIES`` are refused, because loading imports them."""
+    """The pipeline. Parts of other libraries than ``LIBRARIES`` are refused, because loading imports them.
+
+    Args:
+        folder: where it is.
+        name: of the pipeline's class.
+        index: contents of ``model_index.json``.
+
+    Raises:
+        CheckpointError: a part is missing or of another library.
+    """
     import diffusers
 
     parts = {part: value for part, value in index.items() if isinstance(value, list) and part[0] != "_"}
@@ -335,6 +344,10 @@ def _held(folder: Path) -> torch.dtype:
 
 def download_pipeline(name: str, revision: str | None) -> Path:
     """A pipeline's snapshot in the hub's cache.
+
+    Args:
+        name: ``owner/name`` on the hub.
+        revision: branch, tag or commit on the hub.
 
     Raises:
         CheckpointError: the hub does not give it.

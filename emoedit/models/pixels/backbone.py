@@ -40,6 +40,9 @@ class PixelBackbone(Backbone):
 
     ``latent`` is ``[N, 4 * R * R]``: planes of luminance in [-1, 1], movement (x, y; fractions of the side; where the
     pixel that lands here comes from) and light.
+
+    Args:
+        config: of the crop.
     """
 
     channels = 1
@@ -94,7 +97,11 @@ class PixelBackbone(Backbone):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The architecture with fresh weights."""
+        """The architecture with fresh weights.
+
+        Raises:
+            CheckpointError: an entry is missing or unknown.
+        """
         try:
             return cls(PixelsConfig(**config))
         except TypeError as error:

@@ -52,6 +52,7 @@ class RemoteError(EmoEditError):
     """The service could not be asked, refused, or answered with something else than the picture.
 
     Args:
+        message: what was answered, and what to do.
         status: of the HTTP answer; None where there was none.
     """
 

@@ -341,6 +341,11 @@ class StableDiffusionBackbone(NoisePredictor):
 
         Such as ``stable-diffusion-v1-5/stable-diffusion-v1-5``.
 
+        Args:
+            name_or_path: a folder, a file, or ``owner/name`` on the hub.
+            revision: branch, tag or commit on the hub.
+            **settings: of the configuration, instead of the file's.
+
         Raises:
             CheckpointError: none of these, or not a model this class can use.
             UnknownNameError: none of these, or not a model this class can use.

@@ -98,6 +98,9 @@ def check_parts(config: StableDiffusionConfig) -> int:
 
     ``emoedit.models.stable_diffusion.unet`` runs them as ``UNet2DConditionModel.forward`` does.
 
+    Args:
+        config: of the backbone.
+
     Raises:
         CheckpointError: others, with all that is wrong.
     """
@@ -139,6 +142,10 @@ def check_parts(config: StableDiffusionConfig) -> int:
 
 def check_sampling(config: StableDiffusionConfig, last: int) -> None:
     """Whether settings of sampling make sense, for timesteps 0 to ``last``.
+
+    Args:
+        config: of the backbone.
+        last: the last timestep that the model was trained on.
 
     Raises:
         EditError: they do not.

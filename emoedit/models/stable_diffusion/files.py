@@ -71,6 +71,9 @@ def _weights(part: Path) -> Path | None:
 def read_folder(folder: Path) -> Folder:
     """Everything in a folder of diffusers' layout.
 
+    Args:
+        folder: where it is.
+
     Raises:
         CheckpointError: not such a folder, another kind of model, or a part that is missing or damaged.
     """
@@ -125,6 +128,9 @@ def _read_state(part: Path) -> dict[str, Tensor]:
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """CLIP's tokenizer.
 
+    Args:
+        folder: where it is.
+
     Raises:
         CheckpointError: its files are missing or damaged.
     """
@@ -151,7 +157,17 @@ def write_folder(
     configs: Mapping[str, Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> None:
-    """Write what ``read_folder`` reads, and ``StableDiffusionPipeline.from_pretrained`` too."""
+    """Write what ``read_folder`` reads, and ``StableDiffusionPipeline.from_pretrained`` too.
+
+    Args:
+        folder: that exists.
+        unet: part of the model.
+        vae: part of the model.
+        text_encoder: part of the model.
+        tokenizer: CLIP's.
+        configs: part -> its configuration.
+        settings: contents of ``config.json``.
+    """
     checkpoints.write_part(
         folder / "unet", {"_class_name": "UNet2DConditionModel", **configs["unet"]}, unet.state_dict()
     )
@@ -178,7 +194,12 @@ def write_folder(
 
 
 def write_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """``vocab.json`` and ``merges.txt`` beside ``tokenizer.json``: what older versions of transformers read."""
+    """``vocab.json`` and ``merges.txt`` beside ``tokenizer.json``: what older versions of transformers read.
+
+    Args:
+        folder: where it is.
+        tokenizer: CLIP's.
+    """
     written = folder / "tokenizer.json"
     if (folder / "vocab.json").is_file() or not written.is_file():
         return
@@ -194,6 +215,9 @@ def write_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
 def new_unet(config: Mapping[str, Any]) -> UNet2DConditionModel:
     """A fresh U-Net of a configuration.
 
+    Args:
+        config: contents of the part's ``config.json``.
+
     Raises:
         CheckpointError: not the arguments of one.
     """
@@ -204,6 +228,9 @@ def new_unet(config: Mapping[str, Any]) -> UNet2DConditionModel:
 
 def new_vae(config: Mapping[str, Any]) -> AutoencoderKL:
     """A fresh VAE of a configuration.
+
+    Args:
+        config: contents of the part's ``config.json``.
 
     Raises:
         CheckpointError: not the arguments of one.
@@ -223,6 +250,9 @@ def _new(kind: type, config: Mapping[str, Any]) -> Any:
 def new_text_encoder(config: Mapping[str, Any]) -> CLIPTextModel:
     """A fresh text encoder of a configuration.
 
+    Args:
+        config: contents of the part's ``config.json``.
+
     Raises:
         CheckpointError: not the configuration of one.
     """
@@ -237,6 +267,11 @@ def new_text_encoder(config: Mapping[str, Any]) -> CLIPTextModel:
 def check_shapes(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Compare weights of a file with a module on the ``meta`` device, before the real one takes memory.
 
+    Args:
+        module: of weights.
+        state: names -> tensors of the file.
+        path: of the file.
+
     Raises:
         CheckpointError: names are missing or left over, of another shape, or not finite.
     """
@@ -246,6 +281,11 @@ def check_shapes(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
 
 def fill_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Put weights of a file into a module, in float32; one on the ``meta`` device takes the tensors themselves.
+
+    Args:
+        module: of weights.
+        state: names -> tensors of the file.
+        path: of the file.
 
     Raises:
         CheckpointError: names are missing or left over, of another shape, or not finite.
@@ -258,6 +298,11 @@ def fill_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
 
 
 def on_meta(make: Any, config: Mapping[str, Any]) -> Any:
-    """A module whose weights take no memory yet: a billion random numbers would be drawn for nothing."""
+    """A module whose weights take no memory yet: a billion random numbers would be drawn for nothing.
+
+    Args:
+        make: one of the functions ``new_...``.
+        config: contents of the part's ``config.json``.
+    """
     with torch.device("meta"):
         return make(config)

@@ -29,7 +29,12 @@ def noisy_path(x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]) -> Te
 
 
 def step_targets(path: Tensor, x: Tensor) -> Tensor:
-    """Where every step of the way back has to arrive, ``[N, S, C, R, R]``: x_t one step nearer, the picture at last."""
+    """Where every step of the way back has to arrive, ``[N, S, C, R, R]``: x_t one step nearer, the picture at last.
+
+    Args:
+        path: ``[N, S, C, R, R]``.
+        x: ``[N, C, R, R]``, the picture.
+    """
     return torch.cat([x[:, None], path[:, :-1]], 1)
 
 

@@ -145,7 +145,13 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         return posterior.mean * self.vae.config.scaling_factor, mean, gain
 
     def to_picture(self, z: Tensor, mean: Tensor, gain: Tensor) -> Tensor:
-        """What the VAE draws of a latent, ``[N, 1 or 3, R, R]`` in about [-1, 1], with mean and gain put back."""
+        """What the VAE draws of a latent, ``[N, 1 or 3, R, R]`` in about [-1, 1], with mean and gain put back.
+
+        Args:
+            z: ``[N, C, r, r]``.
+            mean: ``[N, 1, 1, 1]`` mean of each crop before it was normalised.
+            gain: ``[N, 1, 1, 1]`` factor of each crop's contrast.
+        """
         with self._on_device(self.vae):
             x = self.vae.decode(z / self.vae.config.scaling_factor).sample
         return (x if self.config.std is None else x - self.config.mean) * gain + mean
@@ -308,6 +314,10 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         """The state at a timestep under the neutral context, and the noise that follows from any h there.
 
         Differentiable, for fitting shifts.
+
+        Args:
+            x_t: ``[N, C, R, R]`` noisy pictures.
+            t: timestep.
         """
         unet, times = self._unet_in_precision(), _all(x_t, t)
         context = self.context().detach().expand(len(x_t), -1, -1)
@@ -319,6 +329,9 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         """The residuals of every step back from x_T to the source's path.
 
         ``[N, S, C, r, r]`` (``emoedit.sampling.exact_inversion``).
+
+        Args:
+            inversion: of N pictures.
         """
         extras = inversion.extras
         return path_residuals(extras["path"], extras["x0"], extras["eps"], self.schedule, stochastic=False)
@@ -328,6 +341,11 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         """What the down path and the mid block make of latents at timestep ``t``: h, without the noise that follows.
 
         Latents are ``[N, C, r, r]``; the context is the neutral one or ``[N or 1, T, D]``.
+
+        Args:
+            x_t: ``[N, C, R, R]`` noisy pictures.
+            t: timestep.
+            context: ``[N or 1, T, D]``; None for the neutral one.
         """
         context, times = self.context() if context is None else context, _all(x_t, t)
         h, _, temb = down(self._unet_in_precision(), x_t, times, context.expand(len(x_t), -1, -1))

@@ -45,6 +45,11 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], length
 def encode(tokenizer: PreTrainedTokenizerBase, text_encoder: CLIPTextModel, prompts: Sequence[str]) -> Tensor:
     """Contexts of prompts: the text encoder's last hidden states, ``[N, T, D]``.
 
+    Args:
+        tokenizer: CLIP's.
+        text_encoder: CLIP's.
+        prompts: N texts.
+
     Raises:
         EditError: a prompt is too long.
     """
@@ -53,12 +58,22 @@ def encode(tokenizer: PreTrainedTokenizerBase, text_encoder: CLIPTextModel, prom
 
 
 def vectors_of(token: str, count: int) -> list[str]:
-    """The names of a token's vectors, as diffusers names them: ``<happy>``, ``<happy>_1``, ``<happy>_2``."""
+    """The names of a token's vectors, as diffusers names them: ``<happy>``, ``<happy>_1``, ``<happy>_2``.
+
+    Args:
+        token: such as ``<happy>``.
+        count: how many.
+    """
     return [token, *(f"{token}_{n}" for n in range(1, count))]
 
 
 def fill(template: str, token: str, count: int) -> str:
     """A template with a token of ``count`` vectors in place of its ``{}``.
+
+    Args:
+        template: with one ``{}``.
+        token: such as ``<happy>``.
+        count: vectors of the token.
 
     Raises:
         EditError: there is not exactly one ``{}``: the prompt would lack the token.
@@ -97,6 +112,9 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     """A copy of a module whose weights are the same memory and need no gradient, in eval mode.
 
     What is done to the copy does not reach the module.
+
+    Args:
+        module: left unchanged.
     """
     memo: dict[int, Tensor] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     memo |= {id(b): b for b in module.buffers()}
@@ -160,5 +178,9 @@ def with_tokens(
 
 
 def rows_name(text_encoder: nn.Module) -> str:
-    """The name of the new rows among the parameters of a text encoder of ``with_tokens``."""
+    """The name of the new rows among the parameters of a text encoder of ``with_tokens``.
+
+    Args:
+        text_encoder: of ``with_tokens``.
+    """
     return next(f"{name}.rows" for name, part in text_encoder.named_modules() if isinstance(part, _Table))

@@ -41,7 +41,15 @@ def down(
 
 
 def up(unet: UNet2DConditionModel, h: Tensor, skips: tuple[Tensor, ...], temb: Tensor, context: Tensor) -> Tensor:
-    """``UNet2DConditionModel.forward`` from its mid block's output on: ``[N, C, r, r]`` in the type of temb."""
+    """``UNet2DConditionModel.forward`` from its mid block's output on: ``[N, C, r, r]`` in the type of temb.
+
+    Args:
+        unet: the network.
+        h: ``[N, Ch, r, r]``, of the mid block.
+        skips: of ``down``.
+        temb: of ``down``.
+        context: ``[N, T, D]``.
+    """
     low, context = temb.to(h.dtype), context.to(h.dtype)
     for block in unet.up_blocks:
         count = len(block.resnets)

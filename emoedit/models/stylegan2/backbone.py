@@ -83,7 +83,13 @@ class StyleGAN2Config:
 
 
 def mix(coarse: Tensor, fine: Tensor, layer: int) -> Tensor:
-    """Style mixing: w+ ``[N, L, D]`` of one picture below ``layer``, of the other from there on."""
+    """Style mixing: w+ ``[N, L, D]`` of one picture below ``layer``, of the other from there on.
+
+    Args:
+        coarse: ``[N, L, D]``.
+        fine: as ``coarse``.
+        layer: first one of ``fine``.
+    """
     return torch.cat([coarse[:, :layer], fine[:, layer:]], 1)
 
 
@@ -171,7 +177,11 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         return self.to(device)
 
     def with_synthesis(self, synthesis: Synthesis) -> Self:
-        """This model with another synthesis network of the same shape; the rest is shared."""
+        """This model with another synthesis network of the same shape; the rest is shared.
+
+        Args:
+            synthesis: of the same shape.
+        """
         other = copy.copy(self)
         other._modules = {**self._modules, "synthesis": synthesis}
         return other
@@ -279,7 +289,13 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator, count: int, *, truncation: float = 1.0) -> Tensor:
-        """Pictures of people who do not exist, ``[count, C, R, R]``, at the model's mean and contrast."""
+        """Pictures of people who do not exist, ``[count, C, R, R]``, at the model's mean and contrast.
+
+        Args:
+            generator: draws the noise.
+            count: how many.
+            truncation: 1 for all the model knows, 0 for its mean.
+        """
         return self.synthesis(self.latents(generator, count, truncation=truncation), dtype=self.dtype)
 
     def to_config(self) -> dict[str, Any]:
@@ -288,7 +304,11 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The architecture with fresh weights."""
+        """The architecture with fresh weights.
+
+        Raises:
+            CheckpointError: an entry is missing or unknown.
+        """
         try:
             return cls(StyleGAN2Config(**config))
         except (TypeError, EditError) as error:

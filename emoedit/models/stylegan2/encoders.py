@@ -201,7 +201,11 @@ class EncoderFile:
 
 
 def holds_encoder(contents: Any) -> bool:
-    """Whether what ``torch.save`` wrote is a checkpoint of pSp or e4e."""
+    """Whether what ``torch.save`` wrote is a checkpoint of pSp or e4e.
+
+    Args:
+        contents: what ``torch.load`` would give.
+    """
     state = contents.get("state_dict") if isinstance(contents, Mapping) else None
     return isinstance(state, Mapping) and FIRST in state
 

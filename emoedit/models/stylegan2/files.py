@@ -107,6 +107,9 @@ def _builders(size: int) -> dict[str, Callable[..., Any]]:
 def read_pickle(path: Path) -> Any:
     """A pickle as NVIDIA's training writes it, as tensors, ``Record`` s and plain containers.
 
+    Args:
+        path: of the file.
+
     Raises:
         CheckpointError: missing, damaged, or naming anything but what such a file needs; nothing of it was executed.
     """
@@ -153,7 +156,11 @@ def read_generator(path: Path, contents: Any = None) -> tuple[dict[str, Any], di
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether it has the suffix of NVIDIA's files."""
+    """Whether it has the suffix of NVIDIA's files.
+
+    Args:
+        path: of the file.
+    """
     return path.suffix.lower() in (".pkl", ".pickle")
 
 

@@ -56,6 +56,10 @@ def unexplained(drawn: Tensor, target: Tensor) -> Tensor:
     """The share of a picture's variance that is not drawn, ``[N]``.
 
     0 for equal pictures, 1 for a flat one of the right mean.
+
+    Args:
+        drawn: ``[N, C, R, R]``.
+        target: as ``drawn``.
     """
     return (drawn - target).square().mean((1, 2, 3)) / target.var((1, 2, 3), unbiased=False).clamp_min(1e-4)
 
@@ -77,7 +81,12 @@ def autocorrelation(maps: list[Tensor]) -> Tensor:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Factor of a step, above 0 and up to 1: up linearly, down along a cosine."""
+    """Factor of a step, above 0 and up to 1: up linearly, down along a cosine.
+
+    Args:
+        step: number of the step.
+        steps: how many there are.
+    """
     t = (step + 1) / (steps + 1)
     return min(1.0, t / RAMP_UP) * (0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / RAMP_DOWN)))
 
@@ -145,6 +154,10 @@ def optimise(
 
 def check_finite(values: Tensor, step: int) -> None:
     """Refuse losses ``[N]`` that are not finite.
+
+    Args:
+        values: ``[N]``.
+        step: number of the step, for messages.
 
     Raises:
         InversionError: says which picture, and at which step.

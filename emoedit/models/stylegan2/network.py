@@ -24,7 +24,13 @@ STD_GROUP = 4  # pictures whose deviation the discriminator sees
 
 
 def widths(resolution: int, *, base: int = 32768, largest: int = 512) -> tuple[int, ...]:
-    """Channels at 4, 8, ... ``resolution`` pixels as the published models have them: ``min(base / side, largest)``."""
+    """Channels at 4, 8, ... ``resolution`` pixels as the published models have them: ``min(base / side, largest)``.
+
+    Args:
+        resolution: side of the pictures in pixels.
+        base: channels times side.
+        largest: most channels.
+    """
     return tuple(min(base // side, largest) for side in sides(resolution))
 
 
@@ -34,12 +40,12 @@ def sides(resolution: int) -> list[int]:
 
 
 def layer_count(resolution: int) -> int:
-    """L: how many styles w+ holds; two a resolution, the last of them for the picture alone."""
+    """L: how many styles w+ holds at ``resolution``; two a level, the last of them for the picture alone."""
     return 2 * len(sides(resolution))
 
 
 def noise_sides(resolution: int) -> list[int]:
-    """Sides of the noise maps, coarse to fine: 4, 8, 8, 16, 16, ..."""
+    """Sides of the noise maps up to ``resolution``, coarse to fine: 4, 8, 8, 16, 16, ..."""
     return [side for side in sides(resolution) for _ in range(2)][1:]
 
 
@@ -62,6 +68,8 @@ class EqualLinear(nn.Module):
     """A linear layer whose weights are scaled when used, so that all layers learn equally fast (Karras et al. 2018).
 
     Args:
+        inputs: channels in.
+        outputs: channels out.
         rate: learning rate relative to the others.
         bias: its first value.
     """
@@ -73,7 +81,7 @@ class EqualLinear(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """One pass of the network."""
+        """``[N, inputs]`` -> ``[N, outputs]``."""
         scale = self.rate / math.sqrt(self.weight.shape[1])
         return F.linear(x, self.weight * scale, self.bias * self.rate)
 
@@ -105,7 +113,7 @@ class Mapping(nn.Module):
 
     @torch.no_grad()
     def track(self, w: Tensor, decay: float = 0.995) -> None:
-        """Move the running mean of w towards a training batch's."""
+        """Move the running mean of w towards that of a batch ``w`` ``[N, w_dim]``; ``decay`` of it stays."""
         self.w_avg.lerp_(w.detach().mean(0).to(self.w_avg), 1 - decay)
 
 
@@ -162,6 +170,11 @@ class ModulatedConv(nn.Module):
         """``[N, I, R, R]``, ``[N, w_dim]`` and ``[N or 1, 1, R', R']`` -> ``[N, O, R', R']``, R' = 2R if ``up``.
 
         Without gradients ``x`` is overwritten.
+
+        Args:
+            x: ``[N, I, R, R]``.
+            w: ``[N, w_dim]``.
+            noise: ``[N or 1, 1, R', R']``.
         """
         with torch.autocast(x.device.type, enabled=False):
             style = self.affine(w.float())
@@ -204,7 +217,7 @@ class ToImage(nn.Module):
         self.clamp = clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """``[N, I, R, R]`` and ``[N, w_dim]`` -> ``[N, O, R, R]``."""
+        """``x`` ``[N, I, R, R]`` and ``w`` ``[N, w_dim]`` -> ``[N, O, R, R]``."""
         count, channels, height, width = x.shape
         with torch.autocast(x.device.type, enabled=False):
             style = self.affine(w.float()) / math.sqrt(channels)
@@ -296,7 +309,7 @@ class EqualConv(nn.Module):
         self.register_buffer("fir", _fir(inputs, 1.0) if down else None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """One pass of the network."""
+        """``[N, I, R, R]`` -> ``[N, O, R, R]``, or of half the side if ``down``."""
         kernel = self.weight.shape[-1]
         stride, padding = 1, kernel // 2
         if self.down:

@@ -26,7 +26,11 @@ PARTS = ("synthesis", "latent", "extras")
 
 
 def digest(synthesis: nn.Module) -> str:
-    """Identifies the weights of a synthesis network."""
+    """Identifies the weights of a synthesis network.
+
+    Args:
+        synthesis: the network.
+    """
     found = hashlib.sha256()
     for name, value in synthesis.state_dict().items():
         found.update(name.encode())
@@ -52,6 +56,9 @@ class Tuning:
     def apply(self, backbone: StyleGAN2Backbone) -> StyleGAN2Backbone:
         """The backbone with the tuned synthesis network; everything else is shared, and the one given stays as it is.
 
+        Args:
+            backbone: the model.
+
         Raises:
             CheckpointError: the tuning comes from a network with other weights.
         """
@@ -67,6 +74,10 @@ class Tuning:
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write one safetensors file.
+
+        Args:
+            path: of the file.
+            overwrite: whether a file that exists is replaced.
 
         Raises:
             OutputError: it exists, or cannot be written; no half-written file is left.
@@ -86,6 +97,9 @@ class Tuning:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what ``save`` wrote.
+
+        Args:
+            path: of the file.
 
         Raises:
             CheckpointError: missing, damaged, or something else.

@@ -88,7 +88,11 @@ class Encoder(nn.Module):
         self.head = nn.Linear(NECK * side * side, 2 * config.latent_dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """One pass of the network."""
+        """One pass of the network.
+
+        Args:
+            x: ``[N, 1, R, R]``.
+        """
         h = self.layers(self.stem(F.pixel_unshuffle(x, 2)))
         mean, log_var = self.head(self.reduce(F.silu(self.norm(h))).flatten(1)).float().chunk(2, 1)
         return mean, log_var.clamp(-12, 6)
@@ -113,7 +117,11 @@ class Decoder(nn.Module):
         self.out = nn.Conv2d(widths[-1], 4, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        """One pass of the network."""
+        """One pass of the network.
+
+        Args:
+            z: ``[N, D]``.
+        """
         h = self.start(z).view(len(z), NECK, self.side, self.side).contiguous(memory_format=torch.channels_last)
         h = self.expand(h)
         for i, blocks in enumerate(self.levels):
@@ -132,6 +140,9 @@ class VAEBackbone(light.NormalisesLuminance, Backbone):
 
     Luminance is brought to one mean and contrast inside the face first, so that no direction has to spend itself on
     light; ``extras`` keeps both numbers of each picture.
+
+    Args:
+        config: the architecture and the crop.
     """
 
     channels = 1
@@ -155,7 +166,11 @@ class VAEBackbone(light.NormalisesLuminance, Backbone):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The architecture with fresh weights."""
+        """The architecture with fresh weights.
+
+        Raises:
+            CheckpointError: an entry is missing or unknown.
+        """
         try:
             return cls(VAEConfig(**config))
         except (TypeError, ValueError) as error:
