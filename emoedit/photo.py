@@ -134,6 +134,10 @@ class PhotoEdit:
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the picture (format by suffix); whole or not at all.
 
+        Args:
+            path: of the picture.
+            overwrite: whether a file that exists is replaced.
+
         Raises:
             OutputError: it exists and ``overwrite`` is not set, or cannot be written.
         """
@@ -314,6 +318,11 @@ class PhotoEditor:
         """For each edit its result, or its error: edits are drawn together, and one that fails takes others with it.
 
         What an editor does not draw together is tried once.
+
+        Args:
+            photo: of ``open``.
+            edits: each for all faces.
+            seed: of the noise that an editor draws.
         """
         done = 0
         try:

@@ -68,9 +68,17 @@ class Composite:
 
     @classmethod
     def empty(cls, resolution: int) -> Self:
-        """No change."""
+        """No change.
+
+        Args:
+            resolution: side of the crop in pixels.
+        """
         return cls(np.zeros((resolution, resolution, 2), np.float32), np.zeros((resolution, resolution), np.float32))
 
     def with_layer(self, layer: Layer) -> Self:
-        """The same with another layer on top."""
+        """The same with another layer on top.
+
+        Args:
+            layer: put over the others.
+        """
         return replace(self, layers=(*self.layers, layer))

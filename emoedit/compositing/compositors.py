@@ -43,6 +43,9 @@ class Compositor:
     def compose(self, scene: Scene) -> Composite:
         """What has to change in the photograph.
 
+        Args:
+            scene: one face and its drawing.
+
         Raises:
             EditError: a part that is for other drawings, of luminance or of colour, than this one.
         """

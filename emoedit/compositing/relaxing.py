@@ -65,7 +65,11 @@ class Smile:
 
 @lru_cache(maxsize=4)
 def relaxation_network(device: str) -> RelaxationNetwork:
-    """The network that everything on a device shares; it is frozen."""
+    """The network that everything on a device shares; it is frozen.
+
+    Args:
+        device: a name that ``torch.device`` takes.
+    """
     return RelaxationNetwork.from_pretrained(checkpoints.embedded_root() / "relaxation").to(device)
 
 

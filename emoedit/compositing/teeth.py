@@ -45,7 +45,12 @@ class TeethVisibility:
     tongue: float
 
     def towards(self, other: TeethVisibility, share: float) -> TeethVisibility:
-        """A share, in [0, 1], of the way to another visibility."""
+        """A share, in [0, 1], of the way to another visibility.
+
+        Args:
+            other: reached at share 1.
+            share: 0 to 1.
+        """
         mine, far = ({f.name: np.asarray(getattr(v, f.name)) for f in fields(v)} for v in (self, other))
         mixed = {name: (mine[name] + share * (far[name] - mine[name])).tolist() for name in mine}
         return TeethVisibility(**{**mixed, "wide": tuple(mixed["wide"])})
@@ -160,5 +165,8 @@ def teeth_level(skin: np.ndarray) -> np.ndarray:
     """How bright teeth are in a photograph whose skin has this level, 0 to 255.
 
     Teeth reflect alike in every face, skin does not: beside dark skin they are relatively brighter.
+
+    Args:
+        skin: levels of skin, 0 to 255.
     """
     return np.maximum(1.1 * skin, 0.5 * skin + 75)

@@ -35,7 +35,13 @@ class CropWindow:
 
     @classmethod
     def of(cls, alignment: Alignment, height: int, width: int) -> CropWindow:
-        """The window in a photograph of this size."""
+        """The window in a photograph of this size.
+
+        Args:
+            alignment: of the crop.
+            height: of the photograph, in pixels.
+            width: of the photograph, in pixels.
+        """
         side = alignment.resolution - 1
         corners = alignment.to_photo(np.array([[0, 0], [side, 0], [0, side], [side, side]], float))
         x0, y0 = np.floor(corners.min(0)).astype(int)

@@ -49,7 +49,12 @@ class Alignment:
         return Alignment(matrix, inverse, round(self.resolution * factor))
 
     def shifted(self, row: int, column: int) -> Alignment:
-        """The same crop, seen from a part of the photograph that begins at this row and column."""
+        """The same crop, seen from a part of the photograph that begins at this row and column.
+
+        Args:
+            row: of the part's first pixel.
+            column: of the part's first pixel.
+        """
         matrix, inverse = self.matrix.copy(), self.inverse.copy()
         matrix[:, 2] += matrix[:, :2] @ (column, row)
         inverse[:, 2] -= (column, row)
@@ -72,7 +77,12 @@ class Alignment:
         return cv2.warpAffine(source, matrix, side, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
     def coverage(self, height: int, width: int) -> float:
-        """Share of the crop that lies inside a picture of this size, 0 to 1."""
+        """Share of the crop that lies inside a picture of this size, 0 to 1.
+
+        Args:
+            height: in pixels.
+            width: in pixels.
+        """
         grid = np.stack(np.meshgrid(*[np.linspace(0, self.resolution - 1, 16)] * 2), -1).reshape(-1, 2)
         points = self.to_photo(grid)
         inside = (points >= -0.5).all(1) & (points[:, 0] <= width - 0.5) & (points[:, 1] <= height - 0.5)

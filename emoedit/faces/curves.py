@@ -9,7 +9,13 @@ ROUNDS = 4  # of subdivision, each of which doubles the points of a curve
 
 
 def smoothstep(x: np.ndarray | float, low: float, high: float) -> np.ndarray:
-    """0 below ``low``, 1 above ``high``, a cubic with flat ends between."""
+    """0 below ``low``, 1 above ``high``, a cubic with flat ends between.
+
+    Args:
+        x: any numbers.
+        low: where it starts to rise.
+        high: where it reaches 1.
+    """
     x = np.clip((x - low) / (high - low), 0, 1)
     return x * x * (3 - 2 * x)
 

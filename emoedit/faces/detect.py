@@ -214,5 +214,9 @@ class FaceDetector:
 
 @lru_cache(maxsize=4)
 def face_detector(device: str) -> FaceDetector:
-    """A detector that everything on a device shares."""
+    """A detector that everything on a device shares.
+
+    Args:
+        device: a name that ``torch.device`` takes.
+    """
     return FaceDetector(device)

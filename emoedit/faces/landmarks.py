@@ -51,7 +51,11 @@ class LandmarkFinder:
 
 @lru_cache(maxsize=4)
 def landmark_finder(device: str) -> LandmarkFinder:
-    """A finder that everything on a device shares; its network is frozen."""
+    """A finder that everything on a device shares; its network is frozen.
+
+    Args:
+        device: a name that ``torch.device`` takes.
+    """
     return LandmarkFinder(device)
 
 

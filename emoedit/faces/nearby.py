@@ -62,7 +62,11 @@ class Nearby:
         return cls(part, moved, tuple(a.shifted(*corner) for a in alignments), everything.brightest, corner)
 
     def with_pixels(self, rgb: np.ndarray) -> Nearby:
-        """The same part of an edited photograph."""
+        """The same part of an edited photograph.
+
+        Args:
+            rgb: uint8 ``[H, W, 3]``, the edited photograph.
+        """
         return replace(self, rgb=rgb)
 
 

@@ -40,6 +40,10 @@ class EmbeddedNetwork:
     def load(cls, name_or_folder: str | os.PathLike[str], *, device: str = "cpu") -> EmbeddedNetwork:
         """Of this package by name, or from a folder.
 
+        Args:
+            name_or_folder: such as ``identity``; or a folder of ``save_pretrained``.
+            device: a name that ``torch.device`` takes.
+
         Raises:
             CheckpointError: no such network, or a damaged one.
         """
@@ -52,7 +56,12 @@ class EmbeddedNetwork:
         return cls(network.to(device).to(memory_format=torch.channels_last))
 
     def faces(self, photo: np.ndarray, face: Face) -> np.ndarray:
-        """The aligned luminance crop, uint8 ``[R, R]``, of a photograph uint8 ``[H, W, 3]``."""
+        """The aligned luminance crop, uint8 ``[R, R]``, of a photograph uint8 ``[H, W, 3]``.
+
+        Args:
+            photo: uint8 ``[H, W, 3]``.
+            face: which face.
+        """
         alignment = align(face.landmarks, self.network.crop)
         return cv2.cvtColor(alignment.crop(photo), cv2.COLOR_RGB2GRAY)
 

@@ -57,5 +57,9 @@ class OcclusionFinder:
 
 @lru_cache(maxsize=4)
 def occlusion_finder(device: str) -> OcclusionFinder:
-    """A finder that everything on a device shares; its network is frozen."""
+    """A finder that everything on a device shares; its network is frozen.
+
+    Args:
+        device: a name that ``torch.device`` takes.
+    """
     return OcclusionFinder(device)

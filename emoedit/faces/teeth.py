@@ -120,5 +120,9 @@ class TeethFinder:
 
 @lru_cache(maxsize=4)
 def teeth_finder(device: str) -> TeethFinder:
-    """A finder that everything on a device shares; its network is frozen."""
+    """A finder that everything on a device shares; its network is frozen.
+
+    Args:
+        device: a name that ``torch.device`` takes.
+    """
     return TeethFinder(device)

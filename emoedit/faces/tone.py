@@ -37,11 +37,19 @@ class Tone:
         return cv2.LUT(rgb, np.rint(self.lift(np.arange(256))).astype(np.uint8))
 
     def lift(self, levels: np.ndarray) -> np.ndarray:
-        """Levels 0 to 255 with the dark ones lifted, of the same shape."""
+        """Levels 0 to 255 with the dark ones lifted, of the same shape.
+
+        Args:
+            levels: 0 to 255.
+        """
         return 255 * (np.clip(levels, 0, 255) / 255) ** self.power
 
     def lower(self, levels: np.ndarray) -> np.ndarray:
-        """Lifted levels at the photograph's own tones: the inverse of [lift][emoedit.faces.tone.Tone.lift]."""
+        """Lifted levels at the photograph's own tones: the inverse of [lift][emoedit.faces.tone.Tone.lift].
+
+        Args:
+            levels: 0 to 255, lifted.
+        """
         return 255 * (np.clip(levels, 0, 255) / 255) ** (1 / self.power)
 
     def restored(self, rgb: np.ndarray, lifted: np.ndarray, edited: np.ndarray) -> np.ndarray:
@@ -82,7 +90,11 @@ def find_tone(crop: np.ndarray, face: np.ndarray) -> Tone:
 
 
 def skewness(values: np.ndarray) -> float:
-    """Third standardised moment; 0 of what does not vary."""
+    """Third standardised moment; 0 of what does not vary.
+
+    Args:
+        values: any numbers.
+    """
     centred = values - values.mean()
     deviation = centred.std()
     return float((centred**3).mean() / deviation**3) if deviation > 1e-6 else 0.0

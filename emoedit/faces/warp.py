@@ -30,7 +30,12 @@ def jacobian(flow: np.ndarray) -> np.ndarray:
 
 
 def unfold(flow: np.ndarray, limit: float = MIN_JACOBIAN) -> np.ndarray:
-    """The flow, smoothed where and as far as needed for its Jacobian to stay above ``limit`` everywhere."""
+    """The flow, smoothed where and as far as needed for its Jacobian to stay above ``limit`` everywhere.
+
+    Args:
+        flow: ``[H, W, 2]``, in pixels.
+        limit: smallest determinant.
+    """
     for _ in range(40):
         bad = (jacobian(flow) < limit).astype(np.float32)
         if not bad.any():
@@ -84,7 +89,12 @@ def landmark_flow(
 
 
 def pixel_grid(resolution: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the pixels of a picture of another size lie in the crop's: x and y, ``[side, side]`` each."""
+    """Where the pixels of a picture of another size lie in the crop's: x and y, ``[side, side]`` each.
+
+    Args:
+        resolution: side of the crop in pixels.
+        side: side of the other picture in pixels.
+    """
     axis = (np.arange(side) + 0.5) * (resolution / side) - 0.5
     x, y = np.meshgrid(axis, axis)
     return x, y
