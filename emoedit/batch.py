@@ -15,7 +15,7 @@ from emoedit.types import EmoEditError
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of one photograph of a batch.
+    """The result or the error of one photograph of a batch.
 
     Args:
         name: the file's name or path as it was given; ``"photo 3"`` (counted from 1) for what has none.
@@ -47,7 +47,7 @@ def edit_many(
         strength: 0 the photograph itself, 1 the fitted effect.
         face: ``"largest"``, ``"all"``, or an index by size.
         seed: of the noise that an editor draws.
-        min_identity: weaken each edit until this much of the person is kept, 0 to 1.
+        min_identity: weaken each edit until its identity is at least this, 0 to 1.
 
     Yields:
         A result for each photograph, in their order, with its picture or its error.

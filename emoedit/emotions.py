@@ -1,8 +1,8 @@
-"""The vocabulary: what an emotion may be called, what it is mixed from, and the algebra on names.
+"""The vocabulary: names of emotions, their mixtures, and the algebra on names.
 
 Seven basic emotions are what editors are fitted on: Ekman's six (P. Ekman, "An argument for basic emotions", Cognition
 and Emotion 6, 1992) and neutral. Every other name is *nuanced*: it resolves to a documented mixture of basic ones, so
-that an editor that was never shown shame can still attempt it.
+that an editor without shame among its emotions can still edit towards it.
 """
 
 from __future__ import annotations
@@ -398,10 +398,10 @@ def resolve(expression: str, available: Collection[str]) -> dict[str, float]:
 
 
 def smile_reduction(expression: str, strength: float, available: Collection[str]) -> float:
-    """How much of a smile an edit ends.
+    """The share of a smile that an edit removes.
 
-    Nothing where some of it is happy; in proportion to its other emotions, all from three quarters of one on.
-    What the vocabulary does not know, an editor's own words, says nothing about smiles.
+    0 for edits with some happiness; else in proportion to the other emotions, 1 from three quarters of one on.
+    Names outside the vocabulary, an editor's own words, do not count.
 
     Args:
         expression: as [resolve][emoedit.emotions.resolve] has it.

@@ -1,7 +1,7 @@
-"""Editors made from models and files of others.
+"""Editors made from published models and files.
 
-What a name, a folder or a file stands for is checked before anything large is read or downloaded. The table of models
-is ``emoedit.models.pretrained.TABLE``; this module knows how their parts go together.
+Names, folders and files are checked before anything large is read or downloaded. The table of models
+is ``emoedit.models.pretrained.TABLE``; this module assembles their parts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COMPUTE = ("precision", "batch", "offload", "compile", "name")  # how an editor 
 
 @dataclass(frozen=True)
 class Request:
-    """An editor and what it is to be made of, as a command line, a config or a call says it.
+    """An editor and its parts, as given on a command line, in a config or in a call.
 
     Args:
         editor: a name, a folder, a file, or ``owner/name`` on the hub.

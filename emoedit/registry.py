@@ -52,7 +52,7 @@ class Registry(Generic[T]):
         Args:
             name: what ``names`` lists.
             target: the object, or ``"module:attribute"``, which is imported by the first ``get``.
-            aliases: other names that lead to it.
+            aliases: other names of it.
 
         Returns:
             The decorator, which hands back what it is given; to be ignored where a target was passed.

@@ -1,4 +1,4 @@
-"""DDIM, there and back, with Asyrp's asymmetric step: pure functions on tensors.
+"""DDIM inversion and sampling with Asyrp's asymmetric step: pure functions on tensors.
 
 ``alpha_bar`` is the cumulative product of 1 - beta: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps. A step
 goes from ``a_t`` to ``a_next`` (two values of it), down to the picture (``a_next = 1``) or up to noise.
@@ -75,7 +75,7 @@ def make_schedule(alphas: Tensor, steps: int, t_last: int | None = None) -> Sche
 
 
 def predicted_x0(x_t: Tensor, eps: Tensor, a_t: float) -> Tensor:
-    """P_t, the picture that x_t and the noise in it point to (Song et al. 2021, arXiv 2010.02502, eq. 9).
+    """P_t, the picture predicted from x_t and the noise in it (Song et al. 2021, arXiv 2010.02502, eq. 9).
 
     Args:
         x_t: ``[N, C, R, R]``.
@@ -193,7 +193,7 @@ def decode(
         t_boost: quality boosting: at timesteps below it noise is drawn (eta = 1), and ``residuals``, which belong to
             the path without noise, are left out.
         changed: where noise is drawn: given P_t of the first boosted step, ``[N, 1, R, R]`` in [0, 1]; where it is 0
-            the way without noise goes on. Default: everywhere.
+            steps stay without noise. Default: everywhere.
         noise: draws ``[N, C, R, R]`` standard normal values; needed if ``t_boost`` is above 0.
         callback: called with (steps done, steps in all).
 
@@ -222,9 +222,9 @@ def decode(
 
 
 def change_mask(predicted: Tensor, source: Tensor) -> Tensor:
-    """Where a picture in the making leaves its source, ``[N, 1, R, R]`` from 0 (not at all) to 1, with soft rims.
+    """Where a predicted edit differs from its source, ``[N, 1, R, R]`` from 0 (not at all) to 1, with soft edges.
 
-    What P_t shows early on are coarse forms, so both are compared through a Gaussian of 1/48 of the side.
+    Early P_t shows coarse shapes only, so both are compared through a Gaussian of 1/48 of the side.
 
     Args:
         predicted: ``[N, C, R, R]``, P_t of the edit and of the source at the same timestep, at the contrast the model
@@ -253,7 +253,7 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
 def picture_noise(seeds: Tensor, shape: Sequence[int], device: torch.device) -> Callable[[], Tensor]:
     """Draws ``[N, *shape]`` standard normal values at every call, from one generator a picture.
 
-    What a picture gets does not depend on the others in its batch, nor on the device.
+    A picture's noise does not depend on the others in its batch, nor on the device.
 
     Args:
         seeds: ``[N]`` of int64.

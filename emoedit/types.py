@@ -1,6 +1,6 @@
-"""The values that travel between a photograph and its edit, and the errors a caller can expect.
+"""The values that the stages of an edit pass on, and the errors a caller can expect.
 
-Nothing here knows a model. Every error derives from ``EmoEditError``, says what was found, and says what to do.
+No type here depends on a model. Every error derives from ``EmoEditError``, says what was found, and says what to do.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class MissingExtraError(EmoEditError, ImportError):
 
 @dataclass(frozen=True)
 class Edit:
-    """What to do to a face.
+    """One edit: an emotion and its strength.
 
     Args:
         emotion: a name (``"happy"``, ``"shame"``) or algebra on names (``"happy - 0.4*surprised"``).
@@ -92,7 +92,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class CropSpec:
-    """What a backbone wants to see.
+    """The aligned crop that a backbone is trained on.
 
     Args:
         resolution: side of the crop in pixels.
@@ -109,7 +109,7 @@ class CropSpec:
 
 @dataclass(frozen=True)
 class Inversion:
-    """A batch of pictures as one backbone sees them: a value to be cached and passed on, never state of an editor.
+    """The latents of a batch of pictures in one backbone: a value to be cached and passed on, never state of an editor.
 
     Args:
         latent: ``[N, *latent_shape]``: x_T, w+, or z.
@@ -145,7 +145,7 @@ class Inversion:
 
 @dataclass(frozen=True)
 class Change:
-    """What a backbone itself moves and lights in one crop.
+    """The flow and light with which a backbone changes one crop.
 
     Args:
         flow: float32 ``[R, R, 2]``: the pixel that lands at p comes from ``p + flow[p]``, in pixels of the crop.
@@ -161,7 +161,7 @@ class Change:
 
 @dataclass
 class HState:
-    """What a ``delta_h`` may look at, at one denoising step.
+    """The input of ``delta_h`` at one denoising step.
 
     Args:
         x_t: ``[N, C, R, R]`` noisy picture.
@@ -181,7 +181,7 @@ class HState:
 
 @dataclass(frozen=True)
 class Control:
-    """What a steering asks of a backbone. Controls of one backbone add.
+    """How a steering controls a backbone. Controls of one backbone add.
 
     Args:
         shift: ``[N, *latent_shape]``, added to the latent.

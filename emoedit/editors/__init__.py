@@ -32,7 +32,7 @@ Parts = str | os.PathLike[str] | Mapping[str, Any]  # emotion -> file, or a fold
 
 @dataclass(frozen=True)
 class EditOutput:
-    """What an editor made of aligned crops.
+    """Edited aligned crops.
 
     Args:
         images: PIL pictures, edit by edit and in each picture by picture, or (``output_type="pt"``) float ``[E, N, C,
@@ -52,15 +52,15 @@ class EditOutput:
 
 
 class Editor:
-    """Edits aligned crops; ``emoedit.photo.PhotoEditor`` puts photographs around it.
+    """Edits aligned crops; ``emoedit.photo.PhotoEditor`` edits photographs with it.
 
     Args:
         backbone: frozen; never changed by an edit.
         steerings: their controls add.
         name: what it is called in results.
-        compositor: how its drawings are put into a photograph: a name, or a description as ``editor.json`` has it
-            ([emoedit.compositing.compositors][]); default: as the backbone says.
-        units: action units that are added to what the backbone draws: emotion -> unit -> how strong at strength 1.
+        compositor: puts its edits into a photograph: a name, or a description as in ``editor.json``
+            ([emoedit.compositing.compositors][]); default: the backbone's.
+        units: action units that are added to the backbone's output: emotion -> unit -> weight at strength 1.
 
     Raises:
         EditError: no steering.
@@ -138,7 +138,7 @@ class Editor:
     def invert(
         self, images: Any, *, generator: torch.Generator | None = None, callback: Callback | None = None
     ) -> Inversion:
-        """Take pictures apart, once for any number of edits.
+        """Invert crops, once for any number of edits.
 
         Args:
             images: aligned crops (``as_crops``); not modified.
@@ -172,7 +172,7 @@ class Editor:
         self.batch = min(size, self.batch_size)
 
     def control(self, inversion: Inversion, edits: Sequence[Edit]) -> Control:
-        """The sum of what the steerings ask for; one edit a picture.
+        """The sum of the steerings' controls, with one edit for each picture.
 
         Args:
             inversion: of N pictures.
@@ -185,10 +185,9 @@ class Editor:
 
     @torch.no_grad()
     def decode(self, inversion: Inversion, edits: Sequence[Edit], *, batch_size: int | None = None) -> Iterator[Tensor]:
-        """What the backbone draws for each edit, ``[N, C, R, R]`` each.
+        """The backbone's output for each edit, ``[N, C, R, R]`` each.
 
-        It is to be compared with the reconstruction, not with the source. A strength of 0 gives the reconstruction
-        itself.
+        Compare it with the reconstruction, not with the source. A strength of 0 gives the reconstruction itself.
 
         Args:
             inversion: of N pictures.
@@ -235,7 +234,7 @@ class Editor:
 
     @torch.no_grad()
     def changes(self, inversion: Inversion, edit: Edit) -> list[Change] | None:
-        """What an edit moves and lights, one a picture; None where the backbone only draws pictures.
+        """The flow and light of an edit for each picture; None if the backbone only draws pictures.
 
         Args:
             inversion: of N pictures.
@@ -247,9 +246,9 @@ class Editor:
         return self.backbone.changes(inversion, self.control(inversion, edits))
 
     def edit(self, inversion: Inversion, edits: Sequence[Edit], *, batch_size: int | None = None) -> Iterator[Tensor]:
-        """The source with the change in it, for each edit in turn: ``[N, C, R, R]`` in [-1, 1].
+        """The edited source for each edit in turn, ``[N, C, R, R]`` in [-1, 1].
 
-        What the backbone lost of the source (its residual) is put back, so strength 0 gives the source.
+        The residual of the reconstruction is added, so strength 0 gives the source.
 
         Args:
             inversion: of N pictures.
@@ -314,7 +313,7 @@ class Editor:
             backbone_of: another editor (a name, a folder) with the same backbone, which is not written twice then;
                 settings of sampling may differ.
             **info: more entries of ``editor.json``: ``role`` (in a few words, for lists of editors), ``licence``,
-                ``reference`` (whether others are held against it).
+                ``reference`` (whether other editors are compared with it).
 
         Raises:
             EditError: a part of a class that no name is registered for, so that it could not be found again; another
@@ -439,8 +438,8 @@ def stability_editor(
 
 
 def list_editors() -> tuple[str, ...]:
-    """Names of the editors that come with this package; references, which others are held against, are left out.
+    """Names of the editors that come with this package, without the references that others are compared with.
 
-    What an embedded editor is stands in its folder (``editor.json``) and nowhere else: a folder more is an editor more.
+    An embedded editor is described by its folder (``editor.json``) alone; each folder is an editor.
     """
     return checkpoints.editor_names()

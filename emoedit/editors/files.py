@@ -138,7 +138,7 @@ def _settings(backbone: Backbone) -> dict[str, Any]:
 
 
 def _beside(backbone: Backbone, other: str | os.PathLike[str]) -> dict[str, Any]:
-    """What settings of sampling a backbone has other than another editor's.
+    """The settings of sampling in which a backbone differs from another editor's.
 
     Raises:
         EditError: the backbones differ in more.

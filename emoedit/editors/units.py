@@ -1,7 +1,7 @@
-"""Action units that an editor adds to what its model draws.
+"""Action units that an editor adds to its model's output.
 
-A model says what an emotion looks like; of some it moves too little: brows that lower in anger, say. Units say how far
-each part goes. They move the drawing itself, before it is put into the photograph.
+Models move some parts too little, such as brows in anger. Units move the landmarks of the model's output before it is
+put into the photograph.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Edits of whole photographs, by models that redraw them: what people do with such a model, and a baseline."""
+"""Edits of whole photographs, by models that redraw them: a baseline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Result = tuple[np.ndarray, float, tuple[str, ...]]
 def edit_whole(
     editor: Editor, photo: np.ndarray, inversion: Inversion, batch: Sequence[int], edits: Sequence[Edit]
 ) -> Mapping[int, Result]:
-    """A photograph with each of some edits; one instruction is for everybody in it.
+    """A photograph with each of some edits; one instruction is for all faces.
 
     Args:
         editor: whose backbone ``edits_whole``.

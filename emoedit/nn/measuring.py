@@ -1,8 +1,8 @@
-"""The small networks that measure faces, trained by this project: who, which expression, where, how different.
+"""Small networks that measure faces: identity, expression, landmarks and perceptual distance.
 
-One residual trunk (He et al. 2016, arXiv 1512.03385) with batch normalisation and a head for each task. They see
-aligned luminance crops, each normalised to mean 0 and deviation 1, so that light and contrast of a photograph say
-nothing.
+One residual trunk (He et al. 2016, arXiv 1512.03385) with batch normalisation and a head for each task. Their input is
+an aligned luminance crop, normalised to mean 0 and deviation 1, so that light and contrast of a photograph have no
+effect.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) that says where a mouth shows teeth and sharpens it. sharp.
+"""A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) that segments the teeth of a blurred mouth and sharpens it.
 
-A model of 96 or 128 px is unsure of a mouth and draws the mean of lips and teeth as one blur, at nearly one level. The
-network has seen thousands of mouths as such models draw them, and as they are.
+Models of 96 or 128 px draw the mean of possible lips and teeth, a blur at nearly one level. The network is trained on
+pairs of such mouths and sharp ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GROUP = 8  # channels that are normalised together
 
 @dataclass(frozen=True)
 class MouthConfig:
-    """What a ``MouthNetwork`` is made of and what it sees.
+    """Architecture and input of a ``MouthNetwork``.
 
     Args:
         resolution: the face's crop (``emoedit.types.CropSpec``, style ``stable``).

@@ -1,6 +1,6 @@
-"""A trunk whose features tell how different two faces look: LPIPS's formula on a network of this project's own.
+"""Perceptual distance of two faces: LPIPS's formula on a small trunk that comes with this package.
 
-It is not LPIPS and never called so: the trunk saw faces only, in luminance, and no human judgements weigh its channels.
+It is not LPIPS: the trunk was trained on faces only, in luminance; its channels have no weights from human judgements.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 
 
 class PerceptualNetwork(MeasuringNetwork):
-    """A trunk whose stages are weighted so that each has an equal say in the distance between two people.
+    """A trunk whose stages are weighted equally in the mean distance between two people.
 
-    Always in inference mode, whatever ``train()`` asks for: it was taught as part of a network with heads.
+    Always in inference mode, also after ``train()``: it was trained as part of a network with heads.
 
     Args:
         config: without heads.

@@ -1,7 +1,7 @@
-"""What a smile did to a face's landmarks: a small network that takes it away.
+"""A small network that predicts the neutral landmarks of a smiling face.
 
-It learned from pairs of photographs of the same people, neutral and smiling. Its answer for a neutral face is that
-nothing has to move, so how much it moves says how much of a smile there is.
+It is trained on pairs of photographs of the same people, neutral and smiling. For a neutral face it predicts zero
+displacements, so the size of its displacements measures a smile.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ POINTS = 68
 
 @dataclass(frozen=True)
 class RelaxationConfig:
-    """What a [RelaxationNetwork][emoedit.nn.relaxation.RelaxationNetwork] is made of.
+    """Architecture and input of a [RelaxationNetwork][emoedit.nn.relaxation.RelaxationNetwork].
 
     Args:
         width: of its hidden layers.
@@ -35,7 +35,7 @@ class RelaxationConfig:
 
 
 class RelaxationNetwork(StoredNetwork):
-    """Landmarks of a face -> how far each is from where it is when the face is neutral.
+    """Landmarks of a face -> displacements to the same face's neutral landmarks.
 
     Args:
         config: see [RelaxationConfig][emoedit.nn.relaxation.RelaxationConfig].

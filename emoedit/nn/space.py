@@ -1,9 +1,9 @@
-"""The emotion space: faces as points, ordered by valence, arousal and what people see in them; and maps out of it.
+"""The emotion space: faces as points, ordered by valence, arousal and votes; and maps from points to edits.
 
 After EmoGen (Yang et al., CVPR 2024, arXiv 2401.04608), which learns such a space from labelled pictures and maps it
 into the text encoder's space by a small network. Here the labels are votes of ten people a picture (FER+, Barsoum et
-al. 2016, arXiv 1608.01041), so that the space holds the shades between basic emotions, and the map may lead to any
-control of an editor: a direction in its latent space or a pseudo-word.
+al. 2016, arXiv 1608.01041), so that the space also holds mixtures of basic emotions, and the map's values are
+directions in an editor's latent space or pseudo-words.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ORDERED = 2  # the first coordinates: valence and arousal
 
 @dataclass(frozen=True)
 class SpaceConfig:
-    """What a space is made of.
+    """Architecture and names of a space.
 
     Args:
         emotions: what people could vote for, in the order of the distributions.
@@ -53,7 +53,7 @@ class SpaceConfig:
 
 
 class EmotionSpace(StoredNetwork):
-    """An encoder of faces to points, and a reader of points as votes. A neutral face lies near the origin.
+    """An encoder from features to points, and a network from points to votes. Neutral faces lie near the origin.
 
     Args:
         config: see ``SpaceConfig``.
@@ -84,7 +84,7 @@ class EmotionSpace(StoredNetwork):
         return self.encoder((features - self.mean) / self.std) - self.origin
 
     def votes(self, points: Tensor) -> Tensor:
-        """What people would see at points ``[N, D]``: log probabilities of ``config.emotions``, ``[N, E]``."""
+        """Predicted votes at points ``[N, D]``: log probabilities of ``config.emotions``, ``[N, E]``."""
         return self.reader(points + self.origin).log_softmax(1)
 
     def place(self, name: str) -> Tensor:
@@ -106,9 +106,9 @@ class EmotionSpace(StoredNetwork):
 
 
 class PointMap(nn.Module):
-    """A map from points to vectors that leads the origin to zero: linear, bent towards known points, in a small basis.
+    """A map from points to vectors, zero at the origin: a linear map plus radial basis functions, in a small basis.
 
-    The bend is a radial basis function network (Broomhead & Lowe 1988) with a Gaussian around each known point.
+    The radial basis functions (Broomhead & Lowe 1988) are Gaussians around each known point.
 
     Args:
         dims: D of points.
@@ -138,15 +138,15 @@ class PointMap(nn.Module):
     def through(
         cls, points: Tensor, coordinates: Tensor, basis: Tensor, *, straight: int, width: float, ridge: float = 1e-3
     ) -> Self:
-        """The map that leads known points to what they are to reach.
+        """The map that fits known values at known points.
 
         Args:
             points: ``[n, D]``.
-            coordinates: ``[n, K]``, in the basis.
+            coordinates: ``[n, K]``, the values in the basis.
             basis: ``[K, O]``.
-            straight: the first so many points say what is linear; they should be independent.
+            straight: the linear part is fitted to the first so many points; they should be independent.
             width: of the Gaussians.
-            ridge: how much the others may be missed, so that the map stays smooth.
+            ridge: regularisation of the radial basis functions, which keeps the map smooth.
         """
         rank, out = basis.shape
         made = cls(points.shape[1], out, rank=rank, centres=len(points), width=width)
@@ -162,7 +162,7 @@ class PointMap(nn.Module):
         return made
 
     def _near(self, points: Tensor) -> Tensor:
-        """How near points ``[N, D]`` are to each centre, less what the origin is: ``[N, n]``."""
+        """The Gaussians at points ``[N, D]`` minus those at the origin, ``[N, n]``."""
 
         def gaussian(squared: Tensor) -> Tensor:
             return (-squared / (2 * self.width**2)).exp()

@@ -1,1 +1,1 @@
-"""What knows emotions: fitted, small, and the only thing an edit needs beside a frozen backbone."""
+"""Steerings turn emotions into controls; they are the fitted part of an editor beside its frozen backbone."""

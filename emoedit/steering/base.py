@@ -1,4 +1,4 @@
-"""What every steering offers."""
+"""The base class of steerings."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
 """Textual inversion and Asyrp together, on one Stable Diffusion.
 
-The learned token says *what*; shifts of the conditional U-Net's h say *how far and where*.
-
-Both act on the same inversion. The token moves the context, for P_t and D_t alike; the shift of h acts in P_t alone
-(Kwon et al. 2023, arXiv 2210.10960, eq. 5). A shift is a fitted one (``emoedit.steering.hspace.HSpace``), or what
-the token itself does to h (``TokenShift``), which needs no fitting at all.
+Both act on the same inversion. The learned token changes the context, for P_t and D_t alike; a shift of h acts in P_t
+alone (Kwon et al. 2023, arXiv 2210.10960, eq. 5). The shift is fitted (``emoedit.steering.hspace.HSpace``), or it is
+the change of h that the token causes (``TokenShift``), which needs no fitting.
 """
 
 from __future__ import annotations
@@ -30,9 +28,9 @@ from emoedit.types import CheckpointError, Control, Edit, HState, Inversion
 class TokenShift(Steering):
     """delta_h = gain x (h under the prompt with the token - h under the neutral prompt), at the same x_t.
 
-    This is what the word changes in h, without the word in the context.
+    This is the change of h that the word causes, without the word in the context.
 
-    A mixture of emotions is one context between theirs, so that any mixture costs one more pass of the down path. The
+    A mixture of emotions is one interpolated context, so that any mixture costs one more pass of the down path. The
     size of delta_h is linear in the strength.
 
     Args:
@@ -103,7 +101,7 @@ class TokenAndShift(Steering):
     """The token in the context and a shift in h, each with a strength of its own.
 
     With ``h_strength`` 0 it is textual inversion alone, with ``token_strength`` 0 Asyrp alone, to the bit: a part whose
-    strength is 0 is not asked.
+    strength is 0 is not computed.
 
     Args:
         tokens: move the context: learned tokens, or prompts of the vocabulary.

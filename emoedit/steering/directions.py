@@ -2,8 +2,8 @@
 
 A direction is a difference of class means taken inside one data set (so that what differs between data sets, such as
 blur or light, cancels), averaged over data sets, as in Larsen et al. 2016 (arXiv 1512.09300) and Haas et al. 2024.
-A linear discriminant over the same means (Fisher 1936; shared covariance) says what the source already shows, and how
-much of it, so that "neutral" is an edit too and a smile is taken away before sadness is put on.
+A linear discriminant over the same means (Fisher 1936; shared covariance) measures the source's own expression, so that
+"neutral" is an edit too and a smile is subtracted before sadness is added.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ MOST_SHOWN = 2.0  # directions: what reads as more is an outlier, not an express
 
 
 class LatentDirections(Steering):
-    """``shift`` = strength x (gain x direction of the target - what the source already shows).
+    """``shift`` = strength x (gain x direction of the target - the source's own expression).
 
     Args:
         emotions: names, E of them; ``"neutral"`` may be one: its direction is zero.
         directions: ``[E, D]``, from neutral to the emotion.
-        gain: ``[E]``: how many directions strength 1 goes; default 1 each.
-        means: ``[E, D]``, from neutral to the mean of the emotion's class: what a source that shows it has more.
+        gain: ``[E]``: multiple of the direction at strength 1; default 1 each.
+        means: ``[E, D]``, from neutral to the mean of the emotion's class, which is subtracted from sources that show
+            it.
         readout: ``[E, D]`` and ``[E]``: logits of the source's own expression, relative to neutral, are ``latent @
             readout.T + offset``.
         offset: as ``readout``.
@@ -103,9 +104,9 @@ class LatentDirections(Steering):
         return model.eval()
 
     def shown(self, latent: Tensor) -> Tensor:
-        """How much of each direction the source shows already, ``[N, E]``, 0 to ``MOST_SHOWN``.
+        """How much of each emotion the source shows, in lengths of its direction: ``[N, E]``, 0 to ``MOST_SHOWN``.
 
-        What reads as less than ``UNSURE`` does not count: a doubtful reading of a neutral face changes nothing.
+        Probabilities below ``UNSURE`` count as 0, so that neutral faces are not changed.
         """
         if self.readout is None:
             return latent.new_zeros(len(latent), len(self.emotions))
@@ -131,10 +132,10 @@ class LatentDirections(Steering):
         return Control(shift=(weights * self.gain) @ self.directions - self.shown_part(latent, weights))
 
     def shown_part(self, latent: Tensor, weights: Tensor) -> Tensor:
-        """What is left out of a shift because the source shows it, ``[N, D]``.
+        """The part of a shift that is subtracted because of the source's own expression, ``[N, D]``.
 
-        What is shown is taken away in proportion to the strength. Of what is asked for only the missing part is added,
-        so a smile is not doubled; what is asked away (a negative weight) goes as far as was asked.
+        Emotions that are shown are subtracted in proportion to the strength. Of a requested emotion only the missing
+        part is added, so a smile is not doubled. A negative weight is applied in full.
 
         Args:
             latent: ``[N, D]`` of the source.
@@ -151,7 +152,7 @@ class LatentDirections(Steering):
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """The latents of one data set in numbers, enough for every closed form here.
+    """Class statistics of the latents of one data set.
 
     Args:
         counts: ``{emotion: n}``.
@@ -184,7 +185,7 @@ def class_statistics(latents: Tensor, labels: Sequence[str]) -> ClassStatistics:
 
 
 def project_out(directions: Tensor, share: float) -> Tensor:
-    """Each direction less a share of what the other directions' span explains of it, at its old length.
+    """Each direction minus a share of its projection onto the span of the others, at its old length.
 
     Args:
         directions: ``[E, D]``.
@@ -200,11 +201,11 @@ def project_out(directions: Tensor, share: float) -> Tensor:
 
 
 def suppress_within_class(directions: Tensor, covariance: Tensor, ridge: float) -> Tensor:
-    """Each direction with the variation inside classes (pose, light, build) turned down, at its old length.
+    """Each direction with the variation inside classes (pose, light, build) suppressed, at its old length.
 
     ``(covariance / mean variance + ridge)^-1 direction``.
 
-    A large ridge leaves the mean difference, none gives Fisher's discriminant, which is all detail and no face.
+    A large ridge leaves the mean difference, none gives Fisher's discriminant, which shows as noise.
 
     Args:
         directions: ``[E, D]``.
@@ -225,13 +226,13 @@ def mean_differences(
 ) -> Tensor:
     """From neutral to each emotion, ``[E, ...]``: differences of class means inside each data set.
 
-    They are averaged over data sets by how certain they are.
+    They are averaged over data sets by their inverse variance.
 
     Args:
         sets: data set -> (``{emotion: n}``, ``{emotion: mean}``).
         emotions: names of emotions.
-        trust: data set -> how much one of its pictures counts.
-        min_count: fewer pictures of an emotion or of neutral than this in a data set say nothing there.
+        trust: data set -> weight of one of its pictures.
+        min_count: data sets with fewer pictures of an emotion or of neutral are skipped for it.
 
     Raises:
         DataError: no data set has enough pictures of an emotion.
@@ -299,14 +300,14 @@ def fit_directions(
     Args:
         sets: the data sets.
         emotions: the targets; ``"neutral"`` is put first.
-        trust: data set -> how much one of its pictures counts.
-        gains: emotion -> what the mean difference is multiplied with at strength 1: the mean of a class is paler than a
-            face that plainly shows it.
+        trust: data set -> weight of one of its pictures.
+        gains: emotion -> factor of the mean difference at strength 1: the mean of a class is weaker than a face that
+            plainly shows it.
         ridge: ``suppress_within_class``'s.
         projection: ``project_out``'s share.
         shrinkage: of the within-class covariance towards a multiple of the identity (Friedman 1989), 0 to 1.
-        min_count: fewer pictures of an emotion or of neutral than this in a data set say nothing there; an emotion of
-            which no data set has as many is taken from those with ``FEW``, with a warning.
+        min_count: data sets with fewer pictures of an emotion or of neutral are skipped for it; an emotion of which no
+            data set has as many is fitted on those with ``FEW``, with a warning.
 
     Raises:
         DataError: no data set has enough pictures of an emotion.
@@ -319,7 +320,7 @@ def fit_directions(
     pooled = pooled / sum(trust[name] * sum(stats.counts.values()) for name, stats in sets.items())
     spread = pooled.diagonal().mean()
     covariance = (1 - shrinkage) * pooled + shrinkage * spread * torch.eye(dimension, dtype=pooled.dtype)
-    # The readout is placed where the most trusted data set's neutral faces are: that is what photographs look like.
+    # The readout is centred at the neutral faces of the most trusted data set.
     home = max(sets, key=lambda name: trust[name] * sets[name].counts.get("neutral", 0))
     neutral = sets[home].means["neutral"]
     readout = torch.linalg.solve(covariance, plain.T).T

@@ -35,7 +35,7 @@ def directions_from_faceflex(
     """Directions, one a file.
 
     Args:
-        paths: ``{emotion: file}``; the name is yours to choose, as in ``{"happy": "Smiling.pkl"}``.
+        paths: ``{emotion: file}``, such as ``{"happy": "Smiling.pkl"}``.
         factor: how many attribute vectors strength 1 adds; face-flex offers 0 to 4, and 3 is typical.
         variant: as in ``read_attribute_vectors``.
 

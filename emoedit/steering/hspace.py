@@ -1,8 +1,7 @@
 """Shifts of h, the mid-block output of a diffusion model's U-Net (Kwon et al. 2023, arXiv 2210.10960).
 
-What shifts h for an emotion is a fitted network f_t, which looks at h and the timestep; directions in closed form, one
-a timestep or one for all (Haas et al. 2024, arXiv 2303.11073); or directions that a network fits to what is shown. All
-are linear in the strength and add.
+A shift is a fitted network f_t of h and the timestep; directions in closed form, one a timestep or one for all (Haas et
+al. 2024, arXiv 2303.11073); or directions that a network adapts to the picture. All are linear in the strength and add.
 """
 
 from __future__ import annotations
@@ -86,11 +85,11 @@ class Directions(nn.Module):
 
 
 class AdaptedDirections(nn.Module):
-    """Directions for everybody, and what a f_t adds to them for the picture at hand: d_t + f_t(h).
+    """Directions that a network adapts to the picture: d_t + f_t(h).
 
     Args:
-        directions: the two.
-        block: as ``directions``.
+        directions: d_t.
+        block: f_t.
     """
 
     def __init__(self, directions: Directions, block: ShiftBlock) -> None:
@@ -126,11 +125,11 @@ class HSpace(Steering):
     Args:
         emotions: names, E of them.
         shifts: for each emotion a ``ShiftBlock``, ``Directions``, or both as ``AdaptedDirections``.
-        train_steps: how many steps decoding took when the shifts were fitted: they act once a step, so fewer steps need
-            larger ones.
-        gain: ``[E]``: how many shifts strength 1 is; default 1 each.
-        against: directions of other things (gender, light, ...) that no edit may move: delta_h is projected onto what
-            is orthogonal to them, at each timestep (Haas et al. 2024).
+        train_steps: steps of decoding when the shifts were fitted: they act once a step, so fewer steps need larger
+            ones.
+        gain: ``[E]``: multiple of the shift at strength 1; default 1 each.
+        against: directions of other attributes (gender, light, ...) that no edit may change: delta_h is projected onto
+            their orthogonal complement, at each timestep (Haas et al. 2024).
 
     Raises:
         CheckpointError: numbers of shifts, gains and emotions that differ, or no whole number of ``train_steps``.

@@ -23,11 +23,11 @@ class Instructions(Steering):
     """An instruction for each picture, and how strongly it is followed.
 
     A mixture names all its emotions, the strongest first; how strongly it is followed is the strength times the largest
-    weight. What is subtracted cannot be said in an instruction.
+    weight. An instruction cannot express a negative weight.
 
     Args:
-        phrases: emotion -> what is to be seen ("smiling face"); default: the vocabulary's.
-        template: the instruction, with ``{}`` where what is to be seen goes.
+        phrases: emotion -> target text ("smiling face"); default: the vocabulary's.
+        template: the instruction, with ``{}`` for the target text.
 
     Raises:
         CheckpointError: no emotion, or a phrase that is no text.
@@ -67,7 +67,7 @@ class Instructions(Steering):
 
         Args:
             weights: emotion -> weight above 0; the larger ones are named first.
-            describes: describe the picture that is to come out instead.
+            describes: whether to describe the result instead.
         """
         names = sorted(weights, key=lambda name: -weights[name])
         phrases = [self.phrases[name] for name in names]

@@ -18,7 +18,7 @@ TEMPLATE = "{prompt}, the same person, hair, head pose, clothes, light and backg
 
 
 class Prompts(Steering):
-    """The vocabulary's words as a prompt. A name that is no basic emotion has words of its own, and needs no mixture.
+    """The vocabulary's words as a prompt. Every name has words, so that nuanced emotions need no mixture.
 
     Args:
         template: ``{prompt}`` is replaced by the words of the emotion.
@@ -37,7 +37,7 @@ class Prompts(Steering):
             edit: one emotion.
 
         Returns:
-            The prompt, and 0 for the picture itself to 1 for a picture as if there were none.
+            The prompt, and the strength: 0 for the source itself to 1 for a picture independent of it.
 
         Raises:
             UnknownNameError: no such emotion.

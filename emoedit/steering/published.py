@@ -1,6 +1,6 @@
-"""The steerings of full-size editors, from the files that know emotions: tokens, shifts of h, boundaries, vectors.
+"""The steerings of full-size editors, from their files: tokens, shifts of h, boundaries, attribute vectors.
 
-Everything here is small and read before a model is, because what is small may be what is wrong.
+These small files are read before the model, so that their errors are found first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HOW_TO_FIT = {
 
 @dataclass(frozen=True)
 class Parts:
-    """What an editor is made of beside its model.
+    """The parts of an editor beside its model.
 
     Args:
         files: option (``tokens``, ``shifts``, ``boundaries``) -> emotion -> file.
@@ -64,7 +64,7 @@ def _by_text(parts: Parts, settings: Mapping[str, Any]) -> Made:
 
 
 def _by_text_and_shift(parts: Parts, settings: Mapping[str, Any]) -> Made:
-    """Fitted shifts of h where there are some, else what the text does to h."""
+    """Fitted shifts of h where there are some, else the change of h that the text causes."""
     from emoedit.steering.combined import TokenAndShift, TokenShift
 
     texts = _texts(parts)

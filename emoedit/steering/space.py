@@ -1,9 +1,9 @@
-"""Edits by points of the emotion space: every shade between emotions has a direction, or a word, of its own.
+"""Edits by points of the emotion space: every point has a direction, or a word, of its own.
 
-Yang et al., CVPR 2024 (arXiv 2401.04608) map an emotion space into the text encoder's space, to make new pictures. Here
-the map leads to what edits an existing one: a direction in the latent space of a backbone (``SpaceDirections``) or a
-pseudo-word of a Stable Diffusion (``SpaceWords``). An algebra on names is a point (the weighted sum of their places),
-and one edit goes there, where mixtures add the edits of basic emotions.
+Yang et al., CVPR 2024 (arXiv 2401.04608) map an emotion space into the text encoder's space, to generate pictures. Here
+a point is mapped to an edit of an existing picture: a direction in the latent space of a backbone
+(``SpaceDirections``) or a pseudo-word of a Stable Diffusion (``SpaceWords``). An algebra on names is a point (the
+weighted sum of their places) with one edit, while mixtures add the edits of basic emotions.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ LARGEST = 2**26  # numbers of a map
 
 
 class SpaceDirections(Steering):
-    """``shift`` = direction of the point - what the source already shows.
+    """``shift`` = direction of the point - the source's own expression.
 
     Args:
         names: E names that have a place.
         places: ``[E, D]``; neutral is the origin.
-        shares: ``[E, B]``: how much of each basic emotion a name holds, for what the source shows.
+        shares: ``[E, B]``: weight of each basic emotion in a name, for the source's own expression.
         directions: from points to latents, flattened.
-        mixed: directions of the B basic emotions; they know what a source shows.
+        mixed: directions of the B basic emotions, which measure the source's own expression.
 
     Raises:
         CheckpointError: parts of shapes that do not go together.
@@ -85,7 +85,7 @@ class SpaceDirections(Steering):
         flat = inversion.latent.flatten(1)
         if flat.shape[1] != self.directions.sizes["out"]:
             raise CheckpointError(
-                f"this map leads to latents of {self.directions.sizes['out']} numbers, the backbone's is {tuple(shape)}"
+                f"this map gives latents of {self.directions.sizes['out']} numbers, the backbone's is {tuple(shape)}"
             )
         weights = self.weights(replace(inversion, latent=flat), edits)
         shift = self.directions(weights @ self.places) - self.mixed.shown_part(flat, weights @ self.shares)
@@ -157,7 +157,7 @@ class SpaceWords(TextSteering):
     """A pseudo-word for every point, in a prompt (``TextSteering``).
 
     The context moves in a straight line from the neutral prompt's to that of the prompt with the word of the edit's
-    point, as far as its weights are large.
+    point, in proportion to the weights.
 
     Args:
         names: E names that have a place.
@@ -165,7 +165,7 @@ class SpaceWords(TextSteering):
         words: from points to what is added to ``start``, ``n * W`` numbers.
         start: ``[n, W]``: the vectors at the origin.
         template: the prompt, with ``{}`` where the word goes.
-        gain: how many steps from neutral to the text strength 1 is, ``[E]``.
+        gain: multiple of the step from neutral to the text at strength 1, ``[E]``.
         spans: as ``TextSteering`` has them.
 
     Raises:
@@ -237,8 +237,8 @@ class SpaceWords(TextSteering):
 
         Args:
             backbone: a Stable Diffusion.
-            weights: ``[N, E]``: the point is the mean of the places by weight, their sum without signs how far, and
-                backwards where what is asked away outweighs the rest.
+            weights: ``[N, E]``: the point is the weighted mean of the places; the sum of absolute weights is the
+                distance, negative where negative weights prevail.
 
         Raises:
             CheckpointError: a backbone without text.

@@ -1,4 +1,4 @@
-"""Action units by name: what the muscles of a face are asked for, before any model is loaded.
+"""Names of action units; this module loads no model.
 
 The units are those of the Facial Action Coding System (P. Ekman and W. Friesen 1978; Ekman, Friesen and Hager 2002).
 """

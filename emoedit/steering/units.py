@@ -1,4 +1,4 @@
-"""Action units: what single muscles of the face do, as movements of its landmarks.
+"""Action units as displacements of a face's landmarks.
 
 The units are those of the Facial Action Coding System (P. Ekman and W. Friesen 1978; Ekman, Friesen and Hager 2002). An
 emotion is a sum of them (EMFACS, the subset of FACS codes that says which units an emotion shows).
@@ -68,8 +68,7 @@ class ActionUnits(Steering):
         left: ``[68]``: how far a landmark belongs to the person's left half, in [0, 1].
         neutral: ``[68, 2]``: the mean neutral face, as [face_shape][emoedit.steering.units.face_shape] has it; None
             where units cannot be read.
-        whitener: ``[136, 136]``: by which differences between neutral faces become independent, each of size 1; None
-            where units cannot be read.
+        whitener: ``[136, 136]``: whitens the differences between neutral faces; None where units cannot be read.
 
     Raises:
         CheckpointError: other shapes, or a sum of units that do not exist.
@@ -161,17 +160,16 @@ class ActionUnits(Steering):
         return Control(displacements=moves * self._scale(points))
 
     def read(self, points: np.ndarray) -> dict[str, float]:
-        """Which units a face shows.
+        """The units that a face shows.
 
-        Non-negative least squares, where what differs between neutral faces of different people and in different poses
-        counts little.
+        Non-negative least squares, whitened by the covariance of neutral faces of different people and poses.
 
         Args:
             points: ``[68, 2]`` landmarks in any unit, the eyes level.
 
         Returns:
-            Unit -> how strong, 0 to 1.5; of halves that differ, each its own. What is weaker than 0.1 is left out, and
-            of units that contradict each other the weaker one.
+            Unit -> strength, 0 to 1.5; separate for halves that differ. Units weaker than 0.1 are left out, and so is
+            the weaker of two that contradict each other.
 
         Raises:
             CheckpointError: a checkpoint without the statistics of neutral faces.

@@ -33,10 +33,9 @@ class TextSteering(Steering):
 
     Args:
         emotions: E names.
-        gain: ``[E]``: how many steps from neutral to the text strength 1 is; default: 1 each.
-        spans: emotion -> first and last timestep at which its text is used, where the backbone's own limits
-            (``t_text_min``, ``t_text_max``) do not suit it: a frown is finer than a smile. A mixture is used from the
-            first to the last timestep of its emotions.
+        gain: ``[E]``: multiple of the step from neutral to the text at strength 1; default: 1 each.
+        spans: emotion -> first and last timestep at which its text is used, in place of the backbone's
+            ``t_text_min`` and ``t_text_max``. A mixture is used from the first to the last timestep of its emotions.
 
     Raises:
         CheckpointError: gains of another number than emotions, or limits that are none.
@@ -129,7 +128,7 @@ class TextSteering(Steering):
 
 
 class Words(TextSteering):
-    """Prompts of the vocabulary: nothing is fitted, and any Stable Diffusion can be asked at once.
+    """Prompts of the vocabulary, which need no fitting and work with any Stable Diffusion.
 
     Args:
         prompts: emotion -> prompt; default: every name of ``emoedit.emotions`` and its caption.

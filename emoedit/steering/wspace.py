@@ -3,9 +3,9 @@
 Class means, linear boundaries (InterFaceGAN: Shen et al. 2020, arXiv 1907.10786) and principal components (GANSpace:
 Härkönen et al. 2020, arXiv 2004.02546).
 
-Everything is fitted on w, one vector a picture, and then put into the layers that an edit may touch. What it is fitted
-on is w of the generator's own samples, scored by a recogniser (``score_samples``, ``select``), so that no
-labelled photograph is needed, or ``pooled`` w+ of inverted photographs.
+Directions are fitted on w, one vector a picture, and then used in a range of layers. They are fitted on w of the
+generator's own samples, scored by a recogniser (``score_samples``, ``select``), which needs no labelled photograph, or
+on ``pooled`` w+ of inverted photographs.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ UNIT = 1e-3  # how far from 1 the length of a boundary's normal may be
 
 
 class WDirections(LatentDirections):
-    """Directions in w+: ``shift`` as ``LatentDirections`` computes it, with all layers behind each other as one vector.
+    """Directions in w+: ``LatentDirections`` with all layers concatenated as one vector.
 
-    Layers that an edit may not touch hold zeros.
+    Layers that an edit may not change hold zeros.
 
     Args:
-        latent_shape: ``(L, D)`` of w+. emotions, directions and the others: as there, ``[E, L * D]``.
+        latent_shape: ``(L, D)`` of w+.
         emotions: as of ``LatentDirections``.
         directions: ``[E, L * D]``.
 
@@ -62,7 +62,7 @@ class WDirections(LatentDirections):
 
     @classmethod
     def in_layers(cls, fitted: LatentDirections, layers: int, where: Layers | None = None) -> Self:
-        """What was fitted on w (or on ``pooled`` w+), in a range of layers.
+        """Directions in w (or ``pooled`` w+), used in a range of layers.
 
         Args:
             fitted: its directions are ``[E, D]``.
@@ -79,14 +79,14 @@ class WDirections(LatentDirections):
         def put(part: Tensor | None, share: float = 1.0) -> Tensor | None:
             return None if part is None else (share * mask * part[:, None]).flatten(1)
 
-        # What the source shows is read from the mean of the layers that are moved.
+        # The source's own expression is read from the mean of these layers.
         parts = put(fitted.means), put(fitted.readout, 1 / (last - first))
         shape = layers, fitted.directions.shape[1]
         rest = fitted.offset, fitted.distance
         return cls(shape, fitted.emotions, put(fitted.directions), fitted.gain, *parts, *rest).eval()
 
     def within(self, where: Layers) -> Self:
-        """The same directions in a range of layers only; what the source shows is still read from all.
+        """The same directions in a range of layers only; the source's expression is still read from all.
 
         Args:
             where: range of layers.
@@ -310,7 +310,7 @@ def score_samples(
     batch_size: int = 16,
     callback: Callback | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The w of random people ``[count, D]``, and what a recogniser says of their pictures ``[count, E]``.
+    """The w of random samples ``[count, D]``, and a recogniser's scores of their pictures ``[count, E]``.
 
     Args:
         backbone: the model that draws.

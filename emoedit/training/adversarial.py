@@ -33,13 +33,13 @@ LOG_EVERY = 20
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    """The critic's side of it.
+    """Settings of the critic and of its schedule.
 
     Args:
         learning_rate: of its Adam, at its highest.
-        start: step at which the critic begins to learn and to be heard; the task is alone before.
-        ramp: steps from there until it is heard in full.
-        calm: the task's learning rates are multiplied by this from ``start`` on: what is quick alone is wild with a
+        start: step at which the critic starts to learn and its loss is added; before it the task is trained alone.
+        ramp: steps from ``start`` over which the weight of its loss rises to 1.
+        calm: factor of the task's learning rates from ``start`` on; rates that suit the task alone are too high with a
             critic.
         gamma: weight of R1; about ``0.0002 R^2 / N`` for N pictures of side R (Karras et al. 2020, arXiv 2006.06676).
         lazy: steps between two of its evaluations.
@@ -61,7 +61,7 @@ class AdversarialConfig:
 
 
 class GeneratorTask(nn.Module, ABC):
-    """What draws pictures, and what it minimises beside the critic's judgement."""
+    """A generator, and the losses that it minimises besides the critic's."""
 
     @abstractmethod
     def real(self, batch: Batch) -> Tensor:
@@ -75,7 +75,7 @@ class GeneratorTask(nn.Module, ABC):
 
         Args:
             batch: of the task.
-            alone: there is no critic yet, and nobody looks at the pictures.
+            alone: whether the task is trained without the critic.
         """
 
     @abstractmethod

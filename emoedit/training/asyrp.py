@@ -1,9 +1,9 @@
 """A network f_t trained as Asyrp's authors train theirs (Kwon et al. 2023, arXiv 2210.10960, section 3.3).
 
-``emoedit.training.hspace.ShiftTask`` is what this package fits its own shifts with. This is the published order, for
-comparison with the published files, with what the paper leaves to the authors' code: the optimiser takes a step at
-every timestep of every batch, not one at the end of the way; P_t is held against the P_t of the way back without an
-edit; and CLIP's part of the loss is -log((1 + cosine) / 2).
+This package fits its own shifts with ``emoedit.training.hspace.ShiftTask``. This module follows the published order,
+for comparison with the published files, including details that only the authors' code has: the optimiser takes a step
+at every timestep of every batch; P_t is compared with P_t of the unedited reverse process; and CLIP's part of the loss
+is -log((1 + cosine) / 2).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def find_interval(
     """The timestep where editing ends: LPIPS between pictures and their P_t is .33 times the cosine of the texts.
 
     Args:
-        backbone: whose way it is.
+        backbone: whose reverse process it is.
         x: ``[N, C, R, R]`` in [-1, 1].
         distance: LPIPS, ``[N]`` from two ``[N, C, R, R]``.
         cosine: of ``text_cosine``.
@@ -80,7 +80,7 @@ def find_interval(
         One of the schedule's timesteps.
 
     Raises:
-        EditError: the distance never gets there.
+        EditError: the distance never reaches it.
     """
     times, predicted, _ = backbone.distance_curves(x, distance)
     return sampling.find_t_edit(times, predicted, cosine)
@@ -100,7 +100,7 @@ def train_block(
 
     Args:
         backbone: its ``steps``, ``t_last`` and ``t_edit`` are those of the training; it is not changed.
-        clip: what judges.
+        clip: of the loss.
         emotion: a name of the vocabulary, whose phrase is the target text.
         x: ``[N, C, R, R]`` in [-1, 1].
         how: how long and how fast.

@@ -1,8 +1,7 @@
-"""The small autoencoder between pictures and latents: half the side, four channels, nothing thrown away.
+"""The small autoencoder between pictures and latents: half the side, four channels, as many numbers as the picture.
 
-Its latent is pulled towards the pixels of the normalised crop in another order (pixel unshuffle), so that a U-Net that
-was trained on such squares of pixels (``DDPMBackbone`` with ``patch``) can go on from its
-weights.
+A loss pulls its latent towards the pixel-unshuffled normalised crop, so that training can start from the weights of a
+U-Net that was trained on such squares of pixels (``DDPMBackbone`` with ``patch``).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Captions for labelled faces, and the vocabulary that reads them.
 
-A caption says what a picture shows and, by data set, what kind of picture it is. Were the kind never said, the words
-for emotions that one data set alone brings would come to mean its blur as well. Parts are left out at random, so that
-every word is learned alone and with others; an empty caption is what guidance leads away from.
+A caption names the emotion and, by data set, the kind of picture. Without the kind, words for emotions that only one
+data set has would also come to mean its blur. Parts are left out at random, so that
+every word is learned alone and with others; the empty caption is the negative prompt of guidance.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Caption:
     data: str = ""
 
     def fits(self, emotion: str, data: str) -> bool:
-        """Whether it is true of a picture with these labels.
+        """Whether the caption is true of a picture with these labels.
 
         Args:
             emotion: of the picture.

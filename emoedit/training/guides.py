@@ -1,4 +1,4 @@
-"""What tells, while shifts of h are fitted, whether a picture shows the emotion: a recogniser, or CLIP."""
+"""Losses for fitting shifts of h: whether a picture shows the emotion, by a recogniser or by CLIP."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class RecogniserGuide(Guide):
     """``emotion``: cross entropy of what a recogniser reads; ``person``: 1 - cosine of its embeddings of people.
 
     Args:
-        network: with heads ``emotion`` and ``person``; not the judge that edits are measured with.
+        network: with heads ``emotion`` and ``person``; not the network that edits are measured with.
         emotions: those that are fitted.
-        jitter: how far pictures are moved before they are read, a fraction of their side: what is read from one pixel's
-            place is a trick, not an expression.
+        jitter: how far pictures are moved before they are read, a fraction of their side; against adversarial edits
+            that depend on single pixels.
         noise: highest standard deviation of the noise that is put on them.
 
     Raises:
@@ -87,13 +87,13 @@ class RecogniserGuide(Guide):
 
 
 class TeethGuide(Guide):
-    """Another guide's losses, and ``teeth``: how little the mouth shows them, -log of how likely they are there.
+    """Another guide's losses, and ``teeth``: the negative log probability of visible teeth.
 
-    A recogniser is content with a closed smile, and what keeps the person closes it.
+    A recogniser accepts a closed smile, and the identity loss closes the mouth.
 
     Args:
         guide: of emotions that show teeth, with the mouth network's crop at any resolution.
-        network: what sees teeth in the soft mouths that models draw.
+        network: finds teeth in the soft mouths that models draw.
     """
 
     SHARE = 0.05  # of the patch in which mouths are: what a row of teeth takes of it
@@ -113,13 +113,13 @@ class TeethGuide(Guide):
 
 
 class OpeningGuide(Guide):
-    """Another guide's losses, and prices on what a recogniser takes for an emotion too cheaply.
+    """Another guide's losses, and penalties on edits that fool a recogniser.
 
     ``opened``: by how much lips come apart, in eye distances; ``shut``: by how much eyes close, in heights over widths.
-    A hole in the face is read as a shout and a dark slit as tears, but neither is the person's.
+    Recognisers read a hole in the face as a shout and a dark slit as tears.
 
     Args:
-        guide: of emotions that need neither, with the landmark network's crop at any resolution.
+        guide: of emotions with closed lips and open eyes, with the landmark network's crop at any resolution.
         network: with a head ``points``.
 
     Raises:
@@ -147,7 +147,7 @@ class OpeningGuide(Guide):
 
 
 class ClipGuide(Guide):
-    """The loss ``emotion``: 1 - cosine of what changed in the picture and what changes in the text.
+    """The loss ``emotion``: 1 - cosine of the changes of image and text embeddings.
 
     Gal et al. 2022 (arXiv 2108.00946), eq. 2. The text goes from "face" to the emotion's phrase ("smiling face"), as
     Asyrp is trained; or from the prompt without to the prompt with its learned word.

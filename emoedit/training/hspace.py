@@ -1,8 +1,8 @@
 """Fitting shifts of h to an emotion, from unpaired pictures.
 
 In closed form: differences of the classes' mean h at every noise level (Haas et al. 2024, arXiv 2303.11073). By
-gradient: Asyrp's training (Kwon et al. 2023, arXiv 2210.10960, section 3.3). Along the edited way back, at every step,
-the predicted picture P_t has to show the emotion, says a guide, and stay near what it was.
+gradient: Asyrp's training (Kwon et al. 2023, arXiv 2210.10960, section 3.3): at every step of the edited reverse
+process, a guide scores the emotion of the predicted picture P_t, and penalties keep it near the unedited one.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def learnable(directions: Directions) -> Directions:
 
 
 def fixed(shift: Shift) -> Shift:
-    """What was fitted, without ``learnable`` directions: as it is saved.
+    """A shift with its ``learnable`` directions as buffers, as it is saved.
 
     Args:
         shift: as it was trained.
@@ -99,14 +99,14 @@ def fixed(shift: Shift) -> Shift:
 
 @dataclass(frozen=True)
 class ShiftLoss:
-    """What the parts of the loss count.
+    """Weights of the parts of the loss.
 
     Args:
         guide: name of a guide's loss -> weight.
         near: weight of the absolute difference of P_t with and without the shift.
-        outside: of the same where no expression is, added to it there.
-        pale: of how much the mouth gets brighter than nearly all the rest of the face: for emotions that open it to the
-            dark. A recogniser is content with a white patch.
+        outside: weight of that difference away from mouth, eyes and brows, in addition.
+        pale: weight of how much the mouth gets brighter than nearly all of the skin, for emotions that open it: a
+            recogniser accepts a white patch.
     """
 
     guide: Mapping[str, float] = field(default_factory=lambda: {"emotion": 1.0})
@@ -123,8 +123,8 @@ class ShiftTask(nn.Module):
         guide: frozen.
         shifts: one for each of the guide's emotions, directions made ``learnable``; only these are trained.
         loss: weights of the losses.
-        judged: at how many steps of each way P_t is judged, drawn anew every time; default all, as in the paper. What
-            it costs is judging: a third of the steps takes half the time.
+        judged: number of steps whose P_t is in the loss, drawn anew for each batch; default all, as in the paper. The
+            loss is the costly part: a third of the steps takes half the time.
     """
 
     outer: Tensor
@@ -223,12 +223,12 @@ class ShiftTask(nn.Module):
 
 
 class SourceBatches:
-    """Inverted pictures, each with an emotion that it is to show.
+    """Batches of inverted pictures, each with a target emotion.
 
     Args:
         inversion: of all sources, exact (``DDPMBackbone.invert``).
         emotions: how many emotions there are to be fitted.
-        shown: ``[N]`` number of the emotion that each source shows itself, -1 for none of them; it is not asked for it.
+        shown: ``[N]`` number of the emotion that each source shows itself, -1 for none; it is never its target.
         batch_size: pictures in a batch.
         seed: of the draws.
     """
@@ -255,7 +255,7 @@ class SourceBatches:
 def invert_crops(
     backbone: Diffusion, crops: CropSet, positions: np.ndarray, *, mirrored: bool = False, batch_size: int = 32
 ) -> Inversion:
-    """Exact inversions of many crops as one, what each step loses in half precision.
+    """Exact inversions of many crops as one, residuals in half precision.
 
     Args:
         backbone: the model that draws.
@@ -310,8 +310,8 @@ def principal_directions(h: Tensor, timesteps: Sequence[int], count: int) -> lis
 def boundary_direction(h: Tensor, timesteps: Sequence[int], positive: Tensor, t: int) -> Directions:
     """The direction across the boundary between two classes at one timestep, the mixing step.
 
-    It is nothing at the others (BoundaryDiffusion, Zhu et al. 2023, arXiv 2302.08357). As long as the classes' means
-    lie apart across it.
+    It is zero at the others (BoundaryDiffusion, Zhu et al. 2023, arXiv 2302.08357). Its length is the distance of the
+    classes' means across the boundary.
 
     Args:
         h: ``[N, T, Ch, r, r]`` of ``path_h``.

@@ -1,4 +1,4 @@
-"""One training loop for everything that is trained here: accelerate, resumable at any moment, with a moving average.
+"""The training loop: accelerate, resumable at any moment, with a moving average of the weights.
 
 A task is an ``nn.Module`` whose ``forward(batch)`` (a tensor, or a dict of tensors) returns ``{"loss": scalar, other
 names: scalars to log}``.

@@ -1,9 +1,9 @@
-"""Neutral pictures that differ from those of an emotion in nothing but the emotion, as far as pictures of others can.
+"""Matching pictures of an emotion with neutral pictures that are alike in person and pose.
 
-People smile more for some photographs than for others, and who frowns is seldom who smiles: a difference of plain class
-means holds such habits too, and an edit then takes a beard away with the frown. So every picture of an emotion is held
-against the neutral one that is most like it in who is seen and how the head is turned (nearest-neighbour matching,
-Rubin 1973, Biometrics 29; where a person is there with both expressions, it is mostly that person).
+Classes differ in more than the emotion: different people smile and frown. Plain differences of class means include
+this, and an edit then removes a beard with the frown. So every picture of an emotion is compared with the neutral one
+that is most like it in person and pose (nearest-neighbour matching, Rubin 1973, Biometrics 29; mostly the same person,
+where both expressions are there).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from emoedit.training.data import CropSet
 
 @dataclass(frozen=True)
 class CropReadings:
-    """What a recogniser says of crops.
+    """A recogniser's outputs for crops.
 
     Args:
         positions: ``[N]`` of the crops.
         scores: ``[N, E]`` probabilities of its emotions.
-        person: ``[N, D]``, of length 1: who is seen.
+        person: ``[N, D]`` identity embeddings, of length 1.
         yaw: ``[N]``: how far the head is turned, to either side.
     """
 

@@ -18,14 +18,14 @@ UNKNOWN = -1  # a label that is not known: the picture does not train that head
 
 
 class LabelledBatches:
-    """Batches of augmented crops with what is known of each.
+    """Batches of augmented crops with their labels.
 
     Args:
         crops: prepared crops.
         weights: ``[N]``, one a crop: how often each is drawn, relative to the others.
-        emotion: ``[N]`` class numbers, :data:`UNKNOWN` where there is none; or ``[N, E]`` distributions over the
+        emotion: ``[N]`` class numbers, ``UNKNOWN`` where there is none; or ``[N, E]`` distributions over the
             classes, zeros where there is none.
-        person: ``[N]`` class numbers, :data:`UNKNOWN` where there is none.
+        person: ``[N]`` class numbers, ``UNKNOWN`` where there is none.
         points: ``[N, 68, 2]`` as fractions of the crop's side, NaN where there are none.
         batch_size: pictures in a batch.
         resolution: side of the network's crops in pixels.
@@ -99,7 +99,6 @@ class MeasuringTask(nn.Module):
     Args:
         config: of the network.
         people: number of people in training.
-        scale, margin: CosFace's s and m.
         parts: head -> weight of its loss.
         scale: CosFace's s.
         margin: CosFace's m.

@@ -1,7 +1,7 @@
-"""What the network of sharp mouths (``emoedit.nn.mouth``) is trained on and for.
+"""Data and losses of the mouth network (``emoedit.nn.mouth``), which sharpens mouths and finds teeth.
 
-Pairs: real mouths, and the same as small models draw them: the P_t of a noisy crop, a GAN's reconstruction, a blur, at
-less contrast and with a share of somebody else's mouth, as a model draws what it is unsure of.
+Pairs of real mouths and degraded ones, as small models draw them: P_t of a noisy crop, a GAN's reconstruction, or a
+blur, at less contrast and mixed with another mouth.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def find_teeth(crop: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MouthDegradation:
-    """How real mouths are made unsure.
+    """How real mouths are degraded.
 
     Args:
         shares: of P_t, of reconstructions; the rest are real mouths, blurred.
@@ -110,7 +110,7 @@ class MouthBatches:
         seed: int = 0,
     ) -> None:
         self.mouths, self.batch_size, self.how, self.seed = mouths, batch_size, how, seed
-        # Crisp photographs more often, and those with teeth: what is sharp can only be learned from them.
+        # Sharp photographs and those with teeth more often: sharpness can only be learned from them.
         real = mouths["real"].astype(np.float32)
         inner = slice(real.shape[1] * 3 // 16, real.shape[1] * 13 // 16)
         crisp = np.array([cv2.Laplacian(r[inner], cv2.CV_32F).std() / max(r.std(), 8) for r in real])

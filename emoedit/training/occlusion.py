@@ -1,7 +1,7 @@
-"""Faces with something drawn in front of them, for the network that finds what is in front of a face.
+"""Synthetic occlusions of faces, for training the network that finds what is in front of a face.
 
-No data set of hands and microphones is needed: shapes as they have, in colours and textures of other pictures and of
-the face's own skin, are laid over faces, and where they lie is the answer.
+Shapes of hands, microphones and other objects, in colours and textures of other pictures and of the face's own skin,
+are drawn over faces; their masks are the labels.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ FINE = 2  # times as fine as the crop shapes are drawn
 
 @dataclass(frozen=True)
 class Occluders:
-    """How faces are hidden.
+    """How faces are occluded.
 
     Args:
-        share: of the faces, with something in front of them.
-        second: of these, with something else, too.
+        share: of the faces, with an object in front of them.
+        second: of these, with a second object.
         grey: share of the pictures without colour.
         blur: pixels, of pictures that are soft.
         noise: grey levels, at most.
@@ -41,13 +41,13 @@ class Occluders:
 
 
 class OcclusionBatches:
-    """Batches of faces and of what hides them.
+    """Batches of occluded faces and the masks of the occluders.
 
     Args:
         crops: uint8 ``[N, R, R, 3]`` aligned faces.
         resolution: side of the network's crops in pixels.
         batch_size: faces a batch.
-        how: they are hidden.
+        how: faces are occluded.
         seed: of everything; a batch is a function of seed and step.
     """
 
@@ -63,7 +63,7 @@ class OcclusionBatches:
         self.crops, self.resolution, self.batch_size, self.how, self.seed = crops, resolution, batch_size, how, seed
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """RGB crops ``[B, 3, R, R]`` in [-1, 1], and ``[B, 1, R, R]`` in [0, 1]: what hides them."""
+        """RGB crops ``[B, 3, R, R]`` in [-1, 1], and masks ``[B, 1, R, R]`` in [0, 1]."""
         rng = np.random.default_rng((self.seed, step))
         made = [self._face(rng) for _ in range(self.batch_size)]
         x = torch.from_numpy(np.stack([face for face, _ in made])).permute(0, 3, 1, 2) / 127.5 - 1
@@ -94,7 +94,7 @@ class OcclusionBatches:
         return face.clip(0, 255).astype(np.float32), mask
 
     def _texture(self, rng: np.random.Generator, face: np.ndarray, *, skin: bool) -> np.ndarray:
-        """What a thing looks like, ``[R, R, 3]``: of this face's skin, of another picture, or of one colour."""
+        """Texture of an object, ``[R, R, 3]``: of this face's skin, of another picture, or of one colour."""
         side = self.resolution
         light = np.linspace(-1, 1, side)[:, None] * rng.normal() + np.linspace(-1, 1, side) * rng.normal()
         if skin:

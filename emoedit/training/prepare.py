@@ -1,4 +1,4 @@
-"""From labelled pictures to aligned crops in colour on disk, once, with everything that was dropped and why.
+"""Prepares labelled pictures as aligned crops in colour on disk, with a report of what was dropped and why.
 
 Written to the output folder:
 
@@ -49,7 +49,7 @@ class Filter:
 
     Args:
         min_confidence: of the detector, 0 to 1.
-        max_yaw: of :attr:`emoedit.faces.detect.Face.yaw`; 0.45 is about 35 degrees.
+        max_yaw: of ``emoedit.faces.detect.Face.yaw``; 0.45 is about 35 degrees.
         min_coverage: share of the crop that lies inside the picture, 0 to 1.
         min_contrast: standard deviation of the crop's luminance, 0 to 127.
     """
@@ -178,7 +178,7 @@ def _drawn(data: str, unit: str) -> float:
 
 
 def _on_both_sides(data: str, rows: Sequence[dict[str, str]], units: Sequence[str]) -> None:
-    """See to it that a small data set is on both sides of its split: one person, or picture, changes sides if need be.
+    """Ensures that a small data set is on both sides of its split: one person, or picture, changes sides if need be.
 
     Args:
         data: its name.

@@ -1,4 +1,4 @@
-"""What the recipes of ``experiments/`` have in common."""
+"""Functions that the recipes of ``experiments/`` share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LICENCE = "Apache-2.0; trained with FER-2013: research use"
 
 
 def trainer_config(config: Mapping[str, Any]) -> TrainerConfig:
-    """What of a configuration is the trainer's; the rest is about batches.
+    """The settings of ``TrainerConfig`` in a configuration; the others are about batches.
 
     Args:
         config: of a training.
@@ -51,15 +51,13 @@ def load_classifier(config: Mapping[str, Any], weights: str | os.PathLike[str]) 
 
 
 def classifier_guide(classifier: MeasuringNetwork, emotions: Sequence[str], how: Mapping[str, Any]) -> Guide:
-    """The guidance classifier, and beside it losses of what it does not look at.
-
-    These are teeth that show, lips that stay together, and eyes that stay open.
+    """A guide of the guidance classifier, with penalties on missing teeth, open lips or closed eyes where configured.
 
     Args:
         classifier: with heads ``emotion`` and ``person``.
         emotions: that are finetuned.
         how: ``guide``, the arguments of [RecogniserGuide][emoedit.training.guides.RecogniserGuide]; ``loss``, whose
-            ``guide`` has the prices.
+            ``guide`` has the weights.
     """
     guide: Guide = RecogniserGuide(classifier, emotions, **how["guide"])
     priced = how["loss"]["guide"]
@@ -108,10 +106,10 @@ def plain_pictures(
         crops: the crops.
         data: the data set.
         emotion: its canonical name.
-        how: ``pictures`` (at most so many); ``agreed`` (share of the votes that the emotion has at least, by emotion,
-            with ``default``); ``voted`` (emotions of which pictures without votes do not count: labels that one person
-            gave are mostly wrong there); ``closed`` (emotion -> how far lips are apart at most, in eye distances: a
-            shout and crying are other pictures of the same emotion).
+        how: ``pictures`` (at most so many); ``agreed`` (smallest share of the votes for the emotion, by emotion,
+            with ``default``); ``voted`` (emotions of which only pictures with votes are used, because labels of one
+            person are mostly wrong there); ``closed`` (emotion -> largest mouth opening, in eye distances, which
+            leaves out shouts and crying).
         landmarks: a network with the head ``points``.
     """
     found = []
@@ -132,7 +130,7 @@ def read_as(
     """Positions of training pictures without labels that the guidance classifier reads as an emotion.
 
     Args:
-        classifier: see :func:`load_classifier`.
+        classifier: of ``load_classifier``.
         crops: the crops.
         data: the data set.
         emotion: what is read.

@@ -1,4 +1,4 @@
-"""Pairs of a smiling and a neutral photograph of one person, for the network that takes smiles out of landmarks."""
+"""Pairs of a smiling and a neutral photograph of one person, for training the relaxation network."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Learning the emotion space from votes, and the map from its points to directions in a latent space.
 
-The space: what people saw in a picture (FER+, Barsoum et al. 2016, arXiv 1608.01041) can be read from its point, its
-first coordinates are valence and arousal of the votes, and distances between points are those between votes.
+The space: the votes on a picture (FER+, Barsoum et al. 2016, arXiv 1608.01041) can be predicted from its point, its
+first coordinates are valence and arousal of the votes, and distances between points match those between votes.
 
-The map, after EmoGen (Yang et al., CVPR 2024, arXiv 2401.04608): a picture of a neutral face that is moved by the
-direction of a point has to be read as people read the picture that the point is of, and to stay the same person.
+The map, after EmoGen (Yang et al., CVPR 2024, arXiv 2401.04608): a neutral face, edited by the direction of a point,
+has to be read as people voted on the pictures at that point, and to stay the same person.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def js_divergence(first: Tensor, second: Tensor) -> Tensor:
 
 
 def mixture_votes(name: str) -> Tensor:
-    """What the vocabulary's mixture says that people would see, ``[7]`` in the order of ``BASIC``.
+    """Votes that a name's mixture in the vocabulary predicts, ``[7]`` in the order of ``BASIC``.
 
-    Negative weights are left out, and what the others leave of 1 is neutral.
+    Negative weights are left out, and the rest to 1 is neutral.
     """
     entry = get(name)
     share = torch.tensor([max(entry.mixture.get(each, float(each == entry.name)), 0.0) for each in BASIC])
@@ -111,11 +111,11 @@ def nearest_votes(votes: Tensor, target: Tensor, count: int) -> Tensor:
 
 
 class SpaceTask(nn.Module):
-    """To read from points what people saw.
+    """Trains the emotion space: votes, valence and arousal, and distances from points.
 
     Args:
         space: what is trained.
-        weights: what ``votes``, ``circumplex`` and ``order`` count.
+        weights: of ``votes``, ``circumplex`` and ``order``.
     """
 
     circumplex: Tensor
@@ -150,7 +150,7 @@ class FeatureBatches:
         votes: ``[N, 7]``.
         batch_size: pictures in a batch.
         seed: of the draws.
-        noise: standard deviation of what is added to features, in theirs.
+        noise: standard deviation of the noise on features, in standard deviations of the features.
         balance: an emotion that n pictures show most is drawn as often as n ** balance.
     """
 
@@ -174,7 +174,7 @@ class FeatureBatches:
 
 @torch.no_grad()
 def fit_places(space: EmotionSpace, features: Tensor, votes: Tensor, *, count: int) -> dict[str, Tensor]:
-    """Put the origin where neutral faces lie, and every name where the pictures lie that people see it in.
+    """Set the origin to the mean of neutral faces, and every name's place to the mean of its pictures.
 
     Args:
         space: trained; its ``origin`` and ``places`` are set.
@@ -196,7 +196,7 @@ def fit_places(space: EmotionSpace, features: Tensor, votes: Tensor, *, count: i
 
 
 def residual_directions(vectors: Tensor, samples: Tensor, count: int) -> Tensor:
-    """Principal directions of what vectors do not explain of samples, as long as the vectors are on average.
+    """Principal directions of samples orthogonal to the vectors' span, with the mean length of the vectors.
 
     Args:
         vectors: ``[n, O]``.
@@ -215,11 +215,11 @@ def residual_directions(vectors: Tensor, samples: Tensor, count: int) -> Tensor:
 
 
 class VotesGuide(Guide):
-    """What people would see in the edited picture, and what recognisers take too cheaply.
+    """Losses against a distribution of votes, with penalties on open lips and closed eyes.
 
-    ``emotion``: cross entropy of what another guide's recogniser reads and a distribution, its entropy left out;
-    ``opened``: by how much lips come apart, in eye distances, and ``shut``: by how much eyes close, both as far as the
-    distribution has no emotion that does so (``OPENS``).
+    ``emotion``: Kullback-Leibler divergence of the distribution and another guide's recogniser; ``opened``: how much
+    lips come apart, in eye distances, and ``shut``: how much eyes close, both weighted by the share of the
+    distribution without emotions that open mouth and eyes (``OPENS``).
 
     Args:
         guide: a recogniser's; its labels are replaced by the distributions.
@@ -274,9 +274,8 @@ def finetune_coordinates(
 ) -> Tensor:
     """Finetune the coordinates of an emotion in a basis of directions, with a guide's losses.
 
-    Neutral faces that are moved there are to be read as people see the emotion. What that costs of the person, and
-    changes elsewhere, is free as far as the start does so too, seen from the same place and under the same noise: what
-    is found reaches more at no higher cost.
+    The guide has to read neutral faces, edited with these coordinates, as people voted on the emotion. Losses of
+    identity and of changes outside the face count only above those of the start, for the same faces and noise.
 
     Args:
         backbone: frozen.
@@ -320,7 +319,7 @@ def finetune_coordinates(
 def _edit_losses(
     backbone: StyleGAN2Backbone, guide: Guide, latent: Tensor, plain: Tensor, moved: Tensor, row: int
 ) -> dict[str, Tensor]:
-    """The guide's losses of pictures of moved latents, and how much of them changed, everywhere and off the face."""
+    """The guide's losses of edited pictures, and their mean change everywhere and outside the face."""
     inner = region_weights(backbone.crop.resolution)
     outer = 1 - (inner / inner.max()).sqrt()
     edited = backbone.synthesis(latent + moved.unflatten(0, latent.shape[1:]), dtype=backbone.dtype)

@@ -1,8 +1,8 @@
 """Learning the map from points of the emotion space to pseudo-words of a Stable Diffusion.
 
-EmoGen's losses (Yang et al., CVPR 2024, arXiv 2401.04608) on an embedded model: ``diffusion``, the noise in a picture
-is found under the word of its own point; and ``emotion``, what is predicted of a neutral face under the word of another
-point is read as people read the picture that the point is of. ``near`` and ``outside`` keep the face, as Asyrp's do.
+EmoGen's losses (Yang et al., CVPR 2024, arXiv 2401.04608) on an embedded model: ``diffusion``, the denoising loss of a
+picture under the word of its own point; and ``emotion``, a guide's loss of the predicted edit of a neutral face under
+the word of another point, against the votes at that point. ``near`` and ``outside`` penalise change, as in Asyrp.
 """
 
 from __future__ import annotations

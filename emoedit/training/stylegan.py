@@ -1,11 +1,11 @@
-"""What the embedded StyleGAN2 and its encoder are trained for.
+"""Training tasks of the embedded StyleGAN2 and its encoder.
 
-First the generator draws real crops again that were taken apart into a posterior of w, small ones at first and larger
-ones later (progressive growing: Karras et al. 2018, arXiv 1710.10196), then a critic sees what it draws too (a
-variational autoencoder with a critic: Larsen et al. 2016, arXiv 1512.09300). Structure comes in a fraction of the time
-that a critic alone takes, and pictures can be inverted as soon as they can be drawn. The posterior is over w and not
-over z, since a mapping network of random weights lets little of z through; mapping learns beside it where w lies, so
-random people lie where real ones do. Then the encoder into w+ goes on alone (Tov et al. 2021, arXiv 2102.02766).
+Training starts as a variational autoencoder: real crops are encoded into a posterior of w and reconstructed, small
+ones at first and larger ones later (progressive growing: Karras et al. 2018, arXiv 1710.10196). Then the critic's loss
+is added (Larsen et al. 2016, arXiv 1512.09300). Structure is learned in a fraction of the time of a critic alone, and
+the encoder is trained along. The posterior is over w, because a fresh mapping network passes on little of z; the
+mapping network learns the distribution of w, so random samples lie where real faces do. Then the encoder into w+ is
+trained alone (Tov et al. 2021, arXiv 2102.02766).
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from emoedit.types import DataError
 
 @dataclass(frozen=True)
 class Weights:
-    """What the parts of the loss count.
+    """Weights of the parts of the loss.
 
     Args:
-        rebuild: ``emoedit.training.vae.pyramid_loss`` of real crops that were taken apart and drawn again.
-        perceptual: distance of the embedded perceptual network, of the same.
-        identity: 1 - cosine of a network's embeddings of people, of the same.
-        kl: a nat of Kullback-Leibler divergence between a picture's posterior of w and a standard normal distribution.
-        prior: ``energy_distance`` of what mapping makes of random z and of recent pictures' w.
-        latent: squared difference of the w+ that was drawn and the w+ that the encoder finds.
-        spread: variance of what the encoder finds over the layers: near W, edits keep what they do to samples.
+        rebuild: of ``emoedit.training.vae.pyramid_loss`` of reconstructed crops.
+        perceptual: of the embedded perceptual distance of reconstructed crops.
+        identity: of 1 - cosine of the identity embeddings of reconstructed crops.
+        kl: of a nat of Kullback-Leibler divergence between the posterior of w and a standard normal distribution.
+        prior: of ``energy_distance`` between mapped random z and recent pictures' w.
+        latent: of the squared difference of a sample's w+ and the encoder's.
+        spread: of the variance of the encoder's w+ over the layers: near W, edits act as they do on samples.
     """
 
     rebuild: float = 3.0
@@ -60,10 +60,10 @@ FEW = 256  # of them a step
 class TwoMixtures:
     """Two mixtures of data: ``real`` pictures for the critic, and ``shown`` ones for the encoder.
 
-    The second may be softer than what the critic is to take for real.
+    The second may be softer than the critic's real pictures.
 
     Args:
-        growing: side at which pictures are drawn -> step until which they are; at full size from the last of these on.
+        growing: resolution of training -> step until which it is used; afterwards full resolution.
     """
 
     def __init__(self, real: MixtureBatches, shown: MixtureBatches, growing: Mapping[int, int] | None = None) -> None:
@@ -99,8 +99,8 @@ class _Rebuilding:
     def __call__(self, drawn: Tensor, original: Tensor, *, half: bool, perceptual: bool = True) -> dict[str, Tensor]:
         """The weighted losses of drawn pictures.
 
-        ``half``: they are compared at half the resolution, so that soft originals teach no softness: detail is left to
-        the critic. ``perceptual``: by what a network sees too.
+        ``half``: they are compared at half the resolution, so that the generator does not learn the softness of the
+        originals. ``perceptual``: whether the perceptual distance is included.
         """
         if half:
             drawn, original = (F.avg_pool2d(x, 2) for x in (drawn, original))
@@ -193,10 +193,10 @@ class GANTask(GeneratorTask):
 
     @torch.no_grad()
     def finished(self) -> StyleGAN2Backbone:
-        """The backbone, whose encoder now finds the middle of the posterior.
+        """The backbone, whose encoder gives the posterior's mean.
 
-        Crops are encoded to where they were drawn from; what the encoder had learned of samples too lies nearer to the
-        mean of w and is softer.
+        Crops are encoded to the w that they were reconstructed from. An encoder trained on samples too gives w nearer
+        to the mean, and softer reconstructions.
         """
         encoder, size = self.backbone.encoder, self.backbone.config.w_dim
         encoder.shared.weight.copy_(self.posterior.weight[:size])
@@ -214,9 +214,9 @@ class GANTask(GeneratorTask):
         return self.backbone.normalise(batch["real"])[0].clamp(-LIMIT, LIMIT)
 
     def forward(self, batch: Batch, *, alone: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """As many pictures as are ``real``: of random people, then of those that are ``shown``.
+        """As many pictures as are ``real``: random samples, then reconstructions of those that are ``shown``.
 
-        Alone, as long as there is no critic, real crops are rebuilt in the place of random people, at ``side``.
+        Without the critic (``alone``), real crops are reconstructed in place of random samples, at ``side``.
         """
         backbone, dtype, side = self.backbone, self.backbone.dtype, int(batch["side"])
         shown = torch.cat([batch["shown"], batch["real"][len(batch["shown"]) :]]) if alone else batch["shown"]
@@ -255,7 +255,7 @@ class GANTask(GeneratorTask):
 
 
 class EncoderTask(nn.Module):
-    """The encoder alone, for a generator that no longer changes: samples, whose w is known, and real crops.
+    """Trains the encoder alone, for a frozen generator, on samples, whose w is known, and on real crops.
 
     Args:
         backbone: its encoder is trained, the rest is frozen.

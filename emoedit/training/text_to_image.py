@@ -1,6 +1,6 @@
 """A text-to-image U-Net for faces that starts from an unconditional one.
 
-What both have is taken over; what reads text starts without an effect.
+Weights that both have are copied; the layers that read text start without an effect.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MID = "mid_block.attentions.0."  # another kind of module in each of the two cla
 
 @torch.no_grad()
 def copy_unconditional_weights(unet: UNet2DConditionModel, source: UNet2DModel) -> list[str]:
-    """Take over the weights of an unconditional U-Net of the same skeleton.
+    """Copy the weights of an unconditional U-Net of the same shape.
 
     Convolutions, norms, the timestep embedding and self-attention of ``Attn`` blocks have the same names in both
     classes and are copied. What reads text is new: the last layer of each such block is set to zero, so the result is
@@ -44,7 +44,7 @@ def copy_unconditional_weights(unet: UNet2DConditionModel, source: UNet2DModel) 
         The names of the tensors that stay fresh.
 
     Raises:
-        CheckpointError: another skeleton, with what does not fit.
+        CheckpointError: a U-Net of another shape; the message names the tensors.
     """
     own, given = unet.state_dict(), source.state_dict()
     fresh = [name for name in own if name not in given or name.startswith(MID)]

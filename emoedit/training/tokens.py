@@ -1,7 +1,7 @@
 """Learning a word for an emotion from pictures of it (textual inversion: Gal et al. 2022, arXiv 2208.01618, eq. 2).
 
-What moves is the new rows of the text encoder's table of embeddings, and nothing else: they are parameters of their own
-beside a frozen copy that shares the model's memory.
+Only the new rows of the text encoder's embedding table are trained: they are separate parameters beside a frozen copy
+that shares the model's memory.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def read_faces(
 
     Raises:
         DataError: no folder, an empty one, or one that holds anything else than pictures with a face; the message names
-            what. Occluders files are left out.
+            what. Hidden files are left out.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():

@@ -1,7 +1,7 @@
-"""What the embedded VAE is trained for.
+"""The training task of the embedded VAE.
 
 Absolute differences over a Laplacian pyramid (Burt & Adelson 1983; as a loss: Bojanowski et al. 2018, arXiv
-1707.05776), counted more where expressions live, plus the Kullback-Leibler term of the evidence bound.
+1707.05776), weighted towards mouth, eyes and brows, plus the Kullback-Leibler term of the evidence bound.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What several people saw in a picture: votes as distributions, FER+ (Barsoum et al. 2016, arXiv 1608.01041)."""
+"""Votes of several people on a picture as distributions: FER+ (Barsoum et al. 2016, arXiv 1608.01041)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Fitting directions in w+ to emotions.
 
-From the generator's own samples, which a recogniser scores, from labelled crops that the encoder took apart, or from
-both; how far strength 1 goes; and refined by gradient.
+Directions come from the generator's own samples, which a recogniser scores, from encoded labelled crops, or from both;
+their gains are chosen at a recogniser's score, and they can be finetuned by gradient.
 
 Samples need no labelled photograph (Shen et al. 2020, arXiv 1907.10786). Every source is a data set of its own in
 ``emoedit.steering.directions.fit_directions``: differences of class means are taken inside it.
@@ -33,7 +33,7 @@ Scorer = Callable[[Tensor], Tensor]
 def recogniser_scores(network: MeasuringNetwork, emotions: Sequence[str]) -> Scorer:
     """Probabilities of these emotions ``[N, E]``, as a network reads them, of pictures ``[N, 1 or 3, R, R]``.
 
-    Of the classes that it knows beside them nothing is said.
+    The network's other classes are ignored.
 
     Args:
         network: with the head ``emotion``.
@@ -106,7 +106,7 @@ def encoded_crops(
 
 
 def restrict_to_layers(fitted: LatentDirections, backbone: StyleGAN2Backbone, where: Layers | None) -> WDirections:
-    """What was fitted on whole w+, for a range of layers; what the source shows is read from all.
+    """Directions of whole w+, restricted to a range of layers; the source's expression is read from all layers.
 
     Args:
         fitted: its directions are ``[E, L * D]``.
@@ -122,7 +122,7 @@ def restrict_to_layers(fitted: LatentDirections, backbone: StyleGAN2Backbone, wh
 
 
 def with_gains(steering: WDirections, gains: Mapping[str, float]) -> WDirections:
-    """The same directions with another reach of strength 1; emotions that are not named keep theirs.
+    """The same directions with other gains; emotions that are not named keep their gain.
 
     Args:
         steering: left unchanged.
@@ -164,12 +164,12 @@ def emotion_scores(
 def choose_gains(found: Mapping[str, Sequence[float]], strengths: Sequence[float], score: float) -> dict[str, float]:
     """The smallest strength at which each emotion is read with this mean probability.
 
-    Where none gets there, the one that gets furthest.
+    If none reaches it, the strength with the highest probability.
 
     Args:
         found: of ``emotion_scores``, of directions whose gains are 1.
         strengths: that are tried.
-        score: strength -> probabilities.
+        score: the mean probability, 0 to 1.
     """
     gains = {}
     for name, means in found.items():
@@ -221,7 +221,7 @@ class FinetuneTask(nn.Module):
 
 
 class LatentBatches:
-    """Inverted pictures that are to show the emotion.
+    """Batches of inverted pictures to edit.
 
     Args:
         latents: ``[N, L, D]``.
@@ -260,7 +260,7 @@ def with_direction(steering: WDirections, direction: Tensor, emotion: str) -> WD
 
 
 def replace_directions(old: WDirections, new: WDirections, emotions: Sequence[str]) -> WDirections:
-    """A steering with some of its directions from another; what a source shows is still read as before.
+    """A steering with some of its directions from another; the readout of the source's expression stays.
 
     Args:
         old: the steering.
@@ -281,7 +281,7 @@ def replace_directions(old: WDirections, new: WDirections, emotions: Sequence[st
 
 
 def full_shift(steering: WDirections, emotion: str) -> Tensor:
-    """How far strength 1 moves w+ of a neutral face, ``[L, D]``.
+    """The shift of w+ of a neutral face at strength 1, ``[L, D]``.
 
     Args:
         steering: left unchanged.
