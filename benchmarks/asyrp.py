@@ -31,7 +31,7 @@ from emoedit.types import Control, Edit, HState, Inversion
 
 STEPS = (10, 20, 25, 40, 100)
 TRUTH = 200  # steps of the edit that others are held against
-ALIKE = 40  # steps at which a plain edit, its loss put back, is as near to that as ours at 25 (:func:`fidelity`)
+ALIKE = 40  # steps at which a plain edit, its residual added, is as near to that as emoedit's at 25 (:func:`fidelity`)
 STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5)
 
 # google/ddpm-ema-celebahq-256
@@ -216,7 +216,7 @@ def cost(photos: PhotoEditor, photo: object, repeats: int) -> None:
 
     same = sampled(editor, exact=False, precision="float32", t_boost=0, symmetric=False)
     agreement = decibels(drawn(plain), drawn(same))
-    print(f"without exact inversion, in float32, ours draws what the plain implementation does: {agreement:.0f} dB")
+    print(f"without exact inversion, in float32, emoedit agrees with the plain implementation: {agreement:.0f} dB")
     edited(photos, [one])
     crop, plain_crop, photograph, plain_photograph = alternately(
         [
@@ -232,7 +232,7 @@ def cost(photos: PhotoEditor, photo: object, repeats: int) -> None:
     sides = {
         "two passes at every step": plain_photos,
         "one pass below t_edit": around(PlainEditor(editor, always=False)),
-        f"{ALIKE} steps, whose edit errs about as much as ours by {config.steps}": around(
+        f"{ALIKE} steps, whose edit errs about as much as emoedit's by {config.steps}": around(
             PlainEditor(sampled(editor, steps=ALIKE))
         ),
     }
@@ -249,7 +249,7 @@ def cost(photos: PhotoEditor, photo: object, repeats: int) -> None:
         (f"one warm edit of the crop ({how})", crop, plain_crop),
         ("one warm edit of the photograph, with detection and pasting", photograph, plain_photograph),
     ):
-        print(f"{what}: {ours:.2f} s; plain {theirs:.2f} s; ratio {theirs / ours:.2f}")
+        print(f"{what}: emoedit {ours:.2f} s; plain {theirs:.2f} s; ratio {theirs / ours:.2f}")
     print(
         f"{len(many)} edits of the photograph: {together:.2f} s, in bfloat16 {rounded:.2f} s; {len(many)} plain runs:"
     )
@@ -274,7 +274,9 @@ def fidelity(editor: Editor, x: Tensor) -> None:
     _, truth = drawn(TRUTH, True)
     whole = size(truth - x)
     print(f"{len(x)} crops; the edit ({edit.emotion}, strength 1) by {TRUTH} steps has size {whole:.4f}")
-    print("steps | reconstruction, dB: plain, ours | error of the edit: plain, its loss put back, ours | size of ours")
+    print(
+        "steps | reconstruction, dB: plain, emoedit | error of the edit: plain, its residual added, emoedit | its size"
+    )
     for steps in STEPS:
         (plain, plain_edited), (exact, edited) = drawn(steps, False), drawn(steps, True)
         put_back = plain_edited + x - plain
@@ -333,9 +335,9 @@ def full_size(steps: int, repeats: int) -> None:
     operations = flops(whole)
     plain, one, asymmetric = alternately([whole, once, twice], repeats)
     print(f"CelebA-HQ 256, random weights: {operations / 1e9:.0f} GFLOP a pass")
-    for what, taken in (("plain implementation, float32", plain), ("ours, bfloat16", one)):
+    for what, taken in (("plain implementation, float32", plain), ("emoedit, bfloat16", one)):
         print(f"  a pass, {what}: {taken:.2f} s, {operations / taken / 1e9:.0f} GFLOP/s")
-    print(f"  an asymmetric step: plain {2 * plain:.2f} s (two passes); ours {asymmetric:.2f} s")
+    print(f"  an asymmetric step: plain {2 * plain:.2f} s (two passes); emoedit {asymmetric:.2f} s")
 
     def edit(count: int, step: float, shifted: float) -> float:
         """Seconds of inversion and decoding."""
@@ -349,7 +351,7 @@ def full_size(steps: int, repeats: int) -> None:
     ):
         equal, half = (edit(count, one, asymmetric) for count in (steps, steps // 2))
         print(
-            f"  an edit by {steps} steps, {name}: {slow:.0f} s; ours {equal:.0f} s, ratio {slow / equal:.1f}; ours by "
+            f"  an edit by {steps} steps, {name}: {slow:.0f} s; emoedit {equal:.0f} s, ratio {slow / equal:.1f}; by "
             f"{steps // 2} steps {half:.0f} s, ratio {slow / half:.1f}"
         )
 

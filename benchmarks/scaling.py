@@ -218,11 +218,11 @@ def measured(place: Path, size: int, photographs: int, repeats: int) -> str:
     tensors = (inversion.latent, *inversion.extras.values())
 
     few = max(1, photographs // 2)  # half: what is loaded and warmed up once is in both
-    judges = {"identity": "auto", "perceptual": "auto", "expression": "embedded"}
+    networks = {"identity": "auto", "perceptual": "auto", "expression": "embedded"}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         few_mb, bare = pool.map(peak, [job(photos, place / "few", few)], 1)[0]
         several_mb, _ = pool.map(peak, [job(photos, place / "several", photographs)], 1)[0]
-        _, rows = pool.map(peak, [job(photos, place / "measured", 2, metric_networks=judges, pictures=None)], 1)[0]
+        _, rows = pool.map(peak, [job(photos, place / "measured", 2, metric_networks=networks, pictures=None)], 1)[0]
     names = place / "names"
     names.mkdir()
     name = name_bytes(names, MANY)

@@ -38,7 +38,7 @@ TOLD = (("Read as something else", "hit", lambda row: row["hit"] == 0),
 
 
 def wild_cases(folder: Path, count: int) -> list[Case]:
-    """One neutral picture of people whom no training saw: the largest of each."""
+    """One neutral picture of each held-out person: the largest."""
     best: dict[str, tuple[int, Case]] = {}
     for case in read_cases(folder):
         if split_of("wild", case.name, case.person) == "valid":
@@ -74,7 +74,7 @@ def main_table(found: Evaluation, strength: float, emotions: Sequence[str]) -> s
 
 
 def paired_table(found: Evaluation) -> str:
-    """Nearer to the person's own smile than doing nothing?"""
+    """Distance to the person's own smile, relative to doing nothing."""
     rows = []
     for (editor, emotion, strength), group in found.groups().items():
         group = [row for row in group if row["paired_perceptual"] is not None]
@@ -109,8 +109,8 @@ def control(found: Evaluation) -> str:
     return table(["editor", "emotions", "target", "identity", "HES", "Acc", "mSCR", "CLS"], rows)
 
 
-def whom_it_fails(found: Evaluation, editor: str, strength: float) -> str:
-    """By what ``info.csv`` knows of the people, with intervals that admit how few they are."""
+def subgroup_table(found: Evaluation, editor: str, strength: float) -> str:
+    """Means by the attributes of people in ``info.csv``, with intervals."""
     rows = [r for r in found.rows if r["editor"] == editor and r["strength"] == strength and r["error"] is None]
 
     def age(row: dict[str, Any]) -> str:
@@ -133,7 +133,7 @@ def whom_it_fails(found: Evaluation, editor: str, strength: float) -> str:
 
 
 def failures(sets: dict[str, Evaluation], editor: str, strength: float) -> str:
-    """What goes wrong, counted and in words."""
+    """Failures, counted and described."""
     lines = []
     for name, found in sets.items():
         for emotion in found.emotions:
@@ -197,7 +197,7 @@ held-out people of expressions-in-the-wild, one neutral picture each. Brackets a
 Identity is read by the **{who["identity_backend"]}** network, perceptual distance by **{who["perceptual_backend"]}**,
 expressions by **{who["expression_backend"]}**: the embedded ones are small, and their cards say how good they are
 ([identity](../checkpoints/identity/README.md), [perceptual](../checkpoints/perceptual/README.md),
-[expression](../checkpoints/expression/README.md)). No editor was fitted with the recogniser that judges here, but both
+[expression](../checkpoints/expression/README.md)). No editor was fitted with the recogniser of this page, but both
 learned from the same training pictures. How the VAE's changes are pasted was tuned by eye on London people of both
 splits (its card says so): the wild people are the cleaner test. A recogniser can be fooled by a torn face: read its
 score beside folds, sharpness and the detector's confidence.
@@ -223,7 +223,7 @@ a neutral face is read as a little of everything: what counts is the target scor
         parts.append(f"### {editor}\n\n" + failures(found, editor, config.fitted))
         parts.append(
             "Who it fails on (London, all emotions together). These are few people: most intervals overlap, and no "
-            "difference found is no proof that there is none.\n\n" + whom_it_fails(london, editor, config.fitted)
+            "difference found is no proof that there is none.\n\n" + subgroup_table(london, editor, config.fitted)
         )
     Path(config.output).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"wrote {config.output} ({minutes:.1f} min)")

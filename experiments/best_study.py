@@ -1,7 +1,7 @@
-"""What ``emoedit best`` is worth beside the default editor's single edit, at equal identity, on people never used.
+"""``emoedit best`` against the default editor's single edit, at equal identity, on held-out people.
 
     python experiments/best_study.py data.root=/path/to/data        # writes its part of docs/best.md
-    python experiments/best_study.py data.root=/path/to/data second=/path/to/network   # which ranked nothing
+    python experiments/best_study.py data.root=/path/to/data second=/path/to/network   # not used for ranking
 
 Stop it whenever you like; the same command goes on where it stopped.
 """

@@ -1,8 +1,8 @@
-"""What is each part of a compositor worth? Every part is taken out in turn.
+"""Ablation of the compositor: every part is left out in turn.
 
 On people on whom nothing was fitted or tuned, two things are measured. Edits of a real editor: how surely the emotion
-is read at the identity that the whole compositor keeps, how sharp the face stays, and how long it takes. And a perfect
-editor, whose drawing is the same person's true smile: how far the result is from the true photograph.
+is read at the identity that the whole compositor keeps, how sharp the face stays, and how long it takes. And an oracle
+editor, whose output is the same person's true smile: how far the result is from the true photograph.
 
     python experiments/compositor_ablation.py data.root=/path/to/data      # writes docs/compositing.md
 
@@ -100,16 +100,16 @@ def ablation(rows: Sequence[Mapping[str, Any]], emotions: Sequence[str], names: 
     return [*lines, "", f"Identity at which targets are compared: {found}."]
 
 
-def perfect(pairs: Sequence[Mapping[str, Path]], name: str, spec: CropSpec, channels: int) -> list[str]:
-    """A line for every compositor, judged with a perfect editor."""
+def oracle_lines(pairs: Sequence[Mapping[str, Path]], name: str, spec: CropSpec, channels: int) -> list[str]:
+    """A line for every compositor, measured with an oracle editor."""
     ways = {"nothing": compositor(name).without(*[n for n, _ in compositor(name).parts]), **variants(compositor(name))}
     found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
     for pair in pairs:
         neutral, smile = (load_picture(pair[key]).rgb for key in ("neutral", "happy"))
         scene, true = oracle_scene(neutral, smile, spec, channels=channels)
         for way, made in ways.items():
-            judged = composite_errors(made(neutral, scene)[0], neutral, true, scene.face.alignment, scene.face.masks)
-            found[way].append((judged.colour_error, judged.error, judged.sharpness))
+            errors = composite_errors(made(neutral, scene)[0], neutral, true, scene.face.alignment, scene.face.masks)
+            found[way].append((errors.colour_error, errors.error, errors.sharpness))
     lines = ["| compositor | colour error in the mouth | error | sharpness kept |", "|---|---|---|---|"]
     for way, values in found.items():
         colour, error, sharp = np.mean(values, 0)
@@ -186,7 +186,7 @@ def page(config: DictConfig, tables: Mapping[str, Sequence[str]], parts: Sequenc
             "",
             *tables["edits"],
             "",
-            "## With a perfect editor",
+            "## With an oracle editor",
             "",
             f"The same person's true smile is what the model draws ({config.perfect} of these people): what differs",
             "from the true photograph is the compositor's own error. Colour error: mean difference of a and b (CIE",
@@ -220,8 +220,8 @@ def main(config: DictConfig) -> None:
     luminance = CropSpec(config.crops.luminance, "stable", config.data.scale, config.data.down)
     tables = {
         "edits": ablation(rows, list(config.emotions), list(made)),
-        "rgb": perfect(chosen[: config.perfect], "rgb", CropSpec(config.crops.colour, "ffhq"), 3),
-        "drawn": perfect(chosen[: config.perfect], "drawn", luminance, 1),
+        "rgb": oracle_lines(chosen[: config.perfect], "rgb", CropSpec(config.crops.colour, "ffhq"), 3),
+        "drawn": oracle_lines(chosen[: config.perfect], "drawn", luminance, 1),
     }
     shown = Edit("surprised")
     Path(config.picture).parent.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,8 @@
 Two units are measured. AU12 is the median way of the mouth from the neutral to the smiling photograph of the same
 people, brought to the strength of the widest smiles among them; AU26 has the shape of the lower face of surprised
 people in photographs from the web, turned heads and nods regressed out. The others are anatomy: which landmarks a
-muscle takes where, in hundredths of the distance between the pupils (about 0.6 mm), at the strongest that FACS codes
-(E). Class means of photographs from the web say nothing about brows and lids: models made their landmarks.
+muscle moves where, in hundredths of the distance between the pupils (about 0.6 mm), at the strongest that FACS codes
+(E). Class means of photographs from the web do not show brows and lids: a model estimated their landmarks.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ MIRROR = np.array([
     41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
 ])  # fmt: skip
 STILL = [27, 28, 29, 30, 36, 39, 42, 45]  # bridge of the nose and corners of the eyes: what no expression moves
-POSE = [*STILL, 0, 1, 15, 16]  # what of a face says how its head is turned
+POSE = [*STILL, 0, 1, 15, 16]  # landmarks that show how the head is turned
 LOWER_FACE = [*range(2, 15), *range(48, 68)]
 CROP = CropSpec(96, "stable", 0.66, 0.074)
 SIDED_BY = 0.12  # from the middle of the face, in distances between the pupils: what lies further belongs to one half
@@ -94,7 +94,7 @@ def symmetric(moves: np.ndarray) -> np.ndarray:
 
 
 def whitener(neutral: np.ndarray) -> np.ndarray:
-    """By which differences between neutral faces ``[N, 68, 2]`` become independent, each of size 1: ``[136, 136]``."""
+    """Whitening matrix ``[136, 136]`` of the differences between neutral faces ``[N, 68, 2]``."""
     away = (neutral - neutral.mean(0)).reshape(len(neutral), -1)
     covariance = away.T @ away / len(away) + LANDMARK_ERROR**2 * np.eye(away.shape[1])
     return np.linalg.cholesky(np.linalg.inv(covariance)).T
@@ -115,7 +115,7 @@ def london(root: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(found["neutral"]), np.array(found["smiling"])
 
 
-def from_the_web(root: Path) -> dict[str, np.ndarray]:
+def web_landmarks(root: Path) -> dict[str, np.ndarray]:
     """Landmarks of labelled photographs, label -> ``[N, 68, 2]``."""
     with (root / "labels.csv").open(newline="") as file:
         labels = {row["image"]: row["emotion"] for row in csv.DictReader(file)}
@@ -196,7 +196,7 @@ def main() -> None:
     neutral, smiling = london(args.data / "london-pairs")
     if not len(neutral):
         raise DataError(f"{args.data / 'london-pairs'} has no people marked 'fit'")
-    faces = from_the_web(args.data / "expressions-in-the-wild")
+    faces = web_landmarks(args.data / "expressions-in-the-wild")
     web, plain = class_moves(faces), np.concatenate([faces["neutral"], neutral])
     plain = np.concatenate([plain, plain[:, MIRROR] * [-1, 1]])
     smile_unit = smile(neutral, smiling)

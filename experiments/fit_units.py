@@ -1,14 +1,14 @@
 """Choose the action units that an embedded editor adds to what its model draws (a quarter of an hour on one core).
 
-    python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]  # judges
+    python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]  # guide
     python experiments/fit_units.py editor=stylegan data.root=/path/to/data use_chosen=false   # what the search finds
     python experiments/fit_units.py editor=stylegan data.root=/path/to/data                    # what is shipped
 
 For each emotion a share of the model's own edit and a sum of units are chosen together, by coordinate ascent, in
 photographs of the training split whose faces the guidance classifier reads as neutral. A recogniser has to read the
 emotion as surely as it can, while the person stays as near to the source as the model alone leaves it; the guidance
-classifier's embedding says how near that is. The model was finetuned by that classifier and has all that it asks for
-already, so the emotion is read by a recogniser of another kind: softmax regression on histograms of oriented gradients
+classifier's embedding says how near that is. The model was finetuned by that classifier, so a recogniser of another
+kind reads the emotion: softmax regression on histograms of oriented gradients
 (Dalal and Triggs 2005), fitted here to pictures that people agree on; the guidance classifier must not read much less
 than before. Neither reads all that people see, so what the search found was compared with sums near it, by the shipped
 recogniser and by eye; ``chosen`` of the configuration is what was taken. The units go into ``editor.json``, the shares
@@ -51,13 +51,13 @@ Units = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What recognisers say of edited photographs.
+class RecogniserScores:
+    """Scores of recognisers on edited photographs.
 
     Args:
         score: how surely the emotion is read in histograms of gradients, 0 to 1.
         guided: how surely the guidance classifier reads it, 0 to 1.
-        near: cosine of its embeddings of the people to those before.
+        near: cosine between its identity embeddings of source and edit.
     """
 
     score: float
@@ -85,7 +85,7 @@ class CachingEditor(Editor):
 
 
 class Trials:
-    """Edits of some photographs, and what recognisers say of them.
+    """Edits of some photographs, and their scores.
 
     Args:
         editor: whose units are tried.
@@ -120,8 +120,8 @@ class Trials:
         side = self.classifier.config.resolution
         return self.classifier(F.interpolate(x, (side, side), mode="bilinear", antialias=True))
 
-    def judged(self, emotion: str, share: float, units: Units) -> Judged:
-        """What recognisers say of a share of the model's own edit with these units added."""
+    def scores_of(self, emotion: str, share: float, units: Units) -> RecogniserScores:
+        """Scores of a share of the model's own edit with these units added."""
         sums = {emotion: {name: weight / share for name, weight in units.items()}}
         self.editor.units = AddedUnits(sums, self.editor.emotions, self.editor.backbone) if units else None
         edits = [Edit(emotion, share)]
@@ -131,22 +131,25 @@ class Trials:
         near = F.cosine_similarity(out["person"], self.person).mean()
         guided = out["emotion"].softmax(1)[:, self.classifier.config.emotions.index(emotion)].mean()
         score = self.gradients.scores(x)[:, self.gradients.emotions.index(emotion)].mean()
-        return Judged(float(score), float(guided), float(near))
+        return RecogniserScores(float(score), float(guided), float(near))
 
 
 def best_sum(
-    judged: Callable[[Units], Judged], names: Sequence[str], how: Mapping[str, Any], least: Judged
+    scores_of: Callable[[Units], RecogniserScores],
+    names: Sequence[str],
+    how: Mapping[str, Any],
+    least: RecogniserScores,
 ) -> tuple[float, Units]:
     """The sum of units with which an emotion is read best, and how surely.
 
     Args:
-        judged: sum -> what recognisers say.
+        scores_of: sum of units -> the recognisers' scores.
         names: of units, in the order in which they are tried.
         how: ``steps``, ``rounds``, ``worth``.
         least: how much of the person has to be left, and what the guidance classifier has to read.
     """
     units: Units = {}
-    found = judged(units)
+    found = scores_of(units)
     score = found.score if found.near >= least.near else 0.0
     for _ in range(how["rounds"]):
         for name in names:
@@ -154,7 +157,7 @@ def best_sum(
                 tried = {unit: weight for unit, weight in {**units, name: value}.items() if weight}
                 if tried == units:
                     continue
-                found = judged(tried)
+                found = scores_of(tried)
                 more = max(sum(tried.values()) - sum(units.values()), 0) / how["steps"][1]
                 allowed = found.near >= least.near and found.guided >= least.guided
                 if allowed and found.score > score + how["worth"] * more:
@@ -166,15 +169,15 @@ def fit(trials: Trials, how: Mapping[str, Any]) -> tuple[dict[str, Units], dict[
     """For every emotion that gains by units, the units and the share of the model's own edit."""
     chosen, shares = {}, {}
     for emotion in tqdm([name for name in how["emotions"] if name in trials.editor.emotions], disable=None):
-        plain = trials.judged(emotion, 1.0, {})
-        least = Judged(0.0, how["guided"] * plain.guided, plain.near - how["slack"])
+        plain = trials.scores_of(emotion, 1.0, {})
+        least = RecogniserScores(0.0, how["guided"] * plain.guided, plain.near - how["slack"])
         found = {}
         for share in how["shares"]:
 
-            def judged(units: Units, emotion: str = emotion, share: float = share) -> Judged:
-                return trials.judged(emotion, share, units)
+            def scores_of(units: Units, emotion: str = emotion, share: float = share) -> RecogniserScores:
+                return trials.scores_of(emotion, share, units)
 
-            found[share] = best_sum(judged, how["emotions"][emotion], how, least)
+            found[share] = best_sum(scores_of, how["emotions"][emotion], how, least)
         share, (score, units) = max(found.items(), key=lambda item: item[1][0])
         with_units = f"with {share:g} of the model and {units or 'no units'}"
         print(f"{emotion}: {plain.score:.2f} -> {score:.2f} {with_units}", flush=True)

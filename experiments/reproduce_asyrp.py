@@ -93,7 +93,7 @@ class Recording:
 
 
 class Faces:
-    """What all parts look at.
+    """Editor, photographs and metrics that all parts share.
 
     Args:
         editor: shifts h of a DDPM.  opened: the photographs, one face each.  suite: measures.
@@ -118,7 +118,7 @@ class Faces:
         return found
 
     def described(self, config: Mapping[str, Any]) -> str:
-        """What editor, faces and judges there are, in words."""
+        """A sentence that names editor, faces and metric networks."""
         backbone, who = self.editor.backbone, self.suite.backends
         return (
             f" with `{self.editor.name}` ({backbone.crop.resolution} pixels, {backbone.steps} steps), on "
@@ -237,7 +237,7 @@ def interval(faces: Faces, config: Mapping[str, Any], page: Page) -> str:
     )
 
 
-# What h is
+# Properties of h
 
 
 def homogeneity(faces: Faces, config: Mapping[str, Any], page: Page) -> str:
@@ -368,7 +368,7 @@ def sections(config: dict[str, Any], page: Page) -> Iterator[tuple[Page, str]]:
     except MissingEditorError as error:
         yield page, f"{intro}. The editor is {error}."
         return
-    knows = Entry(editor.name, PhotoEditor(editor)).knows
+    knows = Entry(editor.name, PhotoEditor(editor)).supports
     config["emotions"] = [name for name in config["emotions"] if knows(name)]
     if not config["emotions"] or not isinstance(editor.backbone, DDPMBackbone):
         yield page, f"{intro}. {editor.name} shows none of the emotions, or is no diffusion model of pictures."

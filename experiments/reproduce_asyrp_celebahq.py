@@ -1,9 +1,9 @@
 """Asyrp's smiling direction on CelebA-HQ, trained in the published order (Kwon et al. 2023, arXiv 2210.10960).
 
     python experiments/reproduce_asyrp_celebahq.py pictures=/path/to/celeba-hq
-    python experiments/reproduce_asyrp_celebahq.py pictures=/path published=smiling_...pth   # are the two alike?
+    python experiments/reproduce_asyrp_celebahq.py pictures=/path published=smiling_...pth   # compares the two
     python experiments/reproduce_asyrp_celebahq.py pictures=/path emotion=surprised t_edit=null
-    python experiments/reproduce_asyrp_celebahq.py pictures=/path count=8 held_out=0   # does it run?
+    python experiments/reproduce_asyrp_celebahq.py pictures=/path count=8 held_out=0   # a short trial
 
 It writes a file of the authors' layout, which ``emoedit edit --editor celebahq --shift happy=FILE`` takes, and
 ``report.json`` beside it. The authors' run takes 20 minutes on three RTX 3090; the paper trains on 1000 pictures, their
@@ -68,8 +68,8 @@ def read_lines(path: str) -> list[str]:
         raise DataError(f"templates={path} cannot be read: {error}") from error
 
 
-def looked_at(editor: Editor, clip: Clip, emotion: str, x: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """What an editor does to held-out pictures.
+def measure_editor(editor: Editor, clip: Clip, emotion: str, x: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Measure an editor on held-out pictures.
 
     Args:
         editor: shifts h.
@@ -90,7 +90,7 @@ def looked_at(editor: Editor, clip: Clip, emotion: str, x: Tensor) -> tuple[Tens
 
 
 def reproduce(config: dict[str, Any]) -> Path:
-    """Train, write, look at the result; the file that was written."""
+    """Train, write and measure the shifts; returns the file."""
     emotion, how, output = get(config["emotion"]).name, AsyrpTraining(**config["training"]), Path(config["output"])
     device = choose_device(config["device"])
     settings = {name: config[name] for name in ("steps", "t_last", "t_boost")}
@@ -132,12 +132,12 @@ def reproduce(config: dict[str, Any]) -> Path:
 def measured(
     backbone: DDPMBackbone, clip: Clip, emotion: str, x: Tensor, files: dict[str, Any]
 ) -> dict[str, float | dict[str, float]]:
-    """What files of shifts do to held-out pictures, by name; and how alike the two are."""
+    """Measures of files of shifts on held-out pictures, by name; and the cosine of the two."""
     shifts, found = {}, {}
     for name, file in files.items():
         if file is not None:
             editor = Editor(backbone, [HSpace.from_asyrp({emotion: file}).to(backbone.device)], name=name)
-            shifts[name], found[name] = looked_at(editor, clip, emotion, x)
+            shifts[name], found[name] = measure_editor(editor, clip, emotion, x)
     if "published" in shifts:
         rows = (shifts[name].flatten(1) for name in ("trained", "published"))
         found["cosine_of_shifts"] = float(F.cosine_similarity(*rows).mean())

@@ -1,4 +1,4 @@
-"""FFE-Bench's table (PixelSmile, arXiv 2603.25728): mSCR, Acc, CLS, HES and ID over our editors, with doing nothing.
+"""FFE-Bench's table (PixelSmile, arXiv 2603.25728): mSCR, Acc, CLS, HES and ID of embedded editors and the source.
 
     python experiments/reproduce_ffe_bench.py                                              # drawn people
     python experiments/reproduce_ffe_bench.py people=london data.root=/path/to/data        # a section of its own
@@ -7,7 +7,7 @@
 Stop it whenever you like; the same command goes on where it stopped.
 
 Expected: the published best has mSCR .055, Acc-6 .863, CLS-6 .808, HES .472 at ID .652 (other people, other
-judges and, at 300 times the size, another kind of model). Doing nothing has an ID of 1, a HES above 0, and no CLS.
+metric networks and a model of another kind, 300 times the size). Doing nothing has an ID of 1, a HES above 0, and no CLS.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def evaluated(
     """Every editor with those of the emotions that it has, and the references with those of the first."""
     groups: dict[tuple[str, ...], list[Editor]] = {tuple(config["emotions"]): []}
     for editor in editors:
-        knows = Entry(editor.name, PhotoEditor(editor)).knows
+        knows = Entry(editor.name, PhotoEditor(editor)).supports
         groups.setdefault(tuple(name for name in config["emotions"] if knows(name)), []).append(editor)
     rows: list[dict[str, Any]] = []
     for names, some in groups.items():

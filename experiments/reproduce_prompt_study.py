@@ -50,8 +50,8 @@ def as_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-class Judges:
-    """What is measured of a picture, and why what is not.
+class PictureMetrics:
+    """Metrics of a picture; those that cannot be computed carry a reason.
 
     Args:
         clip: folder or name of a CLIP.  aesthetic: file of a predictor.
@@ -181,7 +181,7 @@ def generator_of(config: Mapping[str, Any]) -> StableDiffusionBackbone | TextToI
 def section(config: Mapping[str, Any], page: Page) -> str:
     """The section's Markdown."""
     prompts = read_prompts(config["prompts"] or STUDIES)
-    judges = Judges(config["clip"], config["aesthetic"])
+    metrics = PictureMetrics(config["clip"], config["aesthetic"])
     drawn = config["generator"] is not None
     parts = [
         '## Two prompt studies: "Shame" and "Jealousy"\n\nBy `experiments/reproduce_prompt_study.py`, from '
@@ -201,20 +201,20 @@ def section(config: Mapping[str, Any], page: Page) -> str:
             zip(prompts, (generated if drawn else edited)(prompts, config), strict=True), 1
         ):
             made, unread, image = row
-            found = dict.fromkeys(MEASURES) if image is None else judges(image, prompt)
+            found = dict.fromkeys(MEASURES) if image is None else metrics(image, prompt)
             results.append((prompt, found))
             told = [prompt.about.get(key) or None for key in MEASURES]
             nuances = ", ".join(prompt.nuances)
             lines.append([number, f"{prompt.expression}: {nuances}", made, unread or None, *found.values(), *told])
             if image is not None:
                 cells.append((f"{number} {prompt.expression}", image))
-                what = read_picture(image, prompt.style, judges.clip)
+                what = read_picture(image, prompt.style, metrics.clip)
                 seen.append([number, prompt.camera or None, prompt.style or None, *astuple(what)])
     except MissingEditorError as error:
         return "\n\n".join([*parts, f"The model is {error}."])
     scores = list(MEASURES.values())
     header = ["no.", "prompt", "edit", "not read", *scores, *(f"{name}, published" for name in scores)]
-    notes = [f"*{MEASURES[key]}* is empty: {why}." for key, why in judges.why.items()]
+    notes = [f"*{MEASURES[key]}* is empty: {why}." for key, why in metrics.why.items()]
     parts += [
         "Entropy is of 256 grey levels, in bits; noise Immerkær's estimate, in grey levels; prompt CLIP the raw "
         "cosine; aesthetic LAION's rating, from 0 to 10. The studies name neither their measure of noise nor the scale "
@@ -229,7 +229,7 @@ def section(config: Mapping[str, Any], page: Page) -> str:
         "face's landmarks lie from those of neutral photographs, in deviations of these; style, the cosine in the CLIP "
         "of the picture and the prompt's words for style. The definitions are in `experiments/lib/readings.py`. "
         + NOT_MEASURED
-        + (" *style* is empty: no CLIP was given." if judges.clip is None else ""),
+        + (" *style* is empty: no CLIP was given." if metrics.clip is None else ""),
         table(["no.", "camera, asked", "style, asked", "faces", "shot", "camera", "shape", "style"], seen),
     ]
     return "\n\n".join(parts)

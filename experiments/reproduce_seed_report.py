@@ -74,7 +74,7 @@ FIGURES = (
 
 
 def skipped(figure: Figure) -> str | None:
-    """Why a service is not asked."""
+    """Why a service is skipped."""
     if figure.key and not os.environ.get(figure.key):
         return f"Skipped: the environment variable {figure.key} holds no key."
     return None
@@ -85,7 +85,7 @@ def reproduce(
 ) -> list[str]:
     """Paragraphs: a strip of each photograph, and a line of numbers for each of its pictures."""
     photo_editor = PhotoEditor(editor)
-    knows = Entry(editor.name, photo_editor).knows
+    knows = Entry(editor.name, photo_editor).supports
     emotions = [emotion for emotion in figure.emotions if knows(emotion)]
     parts = []
     if left_out := [emotion for emotion in figure.emotions if emotion not in emotions]:

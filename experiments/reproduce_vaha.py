@@ -1,7 +1,7 @@
-"""VAHA's loop: the recogniser on FER-2013, candidates that are read as the target, and what ranking them is worth.
+"""VAHA's loop: the recogniser on FER-2013, candidates that are read as the target, and the gain by ranking.
 
     python experiments/reproduce_vaha.py data.root=/path/to/data
-    python experiments/reproduce_vaha.py data.root=/path/to/data second=/path/to/network   # which ranked nothing
+    python experiments/reproduce_vaha.py data.root=/path/to/data second=/path/to/network   # not used for ranking
 
 VAHA (a project of NYU's deep learning for media) reads a webcam's face with a VGG16 fine-tuned on FER-2013 for 20
 epochs, draws many pictures for the emotion, keeps the best three by a classifier, and enlarges them. Here the pictures

@@ -191,7 +191,7 @@ def table(mixed: list[dict], points: list[dict], targets: Sequence[str], strengt
 
 
 def sheet(config: DictConfig, editors: Sequence[str], path: Path) -> None:
-    """People who may be shown: the photograph, and each target by a mixture and by its point."""
+    """People who may be shown: the photograph, and each target as a mixture and as a point of the space."""
     root, pictures, labels = Path(config.data.root) / "london-pairs" / "neutral", [], []
     for person in config.shown:
         for editor in editors:

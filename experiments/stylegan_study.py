@@ -1,8 +1,7 @@
-"""What a StyleGAN does to a new photograph, stage by stage: are the eyes open, is the background whole, is it still the
-person?
+"""Errors of StyleGAN inversion on new photographs, by stage: closed eyes, changed background, lost identity.
 
 Three stages of inverting: the encoder, w+ optimised from there, pivotal tuning of a copy after that. Three ways to look
-at each: what is drawn of the photograph without any edit, laid into it as a whole square; edits laid into it like that,
+at each: what is drawn of the photograph without any edit, pasted into it as a whole square; edits pasted like that,
 as GAN editors do; and edits pasted back as :class:`emoedit.PhotoEditor` does.
 
     python experiments/stylegan_study.py data.root=/path/to/data      # writes docs/stylegan-inversion.md
@@ -57,9 +56,8 @@ def embedded_losses() -> Losses:
     return inversion_losses(perceptual, MeasuringNetwork.from_pretrained(root / "identity"))
 
 
-def lay_in(photo: np.ndarray, alignment: Alignment, drawn: np.ndarray) -> np.ndarray:
-    """The whole drawn square in the photograph's place of it; the photograph keeps its own colour where the drawing has
-    none.
+def paste_square(photo: np.ndarray, alignment: Alignment, drawn: np.ndarray) -> np.ndarray:
+    """The photograph with the whole generated square pasted in; a grey square keeps the photograph's colour.
 
     Args:
         photo: uint8 ``[H, W, 3]``.  drawn: float32 ``[R, R]`` or ``[R, R, 3]``, 0 to 255.
@@ -119,7 +117,7 @@ def study(
             (alignment,), tone = opened.alignments, opened.source.faces[0].tone
             lifted = tone.lifted(picture.rgb)
             pictures = {
-                way: [tone.restored(picture.rgb, lifted, lay_in(lifted, alignment, levels(x))) for x in found]
+                way: [tone.restored(picture.rgb, lifted, paste_square(lifted, alignment, levels(x))) for x in found]
                 for way, found in drawn.items()
             }
             start = time.perf_counter()
@@ -193,7 +191,7 @@ def page(rows: Sequence[Mapping[str, Any]], who: Mapping[str, str], config: Mapp
         f"takes {steps['tuning']} steps."
     )
     columns = (
-        "*Square*: the whole drawn crop is laid into the photograph, as GAN editors do. *Pasted*: only the change is, "
+        "*Square*: the whole drawn crop replaces the photograph, as GAN editors do. *Pasted*: only the change is, "
         "through the face's mask. Eyes are closed where their height over width falls by more than "
         f"{CLOSED:g} (open ones have about .3); drift is of eye corners and nose, in eye distances; background is the "
         "root mean square change outside the face, in grey levels; identity a cosine; target the probability of the "

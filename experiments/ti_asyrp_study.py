@@ -116,25 +116,25 @@ def same_identity(found: Evaluation, editors: Sequence[str], default: str, at: S
     return table(["emotion", "variant", *(f"at identity {v:g}" for v in at)], rows)
 
 
-def judged_photographs(config: DictConfig, without: set[str]) -> tuple[EmbeddedNetwork, np.ndarray, np.ndarray]:
-    """The judge; its scores ``[N, E]`` of held-out photographs of the wild set, without some people; their labels."""
-    judge, detector = EmbeddedNetwork.load("expression"), FaceDetector("cpu")
+def recognised_photographs(config: DictConfig, without: set[str]) -> tuple[EmbeddedNetwork, np.ndarray, np.ndarray]:
+    """The recogniser; its scores ``[N, E]`` of held-out photographs of the wild set, without some people; labels."""
+    recogniser, detector = EmbeddedNetwork.load("expression"), FaceDetector("cpu")
     folder = (Path(config.data.root) / config.data.sets.wild.path).parent
     crops, labels = [], []
-    for number, emotion in enumerate(judge.emotions):
+    for number, emotion in enumerate(recogniser.emotions):
         for case in read_cases(folder, source=emotion):
             if case.person in without or split_of("wild", case.name, case.person) != "valid":
                 continue
             photo = load_picture(case.photo).rgb
             faces = detector(photo)
             if faces:
-                crops.append(judge.faces(photo, faces[0]))
+                crops.append(recogniser.faces(photo, faces[0]))
                 labels.append(number)
-    return judge, judge.scores(np.stack(crops)).numpy(), np.array(labels)
+    return recogniser, recogniser.scores(np.stack(crops)).numpy(), np.array(labels)
 
 
 def calibrated(found: Evaluation, emotions: Sequence[str], temperature: float) -> Evaluation:
-    """The rows with target scores at another temperature of the judge."""
+    """The rows with target scores at another temperature of the recogniser."""
     rows = []
     for row in found.rows:
         if row["error"] is None:
@@ -145,14 +145,16 @@ def calibrated(found: Evaluation, emotions: Sequence[str], temperature: float) -
 
 
 def calibrated_section(config: DictConfig, sets: Mapping[str, Sequence[Case]], found: Mapping[str, Evaluation]) -> str:
-    """Target scores of happy by the judge with probabilities that are right on held-out photographs."""
-    judge, scores, labels = judged_photographs(config, {case.person for case in sets["wild"]})
+    """Target scores of happy by the recogniser, calibrated on held-out photographs."""
+    recogniser, scores, labels = recognised_photographs(config, {case.person for case in sets["wild"]})
     temperature = calibrating_temperature(scores, labels)
-    happy = labels == judge.emotions.index(HAPPY)
-    means = [temperature_scale(scores[happy], t)[:, judge.emotions.index(HAPPY)].mean() for t in (1.0, temperature)]
+    happy = labels == recogniser.emotions.index(HAPPY)
+    means = [
+        temperature_scale(scores[happy], t)[:, recogniser.emotions.index(HAPPY)].mean() for t in (1.0, temperature)
+    ]
     rows = []
     for name, evaluation in found.items():
-        evaluation = calibrated(evaluation, judge.emotions, temperature)
+        evaluation = calibrated(evaluation, recogniser.emotions, temperature)
         for (editor, emotion, strength), group in evaluation.groups().items():
             if emotion != HAPPY or strength not in (config.fitted, None):
                 continue
@@ -179,7 +181,7 @@ def calibrated_section(config: DictConfig, sets: Mapping[str, Sequence[Case]], f
 
 
 def costs(editors: Mapping[str, Editor], emotion: str, base: str) -> str:
-    """Seconds of one warm edit of one face beside those of ``base``, measured in turns in one run."""
+    """Seconds of one warm edit of one face and of ``base``, measured alternately in one run."""
     seconds: dict[str, list[float]] = {name: [] for name in editors}
     generator = torch.Generator().manual_seed(0)
     side = next(iter(editors.values())).backbone.crop.resolution

@@ -156,7 +156,7 @@ def fit(
         shifts.append(learnable(Directions(how["start"][name] * direction.float(), means["timesteps"])))
     starts = [shift.directions.detach().clone() for shift in shifts]
     if how["neutral"]:
-        # What leads to neutral depends on what the source shows, which a direction cannot see and a block can.
+        # The change to neutral depends on the source's expression: a block reads it, a direction does not.
         emotions.append("neutral")
         shifts.append(ShiftBlock(backbone.h_shape[0], backbone.temb_dim))
         torch.nn.init.normal_(shifts[-1].conv2.weight, std=1e-3)
@@ -164,8 +164,10 @@ def fit(
     x = crops.pixels(np.concatenate(held_out), backbone.crop.resolution, backbone.channels)
 
     def steering(task: ShiftTask) -> HSpace:
-        """Between where fitting started and where it went (as Wortsman et al. 2022, arXiv 2109.01903, do with weights):
-        all the way the recogniser gets its due, half-way the picture does."""
+        """Interpolates between start and end of fitting (as Wortsman et al. 2022, arXiv 2109.01903, do with weights).
+
+        The end has the higher recogniser score, the middle the better picture.
+        """
         parts: list[Directions | ShiftBlock] = list(task.shifts)
         for number, (name, start) in enumerate(zip(how["emotions"], starts, strict=True)):
             fitted = start.lerp(parts[number].directions.detach(), how["kept"][name])
@@ -202,7 +204,7 @@ def fit_stage(config: DictConfig) -> None:
     backbone = load_backbone(config)
     means = torch.load(Path(config.work) / "means.pt", weights_only=True)
     alone = {name: other for name, other in how.pop("alone").items() if name in how["emotions"]}
-    # They are in the others' company too, where what is told apart from them shapes the others' shifts.
+    # They take part in the joint fit too, as classes that the others' shifts are separated from.
     fits = [how] if how["neutral"] or set(how["emotions"]) > set(alone) else []
     fits += [
         OmegaConf.to_container(OmegaConf.merge(how, {"emotions": [name], "neutral": False}, other))

@@ -1,4 +1,4 @@
-"""Train a measuring network, test it on people it never saw, write it to ``checkpoints/``.
+"""Train a measuring network, test it on held-out people, write it to ``checkpoints/``.
 
     python experiments/train_metrics.py network=identity data.root=/path/to/data  # or landmarks, ...
     python experiments/train_metrics.py network=identity data.root=/path stages=[finish]       # test it again, card
@@ -89,7 +89,7 @@ def wild_points(crops: CropSet, config: DictConfig) -> np.ndarray:
         if row["data"] != "wild" or row["name"] not in labels:
             continue
         placed = to_crop(labels[row["name"]], row["matrix"], config.data.resolution)
-        # Another face of the picture, or a failed fit: the eyes are not where the detector saw them.
+        # Another face of the picture, or a failed fit: the eyes are not where the detector found them.
         eyes = np.stack([placed[36:42].mean(0), placed[42:48].mean(0)])
         expected = np.array([[0.3136, 0.3364], [0.6864, 0.3364]])
         if np.abs(eyes - expected).max() < 0.1:
@@ -112,7 +112,7 @@ def train_stage(config: DictConfig) -> None:
     emotion = emotion_numbers(crops, list(network.emotions))
     person, _ = person_numbers(crops)
     usable = np.isin(split, TRAINED_ON)
-    # Numbered anew among those in training, so that no head has outputs for people it must not know.
+    # Numbered anew among those in training, so that no head has outputs for held-out people.
     taught = usable & (person != UNKNOWN)
     person[~taught] = UNKNOWN
     person[taught] = np.unique(person[taught], return_inverse=True)[1]
@@ -273,8 +273,8 @@ def finish_perceptual(network: PerceptualNetwork, crops: CropSet, config: DictCo
 
 
 ROLES = {
-    "identity": "judge of identity",
-    "expression": "judge of expressions",
+    "identity": "identity metric",
+    "expression": "expression metric",
     "landmarks": "68 landmarks",
     "perceptual": "perceptual distance",
 }
@@ -290,11 +290,11 @@ FINISH = {
 
 
 def finish_stage(config: DictConfig) -> None:
-    """Numbers on people it never saw, the card, the finished folder."""
+    """Metrics on held-out people, the card and the finished folder."""
     name = config.network.name
     parts = NetworkConfig(**OmegaConf.to_container(config.network.config, resolve=True))
     state = torch.load(Path(config.work) / "network.pt", weights_only=True)
-    if name == "perceptual":  # the heads taught the trunk what to see; a distance needs the trunk alone
+    if name == "perceptual":  # the heads only serve training; a distance needs the trunk alone
         network = PerceptualNetwork(replace(parts, heads={}, emotions=()))
         state = {key: value for key, value in state.items() if not key.startswith("heads.")}
         state["layer_weights"] = network.layer_weights

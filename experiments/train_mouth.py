@@ -96,7 +96,7 @@ def train_stage(config: DictConfig) -> None:
     x = batches(10**6)["unsure"][:12]
 
     def preview(averaged: MouthTask) -> torch.Tensor:
-        """What was drawn, what is made of it, where teeth are."""
+        """Inputs, outputs and teeth masks."""
         z, mean, deviation = standardise(x)
         sharp, teeth = averaged.network(z)
         return tiles(torch.stack([x, sharp * deviation + mean, 2 * teeth.sigmoid() - 1]))
@@ -109,7 +109,7 @@ def train_stage(config: DictConfig) -> None:
 
 @torch.no_grad()
 def finish_stage(config: DictConfig) -> None:
-    """Numbers on people it never saw, the card, the finished folder."""
+    """Metrics on held-out people, the card and the finished folder."""
     crops, mouth, work = CropSet(config.data.crops), mouth_config(config), Path(config.work)
     network = MouthNetwork(mouth)
     network.load_state_dict(torch.load(work / "network.pt", weights_only=True))

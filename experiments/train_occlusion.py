@@ -23,7 +23,7 @@ from lib.running import run
 
 @torch.no_grad()
 def report(network: OcclusionNetwork, batches: OcclusionBatches, count: int) -> str:
-    """What the network finds on faces it has never seen, as Markdown."""
+    """Metrics on held-out faces, as Markdown."""
     both = either = bare = kept = 0.0
     for step in range(count):
         x, hidden = batches(step)

@@ -1,6 +1,6 @@
 """Learn the emotion space and the maps out of it, write ``checkpoints/emotion_space``, ``space`` and ``space_ti``.
 
-    python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]  # guides
+    python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]  # guidance
     python experiments/train_space.py data.root=/path/to/data
     python experiments/train_space.py data.root=/path stages=[map,finish]   # for a new backbone, in the same space
 
@@ -95,7 +95,7 @@ def space_stage(config: DictConfig) -> None:
 
 @torch.no_grad()
 def held_out_numbers(config: DictConfig, space: EmotionSpace) -> list[str]:
-    """What the space is worth on pictures that nothing was fitted on."""
+    """Metrics of the space on held-out pictures."""
     _, votes, features = voted(config, HELD_OUT)
     points = space(features[0])
     read = space.votes(points).exp()
@@ -132,7 +132,7 @@ def basic_places(space: EmotionSpace, names: tuple[str, ...]) -> torch.Tensor:
 
 @torch.no_grad()
 def basis_of(config: DictConfig, mixed: WDirections, editor: Editor) -> torch.Tensor:
-    """Directions of basic emotions as far as strength 1 goes, and what nuanced faces have beside them, ``[K, O]``."""
+    """Directions of basic emotions at strength 1, and principal components of the rest in nuanced faces, ``[K, O]``."""
     how, crops = plain(config.map), CropSet(config.data.crops)
     positions, votes = learning.voted_pictures(crops, TRAINED_ON)
     rows = [mixed.emotions.index(name) for name in BASIC[1:]]
@@ -263,7 +263,7 @@ def first_words(how: dict[str, Any], space: EmotionSpace, tokens: Any, backbone:
 def aims(
     config: DictConfig, space: EmotionSpace, points: torch.Tensor, votes: torch.Tensor, named: float
 ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-    """Where faces are moved to: points, votes that they are to be read as, and how often each is drawn.
+    """Targets of the map: points, the votes expected there, and how often each is drawn.
 
     First the places of the names but neutral, with the mean votes of their pictures; then the pictures' points, with
     what the space reads there: a single picture's votes differ from those of its neighbours by chance.

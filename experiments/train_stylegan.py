@@ -1,6 +1,6 @@
 """Train the embedded StyleGAN2 and its encoder, fit its directions, write ``checkpoints/stylegan``.
 
-    python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]  # guides
+    python experiments/train_metrics.py network=guidance data=agreed data.root=/path stages=[prepare,train]  # guidance
     python experiments/train_stylegan.py data.root=/path/to/data
     python experiments/train_stylegan.py data.root=/path stages=[directions] steering.trust='{samples: 1}'  # no labels
     python experiments/train_stylegan.py data.root=/path stages=[finetune] 'steering.finetune.emotions=[happy]'   # one
@@ -56,7 +56,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def shown_people(crops: CropSet, config: DictConfig, count: int) -> torch.Tensor:
-    """Crops of people nothing is trained on, as even over the data sets as they go, ``[count, C, R, R]``."""
+    """Crops of held-out people, spread evenly over the data sets, ``[count, C, R, R]``."""
     split, data = crops.column("split"), crops.column("data")
     people = available_weights(crops, config.trainer.real, "trainer.real")
     pools = [np.flatnonzero(np.isin(split, HELD_OUT) & (data == name)) for name in people]
@@ -66,8 +66,8 @@ def shown_people(crops: CropSet, config: DictConfig, count: int) -> torch.Tensor
     return crops.pixels(chosen, backbone.resolution, backbone.channels)
 
 
-def rebuilt(model: StyleGAN2Backbone, x: torch.Tensor) -> torch.Tensor:
-    """Pictures over what is drawn of them."""
+def reconstruction_grid(model: StyleGAN2Backbone, x: torch.Tensor) -> torch.Tensor:
+    """Pictures above their reconstructions."""
     x = x.to(model.device)
     return torch.stack([x, model.decode(model.invert(x))])
 
@@ -84,7 +84,7 @@ def prepare_stage(config: DictConfig) -> None:
 
 
 def gan_stage(config: DictConfig) -> None:
-    """Generator and encoder against a critic; their averaged weights go to ``work``."""
+    """Adversarial training of generator and encoder; their averaged weights go to ``work``."""
     crops, how = CropSet(config.data.crops), plain(config.trainer)
     trainer = trainer_config(how)
     torch.manual_seed(trainer.seed)
@@ -125,7 +125,7 @@ def gan_stage(config: DictConfig) -> None:
         drawn = [
             model.sample(torch.Generator().manual_seed(0), len(x), truncation=truncation) for truncation in (0.6, 1.0)
         ]
-        return tiles(torch.cat([torch.stack(drawn), rebuilt(model, x)]))
+        return tiles(torch.cat([torch.stack(drawn), reconstruction_grid(model, x)]))
 
     folder, against = Path(config.work) / "gan", AdversarialConfig(**how["adversarial"])
     averaged = train_adversarial(task, critic, batches, folder, trainer, against, preview=preview)
@@ -162,7 +162,7 @@ def encoder_stage(config: DictConfig) -> None:
         batches,
         Path(config.work) / "encoder",
         trainer,
-        preview=lambda averaged: tiles(rebuilt(with_encoder(averaged), x)),
+        preview=lambda averaged: tiles(reconstruction_grid(with_encoder(averaged), x)),
     )
     # Rounded here, once: everything fitted and measured later sees the weights that are shipped, in a quarter of the
     # space.
@@ -259,7 +259,7 @@ def finetune_stage(config: DictConfig) -> None:
 
 
 def cost(folder: Path, what: str) -> str:
-    """What a training was, and the minutes that it took where its state is still there."""
+    """Steps of a training, and its minutes where its state is still there."""
     return f"{what}, {minutes(folder):.0f} minutes on two CPU cores" if (folder / "state.pt").is_file() else what
 
 

@@ -127,7 +127,7 @@ def tokenizer_stage(config: DictConfig) -> None:
 
 
 def clip_stage(config: DictConfig) -> None:
-    """Two towers that agree on which caption is true of which picture."""
+    """A CLIP: two towers trained to match pictures with their captions."""
     work, crops = Path(config.work), CropSet(config.data.crops)
     how, tokenizer = config.clip.trainer, files.read_tokenizer(work / "tokenizer")
     shape = {"text": plain(config.backbone.text_encoder), "vision": plain(config.clip.vision)}
@@ -173,7 +173,7 @@ def autoencoder_stage(config: DictConfig) -> None:
     shown = torch.cat(shown)
 
     def preview(averaged: AutoencoderTask) -> torch.Tensor:
-        """Held-out crops over what is drawn of them."""
+        """Held-out crops above their reconstructions."""
         z, mean, gain = task._shared.normalise(shown)
         drawn = averaged.vae.decode(averaged.vae.encode(z).latent_dist.mean).sample
         return tiles(torch.stack([shown, drawn * gain + mean]))

@@ -44,8 +44,8 @@ def part_of(shifts: HSpace, emotion: str) -> tuple[Shift, float]:
 def fit(config: DictConfig, emotion: str, how: dict[str, Any], backbone: Diffusion, start: Directions) -> None:
     """Directions that start from those of the other U-Net, and a block that adapts them.
 
-    The guidance classifier finetunes them under the neutral prompt: a word in the context exaggerates every single P_t
-    that is judged, and the shift learns to take it back.
+    The guidance classifier finetunes them under the neutral prompt: a word in the context exaggerates every P_t
+    in the loss, and the shift learns to compensate.
     """
     torch.manual_seed(0)
     width = {"channels": backbone.h_shape[0], "temb_dim": backbone.temb_dim}

@@ -19,12 +19,12 @@ MAX_FILES = 50
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one photograph.
+    """The result for one photograph.
 
     Args:
         name: of its file.
         result: name of the file in the zip; empty where there is none.
-        error: why not; empty where there is one.
+        error: the reason where there is no result; else empty.
     """
 
     name: str

@@ -82,7 +82,7 @@ def search(
     if candidates > MAX_CANDIDATES:
         raise SessionError(f"at most {MAX_CANDIDATES} candidates at once; `emoedit best` takes more")
     share = -(-candidates // len(editors))  # of each editor, rounded up
-    with studio.comparing:  # its models are not those of the Edit tab, which goes on meanwhile
+    with studio.comparing:  # its models are not those of the Edit tab, which stays usable
         found = best(
             photo.shown,
             emotion,
@@ -123,7 +123,7 @@ def _rows(found: Best) -> list[list[str]]:
 
 
 def _zip(session: Session, found: Best) -> Path:
-    """The files of ``emoedit best``, in one."""
+    """The files of ``emoedit best`` as one zip."""
     path = session.file("candidates.zip")
     files = found.save(path.parent / "files")
 

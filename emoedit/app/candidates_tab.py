@@ -156,7 +156,7 @@ class CandidatesLayout:
         ]
 
     def _take(self, emotion: str | None, close: bool, event: gr.SelectData, request: gr.Request) -> list[Any]:
-        """The candidate that was pressed, in the Edit tab: there it is downloaded at the photograph's own size."""
+        """Open the clicked candidate in the Edit tab, where it can be downloaded at the photograph's own size."""
 
         def change(session: Session) -> tuple[Settings, bool]:
             return self.edit.tab.named(chosen(session, event.index), emotion or ""), close

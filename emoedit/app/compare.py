@@ -59,7 +59,7 @@ def compare_editors(
 
     Raises:
         SessionError: no photograph is open; nothing, or too much, is to be compared.
-        UnknownNameError: an editor or the recogniser does not know an emotion.
+        UnknownNameError: an editor or the recogniser does not support an emotion.
     """
     from emoedit.evaluation.compare import compare
 
@@ -72,7 +72,7 @@ def compare_editors(
             f"that is {count} edits; at most {MAX_CELLS} at once: choose fewer, or use `emoedit compare`"
         )
     results = []
-    with studio.comparing:  # its models are not those of the Edit tab, which goes on meanwhile
+    with studio.comparing:  # its models are not those of the Edit tab, which stays usable
         for number, editor in enumerate(editors):
             if callback is not None:
                 callback(number, len(editors))
@@ -95,7 +95,7 @@ def compare_editors(
 
 
 def _joined(results: Sequence[Comparison]) -> Comparison:
-    """Comparisons of one photograph as one."""
+    """Join comparisons of one photograph."""
     first = results[0]
     rows = [row for result in results for row in result.rows]
     return type(first)(first.photo, rows, [image for result in results for image in result.images], first.source)

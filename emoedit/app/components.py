@@ -31,10 +31,10 @@ def photo_input(**options: Any) -> gr.Image:
 
 
 def or_reason(work: Callable[[], T]) -> T | str:
-    """What the work returns, or the reason why it is refused.
+    """The result of a function, or the message of the error that it raises.
 
     Args:
-        work: to be done; errors that are no refusals pass on.
+        work: function to call; unexpected errors are raised.
     """
     try:
         return work()

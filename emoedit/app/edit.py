@@ -24,7 +24,7 @@ UNIT_NAMES = tuple(f"AU{number}" for number in UNITS)
 ALL = "all"  # the choice of every face
 HEAD = 2.2  # side of a close view, in sides of the detector's box
 SMALL = 0.25  # of the photograph's longer side: a smaller face is shown close at first
-SMILES = 0.5  # probability from which a face counts as smiling already
+SMILES = 0.5  # probability from which a face counts as smiling
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class EditTab:
     # --- a photograph
 
     def open(self, session: Session, path: Path, editor: str) -> View:
-        """Open an uploaded photograph and edit it at once: a smile, or none where there is one already.
+        """Open an uploaded photograph and edit it at once: add a smile, or remove the one it shows.
 
         Args:
             session: of the page.
@@ -77,8 +77,8 @@ class EditTab:
             editor: that is chosen.
 
         Raises:
-            ImageError: the file is no picture, damaged or too large.
-            NoFaceError: nobody is seen in it.
+            ImageError: the file is no picture, is damaged, or is too large.
+            NoFaceError: no face is found.
         """
         photo = self.studio.open(session, path, editor)
         smiles = photo.readings[0].scores.get("happy", 0.0) >= SMILES
@@ -121,7 +121,7 @@ class EditTab:
         face: str,
         units: Sequence[float] = (),
     ) -> Settings:
-        """What the controls say.
+        """The settings of the controls.
 
         Args:
             values: of the sliders, in the order of the editor's emotions.
@@ -221,7 +221,7 @@ class EditTab:
         )
 
     def settle(self, session: Session, settings: Settings) -> None:
-        """Remember settings at which a control came to rest, for undo.
+        """Store the settings after a control was released, for undo.
 
         Args:
             session: of the page.
@@ -251,7 +251,7 @@ class EditTab:
             session: of the page.
 
         Returns:
-            All that were, with their labels.
+            All stored results, with their labels.
 
         Raises:
             SessionError: there is no result.
@@ -262,7 +262,7 @@ class EditTab:
         return self.thumbnails(session)
 
     def thumbnails(self, session: Session) -> list[tuple[Image.Image, str]]:
-        """What was set aside, small, with labels.
+        """The stored results as thumbnails with labels.
 
         Args:
             session: of the page.

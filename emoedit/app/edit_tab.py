@@ -132,7 +132,7 @@ class EditLayout:
         )
         self.bars = gr.HTML(elem_id="bars")
 
-    # --- what controls say, what the page shows
+    # --- inputs and outputs
 
     @property
     def _inputs(self) -> list[Any]:
@@ -140,12 +140,12 @@ class EditLayout:
 
     @property
     def _shown(self) -> list[Any]:
-        """What a change of a slider changes: not the sliders, which may be moving."""
+        """Outputs of a slider's change: all but the sliders, which may be moving."""
         return [self.message, self.result, self.numbers, self.bars, self.words]
 
     @property
     def all(self) -> list[Any]:
-        """What an edit changes, whatever it came from."""
+        """Outputs of any edit."""
         return [
             *self._shown,
             self.pad,
@@ -313,7 +313,7 @@ class EditLayout:
             self.tab.settle(session, self._read(values)[0])
 
     def _moved(self, request: gr.Request, pad: dict[str, float], values: Sequence[Any], settle: bool) -> list[Any]:
-        """The page after the point moved; the pad itself is left alone, whose point may be elsewhere by now."""
+        """The page after the point moved. The pad is left alone: its point may have moved since."""
         point = float(pad["v"]), float(pad["a"])
 
         def change(_: Session) -> tuple[Settings, bool]:

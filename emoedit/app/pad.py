@@ -1,4 +1,4 @@
-"""The valence-arousal pad: a point between named emotions, as weights of the emotions an editor knows.
+"""The valence-arousal pad: a point between named emotions, as weights of an editor's emotions.
 
 Named emotions lie at their valence and arousal (`emoedit.emotions`). Between them weights are interpolated by inverse
 distances (D. Shepard, "A two-dimensional interpolation function for irregularly-spaced data", ACM 1968), so that a
@@ -99,7 +99,7 @@ def weights_at(valence: float, arousal: float, emotions: Collection[str]) -> dic
 
 
 def nearest(valence: float, arousal: float, emotions: Collection[str]) -> str:
-    """The named emotion closest to a point, for those who cannot see it.
+    """The named emotion closest to a point, for screen readers.
 
     Args:
         valence: -1 to 1.
@@ -111,7 +111,7 @@ def nearest(valence: float, arousal: float, emotions: Collection[str]) -> str:
 
 
 def place_of(weights: Mapping[str, float]) -> tuple[float, float]:
-    """Where a mixture lies: the sum of the emotions' valences and arousals by weight, within -1 and 1.
+    """Valence and arousal of a mixture: the weighted sum of its emotions', clipped to [-1, 1].
 
     Args:
         weights: emotion -> weight; names that are not in the vocabulary have no place and do not count.

@@ -1,4 +1,4 @@
-"""What keeps photographs on this machine: a folder that goes, no calls to other machines, and who may connect."""
+"""Keeps photographs on this machine: a temporary folder, no calls to other machines, and access control."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Handler = Callable[..., Awaitable[Any]]
 
 
 class HostError(EmoEditError, ValueError):
-    """An address that others can reach, without a word on who may; or a password file that cannot be used."""
+    """An address that others can reach without access control; or a password file that cannot be used."""
 
 
 def is_loopback(host: str) -> bool:
@@ -159,7 +159,7 @@ def _sweep() -> None:
         except ProcessLookupError:
             shutil.rmtree(folder, ignore_errors=True)
         except OSError:
-            continue  # a process of another user has that number by now: whether the app still runs is unknown
+            continue  # another user's process has that number: whether the app still runs is unknown
 
 
 def _is_own(folder: Path) -> bool:

@@ -123,7 +123,7 @@ def serve(
 
 
 def _private_options() -> dict[str, Any]:
-    """What keeps the page to this machine and to itself, and how it looks."""
+    """Options for privacy and appearance."""
     return {
         "share": False,
         "quiet": True,

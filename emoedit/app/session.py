@@ -1,7 +1,7 @@
 """One visitor's photograph and edits.
 
-Nothing is kept: a session's files lie in a folder of its own, which goes when the page is closed, and the uploaded file
-is deleted as soon as it has been read.
+A session's files lie in a folder of its own, which is deleted when the page is closed. The uploaded file is deleted as
+soon as it has been read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PREVIEW_QUALITY = 92  # of JPEG; only what is looked at, never what is downloade
 
 
 class SessionError(EmoEditError):
-    """The page asks for what its session does not hold, such as an edit before a photograph."""
+    """The session lacks what a request needs, such as an open photograph."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Session:
         opened: inversions by editor and face, the least recently used first.
         used: when it was last asked for something, in seconds of a monotonic clock.
         previews: files of pictures that the page shows, oldest first.
-        best: what came of the last search for candidates.
+        best: result of the last search for candidates.
         best_face: number of the face that was searched for.
     """
 
@@ -169,7 +169,7 @@ class Session:
         return str(path)
 
     def close(self) -> None:
-        """Forget everything and delete the files."""
+        """Clear the session and delete its files."""
         self.photo, self.last, self.undo, self.kept, self.best = None, None, [], [], None
         self.opened.clear()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the controls of the Edit tab say, as one value."""
+"""The settings of the Edit tab's controls."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Settings:
 
     @property
     def changes(self) -> bool:
-        """Whether anything is asked for that changes the photograph."""
+        """Whether the settings change the photograph."""
         return bool(self.expression and self.strength)
 
     def parts(self, known: Collection[str]) -> tuple[Edit, Weights]:
         """What the editor draws, and the units that are added to its picture.
 
-        An editor that knows units draws them with the emotions.
+        An editor that supports units draws them with the emotions.
 
         Args:
             known: names that the editor has learned.

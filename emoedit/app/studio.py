@@ -129,7 +129,7 @@ class Studio:
         return self._load(name, self._compared)
 
     def editors(self) -> list[tuple[str, str]]:
-        """What the page's lists offer: what each editor is, and its name."""
+        """Entries of the page's lists: a description of each editor, and its name."""
         own = self.own.name if self.own is not None else None
         found = [(f"{own}: your own", own)] if own is not None else []
         for name in checkpoints.editor_names():
@@ -151,14 +151,14 @@ class Studio:
 
     @cached_property
     def recogniser(self) -> EmbeddedNetwork:
-        """What reads expressions."""
+        """The expression recogniser."""
         from emoedit.faces.networks import EmbeddedNetwork
 
         return EmbeddedNetwork.load("expression")
 
     @cached_property
     def identity(self) -> EmbeddedNetwork:
-        """What says how alike two faces are."""
+        """The identity network."""
         from emoedit.faces.networks import EmbeddedNetwork
 
         return EmbeddedNetwork.load("identity")
@@ -188,7 +188,7 @@ class Studio:
         return Suite()
 
     def read(self, rgb: np.ndarray, face: Face) -> Reading:
-        """What a face shows.
+        """Read the expression of a face.
 
         Args:
             rgb: the photograph, uint8 ``[H, W, 3]``.
@@ -205,13 +205,13 @@ class Studio:
         """Read an uploaded file, delete it, and find its faces.
 
         Args:
-            session: that the photograph is opened in; what was open there is forgotten.
+            session: session of the photograph; it replaces the one that was open.
             path: of the upload.
-            editor: whose detector looks.
+            editor: name of the editor whose detector is used.
 
         Raises:
             ImageError: the file is no picture, damaged or too large.
-            NoFaceError: nobody is seen in it.
+            NoFaceError: no face is found.
         """
         try:
             data = path.read_bytes()

@@ -22,7 +22,7 @@ from emoedit.types import EmoEditError
 
 
 class _Terminated(BaseException):
-    """SIGTERM came; no error that a command handles."""
+    """SIGTERM was received; commands do not handle this error."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """SIGTERM ends the command as an exception does, so that temporary files go; other threads cannot ask for that."""
+    """Turn SIGTERM into an exception, so that temporary files are removed; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

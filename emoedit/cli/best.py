@@ -77,10 +77,10 @@ def add_restore(parser: argparse.ArgumentParser) -> None:
 
 
 def save_best(found: Best, folder: Path, restorer: Restorer | None, *, device: str, overwrite: bool) -> None:
-    """Write what was found, say so, and what restoration did to the person.
+    """Write and report the result, and the identity before and after restoration.
 
     Args:
-        found: what came of the search.
+        found: result of the search.
         folder: where to.
         restorer: None where nothing is restored.
         device: where networks run.

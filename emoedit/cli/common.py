@@ -1,4 +1,4 @@
-"""What several commands share: options, refusals, an editor's description without its weights, saying things."""
+"""What several commands share: options, refusals, an editor's description without its weights, messages."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class UsageError(EmoEditError):
-    """The command makes no sense; found before any work was done."""
+    """The command is invalid; raised before any work is done."""
 
 
 @contextmanager
 def usage() -> Iterator[None]:
-    """What is wrong with names, numbers and paths inside is wrong with the command.
+    """Turn errors about names, numbers and paths inside into usage errors.
 
     Raises:
         UsageError: one of these errors was raised inside.
@@ -213,13 +213,13 @@ def load(request: Request, args: argparse.Namespace, **options: Any) -> PhotoEdi
 
 
 def check_format(path: Path) -> None:
-    """Refuse what is no name of a picture.
+    """Check that a path names a picture.
 
     Args:
         path: of a result.
 
     Raises:
-        OutputError: the suffix is none of a picture format.
+        OutputError: the suffix is not that of a picture format.
     """
     from emoedit.io.images import SUFFIXES
 
@@ -229,7 +229,7 @@ def check_format(path: Path) -> None:
 
 
 def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Refuse what exists and may not be replaced.
+    """Check that a path can be written.
 
     Args:
         path: of a result.
@@ -276,7 +276,7 @@ def write(text: str) -> None:
         print(text, flush=True)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again when it exits
-        if isinstance(error, BrokenPipeError):  # the reader has enough, as `head` does
+        if isinstance(error, BrokenPipeError):  # the reader closed the pipe, as `head` does
             raise SystemExit(1) from None
         raise OutputError(f"standard output cannot be written: {error.strerror or error}") from error
 

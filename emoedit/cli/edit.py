@@ -123,7 +123,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_marks(parser: argparse.ArgumentParser) -> None:
-    """What results say of how they were made."""
+    """Options for marks in the results."""
     parser.add_argument(
         "--no-mark",
         dest="mark",
@@ -163,7 +163,7 @@ def _floor(text: str) -> float:
 
 @dataclass
 class _Job:
-    """One edit of one photo, and what became of it: an error, or what the report says of the result."""
+    """One edit of one photo, and its outcome: an error, or the result's entry in the report."""
 
     photo: str
     edit: Edit
@@ -177,7 +177,7 @@ class _Job:
 
 @contextmanager
 def _failing(jobs: Sequence[_Job], about: object = None) -> Iterator[None]:
-    """An expected error inside is the failure of these edits and of no other: it is told once, and kept."""
+    """Record an expected error inside as the failure of these edits alone; report it once."""
     try:
         yield
     except EmoEditError as error:
@@ -283,7 +283,7 @@ def _signing(job: _Job, args: argparse.Namespace) -> Callable[[bytes | memoryvie
 
 @dataclass(frozen=True)
 class _Found:
-    """A photo that was named, by itself or with its folder.
+    """A photo of the command line, named itself or by its folder.
 
     Args:
         path: of the photo.
@@ -337,7 +337,7 @@ def _pictures(named: str, output: str | None) -> list[str]:
 
 
 def _refuse_emotions(photos: Sequence[str], known: Sequence[str]) -> None:
-    """Say what was meant where an emotion stands among the photos, as in ``emoedit edit me.jpg happy``.
+    """Explain the mistake where an emotion stands among the photos, as in ``emoedit edit me.jpg happy``.
 
     Raises:
         UsageError: a photo that is not there has the name of an emotion that the editor knows.
@@ -371,7 +371,7 @@ def _edit_photos(jobs: Sequence[_Job], request: Request, args: argparse.Namespac
         path = os.path.expanduser(photo)
         if not os.path.exists(path) or os.path.isdir(path):
             with _failing(group):
-                load_picture(photo)  # says why, before a model is loaded for nothing
+                load_picture(photo)  # fails before a model is loaded
     if not _alive(jobs):
         return
     with _failing(_alive(jobs)):
@@ -415,7 +415,7 @@ def _edit_photos(jobs: Sequence[_Job], request: Request, args: argparse.Namespac
 
 
 def _record(job: _Job, editor: str, args: argparse.Namespace) -> dict[str, Any]:
-    """What the report says of an edit; ``output`` is null where nothing was written."""
+    """The report's entry of an edit; ``output`` is null where nothing was written."""
     record = {
         "photo": job.photo,
         "emotion": job.edit.emotion,

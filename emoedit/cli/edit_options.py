@@ -1,4 +1,4 @@
-"""What ``emoedit edit`` may be asked for beside names of emotions: units, points, the expression of another photo."""
+"""Options of ``emoedit edit`` beside names of emotions: units, points, the expression of another photo."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
 
 
 def editor_name(args: argparse.Namespace) -> str:
-    """The editor that is asked for: units have one of their own.
+    """The requested editor; action units have their own.
 
     Args:
         args: the parsed options.

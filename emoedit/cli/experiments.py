@@ -69,7 +69,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Become the script, where the system can replace a process; else the script's exit status.
+    """Replace this process by the script where the system can; else return the script's exit status.
 
     Args:
         args: the parsed options.
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def start(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Put a program in the place of this process. On Windows, which cannot, it runs as a process of its own.
+    """Replace this process by a program; on Windows, run it as a child process.
 
     Args:
         command: the program's path and its arguments.

@@ -1,4 +1,4 @@
-"""``emoedit inspect``: what pictures say of themselves: size, depth, the mark of an edit, content credentials."""
+"""``emoedit inspect``: metadata of pictures: size, depth, the mark of an edit, content credentials."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def inspect(path: Path, max_pixels: int, frame: int | None = None) -> dict[str, Any]:
-    """What a picture says of itself.
+    """The metadata of a picture.
 
     Args:
         path: of the picture.

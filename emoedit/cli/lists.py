@@ -1,4 +1,4 @@
-"""``emoedit models``, ``emoedit emotions`` and ``emoedit metrics``: what there is."""
+"""``emoedit models``, ``emoedit emotions`` and ``emoedit metrics``: tables of what is available."""
 
 from __future__ import annotations
 

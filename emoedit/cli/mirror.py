@@ -1,4 +1,4 @@
-"""``emoedit mirror``: a camera or a video, and pictures that answer the expression in it."""
+"""``emoedit mirror``: edited pictures in response to the expression in a camera or a video."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _draw(args: argparse.Namespace, folder: Path, device: str) -> int:
     from emoedit.metrics.clip import Clip
     from emoedit.models.text_to_image import STYLE, TextToImage
 
-    model = TextToImage.load(args.draw, device=device)  # what is not there is said before anybody sits down
+    model = TextToImage.load(args.draw, device=device)  # fails before the camera starts
     clip = None if args.clip is None else Clip.from_pretrained(args.clip)
     found = observe(
         args.camera if args.video is None else args.video, limit=args.frames, callback=_print_readings(), device=device
@@ -145,7 +145,7 @@ def _draw(args: argparse.Namespace, folder: Path, device: str) -> int:
 
 
 def _print_readings() -> Callable[[Reading], None]:
-    """Says what is read whenever that changes."""
+    """Prints the emotion whenever it changes."""
     last: list[str] = []
 
     def tell(reading: Reading) -> None:

@@ -1,4 +1,4 @@
-"""What an editor is made of and how it computes, as options of several commands."""
+"""Options of several commands for an editor's parts and its computation."""
 
 from __future__ import annotations
 

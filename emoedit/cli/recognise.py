@@ -1,4 +1,4 @@
-"""``emoedit recognise``: what the faces of photographs show."""
+"""``emoedit recognise``: the expressions of faces in photographs."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from emoedit.report.display import png
 from emoedit.report.grid import labelled_grid
 from emoedit.types import Edit, EditError, EmoEditError
 
-EDITORS = (DEFAULT_EDITOR, "facs", "vae")  # the quick ones: a tenth to a third of a second an edit
+EDITORS = (DEFAULT_EDITOR, "facs", "vae")  # the fast ones: a tenth to a third of a second an edit
 WEAKEST, STRONGEST = 0.7, 1.6  # the strengths between which an editor's candidates are spread
 MIN_IDENTITY, MIN_TARGET, MIN_REALISM = 0.6, 0.15, 0.5
 CELL = 256  # pixels of a picture on the contact sheet
@@ -35,7 +35,7 @@ MARGIN = 0.35  # of a face's side: what is shown around it there
 
 @dataclass(frozen=True)
 class Candidate:
-    """One edit, what was measured of it, and what became of it.
+    """One edit, its measures, and whether it is kept.
 
     Args:
         editor: name of the editor.
@@ -46,7 +46,7 @@ class Candidate:
         target_score: probability with which the recogniser reads the emotion, in [0, 1].
         identity: cosine to the source's face, in [-1, 1].
         realism: detector's confidence x share of the face without folds x sharpness kept (at most 1), in [0, 1].
-        kept: whether it is one of those that are handed back.
+        kept: whether it is among the results.
         reason: why it is kept, or why not.
     """
 
@@ -84,7 +84,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Best:
-    """What came of a search.
+    """The result of a search.
 
     Args:
         source: the photograph.

@@ -1,4 +1,4 @@
-"""Photographs to evaluate editors on: who is on them, and what they really look like with the emotion, if known."""
+"""Photographs to evaluate editors on: the person, and a true photograph of the same emotion, if there is one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Case:
     Args:
         photo: its path.
         name: unique in the set.
-        person: who it shows; intervals are over people.
+        person: name of the person; intervals are over people.
         truth: emotion -> a photograph of the same person really showing it.
         info: what else is known, by column name (age, gender, ...).
     """
@@ -54,7 +54,7 @@ def read_cases(
     Three layouts:
 
     - *pairs*: folders named after emotions that hold the same file names (``neutral/001.jpg``, ``smiling/001.jpg``);
-      those of ``source`` are edited, the others are the truth. An ``info.csv`` with ``face_id`` tells more of each.
+      those of ``source`` are edited, the others are the truth. An ``info.csv`` with ``face_id`` holds further columns of each.
     - *labels*: a ``labels.csv`` with columns ``image``, ``emotion`` and, where known, ``person`` and ``split``; the
       pictures of emotion ``source`` are edited.
     - *plain*: pictures, those in folders below included, each of another person.

@@ -172,7 +172,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 
 def notes(rows: Collection[Mapping[str, Any]]) -> list[str]:
-    """Which networks measured, in words, and what the reference rows are.
+    """Sentences on the metric networks and the reference rows.
 
     Args:
         rows: of results.
@@ -304,7 +304,7 @@ def _rows_of(
     seed: int,
     progress: bool,
 ) -> Iterator[tuple[dict[str, Any], Image.Image | None, Face]]:
-    """Every editor's edits of one photograph with their numbers; references are asked only for what they know."""
+    """Every editor's edits of one photograph with their numbers; references only edit the emotions they support."""
     from tqdm import tqdm
 
     jobs = [(c, [e for e in edits if c.supports(e.emotion) or not c.reference]) for c in entries]

@@ -34,7 +34,7 @@ class Entry:
     Args:
         name: in rows.
         photo_editor: what edits.
-        reference: whether it is what others are held against.
+        reference: whether others are compared with it.
     """
 
     name: str
@@ -233,14 +233,14 @@ def canonical_names(emotions: Iterable[str]) -> list[str]:
 def check_known(entries: Sequence[Entry], emotions: Sequence[str]) -> None:
     """Refuse emotions that an editor in the comparison cannot show.
 
-    References need not know them.
+    References need not support them.
 
     Args:
         entries: the editors.
         emotions: names, or algebra on names.
 
     Raises:
-        UnknownNameError: an emotion that an editor in the comparison cannot show (references need not know it).
+        UnknownNameError: an emotion that an editor in the comparison cannot show (references need not support it).
     """
     for entry in entries:
         if not entry.reference:

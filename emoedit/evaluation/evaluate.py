@@ -126,7 +126,7 @@ def _reported(
 
 
 def _need_matplotlib() -> None:
-    """Fail before any work is done, and not after an hour, where the report could not be drawn."""
+    """Fail before any work is done where the report cannot be drawn."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -160,7 +160,7 @@ def complete_results(
     about: Mapping[str, Any] | None = None,
     progress: bool | Callable[..., Any] = True,
 ) -> None:
-    """Do what is missing in a folder of results, and nothing else.
+    """Compute the missing cells of a folder of results.
 
     Memory does not grow with the number of photographs: neither pictures nor inversions nor rows are kept, and cases
     are asked for one after the other, so that ``cases`` may make them when they are asked for.
@@ -176,7 +176,7 @@ def complete_results(
         retry: whether what failed in an earlier run is tried again.
         pictures: also save every edited photograph, in ``pictures/``, in the format of this suffix (``".jpg"``); its
             row then says where (``picture``).
-        about: written to ``job.json`` with what lets others say how far this is: ``cells`` (of this call), ``rows``
+        about: written to ``job.json`` with the progress: ``cells`` (of this call), ``rows``
             that were there before, and when it was ``started`` (seconds since 1970).
         progress: whether to show a bar on standard error where that is a terminal; or what makes the bar, called like
             ``tqdm.tqdm``.
@@ -222,7 +222,7 @@ def _check(cases: Sequence[Case], entries: Sequence[Entry], suite: Suite | NullS
 
 
 def _write_job(folder: Path, about: Mapping[str, Any] | None, cells: int, rows: int) -> None:
-    """Write what lets others say how far a run is, if they are told at all."""
+    """Write ``job.json``, which shows the progress of a run, if ``about`` is given."""
     if about is None:
         return
     state = {"cells": cells, "rows": rows, "started": time.time()}
@@ -260,7 +260,7 @@ def _bar(progress: bool | Callable[..., Any], total: int) -> Any:
 
 
 def _skip(bar: Any, count: int) -> None:
-    """Move a bar on over what an earlier run did, which says nothing about how fast this one is."""
+    """Advance a bar over the cells of an earlier run, without counting them in the rate."""
     if not bar.disable:
         bar.n += count
         bar.initial += count
@@ -268,7 +268,7 @@ def _skip(bar: Any, count: int) -> None:
 
 
 def _content(case: Case) -> str:
-    """Of a case's files: what has one name need not be one picture."""
+    """A checksum of a case's files, since different pictures can have one name."""
     digest = hashlib.sha256()
     for path in (case.photo, *(case.truth[name] for name in sorted(case.truth))):
         digest.update(path.read_bytes() if path.is_file() else b"")
@@ -276,7 +276,7 @@ def _content(case: Case) -> str:
 
 
 def _asked(entries: Sequence[Entry], edits: Sequence[Edit]) -> list[tuple[str, str, float]]:
-    """What every photograph is edited with; references are asked only for what they know."""
+    """What every photograph is edited with; references only edit the emotions they support."""
     known = {(c.name, e.emotion): c.supports(e.emotion) for c in entries if c.reference for e in edits}
     return [(c.name, e.emotion, e.strength) for c in entries for e in edits if known.get((c.name, e.emotion), True)]
 
@@ -325,7 +325,7 @@ def _missing_rows(
     jobs = [(c, [e for e in edits if (case.name, c.name, e.emotion, e.strength) in missing]) for c in entries]
     try:
         picture, face, truths, subjects = _subjects(case, suite, entries[0].photo_editor.detector, names)
-    except EmoEditError as error:  # the photograph's fault: a row that says so in every cell, and the next photograph
+    except EmoEditError as error:  # an error of the photograph: every cell gets a row with it, then the next photograph
         yield [failed_row(entry, edit, error, seed=seed) for entry, own in jobs for edit in own] + [
             {"editor": editor, "reference": True, "emotion": emotion, "strength": strength, "error": str(error)}
             for _, editor, emotion, strength in sorted(missing, key=str)
@@ -344,7 +344,7 @@ def _missing_rows(
                     except OutputError as error:
                         number = getattr(error.__cause__, "errno", None)
                         if number not in (None, errno.ENAMETOOLONG, errno.EILSEQ):
-                            raise  # not this picture's fault: no other one can be written either
+                            raise  # not an error of this picture: no other one can be written either
                         row = failed_row(entry, Edit(row["emotion"], row["strength"]), error, seed=seed)
                 rows.append(row)
                 del image  # not kept while the next edits are made

@@ -1,6 +1,6 @@
 """New pictures for an emotion in a style, by a text-to-image model, and the best of them: VAHA's answer to a face.
 
-Nobody's photograph is edited: what is drawn is new, so that there is no identity to keep. Candidates are ranked by how
+No photograph is edited, so there is no identity to keep. Candidates are ranked by how
 much more a CLIP takes them for the asked emotion than for the other basic ones in the same style (zero-shot
 classification: Radford et al. 2021, arXiv 2103.00020), where a CLIP is given.
 """
@@ -36,7 +36,7 @@ class GeneratedCandidate:
         seed: of the noise that it was drawn from.
         image: the picture.
         score: probability that it shows the emotion, among the basic ones, in [0, 1]; None without a CLIP.
-        kept: whether it is one of those that are handed back.
+        kept: whether it is among the results.
         reason: why it is kept, or why not.
     """
 
@@ -49,7 +49,7 @@ class GeneratedCandidate:
 
 @dataclass(frozen=True)
 class Generated:
-    """What came of drawing.
+    """The result of [generate_best][emoedit.evaluation.generated.generate_best].
 
     Args:
         emotion: that was asked for.

@@ -130,7 +130,7 @@ def merge(parts: Sequence[Part]) -> dict[str, Evaluation]:
 
 
 def job_states(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """How far each job is.
+    """Progress of each job.
 
     Each entry has ``job``, ``cells`` it has, ``done`` of them, ``failed``, ``rate`` (cells a second since it was last
     started; None before anything was done) and ``left`` (seconds, by that rate).

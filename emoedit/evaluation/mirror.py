@@ -1,7 +1,7 @@
-"""From a camera or a video to pictures: the expression of a face is read in every frame, and answered.
+"""Edited pictures in response to the expression in a camera or a video.
 
-The loop of VAHA (a student project: webcam, emotion, picture, ranking) for photographs of the person who sits in front
-of the camera: the answer is that person with the same emotion, stronger, or with its opposite.
+The loop of VAHA (a student project: webcam, emotion, picture, ranking) with edits of the person in front of the camera:
+the response shows that person with the same emotion, stronger, or with its opposite.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from emoedit.types import EmoEditError, NoFaceError
 
 SMOOTHING = 0.7  # share of the last reading in the next one: at ten frames a second it follows within half a second
 NEUTRAL = 0.6  # probability from which a face is taken for neutral; below it the strongest emotion is
-# Everybody's answer to an emotion, not a point mirrored on the circumplex: the opposite of fear would be boredom.
+# Opposites of everyday language. Points mirrored on the circumplex would make boredom the opposite of fear.
 OPPOSITES: Mapping[str, str] = {
     "neutral": "happy",
     "happy": "sad",
@@ -64,7 +64,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Mirror:
-    """What a look into the mirror gives.
+    """The result of [mirror][emoedit.evaluation.mirror.mirror].
 
     Args:
         reading: the frame that was answered.
@@ -145,7 +145,7 @@ def read_expressions(
 
 @dataclass(frozen=True)
 class Observation:
-    """What was seen in front of a camera.
+    """The expression observed by a camera.
 
     Args:
         reading: the frame in which the emotion is read most surely.

@@ -1,7 +1,7 @@
-"""What a sweep calls its editors in results.
+"""Names of a sweep's editors in results.
 
 A report puts the rows of all jobs of a sweep together and tells editors apart by their names. An editor at other
-settings is another editor: it is given a name of its own from these settings, and two editors of one name are refused
+settings is another editor: its name is derived from these settings, and two editors of one name are refused
 before anything is computed.
 """
 
@@ -96,7 +96,7 @@ def _compositor_label(compositor: str | Mapping[str, Any]) -> str:
 
 
 def check_names(jobs: Sequence[tuple[str, EditorDescription]]) -> None:
-    """Refuse a sweep in which one name stands for two editors on one data set.
+    """Check that no name stands for two editors on one data set.
 
     Args:
         jobs: the key of a data set and its editor.
@@ -148,7 +148,7 @@ def check_earlier_results(
 
 
 def naming_hint(editor: Any) -> str:
-    """What to do about two editors of one name.
+    """Advice for two editors of one name.
 
     Args:
         editor: one of them, as a config has it.

@@ -1,8 +1,8 @@
-"""Compositors judged with a perfect editor: the same person's true smile is what the model is taken to have drawn.
+"""Compositors measured with an oracle editor, whose output is the same person's true smile.
 
-The smiling photograph is aligned to the model's crop; that crop is what a model with nothing left to learn would draw
-for the neutral photograph. What differs between the result and the true photograph, moved onto the neutral one by the
-two alignments, is the compositor's own error.
+The smiling photograph is aligned to the model's crop; that crop stands for the output of an ideal model for
+the neutral photograph. The difference between the result and the true photograph, moved onto the neutral one by the two
+alignments, is the compositor's own error.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CompositeErrors:
 def oracle_scene(
     neutral: np.ndarray, smile: np.ndarray, spec: CropSpec, *, channels: int = 3, faces: Sequence[Face] | None = None
 ) -> tuple[Scene, np.ndarray]:
-    """A face whose edit was drawn by a perfect editor.
+    """A face with the output of an oracle editor.
 
     Args:
         neutral: uint8 ``[H, W, 3]``.

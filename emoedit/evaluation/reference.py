@@ -20,8 +20,8 @@ from emoedit.types import EditError, UnknownNameError
 
 LEAST = 0.1  # probability below which an emotion is not read
 UPPER_UNITS = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU43")  # brows, lids, cheeks
-# The landmark network and the prior of neutral faces make movements smaller than they are: read of the smiles of people
-# whom nothing was fitted on, AU12 is a third of what their corners of the mouth move.
+# The landmark network and the prior of neutral faces shrink movements: on smiles of held-out people, AU12 is a third
+# of the movement of the corners of their mouths.
 GAIN, WEAKEST, STRONGEST = 2.0, 0.15, 1.2
 
 
@@ -33,7 +33,7 @@ def expression_of(
     detector: FaceDetector | None = None,
     device: str = "cpu",
 ) -> str:
-    """What another photograph shows, as algebra on what an editor knows.
+    """The expression of another photograph, as algebra on an editor's emotions.
 
     Args:
         reference: a path, bytes, PIL picture, array or tensor.
@@ -49,7 +49,7 @@ def expression_of(
         ImageError: the reference cannot be read.
         NoFaceError: it shows no face, or not that one.
         EditError: it shows several faces, and none was chosen.
-        UnknownNameError: the editor knows none of the emotions that are read.
+        UnknownNameError: the editor has none of the emotions that are read.
     """
     picture = load_picture(reference)
     detector = detector or FaceDetector(device)

@@ -20,7 +20,7 @@ from emoedit.types import Edit, EditError, HState, Inversion
 
 @torch.no_grad()
 def record_shifts(editor: Editor, inversion: Inversion, edit: Edit) -> tuple[tuple[int, ...], Tensor, Tensor]:
-    """What an edit adds to h of each picture on the way back.
+    """The shift of h that an edit adds to each picture while decoding.
 
     Args:
         editor: which shifts h.
@@ -53,7 +53,7 @@ def with_directions(editor: Editor, directions: Mapping[str, Directions], *, nam
     """An editor with the same backbone that adds the same directions to every face, as they are.
 
     Args:
-        editor: whose steerings are looked at.
+        editor: editor whose steerings are used.
         directions: emotion -> what strength 1 adds.
         name: what it is called in results.
     """
@@ -62,7 +62,7 @@ def with_directions(editor: Editor, directions: Mapping[str, Directions], *, nam
 
 
 def random_directions(directions: Directions, generator: torch.Generator) -> Directions:
-    """One random direction, at each timestep as long as the given one there: what length alone does.
+    """One random direction with the given direction's length at each timestep, as a control.
 
     Args:
         directions: whose lengths are taken.

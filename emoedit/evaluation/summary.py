@@ -106,7 +106,7 @@ class Evaluation:
             if not fitted:
                 continue
             met = {row["emotion"] for row in fitted} | {row["top1"] for row in fitted}
-            named = sorted(name for name in met if not name.startswith("other:"))  # a class of no emotion we know
+            named = sorted(name for name in met if not name.startswith("other:"))  # a class outside the vocabulary
             names = [*named, *sorted(met.difference(named))]
             intended = [names.index(row["emotion"]) for row in fitted]
             read = [names.index(row["top1"]) for row in fitted]

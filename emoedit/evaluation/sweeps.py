@@ -28,7 +28,7 @@ from emoedit.types import DataError, Edit, EditError, UnknownNameError
 if TYPE_CHECKING:
     from emoedit.photo import PhotoEditor
 
-REFERENCES = "references"  # in place of an editor: what editors are held against, and doing nothing
+REFERENCES = "references"  # in place of an editor: the reference editors, and doing nothing
 NETWORKS = ("identity", "perceptual", "expression")
 
 
@@ -195,7 +195,7 @@ class Job:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a report needs to know of the job."""
+        """Entries of the job for reports."""
         edits = self.edits
         return {
             "data": self.data.key,
@@ -212,7 +212,7 @@ class Job:
         """Look for mistakes without loading a model.
 
         Raises:
-            EmoEditError: an editor, emotion, judge, data folder, split or format that does not exist (the message holds
+            EmoEditError: an editor, emotion, metric network, data folder, split or format that does not exist (the message holds
                 the nearest names), a ``_target_`` that is not this package's, a value of the wrong kind.
             DataError: a setting of another kind, or a data folder or split without photographs.
         """
@@ -233,7 +233,7 @@ class Job:
             self._check_networks(self.metric_networks)
 
     def _emotions(self) -> list[str] | None:
-        """What the editor shows; None where only its weights could tell.
+        """The editor's emotions; None where only its weights contain them.
 
         Raises:
             EmoEditError: an editor, a setting or a compositor that does not exist.
@@ -260,7 +260,7 @@ class Job:
                 target_classes(edit.emotion, classes)
 
     def run(self, *, progress: bool | Callable[..., Any] = True) -> dict[str, int]:
-        """Do what is missing.
+        """Compute the missing cells.
 
         Args:
             progress: whether to show a bar, or what makes the bar.
@@ -269,7 +269,7 @@ class Job:
             How many ``cells`` the job has, and how many of them are ``failed``.
 
         Raises:
-            EmoEditError: whatever ``check`` or ``emoedit.evaluation.evaluate.fill`` meets.
+            EmoEditError: whatever ``check`` or ``emoedit.evaluation.evaluate.complete_results`` meets.
         """
         self.check()
         if not self.cases:  # more shards than photographs

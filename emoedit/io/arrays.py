@@ -1,4 +1,4 @@
-"""NumPy's array files, read as numbers only: a header that lies asks for no memory, and no object is unpickled."""
+"""NumPy's array files, read as numbers only: a false header allocates no memory, and no object is unpickled."""
 
 from __future__ import annotations
 

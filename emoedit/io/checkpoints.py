@@ -100,7 +100,7 @@ def embedded_names() -> tuple[str, ...]:
 
 
 def reference_names() -> tuple[str, ...]:
-    """Names of the embedded editors that others are held against (``"reference": true`` in their ``editor.json``)."""
+    """Names of the embedded reference editors (``"reference": true`` in their ``editor.json``)."""
     return tuple(name for name in embedded_names() if read_json(embedded_root() / name / EDITOR).get("reference"))
 
 
@@ -146,7 +146,7 @@ def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None)
 
 
 def peek(name: str, *, revision: str | None = None) -> tuple[str, dict[str, Any]]:
-    """What a repository of the hub is, before its weights are downloaded: the first of ``TELLING`` it has.
+    """The kind of a hub repository, before its weights are downloaded: the first of ``TELLING`` it has.
 
     Args:
         name: ``owner/name``.
@@ -368,7 +368,7 @@ def list_small_models() -> list[ModelInfo]:
         ModelInfo("mtcnn", "face detector", 1_994_000, "MIT", "inside the package facenet-pytorch", found is not None)
     )
     models += [
-        ModelInfo("vggface2", "judge of identity (full-size)", 111_900_000, "MIT", PUBLISHED, _fetched(VGGFACE2)),
+        ModelInfo("vggface2", "identity metric (full-size)", 111_900_000, "MIT", PUBLISHED, _fetched(VGGFACE2)),
         ModelInfo("lpips-alex", "perceptual distance (full-size)", 244_400_000, "BSD", PUBLISHED, _fetched(ALEX)),
     ]
     return models

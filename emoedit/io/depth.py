@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 STRIP = 256  # rows that are worked on at once
-FLOAT_SLACK = 1e-3  # a quarter of a grey level: what resampling leaves outside 0..1 without any fault of the caller
+FLOAT_SLACK = 1e-3  # a quarter of a grey level: overshoot of resampling outside 0..1
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +202,7 @@ def _read_tiff(stream: BinaryIO, label: str, max_pixels: int) -> np.ndarray | No
             if page.photometric not in (0, 1, 2) or page.samplesperpixel > 4 or page.imagedepth != 1:
                 return None  # palettes, CMYK, Lab: other readers translate their colours
             if page.imagelength * page.imagewidth > max_pixels:
-                return None  # refused by whoever knows how to say it
+                return None  # other readers refuse it with a message
             inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
             found: np.ndarray | None
             try:

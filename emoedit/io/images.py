@@ -202,7 +202,7 @@ def load_picture(
 
 @contextmanager
 def _reading(label: str) -> Iterator[None]:
-    """What the operating system has against reading, as an ImageError."""
+    """Turn the operating system's errors while reading into ImageError."""
     try:
         yield
     except ImageError:

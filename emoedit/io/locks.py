@@ -1,4 +1,4 @@
-"""One process at a time in a folder of results, whatever became of the one before."""
+"""A lock for folders of results: one process at a time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def exclusive(path: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         held = ""
-        with suppress(FileNotFoundError):  # whoever held it has just let it go
+        with suppress(FileNotFoundError):  # it was just released
             held = holder.read_text("utf-8")
         raise OutputError(
             f"{path.parent} is being written by {held or 'another process'}; wait until it is done, or choose another "

@@ -1,4 +1,4 @@
-"""What a photograph says of itself beside its pixels: EXIF, XMP, IPTC, resolution, comments; and the mark of an edit.
+"""Metadata of photographs: EXIF, XMP, IPTC, resolution, comments; and the mark of an edit.
 
 Kept is what still holds for the edited picture. Pictures inside the metadata (previews, depth and gain maps, the frame
 before a phone's own processing) would show the face as it was, and go.
@@ -133,7 +133,7 @@ def read_exif(image: Image.Image, label: str) -> tuple[int, bytes | None]:
             return orientation, None
         kept[ExifTags.Base.Orientation] = 1
         return orientation, kept.tobytes()
-    except Exception as error:  # the pixels are sound, and a photo is worth more than its EXIF
+    except Exception as error:  # the pixels are sound, so the photo is read without its EXIF
         warnings.warn(f"{label}: its EXIF is damaged and is left out ({error})", stacklevel=2)
         return orientation, None
 
@@ -159,7 +159,7 @@ def clean_xmp(packet: bytes, label: str) -> bytes | None:
                 if _shows_pictures(attribute):
                     element.removeAttributeNode(attribute)
         return _packet(document)
-    except Exception as error:  # the pixels are sound, and a photo is worth more than its XMP
+    except Exception as error:  # the pixels are sound, so the photo is read without its XMP
         warnings.warn(f"{label}: its XMP is damaged and is left out ({str(error)[:100]})", stacklevel=2)
         return None
 

@@ -76,7 +76,7 @@ def write_atomic(
 
 @contextmanager
 def _telling(path: Path) -> Iterator[None]:
-    """What the operating system has against writing a file, as an OutputError."""
+    """Turn the operating system's errors while writing into OutputError."""
     try:
         yield
     except UnicodeEncodeError as error:

@@ -86,7 +86,7 @@ class _Name:
 
 
 class _Part:
-    """The file from its present position on, never read past its end: a length that lies asks for no memory."""
+    """The file from its present position on, never read past its end: a false length allocates no memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

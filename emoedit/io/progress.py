@@ -35,7 +35,7 @@ class Lines(tqdm):
             self.fp.flush()
 
     def close(self) -> None:
-        """The last state is always told."""
+        """The last state is always written."""
         if not self.disable:
             self.display()
         super().close()

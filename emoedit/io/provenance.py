@@ -34,7 +34,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Signer:
-    """Who signs: a certificate and its key.
+    """A certificate and its key.
 
     Args:
         certificate: PEM, the signer's first, then those that vouch for it; C2PA wants an end-entity certificate for
@@ -149,7 +149,7 @@ def _mime_of(data: bytes) -> str:
 
 
 def read_credentials(path: Path) -> Mapping[str, Any] | None:
-    """What the content credentials in a file say.
+    """The content credentials of a file.
 
     Args:
         path: of a picture.

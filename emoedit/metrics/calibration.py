@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: temperature scaling of a recogniser's scores."""
+"""Calibration of a recogniser's probabilities by temperature scaling."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def temperature_scale(scores: Any, temperature: float) -> np.ndarray:
 
     Args:
         scores: ``[..., E]``, probabilities over the last axis.
-        temperature: above 0; below 1 makes sure scores surer.
+        temperature: above 0; below 1 sharpens the distribution.
 
     Raises:
         DataError: a temperature that is not above 0, or scores below 0.

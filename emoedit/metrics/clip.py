@@ -1,7 +1,7 @@
-"""What CLIP (Radford et al. 2021) makes of an edit: its direction, its likeness to a text, its looks.
+"""CLIP metrics of an edit (Radford et al. 2021): its direction, its similarity to a text, its aesthetic score.
 
-All three are blunt. CLIP sees a picture as a whole and hardly an expression, so read them beside an expression
-recogniser, never instead of one.
+All three are coarse: a CLIP embedding describes the whole picture and hardly the expression. Read them beside an
+expression recogniser, never instead of one.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def directional_similarity(
 
     Returns:
         ``[N]`` float32 in [-1, 1]. Where the picture or the text did not change (a difference shorter than
-        ``NO_CHANGE``) it is 0: doing nothing goes nowhere.
+        ``NO_CHANGE``) it is 0.
 
     Raises:
         DataError: shapes that differ.
@@ -353,7 +353,7 @@ def _check_whole(name: str, model: CLIPModel, report: Mapping[str, Any], tokeniz
     Raises:
         CheckpointError: it is not whole.
     """
-    # transformers fills what a file lacks with random numbers, and a tokenizer without files knows no word.
+    # transformers fills what a file lacks with random numbers, and a tokenizer without files has no vocabulary.
     lacks = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     lacks += [key for key, value in model.named_parameters() if not bool(value.isfinite().all())]
     if lacks:

@@ -1,4 +1,4 @@
-"""Does a detector still see a face?"""
+"""The face detector's confidence after an edit."""
 
 from __future__ import annotations
 

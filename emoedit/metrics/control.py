@@ -1,7 +1,7 @@
-"""Does an editor do what it is told: the control measures of FFE-Bench (PixelSmile, arXiv 2603.25728).
+"""How well an editor follows its instructions: the control measures of FFE-Bench (PixelSmile, arXiv 2603.25728).
 
 All of them look at edits through an expression recogniser: which emotion it reads, and how much of the intended one.
-What they don't see is whether the person is still there; print identity beside them.
+They do not measure identity; print it beside them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Is the emotion there? What a recogniser reads before and after."""
+"""Scores of an expression recogniser before and after an edit."""
 
 from __future__ import annotations
 

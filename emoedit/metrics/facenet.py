@@ -1,4 +1,4 @@
-"""FaceNet: who is on a picture, read by a full-size network that this project did not train.
+"""FaceNet: identity embeddings by a published full-size network.
 
 The network is Inception-ResNet v1 (Szegedy et al. 2016, arXiv 1602.07261) used as FaceNet uses it (Schroff et al. 2015,
 arXiv 1503.03832), in the port and with the VGGFace2 weights of facenet-pytorch. That package brings the architecture;

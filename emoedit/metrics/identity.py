@@ -1,4 +1,4 @@
-"""Is it still the same person? The cosine of two faces in a face-recognition network's space."""
+"""Identity: the cosine of two faces in a face-recognition network's space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""68 landmarks of an aligned crop, and what they say of a face: eye opening, mouth, brows, head pose, masks.
+"""Measures of the 68 landmarks of an aligned crop: eye opening, mouth, brows, head pose, masks.
 
 Which is where: ``emoedit.faces.layout``.
 """

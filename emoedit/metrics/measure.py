@@ -1,4 +1,4 @@
-"""What a metric says of itself, and what it is computed from.
+"""The description of a metric and its inputs.
 
 A metric is one registered ``Measure``. Rows, summaries, tables and reports read ``measures`` and nothing else,
 so that a metric which is registered appears in all of them.
@@ -22,7 +22,7 @@ from emoedit.types import CropSpec, DataError
 
 @dataclass(frozen=True)
 class View:
-    """One photograph of a face as every network sees it.
+    """Outputs of every network for one photograph of a face.
 
     Args:
         surroundings: the surroundings of the face, uint8 ``[h, w, 3]``.
@@ -45,7 +45,7 @@ class View:
 
 @dataclass(frozen=True)
 class EditViews:
-    """A source and N edits of it, as the networks see them: what a metric is computed from.
+    """Outputs of the networks for a source and N edits of it: the input of every metric.
 
     Args:
         source: the source photograph.

@@ -1,4 +1,4 @@
-"""In place of a suite where edits are only made, as of a hundred thousand photographs."""
+"""A suite without metrics, for runs that only edit, such as of a hundred thousand photographs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class NullSuite:
     }
 
     def check_emotions(self, emotions: Sequence[str]) -> None:
-        """Every emotion will do.
+        """Accept every emotion.
 
         Args:
             emotions: ignored.
         """
 
     def subject(self, photo: np.ndarray, face: Face, truth: tuple[np.ndarray, Face] | None = None) -> Any:
-        """Nothing is looked at.
+        """Do nothing.
 
         Args:
             photo: ignored.

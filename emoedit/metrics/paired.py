@@ -1,4 +1,4 @@
-"""How much nearer an edit came to the truth, where the truth is known: the same person, really smiling."""
+"""Distances of an edit to a true photograph: the same person, really smiling."""
 
 from __future__ import annotations
 

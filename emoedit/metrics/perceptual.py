@@ -1,6 +1,6 @@
-"""The embedded perceptual distance: LPIPS's formula on a trunk of this project's own, for runs without a network.
+"""The embedded perceptual distance: LPIPS's formula on an embedded trunk, for runs without network access.
 
-It is not LPIPS and never called so: the trunk saw faces only, in luminance, and no human judgements weigh its channels.
+It is not LPIPS: the trunk was trained on faces only, in luminance; its channels have no weights from human judgements.
 """
 
 from __future__ import annotations

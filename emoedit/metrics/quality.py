@@ -1,7 +1,7 @@
-"""How a picture looks: likeness to its source, sharpness, noise, and whether a face was torn.
+"""Picture quality: similarity to the source, sharpness, noise, and folds of the face.
 
-None of these knows what an edit was meant to do. A do-nothing editor is perfect by the likeness measures, and a
-recogniser can be fooled by a torn or blurred face: read each beside the others.
+None of these measures whether an edit succeeds. An editor that does nothing has the best similarity, and a torn or
+blurred face can fool a recogniser: read each beside the others.
 """
 
 from __future__ import annotations
@@ -317,7 +317,7 @@ def background_of_photographs(views: EditViews) -> list[float] | None:
     """Root mean square change of whole photographs where no face is, in grey levels; None where the face fills them.
 
     Args:
-        views: source and edits as the networks see them.
+        views: outputs of the networks for source and edits.
     """
     alignment = align(views.face.landmarks, views.crop)
     placed = alignment.to_photo(views.source.points.double().numpy())

@@ -1,4 +1,4 @@
-"""What may be concluded from numbers of many pictures: intervals over people, fronts and curves, ranks, counts."""
+"""Statistics over many pictures: intervals over people and curves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emoedit.types import DataError
 
 @dataclass(frozen=True)
 class Interval:
-    """A statistic and how far it might be from its value over all people.
+    """A statistic and its confidence interval.
 
     Args:
         value: over all rows.

@@ -1,4 +1,4 @@
-"""Everything that is measured of an edit, with the networks loaded once and the source looked at once."""
+"""All metrics of an edit; the networks are loaded once, and the source is embedded once."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.types import CheckpointError, CropSpec, ImageError, UnknownNameError
 
 QUALITY_CROP = CropSpec(256, "stable", 0.66, 0.074)  # where picture quality is measured
-SURROUNDINGS = 2.6  # side of what is looked at, in sides of the detector's box
-CONFIDENCE_SIDE = 224  # pixels of that square for the detector: small, as it sees one face close by
+SURROUNDINGS = 2.6  # side of the measured region, in sides of the detector's box
+CONFIDENCE_SIDE = 224  # pixels of that square for the detector: small, since it shows one large face
 
 
 class Recogniser(Protocol):
@@ -53,12 +53,12 @@ class Recogniser(Protocol):
 
 @dataclass(frozen=True)
 class Subject:
-    """A source photograph, looked at once; compared with any number of its edits.
+    """A source photograph, embedded once and compared with any number of its edits.
 
     Args:
         photo: uint8 ``[H, W, 3]``.
         face: which face of it was edited.
-        view: what the networks saw.
+        view: outputs of the networks.
         truth: the same person really showing the emotion, where there is a photograph.
     """
 
@@ -112,7 +112,7 @@ class Suite:
         return self.expression.emotions
 
     def views(self, photos: Sequence[np.ndarray], face: Face) -> list[View]:
-        """How the networks see photographs of one size, uint8 ``[H, W, 3]``, with the face in one place.
+        """Outputs of the networks for photographs of one size, uint8 ``[H, W, 3]``, with the face in one place.
 
         Args:
             photos: uint8 ``[H, W, 3]`` each.
@@ -135,7 +135,7 @@ class Suite:
         ]
 
     def _sure(self, photo: np.ndarray) -> float:
-        """The detector's confidence in the middle face, 0 where it sees none."""
+        """The detector's confidence in the middle face, 0 where it finds none."""
         small = cv2.resize(photo, (CONFIDENCE_SIDE, CONFIDENCE_SIDE), interpolation=cv2.INTER_AREA)
         middle = CONFIDENCE_SIDE / 2
         sure = [
@@ -146,7 +146,7 @@ class Suite:
         return max(sure, default=0.0)
 
     def subject(self, photo: np.ndarray, face: Face, truth: tuple[np.ndarray, Face] | None = None) -> Subject:
-        """Look at a source.
+        """Embed a source.
 
         Args:
             photo: uint8 ``[H, W, 3]``.
@@ -244,7 +244,7 @@ class Suite:
 
 
 def _surroundings(photos: Sequence[np.ndarray], face: Face) -> tuple[list[np.ndarray], Face]:
-    """The surroundings of a face in each photograph, and the face in them: what lies further away is not looked at."""
+    """The surroundings of a face in each photograph, and the face in them: what lies further away is ignored."""
     if not photos:
         return [], face
     height, width = photos[0].shape[:2]

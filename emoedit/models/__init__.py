@@ -1,1 +1,1 @@
-"""Frozen generative models behind one interface: they know images, not emotions."""
+"""Frozen generative models behind one interface; none of them models emotions."""

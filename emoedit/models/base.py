@@ -1,4 +1,4 @@
-"""What every backbone offers."""
+"""The base class of all backbones."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_settings(backbone: Backbone, given: Iterable[str]) -> None:
 
 
 class Backbone(nn.Module, ABC):
-    """A model that takes pictures apart and puts them together again.
+    """A generative model that inverts pictures to latents and decodes latents to pictures.
 
     Attributes:
         crop: the aligned crop it was trained on.
@@ -121,7 +121,7 @@ class Backbone(nn.Module, ABC):
         """
 
     def changes(self, inversion: Inversion, control: Control) -> list[Change] | None:
-        """What ``control`` moves and lights, one a picture, from a backbone that knows.
+        """Changes of geometry and light by ``control``, one a picture, from a backbone that computes them.
 
         None from a backbone that only draws pictures, between which it has to be found.
 
@@ -159,7 +159,7 @@ class Backbone(nn.Module, ABC):
         return self.to(device)
 
     def identity(self) -> str:
-        """What tells inversions of this model from those of another: its kind, settings, and a sample of its weights.
+        """Identifies the model an inversion belongs to: its kind, settings, and a sample of its weights.
 
         Of each tensor some dozen numbers are read, as reading billions would take seconds; training changes all.
         """

@@ -22,7 +22,7 @@ def crop_and_normalise(
     Args:
         rgb: the photograph, uint8 ``[H, W, 3]``.
         alignments: of N faces.
-        backbone: which says what it wants to see.
+        backbone: its properties describe the input it expects.
 
     Returns:
         ``[N, C, R, R]`` in [-1, 1], and the tones that faces are lifted to.

@@ -89,7 +89,7 @@ def check_compute(name: str, unsupported: Mapping[str, str], **asked: bool) -> N
         **asked: ``offload`` and ``compile``.
 
     Raises:
-        EditError: one is asked for that the model refuses.
+        EditError: the model does not support one that is asked for.
     """
     for option, wanted in asked.items():
         if wanted and option in unsupported:
@@ -152,7 +152,7 @@ def in_batches(
         count: how many pictures.
         size: how many at once, at first.
         run: does a slice of them.
-        halved: told the new size when a batch was halved.
+        halved: called with the new size when a batch was halved.
 
     Yields:
         What ``run`` gave.

@@ -1,4 +1,4 @@
-"""What a folder or a file of weights is, told from its names alone: no weight is loaded, nothing in it is executed.
+"""What a folder or a file of weights holds, by its names alone: no weight is loaded, nothing in it is executed.
 
 Every answer is the name of an entry of ``emoedit.models.pretrained.TABLE``, or an error that says in the user's
 words what it is instead and where it belongs.

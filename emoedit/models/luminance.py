@@ -59,5 +59,5 @@ class NormalisesLuminance:
         return self.config.std is not None
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``x`` at the model's mean and contrast, and the ``[N, 1, 1, 1]`` mean and gain that lead back."""
+        """``x`` at the model's mean and contrast, and the ``[N, 1, 1, 1]`` mean and gain that undo it."""
         return normalise(x, self.oval, mean=self.config.mean, std=self.config.std)

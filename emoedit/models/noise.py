@@ -1,4 +1,4 @@
-"""Which noise a diffusion model was trained with, as diffusers' ``scheduler_config.json`` says it."""
+"""The noise schedule of a diffusion model, from diffusers' ``scheduler_config.json``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_betas(scheduler: Mapping[str, Any]) -> Tensor:
 
     try:
         betas = DDIMScheduler(**scheduler).betas
-    # The last is what diffusers raises at a schedule whose name it does not know.
+    # diffusers raises the last one for an unknown name of a schedule.
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"not a schedule of noise: {error}") from error
     if not bool(((betas > 0) & (betas < 1)).all()):

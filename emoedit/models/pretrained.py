@@ -29,7 +29,7 @@ class Default:
 
 @dataclass(frozen=True)
 class Part:
-    """A published file that knows an emotion.
+    """A published file of weights for one emotion.
 
     Args:
         emotion: in the vocabulary's name.
@@ -163,7 +163,7 @@ TABLE: Mapping[str, Pretrained] = {
             settings=("steps", "t_last", "t_edit", "t_boost", "boost", "symmetric", "exact", "precision"),
             extra=("resolution",),
             defaults={
-                "steps": Default(40, "the paper's S, and what ngen40 in the names of its files says"),
+                "steps": Default(40, "the paper's S, and ngen40 in the names of its files"),
                 "t_edit": Default(513, "the paper's, for smiling, sad and angry"),
                 "t_boost": Default(167, "the paper's, where LPIPS(x, x_t) is 1.2"),
             },

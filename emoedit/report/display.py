@@ -1,4 +1,4 @@
-"""What notebooks show of results: a picture or a short table in place of a dump of arrays.
+"""Representations of results in notebooks: a picture or a short table.
 
 Each function takes the value and returns what IPython's display protocol asks for (``_repr_png_``: bytes,
 ``_repr_html_``: markup); the classes call them. Pictures are small, so that a notebook stays small.
@@ -88,7 +88,7 @@ def edit_output_png(output: EditOutput) -> bytes:
 
 
 def inversion_html(inversion: Inversion) -> str:
-    """What a backbone was given above what it reconstructs, and the shape of the latent.
+    """The input above its reconstruction, and the shape of the latent.
 
     Args:
         inversion: of an editor, or (without these pictures) of a backbone.
@@ -105,7 +105,7 @@ def inversion_html(inversion: Inversion) -> str:
 
 
 def editor_html(editor: Editor) -> str:
-    """What an editor is made of.
+    """The parts of an editor.
 
     Args:
         editor: any.
@@ -166,7 +166,7 @@ def facts_html(title: str, facts: Mapping[str, Any]) -> str:
 
 
 def comparison_html(found: Comparison) -> str:
-    """The pictures of a comparison and their most telling numbers, a row an edit.
+    """The pictures of a comparison and their main metrics, a row an edit.
 
     Args:
         found: the comparison.

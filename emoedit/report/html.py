@@ -49,7 +49,7 @@ class ReportEntry:
     """One edited picture.
 
     Args:
-        row: ``editor`` and ``emotion`` (names), ``strength`` (a number, or None where the editor knows no strengths),
+        row: ``editor`` and ``emotion`` (names), ``strength`` (a number, or None where the editor has no strengths),
             ``seconds``, ``error`` (None or what went wrong), ``reference`` (True for what editors are held against: the
             unchanged source, a baseline, a true photograph), and the keys of the columns. A number that is not there,
             None or NaN is shown as a dash.

@@ -1,4 +1,4 @@
-"""Target score against identity: what an editor gains at each strength, and what it costs.
+"""Target score against identity: the gain of an editor at each strength, and its cost.
 
 An editor is a curve through its strengths; further right and further up is better (the Pareto front of editing, as in
 PixelSmile, arXiv 2603.25728).
@@ -41,7 +41,7 @@ class Curve:
         x_high: as ``x_low``.
         y_low: as ``x_low``.
         y_high: as ``x_low``.
-        reference: what editors are held against; drawn grey and dashed.
+        reference: whether it is a reference, drawn grey and dashed.
     """
 
     name: str
@@ -116,7 +116,7 @@ def _draw(panels: Mapping[str, Sequence[Curve]], title: str, x_label: str, y_lab
     across = 2 if len(panels) == 4 else min(_MOST_ACROSS, len(panels))
     down = -(-len(panels) // across)
     names = list(dict.fromkeys(curve.name for curve in curves))
-    looks = _looks(curves)
+    looks = _line_styles(curves)
     # The user's own settings would change the bytes, and so would the random salt of the ids in the drawing. One that
     # depends on what is drawn keeps the ids of two drawings on a page apart.
     salt = repr((panels, title, x_label, y_label))
@@ -168,7 +168,7 @@ def _check(curve: Curve) -> None:
         raise DataError(f"curve {curve.name!r}: all of these need one number a point, found {lengths}")
 
 
-def _looks(curves: Sequence[Curve]) -> dict[str, dict[str, str]]:
+def _line_styles(curves: Sequence[Curve]) -> dict[str, dict[str, str]]:
     """Colour, marker and line of each name; where colours come round again, they do so with other markers."""
     looks: dict[str, dict[str, str]] = {}
     counts = {True: 0, False: 0}

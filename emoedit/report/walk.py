@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ANIMATIONS = (".gif", ".mp4")
 STRIP_COLUMNS, STRIP_CELL = 8, 256
-SHORTEST = 20  # milliseconds: browsers show what asks for less ten times as long
+SHORTEST = 20  # milliseconds: browsers show frames with shorter delays ten times as long
 MOST_FRAMES = 1000
 
 
@@ -51,7 +51,7 @@ class Walk:
         Args:
             path: of the file.
             seconds: from the first frame to the last.
-            back: whether an animation returns the way it came.
+            back: whether an animation also plays in reverse.
             overwrite: whether a file that exists is replaced.
 
         Raises:

@@ -17,7 +17,7 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emoedit.evaluation.naming import Described, check_names
+from emoedit.evaluation.naming import EditorDescription, check_names
 from emoedit.evaluation.sweeps import REFERENCES, Job
 from emoedit.types import EmoEditError
 
@@ -53,7 +53,7 @@ class Together(BasicSweeper):
         load = self.hydra_context.config_loader.load_sweep_config
         jobs = [job_of(load(self.config, list(overrides)), check=True) for overrides in batch]
         try:
-            check_names([(job.data.key, Described.of(job.editor)) for job in jobs if job.editor != REFERENCES])
+            check_names([(job.data.key, EditorDescription.of(job.editor)) for job in jobs if job.editor != REFERENCES])
         except EmoEditError as error:
             raise CompactHydraException(f"sweep: {error}") from None
 

@@ -1,4 +1,4 @@
-"""Many candidates of many people, made and measured once, for studies of what ranking is worth."""
+"""Many candidates of many people, made and measured once, for studies of ranking."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOT_INDEPENDENT = (
 
 
 class SecondReader:
-    """A recogniser that does not rank, if there is one.
+    """An optional second recogniser, which is not used for ranking.
 
     Args:
         folder: of an expression network of this project's own; None for none.
@@ -61,7 +61,7 @@ def candidate_rows(
         emotions: of the vocabulary's basic ones.
         how: ``editors``, ``candidates``, ``keep``.
         path: results, a row a line; people that are there already are not edited again.
-        second: reads what did not rank.
+        second: the recogniser that is not used for ranking.
 
     Returns:
         Rows with ``person``, ``emotion``, ``rank`` (from 1; 0 for the single edit), ``order`` (in which it was made),

@@ -1,6 +1,6 @@
 """Recipes on data sets of one's own: configurations name the sets that this package's models are fitted on.
 
-What they say of sets that are not prepared goes to those that are, and a line says so;
+Settings of sets that are not prepared are applied to those that are, with a message;
 [emoedit.training.data.available_weights][] does the same for shares of batches.
 """
 

@@ -10,7 +10,7 @@ def run(main: Callable[[], object]) -> None:
     """Run a function that ``hydra.main`` made.
 
     From Python 3.14 on, argparse looks into each text of help when its argument is added. One of Hydra 1.3's is no text
-    but an object that makes it when it is printed, and argparse refuses it: such objects are passed by here.
+    but an object that makes it when it is printed, and argparse refuses it: the check is skipped for such objects.
 
     Args:
         main: the function.

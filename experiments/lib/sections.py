@@ -45,7 +45,7 @@ def read_sections(text: str) -> dict[str, str]:
 
 
 def write_section(page: Path, name: str, text: str, *, head: str, order: Sequence[str]) -> None:
-    """Put one section into a page, in place of its older self; the others stay as they are, to the byte.
+    """Put one section into a page, in place of its older version; the others stay unchanged, to the byte.
 
     Programs that write one page have to do so one after the other.
 

@@ -72,12 +72,12 @@ def test_the_sum_is_the_best_that_leaves_the_person(scripts):
     fit_units, _ = scripts
     how = {"steps": [0.0, 0.5, 1.0], "rounds": 2, "worth": 0.01}
 
-    def judged(units):
+    def scores_of(units):
         brows, lids = units.get("AU4", 0.0), units.get("AU7", 0.0)
-        return fit_units.Judged(0.2 + 0.5 * brows - 0.3 * lids, 0.9 - 0.4 * brows, 1.0 - 0.2 * brows)
+        return fit_units.RecogniserScores(0.2 + 0.5 * brows - 0.3 * lids, 0.9 - 0.4 * brows, 1.0 - 0.2 * brows)
 
     def best(near, guided=0.0):
-        return fit_units.best_sum(judged, ["AU4", "AU7"], how, fit_units.Judged(0.0, guided, near))
+        return fit_units.best_sum(scores_of, ["AU4", "AU7"], how, fit_units.RecogniserScores(0.0, guided, near))
 
     assert best(near=0.5) == (0.7, {"AU4": 1.0})
     assert best(near=0.85) == best(near=0.5, guided=0.6) == (0.45, {"AU4": 0.5})
@@ -119,7 +119,7 @@ def test_units_and_the_share_of_the_model_are_chosen_in_photographs(scripts, ast
     fitted = Editor(editor.backbone, editor.steerings, compositor=editor.compositor, units=chosen)
     photo_editor = PhotoEditor(fitted)
     final = np.asarray(next(photo_editor.edit(photo_editor.open(astronaut), [Edit("angry")])).image)
-    tried = trials.judged("angry", 1.0, {"AU4": 1.0})  # the gains are halved by now, the drawings are not yet
+    tried = trials.scores_of("angry", 1.0, {"AU4": 1.0})  # the gains are halved by now, the drawings are not yet
     assert tried.score == pytest.approx(float(Reader().scores(trials._crop(trials.opened[0], final))[0, 1]), abs=0.01)
 
 

@@ -102,7 +102,7 @@ def test_arguments_that_do_not_fit():
     assert issubclass(TargetError, EmoEditError) and issubclass(TargetError, ValueError)
 
 
-def test_nothing_is_called_before_everything_was_looked_at(monkeypatch):
+def test_nothing_is_called_before_everything_was_measure_editor(monkeypatch):
     called = []
     monkeypatch.setattr("emoedit.types.Edit.__post_init__", lambda self: called.append(self))
     with pytest.raises(TargetError):

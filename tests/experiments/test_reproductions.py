@@ -332,10 +332,10 @@ def test_the_prompt_study_rates_with_clip(scripts, config, page, tmp_path):
     clip = str(write_clip(tmp_path / "clip"))
     head = {"weight": torch.randn(1, 768), "bias": torch.tensor([5.0])}
     torch.save(head, tmp_path / "linear.pth")
-    judges = scripts["prompt_study"].Judges(clip, str(tmp_path / "linear.pth"))
+    metrics = scripts["prompt_study"].PictureMetrics(clip, str(tmp_path / "linear.pth"))
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
     short = parse_prompt("facial-expression Joy:;;;;;")
-    found = judges(image, short)
+    found = metrics(image, short)
     seen = Clip.from_pretrained(clip)
     x = scripts["prompt_study"].as_tensor(image)
     embedded, read = seen.image_embeddings(x), seen.text_embeddings([short.text]) if len(short.text) < 20 else None
@@ -344,16 +344,18 @@ def test_the_prompt_study_rates_with_clip(scripts, config, page, tmp_path):
     assert rating[0] == pytest.approx(float(embedded[0] @ head["weight"][0] + 5), abs=1e-4)
     if read is not None:
         assert found["prompt_clip_score"] == pytest.approx(float((embedded * read).sum()), abs=1e-5)
-    long = judges(image, parse_prompt(PROMPT.format("Shame", "lonely")))  # this CLIP reads 24 tokens
-    assert long["prompt_clip_score"] is None and "tokens" in judges.why["prompt_clip_score"]
+    long = metrics(image, parse_prompt(PROMPT.format("Shame", "lonely")))  # this CLIP reads 24 tokens
+    assert long["prompt_clip_score"] is None and "tokens" in metrics.why["prompt_clip_score"]
     assert long["aesthetic"] == found["aesthetic"]
 
     with pytest.raises(CheckpointError, match="missing.pth: there is no such file"):
         scripts["prompt_study"].section(config("prompt_study", "aesthetic=missing.pth"), page)
     save_file({"weight": torch.zeros(1, 5), "bias": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="other.safetensors rates embeddings of 5"):
-        scripts["prompt_study"].Judges(clip, str(tmp_path / "other.safetensors"))
-    assert "none was given" in scripts["prompt_study"].Judges(None, str(tmp_path / "linear.pth")).why["aesthetic"]
+        scripts["prompt_study"].PictureMetrics(clip, str(tmp_path / "other.safetensors"))
+    assert (
+        "none was given" in scripts["prompt_study"].PictureMetrics(None, str(tmp_path / "linear.pth")).why["aesthetic"]
+    )
 
 
 def test_the_prompt_study_generates(scripts, config, page, tmp_path, editors):

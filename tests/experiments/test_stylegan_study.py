@@ -64,7 +64,7 @@ def test_a_square_is_laid_where_the_crop_was_taken(study, editor, astronaut):
     face = FaceDetector().choose(astronaut)[0]
     alignment = align(face.landmarks, editor.backbone.crop)
     same = alignment.crop(astronaut).astype(np.float32)
-    laid = study.lay_in(astronaut, alignment, same)
+    laid = study.paste_square(astronaut, alignment, same)
     changed = (laid != astronaut).any(2)
     corners = alignment.to_photo(np.array([[0, 0], [31, 0], [31, 31], [0, 31]], float))
     inside = cv2.fillConvexPoly(np.zeros(changed.shape, np.uint8), np.rint(corners).astype(np.int32), 1) > 0
@@ -72,12 +72,12 @@ def test_a_square_is_laid_where_the_crop_was_taken(study, editor, astronaut):
     grown = cv2.dilate(inside.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0  # half a pixel of the crop around
     assert not changed[~grown].any()
     assert np.abs(laid.astype(int) - astronaut)[inside].mean() < 12  # softer, and in its place
-    dark = study.lay_in(astronaut, alignment, np.zeros((32, 32), np.float32))
+    dark = study.paste_square(astronaut, alignment, np.zeros((32, 32), np.float32))
     assert cv2.cvtColor(dark, cv2.COLOR_RGB2GRAY)[inside].mean() < 15
 
 
 @needs_networks
-def test_every_stage_is_looked_at_in_every_way(study, editor, astronaut, monkeypatch):
+def test_every_stage_is_measure_editor_in_every_way(study, editor, astronaut, monkeypatch):
     monkeypatch.setattr("emoedit.models.stylegan2.inversion.UNEXPLAINED", 100.0)
     weights = {name: value.clone() for name, value in editor.backbone.state_dict().items()}
     edits, suite = [Edit("happy"), Edit("sad")], Suite(identity="embedded", perceptual="embedded")

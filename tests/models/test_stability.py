@@ -365,7 +365,7 @@ def test_only_what_came_too_early_is_repeated(service, picture):
 def test_patience_ends(service, picture):
     slept: list[float] = []
     service.replies = [refusal(429)] * 9
-    with pytest.raises(RemoteError, match="too often") as caught:
+    with pytest.raises(RemoteError, match="too many requests") as caught:
         ask(service.client(sleep=slept.append, retries=2, wait=5), picture)
     assert slept == [5, 5] and len(service.heard) == 3 and caught.value.status == 429
 

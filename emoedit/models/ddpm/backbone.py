@@ -1,6 +1,6 @@
 """A DDPM's U-Net (Ho et al. 2020, arXiv 2006.11239) as a backbone.
 
-DDIM inversion, and Asyrp's way back (Kwon et al. 2023, arXiv 2210.10960).
+DDIM inversion, and Asyrp's sampling (Kwon et al. 2023, arXiv 2210.10960).
 
 The U-Net is ``diffusers.UNet2DModel``, cut behind its mid block, where h is: what lies before is computed once a step,
 what lies behind once for the plain and the shifted h together. The embedded and the full-size model are this one class;
@@ -51,7 +51,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         unet: of this configuration; default: a new one with fresh weights.
 
     Raises:
-        CheckpointError: a U-Net or a schedule of noise that this class does not know how to use.
+        CheckpointError: a U-Net or a schedule of noise that this class does not support.
         EditError: settings of sampling that do not fit the schedule.
     """
 
@@ -151,7 +151,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
 
         Args:
             delta_h: ``emoedit.types.Control``'s.
-            on_state: shown what the U-Net sees at every pass.
+            on_state: called with the U-Net's input of every pass.
         """
         unet = self._unet_in_precision()
 
@@ -218,7 +218,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
 
     @torch.no_grad()
     def path(self, x: Tensor) -> Iterator[tuple[HState, Tensor]]:
-        """What the U-Net sees of pictures while they are inverted.
+        """The U-Net's inputs along the inversion of pictures.
 
         Its state and the noise it finds, at every timestep of the schedule, ascending. For fitting directions.
 
@@ -307,9 +307,9 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
 
     @torch.no_grad()
     def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
-        """The picture that x_T leads to, with ``control.delta_h`` added to h down to ``t_edit``.
+        """The picture sampled from x_T, with ``control.delta_h`` added to h down to ``t_edit``.
 
-        Without a control, an exact inversion leads back to where it came from: nothing but the steps that draw noise is
+        Without a control, an exact inversion gives the inverted picture: nothing but the steps that draw noise is
         computed then.
 
         Raises:
@@ -401,7 +401,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
 
         Args:
             path: of the file.
-            resolution: side of the pictures; default: told from where the model attends.
+            resolution: side of the pictures; default: derived from the levels with attention.
             **settings: of ``DDPMConfig``.
 
         Raises:
@@ -443,6 +443,6 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         with torch.device("meta"):  # a hundred million random numbers would be drawn for nothing
             unet = new_unet(checked.unet)
         checkpoints.check_state(unet.state_dict(), state, path)
-        # Copied: weights that lie as the file has them are summed in another order than those of a fresh model.
+        # Copied: weights in the file's memory layout are summed in another order than those of a fresh model.
         unet.load_state_dict({name: value.to(torch.float32, copy=True) for name, value in state.items()}, assign=True)
         return cls(checked, unet).eval()

@@ -1,4 +1,4 @@
-"""What describes a DDPM: its U-Net, the noise it was trained with, the crop it sees, and how it is sampled."""
+"""Configuration of a DDPM: its U-Net, noise schedule, crop and sampling."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DDPMConfig:
         mean: what mean and contrast inside the face every crop is brought to before inversion (undone after decoding),
             in [-1, 1]; ``std`` None leaves crops as they are.
         std: as ``mean``.
-        steps: of inversion and of decoding, spread over the timesteps 0 to ``t_last`` (default: all the model knows).
+        steps: of inversion and of decoding, spread over the timesteps 0 to ``t_last`` (default: all of the model).
         t_edit: h is shifted at timesteps from here up.
         t_boost: noise is drawn at timesteps below this (quality boosting); 0 for none.
         boost: noise is drawn ``"everywhere"``, as in the paper; or only where the edit has ``"changed"`` the picture

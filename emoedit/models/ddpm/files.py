@@ -74,7 +74,7 @@ def is_original(state: Mapping[str, Tensor]) -> bool:
 
 
 def rename_old_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Attention names of diffusers before 2023 (``query``, ``proj_attn``) as today's; other names stay.
+    """Attention names of diffusers before 2023 (``query``, ``proj_attn``) as the current ones; other names stay.
 
     Args:
         state: names -> tensors.
@@ -100,11 +100,11 @@ def original_config(state: Mapping[str, Tensor], path: Path | str, resolution: i
     Args:
         state: tensors by name.
         path: of the file.
-        resolution: side of the pictures; weights do not tell. Default: what makes the level that attends 16 pixels
+        resolution: side of the pictures; not in the weights. Default: what makes the level that attends 16 pixels
             wide, as in every published model.
 
     Raises:
-        CheckpointError: it is incomplete, the levels differ in depth, or the resolution cannot be told.
+        CheckpointError: it is incomplete, the levels differ in depth, or the resolution cannot be derived.
     """
     levels = _levels(state, "down")
     depth = {sum(f"down.{i}.block.{j}.conv1.weight" in state for j in range(100)) for i in range(levels)}
@@ -179,7 +179,7 @@ def read_folder(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, An
         settings: of ``DDPMConfig``, instead of those in the folder.
 
     Returns:
-        The entries of a ``DDPMConfig``, the U-Net's tensors under today's names, and the folder they were read from.
+        The entries of a ``DDPMConfig``, the U-Net's tensors under current names, and the folder they were read from.
 
     Raises:
         CheckpointError: a file is missing or damaged; another kind of model.

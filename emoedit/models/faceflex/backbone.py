@@ -89,7 +89,7 @@ class FaceFlexVAE(Backbone):
 
     @classmethod
     def load(cls, name_or_path: str | Path, *, revision: str | None = None, **settings: Any) -> FaceFlexVAE:
-        """As ``from_file``; a model of the hub there is none, so ``revision`` says nothing.
+        """As ``from_file``; the hub has no such model, so ``revision`` is ignored.
 
         Args:
             name_or_path: of the file.

@@ -1,7 +1,7 @@
 """An image-editing pipeline of diffusers as a backbone: the crop goes in beside an instruction, and comes out edited.
 
 Nothing is inverted: the latent is the picture itself, its reconstruction is exact, and what the pipeline changed is its
-picture minus the source. It is what other editors are held against.
+picture minus the source. It serves as a reference for other editors.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class InstructConfig:
         resolution: side of the crop in pixels.
         steps: of denoising.
         guidance: how strongly the instruction is followed at strength 1.
-        image_guidance: how closely the picture is kept; None for pipelines that cannot be told.
+        image_guidance: how closely the picture is kept; None for pipelines without such an argument.
         whole: whether the whole photograph is given to the pipeline, at about as many pixels as a crop has, and its
             picture taken for the result; else the crop of each face is, and what changed is put back.
         precision: in which the weights are held.
@@ -163,7 +163,7 @@ class InstructBackbone(Backbone):
 
     @torch.no_grad()
     def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
-        """The pictures, edited as ``control.prompt`` says; without one, as they are.
+        """The pictures, edited by ``control.prompt``; without one, as they are.
 
         Each is drawn alone, with noise of its own seed, so that it does not depend on its batch.
 
@@ -317,7 +317,7 @@ def load_pipeline(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
     diffusers.utils.logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch_dtype")  # versions before the other name know this one
+            warnings.filterwarnings("ignore", message=".*torch_dtype")  # older versions only have this name
             pipeline = kind.from_pretrained(folder, torch_dtype=_held(folder), local_files_only=True, **without)
     except Exception as error:  # a damaged folder can fail in any way
         raise CheckpointError(f"{folder} cannot be loaded as a {name}: {str(error)[:300]}") from error

@@ -1,4 +1,4 @@
-"""Which image-editing pipelines of diffusers there are, and how each is told what to do and how strongly."""
+"""Which image-editing pipelines of diffusers there are, and which arguments of each set the edit and its strength."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PipelineKind:
             how much of the picture is noised before it is drawn anew. ``mixing``: how far the result lies between the
             picture and what was drawn; for models whose guidance was distilled into them.
         noise: at strength 1, where the strength scales it.
-        image_guidance: how closely the picture is kept, for pipelines that can be told.
+        image_guidance: how closely the picture is kept, for pipelines with such an argument.
         describes: whether its prompt describes the picture that is to come out, and gives no instruction.
         sized: whether height and width are arguments.
         resolution: side of the crop in pixels, where the model does not say it.

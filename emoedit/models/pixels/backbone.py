@@ -1,4 +1,4 @@
-"""No model at all: the picture is its own latent. What every editor has to beat.
+"""A backbone without a model: the picture is its own latent. Reference editors use it.
 
 The latent of a picture is the picture, a movement of its pixels (none) and light to add (none), so that a class mean of
 movements and lights, learned once, is a direction like any other editor's.

@@ -1,6 +1,6 @@
 """Stability AI's service as a backbone: what a crop becomes under a prompt is drawn elsewhere.
 
-The aligned colour crop of a face is sent with the control's prompt, and what comes back is the drawing. Nothing is
+The aligned colour crop of a face is sent with the control's prompt; the answer is the edited crop. Nothing is
 inverted and nothing is kept: each edit of each face is one request.
 """
 
@@ -57,7 +57,7 @@ class StabilityBackbone(Backbone):
         return Inversion(x, {"seed": torch.full((len(x),), seed, dtype=torch.int64)})
 
     def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
-        """What the service makes of each crop, ``[N, 3, R, R]`` in [-1, 1]; the crop itself where nothing is asked for.
+        """The service's edit of each crop, ``[N, 3, R, R]`` in [-1, 1]; the crop itself without a prompt.
 
         Args:
             inversion: the crops.

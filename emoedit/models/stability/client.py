@@ -34,22 +34,22 @@ MIN_SIDE, MIN_PIXELS, MAX_PIXELS = 64, 4_096, 9_437_184
 MAX_BODY, MAX_REPLY = 10 * 2**20, 64 * 2**20  # bytes
 MAX_PROMPT = 10_000  # characters
 MAX_SEED = 2**32 - 2
-SHOWN = 400  # characters of what the service says
+SHOWN = 400  # characters of the service's message
 
 REFUSALS = {
-    400: "it cannot read the request; a newer emoedit may know what it expects now",
+    400: "it cannot read the request; a newer emoedit may support its current interface",
     401: f"it does not accept the key; compare {KEY} with the key in the account, or make a new one there",
     402: "the account has no credits left; nothing is made before it has",
     403: "its moderation refuses the picture or the prompt; take another photograph or emotion",
     413: "the picture is too large for it; take a smaller crop",
     422: "a value in the request is refused; change what it names",
-    429: "it is asked too often, and was after waiting; ask again later, or less",
+    429: "too many requests, even after waiting; try again later, or send fewer",
     500: "it failed by itself; ask again later (that is not done here, because every request may be charged)",
 }
 
 
 class RemoteError(EmoEditError):
-    """The service could not be asked, refused, or answered with something else than the picture.
+    """The service could not be reached, refused, or answered with something else than the picture.
 
     Args:
         message: what was answered, and what to do.
@@ -70,7 +70,7 @@ class StabilityClient:
             its contours, the looser the larger the strength; ``"inpaint"`` draws what a mask covers anew and leaves the
             rest, without a strength between 0 and 1.
         grow_mask: pixels by which the service makes a mask larger, softly, 0 to 100.
-        address: of another server with the same interface; ``http`` on this machine only, where nobody reads the key.
+        address: of another server with the same interface; ``http`` on this machine only, where the key stays local.
         timeout: seconds to wait for a connection, and for each part of an answer.
         retries: how often a request is repeated that came too early (429); others never are, because the service knows
             no two requests for the same and may charge both.
@@ -249,7 +249,7 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def _plain(text: str, key: str) -> str:
-    """What another machine says, fit for an error: one line, not long, without the key."""
+    """A server's text for an error message: one line, shortened, without the key."""
     line = " ".join(text.replace(key, "[key]").split())
     return "".join(c for c in line if c.isprintable())[:SHOWN]
 
@@ -264,7 +264,7 @@ def _read(
     """
     try:
         told = json.loads(body) if body[:1] == b"{" else {}
-    except (ValueError, RecursionError):  # not what the service sends; its first words are told below
+    except (ValueError, RecursionError):  # not the service's format; its first words are shown below
         told = {}
     text = _plain(body[: 2**12].decode("utf-8", "replace"), key)
     if status != 200:

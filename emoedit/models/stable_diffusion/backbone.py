@@ -1,6 +1,6 @@
 """Stable Diffusion 1.x and 2.x (Rombach et al. 2022, arXiv 2112.10752) as a backbone.
 
-A picture's latent is inverted to noise under a neutral prompt and led back under a context that moves towards another
+A picture's latent is inverted to noise under a neutral prompt and denoised under a context that moves towards another
 one. Folders have diffusers' layout; full-size models and small ones that see luminance are this one class.
 """
 
@@ -47,7 +47,7 @@ class StableDiffusionBackbone(NoisePredictor):
         text_encoder: as ``unet``.
 
     Raises:
-        CheckpointError: parts that do not fit together, or that this class does not know how to use.
+        CheckpointError: parts that do not fit together, or that this class does not support.
         EditError: settings of sampling that do not fit the schedule or each other.
     """
 
@@ -55,7 +55,7 @@ class StableDiffusionBackbone(NoisePredictor):
     def invert(
         self, x: Tensor, *, generator: torch.Generator | None = None, callback: Callback | None = None
     ) -> Inversion:
-        """The noise that leads back to pictures under the neutral prompt, as ``inversion`` says.
+        """Invert pictures to noise under the neutral prompt, by the method of ``inversion``.
 
         Args:
             x: ``[N, 1 or 3, R, R]`` in [-1, 1].
@@ -102,7 +102,7 @@ class StableDiffusionBackbone(NoisePredictor):
             path, eps = (torch.stack(part, 1) for part in zip(*steps, strict=True))
         if config.inversion == "null_text":
             extras["null"] = self._null_text(eps_under, path, z, report)
-        if again:  # the way back is guided: what is found on the path is found so
+        if again:  # decoding is guided, so the residuals are found with guidance
             eps_at, guided = self.eps_at(null=extras.get("null")), []
             for k, t in enumerate(schedule.timesteps):
                 guided.append(eps_at(path[:, k], t)[0])
@@ -113,7 +113,7 @@ class StableDiffusionBackbone(NoisePredictor):
     def _null_text(
         self, eps_under: Callable[[Tensor, int, Tensor], Tensor], path: Tensor, z: Tensor, callback: Callback
     ) -> Tensor:
-        """Embeddings in place of the negative prompt that lead back along the path, ``[N, S, T, D]``."""
+        """Embeddings in place of the negative prompt that reproduce the path, ``[N, S, T, D]``."""
         assert self.config.negative is not None  # check_sampling: this inversion needs a negative prompt
         return null_text(
             eps_under,
@@ -135,11 +135,11 @@ class StableDiffusionBackbone(NoisePredictor):
 
     @torch.no_grad()
     def decode(self, inversion: Inversion, control: Control = Control(), *, callback: Callback | None = None) -> Tensor:  # noqa: B008
-        """The picture that x_T leads to under ``control.context``, with ``control.delta_h`` added to h.
+        """The picture sampled from x_T under ``control.context``, with ``control.delta_h`` added to h.
 
         Steps before the first that is edited follow the source's path, and are not computed. Without a control that is
         all of them: what the VAE draws of the source's own latent is the reconstruction (except of ``ddim``, which has
-        to be led back).
+        to be sampled).
 
         Raises:
             EditError: a shift of x_T; an inversion made with other settings; limits that leave no timestep to edit; a

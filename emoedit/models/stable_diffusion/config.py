@@ -1,4 +1,4 @@
-"""What describes a Stable Diffusion: its parts, the crop it sees, and how it is sampled."""
+"""Configuration of a Stable Diffusion: its parts, crop and sampling."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class StableDiffusionConfig:
             decoding), in [-1, 1]; ``std`` None leaves crops as they are.
         std: as ``mean``.
         prompt: neutral: what the picture is inverted under, and where every edit starts.
-        negative: the prompt guidance leads away from; None for the neutral one, with which guidance strengthens what an
+        negative: the negative prompt of guidance; None for the neutral one, with which guidance strengthens what an
             edit changes and nothing else.
-        steps: of inversion and of decoding, spread over the timesteps 0 to ``t_last`` (default: all the model knows).
-        inversion: ``exact``: DDIM, what each step loses kept (``emoedit.sampling.exact_inversion``). ``ddim``: not
+        steps: of inversion and of decoding, spread over the timesteps 0 to ``t_last`` (default: all of the model).
+        inversion: ``exact``: DDIM, the residual of each step kept (``emoedit.sampling.exact_inversion``). ``ddim``: not
             kept. ``null_text``, ``edit_friendly``: see ``emoedit.models.stable_diffusion.inversion``; what steps lose
             is kept here too. ``image_to_image``: no inversion: noise is added up to ``t_last`` and the picture drawn
             anew (Meng et al. 2022, arXiv 2108.01073), a baseline.
@@ -131,7 +131,7 @@ def check_parts(config: StableDiffusionConfig) -> int:
     others = ["class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim", "encoder_hid_dim_type"]
     others += ["time_cond_proj_dim", "time_embedding_act_fn", "timestep_post_act"]
     if more := [name for name in others if unet.get(name) is not None]:
-        faults.append(f"{', '.join(more)} (expected none: noise, timestep and text are all it sees)")
+        faults.append(f"{', '.join(more)} (expected none: its inputs are noise, timestep and text)")
     if unet.get("norm_num_groups", 32) is None:
         faults.append("norm_num_groups None")
     if faults:
@@ -166,7 +166,7 @@ def check_sampling(config: StableDiffusionConfig, last: int) -> None:
     if config.inversion == "null_text":
         if config.negative is None or config.guidance == 1:
             raise EditError(
-                "null-text optimisation replaces the embeddings of the prompt that guidance leads away from: give "
+                "null-text optimisation replaces the embeddings of the negative prompt: give "
                 "negative (usually '') and a guidance above 1"
             )
         if config.null_iterations < 1:

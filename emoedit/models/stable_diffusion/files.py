@@ -1,7 +1,7 @@
 """Stable Diffusion's folder, in diffusers' layout: read without running anything from it, and written.
 
 ``tokenizer/``, ``text_encoder/``, ``vae/``, ``unet/``, ``scheduler/`` and ``model_index.json``; beside them
-``config.json`` with our own settings, where this package wrote the folder.
+``config.json`` with this package's settings, where it wrote the folder.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Folder:
 
     Args:
         configs: of ``unet``, ``vae``, ``text_encoder`` and ``scheduler``, without diffusers' own entries.
-        states: weights of ``unet``, ``vae`` and ``text_encoder``, in today's names.
+        states: weights of ``unet``, ``vae`` and ``text_encoder``, under current names.
         tokenizer: CLIP's.
-        settings: our own ``config.json``; empty in a folder of others.
+        settings: this package's ``config.json``; empty in a folder that another program wrote.
     """
 
     configs: dict[str, dict[str, Any]]

@@ -29,7 +29,7 @@ def noisy_path(x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]) -> Te
 
 
 def step_targets(path: Tensor, x: Tensor) -> Tensor:
-    """Where every step of the way back has to arrive, ``[N, S, C, R, R]``: x_t one step nearer, the picture at last.
+    """The target of every decoding step, ``[N, S, C, R, R]``: the path's previous x_t, and the picture at the last.
 
     Args:
         path: ``[N, S, C, R, R]``.
@@ -39,7 +39,7 @@ def step_targets(path: Tensor, x: Tensor) -> Tensor:
 
 
 def path_residuals(path: Tensor, x: Tensor, eps: Tensor, schedule: Schedule, *, stochastic: bool) -> Tensor:
-    """The residuals of every step of the way back along a path, ``[N, S, C, R, R]``.
+    """The residuals of every decoding step along a path, ``[N, S, C, R, R]``.
 
     ``emoedit.sampling.exact_inversion`` of a path that is known.
 

@@ -50,7 +50,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         text_encoder: as ``unet``.
 
     Raises:
-        CheckpointError: parts that do not fit together, or that this class does not know how to use.
+        CheckpointError: parts that do not fit together, or that this class does not support.
         EditError: settings of sampling that do not fit the schedule or each other.
     """
 
@@ -353,7 +353,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
 
     @torch.no_grad()
     def path(self, x: Tensor) -> Iterator[tuple[HState, Tensor]]:
-        """What the U-Net sees of pictures while they are inverted.
+        """The U-Net's inputs along the inversion of pictures.
 
         Its state and the noise it finds, at every timestep of the schedule, ascending; by DDIM, under the neutral
         prompt. For fitting shifts of h.

@@ -1,7 +1,7 @@
 """Stable Diffusion 1.x in one file, ``.safetensors`` or ``.ckpt``, as web interfaces and model sites pass it on.
 
 Such a file holds the weights under the original implementation's names and neither configuration nor tokenizer: the
-widths are told from the tensors, names are changed by diffusers' own converters, and the tokenizer, which all 1.x
+widths are read from the tensors, names are changed by diffusers' own converters, and the tokenizer, which all 1.x
 models share, comes from a folder or from the hub.
 """
 
@@ -34,7 +34,7 @@ def read_single_file(path: Path, *, tokenizer: str | None = None, resolution: in
         path: ``.safetensors``, or ``.ckpt`` (tensors only: one that would run code is refused).
         tokenizer: a folder with CLIP's tokenizer, or a model's folder with ``tokenizer/``; default: that of Stable
             Diffusion 1.5 on the hub (1.5 MB).
-        resolution: side of the pictures it was trained on; weights do not tell.
+        resolution: side of the pictures it was trained on; weights do not contain it.
 
     Raises:
         CheckpointError: missing, damaged, another model, or no tokenizer.

@@ -130,7 +130,7 @@ def check_new(tokenizer: PreTrainedTokenizerBase, width: int, embeddings: Mappin
         embeddings: token -> ``[n, D]``.
 
     Raises:
-        CheckpointError: vectors of another width, or a name that the tokenizer knows already or cannot hold.
+        CheckpointError: vectors of another width, or a name that the tokenizer already has or cannot hold.
     """
     known = tokenizer.get_vocab()
     taken: set[str] = set()
@@ -154,7 +154,7 @@ def check_new(tokenizer: PreTrainedTokenizerBase, width: int, embeddings: Mappin
 def with_tokens(
     tokenizer: PreTrainedTokenizerBase, text_encoder: CLIPTextModel, embeddings: Mapping[str, Tensor]
 ) -> tuple[PreTrainedTokenizerBase, CLIPTextModel]:
-    """Copies that know more tokens; the originals stay as they are. The text encoder's copy shares their memory.
+    """Copies with more tokens; the originals stay as they are. The text encoder's copy shares their memory.
 
     Args:
         tokenizer: the model's own.
@@ -162,7 +162,7 @@ def with_tokens(
         embeddings: token -> ``[n, D]``, its vectors.
 
     Raises:
-        CheckpointError: vectors of another width, or a name that the tokenizer knows already or cannot hold.
+        CheckpointError: vectors of another width, or a name that the tokenizer already has or cannot hold.
     """
     shared = text_encoder.get_input_embeddings()
     check_new(tokenizer, shared.embedding_dim, embeddings)

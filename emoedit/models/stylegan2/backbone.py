@@ -32,7 +32,7 @@ from emoedit.types import CheckpointError, Control, CropSpec, EditError, ImageEr
 
 SETTINGS = ("optimise_steps", "precision")  # what may change without other weights
 FILE_STEPS = 200  # of optimisation, for models of others, which have no encoder
-MEAN_OF = 10_000  # samples whose mean is that of w, where a file does not tell it
+MEAN_OF = 10_000  # samples whose mean is that of w, where a file does not hold it
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def mix(coarse: Tensor, fine: Tensor, layer: int) -> Tensor:
 
 
 class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
-    """The generator with what leads to it.
+    """Generator, mapping network and encoder.
 
     ``latent`` is w+, ``[N, L, w_dim]``. ``extras``: ``mean`` and ``gain`` of each crop, and ``noise`` ``[N, P]`` if it
     was optimised.
@@ -279,7 +279,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         Args:
             generator: draws the noise; a model that draws none ignores it.
             count: how many.
-            truncation: 1 for all the model knows, 0 for its mean.
+            truncation: truncation psi; 1 for the full distribution, 0 for its mean.
             cutoff: layers from this one on are not truncated.
         """
         z = torch.randn(count, self.config.z_dim, generator=generator, device=generator.device).to(self.device)
@@ -294,7 +294,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         Args:
             generator: draws the noise.
             count: how many.
-            truncation: 1 for all the model knows, 0 for its mean.
+            truncation: truncation psi; 1 for the full distribution, 0 for its mean.
         """
         return self.synthesis(self.latents(generator, count, truncation=truncation), dtype=self.dtype)
 

@@ -82,7 +82,7 @@ class _Head(nn.Module):
 
 
 class StyleEncoder(nn.Module):
-    """Picture -> where its w+ lies from the mean of w.
+    """Picture -> its w+ minus the mean of w.
 
     Args:
         widths: channels of the four stages of its body; 64, 128, 256, 512 in every published file.
@@ -152,7 +152,7 @@ class EncoderFile:
         encoder: whose ``start`` is still 0.
         mean: ``[L, D]`` that is added to what it finds; None: the generator's own mean of w.
         absolute: whether what it finds is w+ itself, and nothing is added.
-        mapping: ``[D, D]``: weights of the first layer of the generator it was trained with; None if they are not told.
+        mapping: ``[D, D]``: weights of the first layer of the generator it was trained with; None if they are unknown.
         path: of the file.
     """
 
@@ -168,7 +168,7 @@ class EncoderFile:
         Args:
             w_avg: the generator's mean of w, ``[D]``.
             layers: L of its w+.
-            mapping: weights of its first layer, ``[D, D]``, to tell generators apart.
+            mapping: weights of its first layer, ``[D, D]``, to identify the generator.
             channels: of the pictures that it draws.
 
         Raises:
@@ -258,7 +258,7 @@ def _built(state: Mapping[str, Tensor], deltas: bool, path: Path) -> StyleEncode
     """The network that tensors fit.
 
     Raises:
-        CheckpointError: they are not those of such an encoder, or it sees something else than RGB.
+        CheckpointError: they are not those of such an encoder, or its input is not RGB.
     """
     starts = [sum(UNITS[:number]) for number in range(len(UNITS))]
     widths = [_shape(state, f"body.{number}.res_layer.1.weight", 4, path)[0] for number in starts]

@@ -141,7 +141,7 @@ def read_generator(path: Path, contents: Any = None) -> tuple[dict[str, Any], di
         contents: of what ``torch.save`` wrote, if it has been read.
 
     Returns:
-        What of ``StyleGAN2Config`` the file tells, and the state dict of ``mapping``
+        The entries of ``StyleGAN2Config`` that the file holds, and the state dict of ``mapping``
         and ``synthesis``, float32. rosinality's files may lack the mean of w (``mapping.w_avg``) and the noise maps
         (``synthesis.noise``); tensors are compared with what is expected by whoever loads them.
 
@@ -218,7 +218,7 @@ def _tensors(record: Record) -> dict[str, Tensor]:
 
 
 def _check_variant(modules: Mapping[str, Record], path: Path) -> None:
-    """Refuse what the shapes of tensors do not tell and ``Synthesis`` does not draw."""
+    """Refuse options that tensor shapes do not show and ``Synthesis`` does not support."""
     faults = []
     if classes := modules[""].state.get("c_dim"):
         faults.append(f"it is conditioned on {classes} classes (expected none)")

@@ -107,7 +107,7 @@ def optimise(
     rate: float = 0.05,
     callback: Callback | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """w+ and noise maps that draw the target. Nothing is random, and no picture of a batch looks at another.
+    """w+ and noise maps that draw the target. Nothing is random; pictures of a batch are independent.
 
     Args:
         draw: w+ ``[N, L, D]`` and noise ``[N, P]`` -> pictures ``[N, C, R, R]``.

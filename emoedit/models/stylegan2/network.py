@@ -20,7 +20,7 @@ from torch import Tensor, nn
 EPS = 1e-8
 SLOPE, GAIN = 0.2, math.sqrt(2)  # of the leaky rectifier, and what keeps the variance behind it at 1
 FIR = (1.0, 3.0, 3.0, 1.0)  # the low-pass filter of every resampling
-STD_GROUP = 4  # pictures whose deviation the discriminator sees
+STD_GROUP = 4  # pictures per group of the discriminator's minibatch deviation
 
 
 def widths(resolution: int, *, base: int = 32768, largest: int = 512) -> tuple[int, ...]:
@@ -143,7 +143,7 @@ class ModulatedConv(nn.Module):
         return {**self.__dict__, "_kept": None}  # a copy has weights of its own
 
     def _prepared(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The weights as the convolution wants them, their squares summed over places ``[I, O]``, and the filter.
+        """The weights in the convolution's layout, their squares summed over places ``[I, O]``, and the filter.
 
         Weights are ``[I, O, 3, 3]`` if ``up``. The three are kept while the weights are neither trained nor changed.
         """
@@ -397,7 +397,7 @@ class _EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture -> where its w+ lies from the mean (Tov et al. 2021, arXiv 2102.02766).
+    """Picture -> its w+ minus the mean (Tov et al. 2021, arXiv 2102.02766).
 
     A residual network whose last 4 x 4 maps are read by two linear layers: one for the w that all styles share, one for
     what each has beside it.

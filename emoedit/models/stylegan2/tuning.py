@@ -176,7 +176,7 @@ def tune(
         loss_now(steps)
     if steps and course[-1] >= course[0]:
         raise InversionError(
-            f"tuning led from a loss of {course[0]:.4g} to {course[-1]:.4g} in {steps} steps; take a lower learning "
+            f"tuning changed the loss from {course[0]:.4g} to {course[-1]:.4g} in {steps} steps; take a lower learning "
             f"rate than {rate:g}, or more steps"
         )
     state = {name: value.detach().clone() for name, value in synthesis.state_dict().items()}

@@ -1,7 +1,7 @@
 """A convolutional variational autoencoder (Kingma & Welling 2014, arXiv 1312.6114) on aligned luminance crops.
 
 The encoder ends in one vector, not a map: a direction in it then means the same for every face, wherever its mouth is.
-The decoder sees that vector at every resolution (a scale and a shift a channel, Perez et al. 2018, arXiv 1709.07871).
+It modulates the decoder at every resolution (a scale and a shift a channel, Perez et al. 2018, arXiv 1709.07871).
 """
 
 from __future__ import annotations
