@@ -46,7 +46,7 @@ def edit_many(
         editor: a name, or what `emoedit.load_editor` returned; loaded once.
         strength: 0 the photograph itself, 1 the fitted effect.
         face: ``"largest"``, ``"all"``, or an index by size.
-        seed: of the noise that an editor draws.
+        seed: seed of the noise that an editor draws.
         min_identity: weaken each edit until its identity is at least this, 0 to 1.
 
     Yields:

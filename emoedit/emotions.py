@@ -223,7 +223,7 @@ def canonical(name: str) -> str:
     """The canonical form of a name or alias of the vocabulary ("Happiness" -> "happy").
 
     Args:
-        name: or alias, in any spelling.
+        name: name or alias, in any spelling.
 
     Raises:
         UnknownNameError: the vocabulary does not have it; the message holds the nearest names.
@@ -238,7 +238,7 @@ def get(name: str) -> Emotion:
     """The entry of a name or alias.
 
     Args:
-        name: or alias, in any spelling.
+        name: name or alias, in any spelling.
 
     Raises:
         UnknownNameError: the vocabulary does not have it.
@@ -405,7 +405,7 @@ def smile_reduction(expression: str, strength: float, available: Collection[str]
 
     Args:
         expression: as [resolve][emoedit.emotions.resolve] has it.
-        strength: of the edit.
+        strength: strength of the edit.
         available: names that the editor knows.
 
     Returns:

@@ -45,9 +45,9 @@ class Request:
         tokens: emotion -> file; or a folder that holds files under their published names.
         shifts: as ``tokens``.
         boundaries: as ``tokens``.
-        layers: of W+ that boundaries may change, from the first to before the second.
-        revision: of what the hub gives.
-        settings: of the model.
+        layers: layers of W+ that boundaries may change, from the first to before the second.
+        revision: revision of a repository on the hub.
+        settings: settings of the model.
     """
 
     editor: str
@@ -182,7 +182,7 @@ class Request:
         """The editor, on a device.
 
         Args:
-            device: of ``emoedit.models.devices.choose_device``.
+            device: device of ``emoedit.models.devices.choose_device``.
             precision: default: auto for models of others, what its folder says for an editor's own.
             offload: parts that are not at work wait on the CPU.
             compile: ``torch.compile`` translates what runs in every step, when it first runs.
@@ -236,13 +236,13 @@ class Resolved:
     """What a request stands for.
 
     Args:
-        name: of the editor, in results.
+        name: name of the editor, in results.
         emotions: that it shows without mixing.
-        folder: of an editor that says itself what it is.
-        entry: of the table, for all others.
+        folder: folder of an editor with an ``editor.json``.
+        entry: entry of the table, for all others.
         model: where the weights come from.
         parts: option -> emotion -> file, those that are there.
-        layers: of W+.
+        layers: layers of W+.
         made: an editor that was registered, which no weights have to be read for.
     """
 
@@ -265,7 +265,7 @@ def load_backbone(
         kind: its registered name.
         source: a folder, a file, or ``owner/name`` on the hub.
         settings: by name.
-        revision: of what the hub gives.
+        revision: revision of a repository on the hub.
 
     Raises:
         CheckpointError: missing, damaged, unsafe, or another kind of model.
@@ -290,7 +290,7 @@ def backbone_of(model: str, settings: Mapping[str, Any]) -> tuple[Backbone, str 
     Args:
         model: the name or folder of an editor, whose backbone it is; a full-size editor's name; a folder, a file, or
             ``owner/name`` on the hub.
-        settings: of the model.
+        settings: settings of the model.
 
     Returns:
         The backbone, and the editor that holds it; None for a model of others.
@@ -416,7 +416,7 @@ def list_models(pattern: str = "*") -> list[checkpoints.ModelInfo]:
     """Every model this version can use: embedded ones, full-size editors, networks that measure and detect.
 
     Args:
-        pattern: of names, with ``*`` and ``?``.
+        pattern: pattern of names, with ``*`` and ``?``.
     """
     small = checkpoints.list_small_models()
     known = {*checkpoints.embedded_names()}

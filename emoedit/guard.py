@@ -44,7 +44,7 @@ class EditsPhotos(Protocol):
         Args:
             photo: an opened photograph.
             edits: emotions and strengths.
-            seed: of the noise that an editor draws.
+            seed: seed of the noise that an editor draws.
         """
 
 
@@ -57,7 +57,7 @@ class IdentityGuard:
     taken to fall as the strength grows: of a grid of strengths the last before the first that fails is refined once.
 
     Args:
-        photo_editor: what edits.
+        photo_editor: the editor.
         min_identity: the floor, 0 to 1; what two pictures of one person give is on the network's card.
         network: a network with a head ``person``; default: the embedded one, on the editor's device.
 
@@ -85,7 +85,7 @@ class IdentityGuard:
         Args:
             photo: opened with an editor.
             edits: each for all faces.
-            seed: of the noise that an editor draws.
+            seed: seed of the noise that an editor draws.
         """
         source = self._people(photo, photo.picture.rgb)
         return torch.stack(
@@ -104,7 +104,7 @@ class IdentityGuard:
         Args:
             photo: opened with an editor.
             edits: each with the strength that is the limit.
-            seed: of the noise an editor draws.
+            seed: seed of the noise an editor draws.
 
         Returns:
             One edit for each of ``edits``.

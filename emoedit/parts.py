@@ -104,9 +104,9 @@ def neutral_first(photo_editor: PhotoEditor, photo: OpenPhoto, *, seed: int = 0)
     """The photograph with its faces made neutral, opened: for edits that are to start there.
 
     Args:
-        photo_editor: what edits.
+        photo_editor: the editor.
         photo: what its ``open`` returned.
-        seed: of the noise an editor draws.
+        seed: seed of the noise an editor draws.
 
     Raises:
         EditError: an editor that knows no neutral face.

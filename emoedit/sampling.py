@@ -157,7 +157,7 @@ def exact_inversion(path: Iterator[tuple[Tensor, Tensor]], schedule: Schedule) -
     2210.05559).
 
     Args:
-        path: of ``inversion_path``.
+        path: path of ``inversion_path``.
         schedule: timesteps and their alpha_bar.
 
     Returns:
@@ -257,7 +257,7 @@ def picture_noise(seeds: Tensor, shape: Sequence[int], device: torch.device) -> 
 
     Args:
         seeds: ``[N]`` of int64.
-        shape: of one picture.
+        shape: shape of one picture.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
     """
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
@@ -268,7 +268,7 @@ def first_reaching(timesteps: Sequence[int], distances: Sequence[float], thresho
     """The smallest timestep at which a distance curve reaches a threshold.
 
     Args:
-        timesteps: of the curve.
+        timesteps: timesteps of the curve.
         distances: at each timestep.
         threshold: that is reached.
 
@@ -288,7 +288,7 @@ def find_t_edit(timesteps: Sequence[int], distances: Sequence[float], cosine: fl
     """Where editing ends: LPIPS between the picture and P_t reaches .33 x cosine (Kwon et al. 2023, section 4.1).
 
     Args:
-        timesteps: of the curve.
+        timesteps: timesteps of the curve.
         distances: mean LPIPS(x_0, P_t) at each timestep.
         cosine: similarity of the CLIP embeddings of source and target text; an edit that goes further lasts longer.
     """
@@ -299,7 +299,7 @@ def find_t_boost(timesteps: Sequence[int], distances: Sequence[float]) -> int:
     """Where quality boosting begins: LPIPS between the picture and x_t reaches 1.2 (Kwon et al. 2023, section 4.2).
 
     Args:
-        timesteps: of the curve.
+        timesteps: timesteps of the curve.
         distances: mean LPIPS(x_0, x_t) at each timestep.
     """
     return first_reaching(timesteps, distances, 1.2)

@@ -144,7 +144,7 @@ def best_sum(
 
     Args:
         scores_of: sum of units -> the recognisers' scores.
-        names: of units, in the order in which they are tried.
+        names: names of units, in the order in which they are tried.
         how: ``steps``, ``rounds``, ``worth``.
         least: how much of the person has to be left, and what the guidance classifier has to read.
     """

@@ -7,7 +7,7 @@
 Stop it whenever you like; the same command goes on where it stopped.
 
 Expected: the published best has mSCR .055, Acc-6 .863, CLS-6 .808, HES .472 at ID .652 (other people, other
-metric networks and a model of another kind, 300 times the size). Doing nothing has an ID of 1, a HES above 0, and no CLS.
+metric networks and a model of another kind, 300 times the size). The source has an ID of 1, a HES above 0 and no CLS.
 """
 
 from __future__ import annotations

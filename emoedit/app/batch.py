@@ -22,7 +22,7 @@ class Outcome:
     """The result for one photograph.
 
     Args:
-        name: of its file.
+        name: name of its file.
         result: name of the file in the zip; empty where there is none.
         error: the reason where there is no result; else empty.
     """
@@ -46,10 +46,10 @@ def edit_files(
 
     Args:
         studio: models and sessions.
-        session: that the zip belongs to.
-        paths: of the uploads.
+        session: session of the zip file.
+        paths: paths of the uploads.
         emotion: a name or algebra on names.
-        strength: of the edit.
+        strength: strength of the edit.
         editor: name of it.
         face: ``"largest"`` or ``"all"``.
         callback: called with (files done, files in all).

@@ -21,7 +21,7 @@ class BatchLayout:
 
     Args:
         studio: models and sessions.
-        editor: that is chosen at first.
+        editor: name of the editor that is selected at first.
     """
 
     def __init__(self, studio: Studio, editor: str = DEFAULT_EDITOR) -> None:

@@ -31,7 +31,7 @@ class SearchResult:
         kept: the best ones with their labels; empty where none reaches the floors.
         sheet: the photograph and all candidates, best first.
         rows: every candidate, its numbers and why it is kept or not, as `HEADERS` has them.
-        zip: of the kept pictures, the sheet and the numbers.
+        zip: zip of the kept pictures, the sheet and the numbers.
     """
 
     explanation: str
@@ -66,7 +66,7 @@ def search(
         keep: how many are kept, at most.
         strengths: the weakest and the strongest.
         min_identity: floor of the identity.
-        seed: of the noise an editor draws.
+        seed: seed of the noise an editor draws.
         callback: called with (candidates done, candidates in all).
 
     Raises:
@@ -142,8 +142,8 @@ def chosen(session: Session, number: int) -> Settings:
     """The settings of the Edit tab that make a kept candidate.
 
     Args:
-        session: of the page.
-        number: of the candidate, 0 the best.
+        session: session of the page.
+        number: number of the candidate, 0 the best.
 
     Returns:
         Settings with the candidate's editor, strength and face, and no weights yet.

@@ -27,8 +27,8 @@ class Compared:
     Args:
         grid: a row for each emotion and strength, a column for each editor, with their numbers.
         report: markup of the frame that holds the report.
-        file: of the report, to download.
-        failures: of edits that could not be made, in words.
+        file: file of the report, to download.
+        failures: failures of edits that could not be made, in words.
     """
 
     grid: Image.Image
@@ -54,7 +54,7 @@ def compare_editors(
         face: its number; None, which is all faces there, is the largest here.
         editors: names.
         emotions: names or algebra on names.
-        strengths: of each.
+        strengths: strengths of each.
         callback: called with (editors done, editors in all).
 
     Raises:

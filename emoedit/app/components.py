@@ -46,7 +46,7 @@ def fetch_file(elem_id: str) -> str:
     """JavaScript that presses a hidden download button once the page has its file.
 
     Args:
-        elem_id: of the button.
+        elem_id: id of the button.
     """
     return (
         "() => { setTimeout(() => { const box = document.getElementById('" + elem_id + "'); "

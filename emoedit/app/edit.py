@@ -40,7 +40,7 @@ class View:
         choices: names of the faces; one where there is only one.
         pictures: files of the photograph and its edit.
         bars: what the face shows, as markup.
-        numbers: of the edit, as markup.
+        numbers: numbers of the edit, as markup.
         close: whether only the head is shown.
     """
 
@@ -72,9 +72,9 @@ class EditTab:
         """Open an uploaded photograph and edit it at once: add a smile, or remove the one it shows.
 
         Args:
-            session: of the page.
-            path: of the upload, which is deleted.
-            editor: that is chosen.
+            session: session of the page.
+            path: path of the upload, which is deleted.
+            editor: name of the selected editor.
 
         Raises:
             ImageError: the file is no picture, is damaged, or is too large.
@@ -92,8 +92,8 @@ class EditTab:
         """Open the portrait of the astronaut Eileen Collins (NASA, public domain), which scikit-image brings.
 
         Args:
-            session: of the page.
-            editor: that is chosen.
+            session: session of the page.
+            editor: name of the selected editor.
         """
         from skimage.data import astronaut
 
@@ -124,12 +124,12 @@ class EditTab:
         """The settings of the controls.
 
         Args:
-            values: of the sliders, in the order of the editor's emotions.
-            strength: of the edit.
+            values: values of the sliders, in the order of the editor's emotions.
+            strength: strength of the edit.
             editor: name of it.
             min_identity: how much of the person is kept.
             face: its number from 1, or `ALL`.
-            units: of the sliders of `UNIT_NAMES`; empty for none.
+            units: units of the sliders of `UNIT_NAMES`; empty for none.
         """
         weights = tuple((n, float(v or 0)) for n, v in zip(self.emotions(editor), values, strict=False))
         moved = tuple((n, float(v)) for n, v in zip(UNIT_NAMES, units, strict=False) if v)
@@ -165,7 +165,7 @@ class EditTab:
         """The same edit with another editor; weights of emotions that it does not have are left out.
 
         Args:
-            settings: of the edit so far.
+            settings: settings of the edit so far.
             editor: name of the new one.
         """
         return self._with(replace(settings, editor=editor), dict(settings.weights))
@@ -187,10 +187,10 @@ class EditTab:
         """Edit what is shown, and describe the result.
 
         Args:
-            session: of the page.
-            settings: of the controls.
+            session: session of the page.
+            settings: settings of the controls.
             close: whether only the head is shown.
-            point: of the pad, where the weights come from it; None for where they lie.
+            point: point of the pad, where the weights come from it; None for where they lie.
 
         Raises:
             SessionError: no photograph is open.
@@ -224,8 +224,8 @@ class EditTab:
         """Store the settings after a control was released, for undo.
 
         Args:
-            session: of the page.
-            settings: of the controls.
+            session: session of the page.
+            settings: settings of the controls.
         """
         if not session.undo or session.undo[-1] != settings:
             session.undo = [*session.undo, settings][-MAX_UNDO:]
@@ -234,7 +234,7 @@ class EditTab:
         """The settings before the last ones.
 
         Args:
-            session: of the page.
+            session: session of the page.
 
         Raises:
             SessionError: there are none.
@@ -248,7 +248,7 @@ class EditTab:
         """Set the newest result aside.
 
         Args:
-            session: of the page.
+            session: session of the page.
 
         Returns:
             All stored results, with their labels.
@@ -265,7 +265,7 @@ class EditTab:
         """The stored results as thumbnails with labels.
 
         Args:
-            session: of the page.
+            session: session of the page.
         """
         found = []
         for result in session.kept:
@@ -283,8 +283,8 @@ class EditTab:
         """The edit at the photograph's own size, in its format and with its metadata.
 
         Args:
-            session: of the page.
-            settings: of the controls.
+            session: session of the page.
+            settings: settings of the controls.
 
         Raises:
             SessionError: no photograph is open.
@@ -313,7 +313,7 @@ def choices(photo: Photo) -> tuple[str, ...]:
     """The names of a photograph's faces, and `ALL` where there are several.
 
     Args:
-        photo: that is open.
+        photo: the open photograph.
     """
     names = tuple(str(number + 1) for number in range(len(photo.faces)))
     return (*names, ALL) if len(names) > 1 else names
@@ -323,7 +323,7 @@ def is_small(photo: Photo) -> bool:
     """Whether the largest face is so small that only the head should be shown at first.
 
     Args:
-        photo: that is open.
+        photo: the open photograph.
     """
     x0, y0, x1, y1 = photo.faces[0].box
     return max(x1 - x0, y1 - y0) < SMALL * max(photo.shown.rgb.shape[:2])

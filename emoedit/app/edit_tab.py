@@ -27,7 +27,7 @@ class EditLayout:
 
     Args:
         studio: models and sessions.
-        editor: that is chosen at first.
+        editor: name of the editor that is selected at first.
     """
 
     def __init__(self, studio: Studio, editor: str = DEFAULT_EDITOR) -> None:
@@ -282,7 +282,7 @@ class EditLayout:
         """The page (`all`) with settings that came from another tab.
 
         Args:
-            request: of the page.
+            request: request of the page.
             change: the settings for a session, and whether only the head is shown.
 
         Returns:

@@ -18,7 +18,7 @@ def outlined(photo: Photo, chosen: int | None) -> Image.Image:
     """The photograph with its faces outlined and numbered from 1.
 
     Args:
-        photo: that is open.
+        photo: the open photograph.
         chosen: the face that will be edited; None for all.
     """
     image = to_srgb(photo.shown.to_pil())
@@ -47,8 +47,8 @@ def face_at(faces: Sequence[Face], x: float, y: float) -> int | None:
 
     Args:
         faces: in pixels of the picture that was clicked.
-        x: of the click.
-        y: of the click.
+        x: x coordinate of the click.
+        y: y coordinate of the click.
 
     Returns:
         Its number; None where no face is near.
@@ -69,8 +69,8 @@ def bars(before: Reading, after: Reading | None = None) -> str:
     """What a face shows: a bar for each basic emotion, before and after an edit, and valence and arousal.
 
     Args:
-        before: of the photograph.
-        after: of its edit.
+        before: reading of the photograph.
+        after: reading of its edit.
     """
     rows = "".join(
         f'<tr><th scope="row">{html.escape(name)}</th>{_bar(score, "now")}'
@@ -98,7 +98,7 @@ def numbers(result: Result) -> str:
     """One line under a result: how much of the person is kept, the strength that was used, the time it took.
 
     Args:
-        result: of an edit.
+        result: result of an edit.
     """
     facts = {"identity kept": f"{result.identity:.2f}"}
     wanted = result.settings
@@ -126,8 +126,8 @@ def table(caption: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -
     """Rows under headers; long texts are broken, so that it fits a narrow page.
 
     Args:
-        caption: of the table.
-        headers: of the columns.
+        caption: caption of the table.
+        headers: headers of the columns.
         rows: texts; they are escaped.
     """
     head = "".join(f'<th scope="col">{html.escape(header)}</th>' for header in headers)
@@ -139,7 +139,7 @@ def notice(text: str, *, error: bool = False) -> str:
     """A message in place of a result.
 
     Args:
-        text: of it; it is escaped.
+        text: text of it; it is escaped.
         error: whether something went wrong.
     """
     role = "alert" if error else "status"

@@ -27,9 +27,9 @@ def launch(
     """Serve the page until it is interrupted.
 
     Args:
-        editor: that is chosen at first.
-        host: to listen on.
-        port: likewise.
+        editor: name of the editor that is selected at first.
+        host: address to listen on.
+        port: port to listen on.
         auth: user and password file, where the page asks for them.
         allow_anybody: whether the caller knows that anybody who reaches the port can use it.
         device: where models run.

@@ -63,7 +63,7 @@ def anchors(emotions: tuple[str, ...]) -> Anchors:
     """The named emotions that an editor can show.
 
     Args:
-        emotions: that it has learned.
+        emotions: names of the editor's emotions.
     """
     names, points, rows = [], [], []
     for name in list_emotions():
@@ -84,7 +84,7 @@ def weights_at(valence: float, arousal: float, emotions: Collection[str]) -> dic
     Args:
         valence: -1 unpleasant to 1 pleasant; what lies outside counts as the edge.
         arousal: -1 sleepy to 1 activated; likewise.
-        emotions: that the editor has learned.
+        emotions: names of the editor's emotions.
 
     Returns:
         A weight for each of them, to two decimals.
@@ -104,7 +104,7 @@ def nearest(valence: float, arousal: float, emotions: Collection[str]) -> str:
     Args:
         valence: -1 to 1.
         arousal: -1 to 1.
-        emotions: that the editor has learned.
+        emotions: names of the editor's emotions.
     """
     known = anchors(tuple(emotions))
     return known.names[int(np.hypot(*(known.points - np.array([valence, arousal])).T).argmin())]

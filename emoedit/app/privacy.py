@@ -44,7 +44,7 @@ def check_host(host: str, auth: tuple[str, Path] | None, allow_anybody: bool) ->
     """Refuse an address that others can reach where neither a password is set nor the caller says that this is meant.
 
     Args:
-        host: to listen on.
+        host: address to listen on.
         auth: user and password file.
         allow_anybody: whether the caller knows that anybody who reaches the port can use it.
 
@@ -62,8 +62,8 @@ def check_port(host: str, port: int) -> None:
     """Refuse a port that cannot be listened on, before models are loaded.
 
     Args:
-        host: to listen on.
-        port: likewise.
+        host: address to listen on.
+        port: port to listen on.
 
     Raises:
         OutputError: it is taken, or not allowed; or no such address of this machine.
@@ -98,7 +98,7 @@ def password_check(user: str, path: Path) -> Callable[[str, str], bool]:
 
     Args:
         user: the only one.
-        path: of a file whose first line is the password.
+        path: path of a file whose first line is the password.
 
     Raises:
         HostError: the file cannot be read, or holds no password.

@@ -50,7 +50,7 @@ def build(studio: Studio, *, editor: str = DEFAULT_EDITOR) -> gr.Blocks:
 
     Args:
         studio: models and sessions.
-        editor: that is chosen at first.
+        editor: name of the editor that is selected at first.
     """
     with gr.Blocks(title="emoedit", analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
         gr.HTML("<h1>emoedit</h1>", elem_id="title")
@@ -89,11 +89,11 @@ def serve(
     """Load the models and serve the page until it is interrupted; [emoedit.app.launch.launch][] prepares all else.
 
     Args:
-        folder: of all files.
-        editor: that is chosen at first.
-        host: to listen on.
-        port: likewise.
-        check: of a user and a password; None where the page asks for none.
+        folder: folder of all files.
+        editor: name of the editor that is selected at first.
+        host: address to listen on.
+        port: port to listen on.
+        check: check of a user and a password; None where the page asks for none.
         device: where models run.
         own: an editor beside the embedded ones.
         browser: whether to open the page in the system's browser.

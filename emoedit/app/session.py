@@ -67,7 +67,7 @@ class Photo:
         shown: the same, at most `SHOWN_SIDE` pixels on its longest side.
         faces: in pixels of `shown`, largest first.
         readings: one a face.
-        suffix: of the format that the file had, where a result can be written in it; else ``.jpg``.
+        suffix: suffix of the format that the file had, where a result can be written in it; else ``.jpg``.
     """
 
     full: Picture
@@ -92,7 +92,7 @@ class Result:
         settings: that were asked for.
         strength: that was used; less than the one of the settings where more of the person had to be kept.
         identity: lowest cosine similarity of an edited face to its source, -1 to 1.
-        reading: of the first edited face after the edit.
+        reading: reading of the first edited face after the edit.
         seconds: from the settings to the result.
         units: share of the action units that was used, 0 to 1; less than 1 where more of the person had to be kept.
     """
@@ -112,7 +112,7 @@ class Session:
     """What belongs to one open page.
 
     Args:
-        folder: of its files.
+        folder: folder of its files.
         photo: None before one is opened.
         undo: settings that were left, oldest first; the last one is in force.
         kept: results that the visitor set aside.
@@ -149,7 +149,7 @@ class Session:
         """A new path in the session's folder that nobody can guess; the name is what a download is called.
 
         Args:
-            name: of the download.
+            name: name of the download.
         """
         folder = self.folder / secrets.token_hex(8)
         folder.mkdir(parents=True)

@@ -17,7 +17,7 @@ class Settings:
 
     Args:
         weights: pairs of an emotion's name and its weight; 1 is the full expression.
-        strength: of the whole edit, 0 to 2; 0 is the photograph itself.
+        strength: strength of the whole edit, 0 to 2; 0 is the photograph itself.
         editor: name or folder of the editor.
         min_identity: how much of the person has to be kept, 0 to 1; 0 switches the limit off.
         face: number of the face, 0 the largest; None for all.

@@ -105,7 +105,7 @@ class Studio:
         """An editor with all around it, loaded once.
 
         Args:
-            name: of the editor.
+            name: name of the editor.
 
         Raises:
             UnknownNameError: no such editor.
@@ -118,7 +118,7 @@ class Studio:
         """The same for a comparison, which holds `comparing` and must not keep others from editing.
 
         Args:
-            name: of the editor.
+            name: name of the editor.
 
         Raises:
             UnknownNameError: no such editor.
@@ -206,7 +206,7 @@ class Studio:
 
         Args:
             session: session of the photograph; it replaces the one that was open.
-            path: of the upload.
+            path: path of the upload.
             editor: name of the editor whose detector is used.
 
         Raises:
@@ -308,7 +308,7 @@ class Studio:
 
         Args:
             session: whose photograph.
-            result: of the edit of what is shown: its settings, and how much of them was used.
+            result: result of the edit of what is shown: its settings, and how much of them was used.
 
         Raises:
             SessionError: no photograph is open.
@@ -341,7 +341,7 @@ class Studio:
 
         Args:
             session: whose photograph.
-            settings: of the edit at its end.
+            settings: settings of the edit at its end.
             suffix: ``.gif`` or ``.mp4``.
             frames: from one end to the other, both included.
             callback: called with (frames done, frames in all).
@@ -392,7 +392,7 @@ def reduced(picture: Picture, longest: int = SHOWN_SIDE) -> Picture:
     """The picture at most `longest` pixels long; itself where it is no longer.
 
     Args:
-        picture: of any size.
+        picture: picture of any size.
         longest: side in pixels.
     """
     height, width = picture.rgb.shape[:2]

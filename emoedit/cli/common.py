@@ -195,7 +195,7 @@ def load(request: Request, args: argparse.Namespace, **options: Any) -> PhotoEdi
     Args:
         request: the editor.
         args: the parsed options, with ``--device``, ``--precision``, ``--batch``, ``--offload`` and ``--compile``.
-        **options: of ``PhotoEditor``.
+        **options: options of ``PhotoEditor``.
     """
     from emoedit.models.devices import choose_device
     from emoedit.models.devices import describe as described
@@ -216,7 +216,7 @@ def check_format(path: Path) -> None:
     """Check that a path names a picture.
 
     Args:
-        path: of a result.
+        path: path of a result.
 
     Raises:
         OutputError: the suffix is not that of a picture format.
@@ -232,7 +232,7 @@ def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Check that a path can be written.
 
     Args:
-        path: of a result.
+        path: path of a result.
         overwrite: whether a file that exists is replaced.
 
     Raises:

@@ -286,7 +286,7 @@ class _Found:
     """A photo of the command line, named itself or by its folder.
 
     Args:
-        path: of the photo.
+        path: path of the photo.
         stem: what its results are named after.
         under: folders of the results, below the one of all results: those that the photo has below the named one.
     """

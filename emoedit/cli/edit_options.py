@@ -103,7 +103,7 @@ def finish_edit(result: PhotoEdit, opened: OpenPhoto, args: argparse.Namespace) 
     """The result: with units added to it and of some parts of the face alone, where that is asked for.
 
     Args:
-        result: of the editor.
+        result: result of the editor.
         opened: the photo before the edit.
         args: the parsed options.
     """

@@ -43,7 +43,7 @@ def inspect(path: Path, max_pixels: int, frame: int | None = None) -> dict[str, 
     """The metadata of a picture.
 
     Args:
-        path: of the picture.
+        path: path of the picture.
         max_pixels: see ``load_picture``.
         frame: see ``load_picture``.
 

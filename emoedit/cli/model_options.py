@@ -106,7 +106,7 @@ def editor_request(editor: str, args: argparse.Namespace | None = None) -> Reque
     """The editor that a command asks for.
 
     Args:
-        editor: of ``--editor``.
+        editor: editor of ``--editor``.
         args: with the options of ``add_model_options``; None: of a command without them.
 
     Raises:

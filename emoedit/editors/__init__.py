@@ -120,7 +120,7 @@ class Editor:
         """This editor at other settings of sampling (``steps``, ``guidance``, ...); weights and steerings are shared.
 
         Args:
-            **settings: of the backbone (``emoedit.models.base.Backbone.settings``).
+            **settings: settings of the backbone (``emoedit.models.base.Backbone.settings``).
 
         Raises:
             EditError: settings that the backbone does not have, or that make no sense.
@@ -175,7 +175,7 @@ class Editor:
         """The sum of the steerings' controls, with one edit for each picture.
 
         Args:
-            inversion: of N pictures.
+            inversion: inversion of N pictures.
             edits: one for each picture.
         """
         total = Control()
@@ -190,7 +190,7 @@ class Editor:
         Compare it with the reconstruction, not with the source. A strength of 0 gives the reconstruction itself.
 
         Args:
-            inversion: of N pictures.
+            inversion: inversion of N pictures.
             edits: each for all pictures.
             batch_size: pictures in one pass of the model; None for its own.
         """
@@ -237,7 +237,7 @@ class Editor:
         """The flow and light of an edit for each picture; None if the backbone only draws pictures.
 
         Args:
-            inversion: of N pictures.
+            inversion: inversion of N pictures.
             edit: for all pictures.
         """
         if type(self.backbone).changes is Backbone.changes:
@@ -251,7 +251,7 @@ class Editor:
         The residual of the reconstruction is added, so strength 0 gives the source.
 
         Args:
-            inversion: of N pictures.
+            inversion: inversion of N pictures.
             edits: each for all pictures.
             batch_size: pictures in one pass of the model; None for its own.
         """
@@ -275,7 +275,7 @@ class Editor:
             images: aligned crops (``as_crops``); may be left out when ``inversion`` is given.
             emotions: names of emotions.
             strength: 0 is the source, 1 the fitted effect.
-            inversion: of an earlier call with the same pictures.
+            inversion: inversion of an earlier call with the same pictures.
             generator: draws the noise, where a model draws any.
             output_type: ``"pil"`` or ``"pt"`` (tensors in [-1, 1]).
         """
@@ -330,7 +330,7 @@ class Editor:
 
         Args:
             name_or_path: which.
-            revision: of what the hub gives.
+            revision: revision of a repository on the hub.
             backbone: where the weights are, of an editor that names a model and does not hold it; default: where it
                 says.
 
@@ -349,7 +349,7 @@ class Editor:
         Args:
             repo_id: ``owner/name``.
             private: whether only its owner sees a new repository.
-            token: of the hub; None for the one that is stored.
+            token: token of the hub; None for the one that is stored.
             card: text of ``README.md``; None for a short one.
         """
         return editor_files.upload(self, repo_id, private=private, token=token, card=card)
@@ -396,10 +396,10 @@ def load_editor(
         tokens: emotion -> file or folder of a learned token.
         shifts: emotion -> file of a shift of h (Asyrp), or a folder with files under their published names.
         boundaries: emotion -> file of a boundary in W, or (file, how far strength 1 goes).
-        layers: of W+ that boundaries may change: from the first to before the second.
-        revision: of what the hub gives.
+        layers: layers of W+ that boundaries may change: from the first to before the second.
+        revision: revision of a repository on the hub.
         name: what it is called in results; default: its own name.
-        **settings: of the model (``steps=20``, ``guidance=5.0``, ...).
+        **settings: settings of the model (``steps=20``, ``guidance=5.0``, ...).
 
     Raises:
         UnknownNameError: no such editor.

@@ -84,7 +84,7 @@ def read_parts(
 
     Args:
         name_or_path: an embedded name, a folder, or ``owner/name`` on the hub.
-        revision: of what the hub gives.
+        revision: revision of a repository on the hub.
         backbone: where the weights are, of an editor that names a model.
 
     Returns:
@@ -112,7 +112,7 @@ def upload(editor: Editor, repo_id: str, *, private: bool, token: str | None, ca
         editor: what is uploaded.
         repo_id: ``owner/name``.
         private: whether a new repository is.
-        token: of the hub; None for the one that is stored.
+        token: token of the hub; None for the one that is stored.
         card: the model card (Markdown).
 
     Returns:

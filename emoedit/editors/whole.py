@@ -25,7 +25,7 @@ def edit_whole(
     Args:
         editor: whose backbone ``edits_whole``.
         photo: uint8 ``[H, W, 3]``; not modified.
-        inversion: of its faces, which has the seed.
+        inversion: inversion of its faces, which has the seed.
         batch: numbers of the edits to be made.
         edits: emotions and strengths; strength 0 is the photograph itself.
 

@@ -40,8 +40,8 @@ class Candidate:
     Args:
         editor: name of the editor.
         emotion: as it was asked for.
-        strength: of the edit.
-        seed: of the noise an editor draws.
+        strength: strength of the edit.
+        seed: seed of the noise an editor draws.
         image: the photograph with the edit; None where the edit failed.
         target_score: probability with which the recogniser reads the emotion, in [0, 1].
         identity: cosine to the source's face, in [-1, 1].
@@ -206,11 +206,11 @@ def best(
         editors: names, or photo editors that are loaded already.
         strengths: for every editor; None spreads them from 0.7 to 1.6.
         face: which face: ``"largest"``, an index by size, or a face that was found before.
-        seed: of the noise an editor draws.
+        seed: seed of the noise an editor draws.
         min_identity: floor of the identity.
         min_target: floor of the target score.
         min_realism: floor of the realism.
-        suite: of metric networks that are loaded already.
+        suite: suite of metric networks that are loaded already.
         device: where editors and networks are loaded to.
         progress: called with (candidates done, candidates in all).
 

@@ -54,7 +54,7 @@ def read_cases(
     Three layouts:
 
     - *pairs*: folders named after emotions that hold the same file names (``neutral/001.jpg``, ``smiling/001.jpg``);
-      those of ``source`` are edited, the others are the truth. An ``info.csv`` with ``face_id`` holds further columns of each.
+      those of ``source`` are edited, the others are the truth. An ``info.csv`` with ``face_id`` may add columns.
     - *labels*: a ``labels.csv`` with columns ``image``, ``emotion`` and, where known, ``person`` and ``split``; the
       pictures of emotion ``source`` are edited.
     - *plain*: pictures, those in folders below included, each of another person.

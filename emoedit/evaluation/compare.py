@@ -41,7 +41,7 @@ def columns(rows: Iterable[Mapping[str, Any]]) -> list[Column]:
     """What a report shows of rows: every registered metric that some row has a number for.
 
     Args:
-        rows: of results.
+        rows: rows of results.
     """
     found = list(rows)
     return [
@@ -70,7 +70,7 @@ def to_pandas(rows: Iterable[Mapping[str, Any]]) -> Any:
     """Rows as a ``pandas.DataFrame``.
 
     Args:
-        rows: of results.
+        rows: rows of results.
 
     Raises:
         MissingExtraError: pandas is not installed.
@@ -160,7 +160,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
     """Refuse a folder that holds results.
 
     Args:
-        folder: of results.
+        folder: folder of results.
         overwrite: whether results that exist may be replaced.
 
     Raises:
@@ -175,7 +175,7 @@ def notes(rows: Collection[Mapping[str, Any]]) -> list[str]:
     """Sentences on the metric networks and the reference rows.
 
     Args:
-        rows: of results.
+        rows: rows of results.
     """
     measured = next((row for row in rows if row.get("identity_backend")), None)
     if measured is None:
@@ -221,8 +221,8 @@ def compare(
         truth: emotion -> a photograph of the same person really showing it, where there is one.
         references: whether the reference rows stand beside the editors.
         face: ``"largest"`` or an index by size.
-        seed: of the noise that an editor draws.
-        suite: what measures; default: a new one with its defaults.
+        seed: seed of the noise that an editor draws.
+        suite: the metric networks; default: a new one with its defaults.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
         stage: ``"photo"``: edits as they are put into photographs; ``"crop"``: what the models themselves change.
         progress: whether to show a bar on standard error.

@@ -33,7 +33,7 @@ class Entry:
 
     Args:
         name: in rows.
-        photo_editor: what edits.
+        photo_editor: the editor.
         reference: whether others are compared with it.
     """
 
@@ -119,14 +119,14 @@ def edited_rows(
     An edit that fails is a row with its error and no picture.
 
     Args:
-        suite: what measures.
-        entry: what edits.
+        suite: the metric networks.
+        entry: the editor.
         picture: the photograph.
         subjects: emotion -> the source as ``emoedit.metrics.suite.Suite.subject`` saw it (with the truth of that
             emotion, where there is one).
         face: which face of the photograph.
         edits: emotions and strengths.
-        seed: of the noise that an editor draws.
+        seed: seed of the noise that an editor draws.
 
     Raises:
         EmoEditError: whatever the editor meets when it opens the photograph.
@@ -168,7 +168,7 @@ def unedited_row(
     """The reference row of an editor that does nothing.
 
     Args:
-        suite: of metric networks.
+        suite: suite of metric networks.
         picture: the photograph.
         subject: the source as the suite sees it.
         emotion: that is measured.
@@ -184,11 +184,11 @@ def photograph_row(
     """The reference row of the same person really showing the emotion.
 
     Args:
-        suite: of metric networks.
+        suite: suite of metric networks.
         subject: the source as the suite sees it.
         truth: uint8 ``[H, W, 3]``, of the same person.
         face: found in it.
-        emotion: that it shows.
+        emotion: the emotion it shows.
     """
     row = suite.measure_other(subject, truth, face, emotion)
     head = {"editor": PHOTOGRAPH, "reference": True, "emotion": emotion, "strength": None, "seconds": None}
@@ -202,7 +202,7 @@ def failed_row(entry: Entry, edit: Edit, error: EmoEditError, *, seed: int = 0) 
         entry: the editor.
         edit: that failed.
         error: why.
-        seed: of the noise that an editor draws.
+        seed: seed of the noise that an editor draws.
     """
     return {
         "editor": entry.name,

@@ -83,8 +83,8 @@ def evaluate(
         limit: only the first so many photographs.
         reader: name of a registered data reader; default: the layouts of folders.
         references: whether the reference rows stand beside the editors.
-        seed: of the noise that an editor draws.
-        suite: what measures; default: a new one with its defaults.
+        seed: seed of the noise that an editor draws.
+        suite: the metric networks; default: a new one with its defaults.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
         stage: ``"photo"``: edits as they are put into photographs; ``"crop"``: what the models themselves change.
         retry: whether what failed in an earlier run is tried again.
@@ -170,9 +170,9 @@ def complete_results(
         cases: names that differ.
         edits: every one of them, by every entry; emotions in canonical form.
         entries: the editors.
-        suite: what measures.
+        suite: the metric networks.
         references: whether doing nothing, and true photographs where there are any, are measured too.
-        seed: of the noise that an editor draws.
+        seed: seed of the noise that an editor draws.
         retry: whether what failed in an earlier run is tried again.
         pictures: also save every edited photograph, in ``pictures/``, in the format of this suffix (``".jpg"``); its
             row then says where (``picture``).

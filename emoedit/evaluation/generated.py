@@ -33,7 +33,7 @@ class GeneratedCandidate:
     """One picture.
 
     Args:
-        seed: of the noise that it was drawn from.
+        seed: seed of the noise that it was drawn from.
         image: the picture.
         score: probability that it shows the emotion, among the basic ones, in [0, 1]; None without a CLIP.
         kept: whether it is among the results.
@@ -136,9 +136,9 @@ def generate_best(
         style: what kind of picture, in words.
         candidates: how many are drawn.
         keep: how many are kept, at most.
-        seed: of the first; the others follow.
+        seed: seed of the first; the others follow.
         clip: ranks them; None keeps the first ones as they come.
-        steps: of denoising; default: the model's own.
+        steps: number of steps of denoising; default: the model's own.
         guidance: how strongly the prompt is followed; default: the model's own.
         progress: called with (pictures done, pictures in all).
 

@@ -222,7 +222,7 @@ def write_merged(folder: Path, output: Path, *, photographs: int = 6) -> list[Pa
     Each holds ``results.jsonl`` (all rows), ``summary.csv``, ``tables.md``, ``pareto.svg`` and ``report.html``.
 
     Args:
-        folder: of a sweep.
+        folder: folder of a sweep.
         output: where the folders go.
         photographs: of how many the page shows the edits, where they were kept.
 

@@ -125,7 +125,7 @@ def read_expressions(
 
     Args:
         pictures: uint8 ``[H, W, 3]`` each.
-        detector: of faces; None loads one.
+        detector: detector of faces; None loads one.
         device: where networks run.
     """
     detector = detector or FaceDetector(device)
@@ -225,7 +225,7 @@ def mirror(
         limit: how many frames are read.
         callback: is called with every reading.
         device: where editors and networks run.
-        options: of [best][emoedit.evaluation.best.best].
+        options: options of [best][emoedit.evaluation.best.best].
 
     Raises:
         VideoError: no such camera or video, or one that gives no frame.

@@ -27,7 +27,7 @@ class EditorDescription:
     """An editor of a sweep, described by plain values.
 
     Args:
-        arguments: of ``emoedit.load_editor``, with ``editor`` in place of ``name_or_path``.
+        arguments: arguments of ``emoedit.load_editor``, with ``editor`` in place of ``name_or_path``.
         compositor: how changes are put into photographs: a name or a description; None: the editor's own.
     """
 
@@ -121,10 +121,10 @@ def check_earlier_results(
     """Refuse an editor whose name stands for another one in what lies beside its folder of results.
 
     Args:
-        folder: of the job's results, in that of the sweep.
+        folder: folder of the job's results, in that of the sweep.
         data: key of the data set.
         editor: as the job has it.
-        name: of the editor in results.
+        name: name of the editor in results.
         digest: makes the fingerprint of all it computes with; called only where the name is there already.
 
     Raises:

@@ -56,7 +56,7 @@ def oracle_scene(
         smile: uint8 ``[H, W, 3]`` of the same person.
         spec: crop of the model.
         channels: 3 for a model of colour; 1 for one of luminance, which is given lifted tones.
-        faces: of both, where they are known; default: the largest of each, as a detector finds them.
+        faces: faces of both, where they are known; default: the largest of each, as a detector finds them.
 
     Returns:
         The scene, and the smile moved onto the neutral photograph, uint8 ``[H, W, 3]``.
@@ -94,8 +94,8 @@ def composite_errors(
         result: uint8 ``[H, W, 3]``: the neutral photograph with the edit in it.
         neutral: uint8 ``[H, W, 3]``.
         true: uint8 ``[H, W, 3]``, moved onto the neutral photograph.
-        alignment: of the face's crop.
-        masks: of that crop.
+        alignment: alignment of the face's crop.
+        masks: masks of that crop.
     """
     size = neutral.shape[1::-1]
     face, mouth, whole = (

@@ -39,7 +39,7 @@ def expression_of(
         reference: a path, bytes, PIL picture, array or tensor.
         emotions: the names that the editor knows; where action units are among them, the lower face is read as units.
         face: which face of the reference, by size; None where it shows one.
-        detector: of faces; None loads one.
+        detector: detector of faces; None loads one.
         device: where networks run.
 
     Returns:

@@ -64,7 +64,7 @@ class Photographs(Sequence[Case]):
 
     Args:
         folder: where they lie.
-        names: of files.
+        names: names of files.
     """
 
     def __init__(self, folder: Path, names: list[str]) -> None:

@@ -24,7 +24,7 @@ def record_shifts(editor: Editor, inversion: Inversion, edit: Edit) -> tuple[tup
 
     Args:
         editor: which shifts h.
-        inversion: of N pictures.
+        inversion: inversion of N pictures.
         edit: for all pictures.
 
     Returns:

@@ -168,7 +168,7 @@ def people_interval(rows: Sequence[Mapping[str, Any]], key: str) -> Interval:
     """Mean of a column and its 95 % interval over people; NaN where no row has it.
 
     Args:
-        rows: of results.
+        rows: rows of results.
         key: name of the column.
     """
     values = [np.nan if row.get(key) is None else float(row[key]) for row in rows]
@@ -188,7 +188,7 @@ def write_reports(
     Args:
         found: rows to report.
         folder: where they are written.
-        title: of the page.
+        title: title of the page.
         tables: more of them, after those that the rows give.
         sheets: photographs with their edits, to be looked at.
 
@@ -250,7 +250,7 @@ def summary_table(summary: Sequence[Mapping[str, Any]]) -> Table:
     """For a report: one line an editor, emotion and strength.
 
     Args:
-        summary: of ``Evaluation.summary``.
+        summary: rows of ``Evaluation.summary``.
     """
     shown = [(m.key, m.title, m.digits) for m in measures() if m.shown_in == "table"]
     place = 1 + next((n for n, (key, _, _) in enumerate(shown) if key == "target_score"), -1)
@@ -270,7 +270,7 @@ def control_table(control: Sequence[Mapping[str, Any]]) -> Table:
     """For a report: one line an editor.
 
     Args:
-        control: of ``Evaluation.control``.
+        control: rows of ``Evaluation.control``.
     """
     keys = ("target_score", "identity", "hes", "acc", "mscr", "cls")
     rows = [

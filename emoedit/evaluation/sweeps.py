@@ -79,7 +79,7 @@ class Job:
         strength: 0 the photograph itself, 1 the fitted effect.
         data: what is edited.
         shard: which part of it.
-        seed: of editors that draw noise.
+        seed: seed of editors that draw noise.
         metric_networks: which networks measure (``emoedit.metrics.suite.Suite``); None: nothing is measured.
         pictures: format in which every edited photograph is kept (``"jpg"``); None: none is.
         retry: whether what failed in an earlier run is tried again.
@@ -104,7 +104,7 @@ class Job:
         """A job from plain values; one emotion or strength need not be a list.
 
         Args:
-            config: of ``configs/sweep.yaml``.
+            config: config of ``configs/sweep.yaml``.
 
         Raises:
             DataError: what is missing, unknown, or of another kind.
@@ -212,8 +212,8 @@ class Job:
         """Look for mistakes without loading a model.
 
         Raises:
-            EmoEditError: an editor, emotion, metric network, data folder, split or format that does not exist (the message holds
-                the nearest names), a ``_target_`` that is not this package's, a value of the wrong kind.
+            EmoEditError: an editor, emotion, metric network, data folder, split or format that does not exist (the
+                message holds the nearest names), a ``_target_`` that is not this package's, a value of the wrong kind.
             DataError: a setting of another kind, or a data folder or split without photographs.
         """
         known = self._emotions()

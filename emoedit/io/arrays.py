@@ -17,7 +17,7 @@ def read_array(path: str | os.PathLike[str]) -> np.ndarray:
     """The array in an ``.npy`` file.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Returns:
         An array of booleans, whole numbers or floating-point numbers.

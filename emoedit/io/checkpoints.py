@@ -117,7 +117,7 @@ def locate(name_or_path: str | os.PathLike[str], *, revision: str | None = None)
     ``FETCHED``, is downloaded and cached).
 
     Args:
-        name_or_path: of an embedded one, a folder, or ``owner/name`` on the hub.
+        name_or_path: name of an embedded one, a folder, or ``owner/name`` on the hub.
         revision: branch, tag or commit on the hub.
 
     Raises:
@@ -170,7 +170,7 @@ def fetch_files(name: str, patterns: Sequence[str], *, revision: str | None = No
 
     Args:
         name: ``owner/name``.
-        patterns: of paths in it, with ``*``.
+        patterns: patterns of paths in it, with ``*``.
         revision: default: the newest.
 
     Returns:
@@ -232,7 +232,7 @@ def sha256(path: Path) -> str:
     """Hex digest of a file.
 
     Args:
-        path: of the file.
+        path: path of the file.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -242,7 +242,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A json object.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         CheckpointError: missing, not json, or not an object.
@@ -270,7 +270,7 @@ def check_config(config: Mapping[str, Any], path: Path | str, depth: int = 0) ->
     Args:
         config: what a ``config.json`` holds.
         path: what errors call it.
-        depth: of objects around it.
+        depth: depth of objects around it.
 
     Raises:
         CheckpointError: a side, width or number of layers beyond ``LARGEST``, or objects nested more than 20 deep.

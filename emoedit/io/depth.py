@@ -49,7 +49,7 @@ class DeepPixels:
         """The pixels turned as PIL's ``transpose`` turns a picture.
 
         Args:
-            turn: of PIL.
+            turn: a ``PIL.Image.Transpose``.
         """
         alpha = None if self.alpha is None else np.ascontiguousarray(turned(self.alpha, turn))
         return DeepPixels(np.ascontiguousarray(turned(self.values, turn)), alpha)
@@ -85,7 +85,7 @@ def turned(pixels: np.ndarray, turn: Image.Transpose) -> np.ndarray:
 
     Args:
         pixels: ``[H, W]`` or ``[H, W, C]``.
-        turn: of PIL.
+        turn: a ``PIL.Image.Transpose``.
     """
     from PIL import Image
 

@@ -157,7 +157,7 @@ def load_picture(
             torch tensor ``[1 | 3, H, W]`` or ``[1, 1 | 3, H, W]`` of the same kinds; * a ``Picture``, which is returned
             as it is.
         max_pixels: a larger picture is refused from its header, before anything is decoded.
-        frame: of a file with several pictures (an animation, a TIFF of several pages), which one, from 0 on.
+        frame: frame of a file with several pictures (an animation, a TIFF of several pages), which one, from 0 on.
 
     Returns:
         The picture, turned upright by its EXIF orientation. Sixteen bits and floats are scaled to 8 bit by rounding;

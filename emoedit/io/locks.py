@@ -25,7 +25,7 @@ def exclusive(path: Path) -> Iterator[None]:
     file beside it names who holds it.
 
     Args:
-        path: of the lock file; folders above it are made.
+        path: path of the lock file; folders above it are made.
 
     Raises:
         OutputError: another process holds it; the file cannot be written, or its file system knows no locks.

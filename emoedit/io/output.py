@@ -128,7 +128,7 @@ def write_json(path: str | os.PathLike[str], value: object, *, overwrite: bool =
     """Writes ``value`` as indented UTF-8 JSON, through ``write_atomic``.
 
     Args:
-        path: of the file.
+        path: path of the file.
         value: what is written.
         overwrite: whether a file that exists is replaced.
 
@@ -180,7 +180,7 @@ def output_path(
     """Where the result of one edit goes: ``NAME_happy.png``, ``NAME_face2_happy_0.5.png``.
 
     Args:
-        name: of the photo (``Picture.name``).
+        name: name of the photo (``Picture.name``).
         emotion: a name or algebra on names; blanks and ``*`` go, and what does not suit a file name becomes ``_``, so
             that ``"happy - 0.4*surprised"`` gives ``happy-0.4surprised``.
         strength: is part of the name where it is not 1.
@@ -188,7 +188,7 @@ def output_path(
             another name for the file itself. ``~`` is expanded.
         many: whether the command gives more than one result, so that ``output`` must be a folder, existing or not.
         face: which face of the photo, where one was asked for.
-        suffix: of the file name, where it is made here.
+        suffix: suffix of the file name, where it is made here.
 
     Raises:
         OutputError: many results, and an ``output`` that names one picture file.

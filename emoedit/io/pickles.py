@@ -66,7 +66,7 @@ def members(items: Any = ()) -> list[Any]:
     """What a set is built as, for ``read_pickle``: a list, so that nothing has to be hashed.
 
     Args:
-        items: of the set.
+        items: items of the set.
 
     Raises:
         PickleError: not a list.

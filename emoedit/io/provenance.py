@@ -152,7 +152,7 @@ def read_credentials(path: Path) -> Mapping[str, Any] | None:
     """The content credentials of a file.
 
     Args:
-        path: of a picture.
+        path: path of a picture.
 
     Returns:
         None where there are none; else ``state`` (``Valid``: the file is as it was signed; ``Trusted``: and the signer

@@ -33,7 +33,7 @@ def key_of(row: Mapping[str, Any]) -> Key:
     """Which cell a row fills.
 
     Args:
-        row: of results.
+        row: row of results.
     """
     return row["photo"], row["editor"], row["emotion"], row["strength"]
 
@@ -42,7 +42,7 @@ def read_rows(path: Path, end: int | None = None) -> Iterator[dict[str, Any]]:
     """Every row of a file of results, one at a time.
 
     Args:
-        path: of the file.
+        path: path of the file.
         end: only rows that begin before this byte.
 
     Raises:
@@ -70,7 +70,7 @@ def last_rows(path: Path) -> Iterator[dict[str, Any]]:
     Memory grows with the number of failures, not with the number of rows.
 
     Args:
-        path: of ``results.jsonl``.
+        path: path of ``results.jsonl``.
     """
     last: dict[Key, int] = {}
     for number, row in enumerate(read_rows(path)):
@@ -86,7 +86,7 @@ class Rows(Collection[dict[str, Any]]):
     """The rows of files of results, read anew each time they are gone through.
 
     Args:
-        paths: of the JSON lines, or of one file.
+        paths: paths of the JSON lines, or of one file.
         wanted: the cells; all where None.
     """
 

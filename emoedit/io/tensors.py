@@ -23,7 +23,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors in a safetensors file, from its header alone.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         CheckpointError: missing, damaged, a header of more than 16 MB, or complex, quantised or 8-bit floating numbers.
@@ -66,7 +66,7 @@ def check_size(skeleton: nn.Module, folder: Path) -> None:
 
     Args:
         skeleton: the network, on the meta device.
-        folder: of the ``.safetensors`` files.
+        folder: folder of the ``.safetensors`` files.
 
     Raises:
         CheckpointError: it has more than four times the numbers that the files can hold in half precision.
@@ -83,7 +83,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file; what ``write_part`` stored in 8 bits as the float32 it was.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         CheckpointError: missing, truncated, or not safetensors.
@@ -110,7 +110,7 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], pat
     Args:
         expected: names and tensors of the model.
         found: names and tensors of the file.
-        path: of the file, for messages.
+        path: path of the file, for messages.
 
     Raises:
         CheckpointError: keys missing, unexpected, of another shape, or not finite, with the first few of each.

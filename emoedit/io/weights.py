@@ -72,7 +72,7 @@ class Tensors:
     """What tensors in a pickle are built as, within the size of the file.
 
     Args:
-        size: of the file, bytes.
+        size: size of the file, bytes.
         numbers: whether they are read.
     """
 
@@ -107,7 +107,7 @@ class Tensors:
         Args:
             storage: its numbers.
             offset: first number.
-            size: of the tensor.
+            size: size of the tensor.
             stride: in numbers.
 
         Raises:
@@ -141,7 +141,7 @@ class Tensors:
 
         Args:
             kind: as the pickle names it.
-            count: of its numbers, or (``UntypedStorage``) of its bytes.
+            count: count of its numbers, or (``UntypedStorage``) of its bytes.
 
         Raises:
             PickleError: it would be larger than the file.

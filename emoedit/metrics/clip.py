@@ -68,7 +68,7 @@ class Clip(nn.Module):
         What was downloaded before is used without asking the hub.
 
         Args:
-            name_or_folder: of transformers' layout, or ``owner/name``.
+            name_or_folder: folder in transformers' layout, or ``owner/name``.
 
         Raises:
             CheckpointError: it is not here and the hub does not give it, or its files are damaged, missing or of
@@ -224,7 +224,7 @@ class AestheticPredictor(nn.Module):
         """Read either layout from a ``.pth`` (tensors only; nothing in it is executed) or ``.safetensors`` file.
 
         Args:
-            path: of the file.
+            path: path of the file.
 
         Raises:
             CheckpointError: missing, damaged, or of another layout; the message says what was found and expected.
@@ -330,7 +330,7 @@ def _from_folder(folder: Path) -> tuple[Any, ...]:
 
 
 def _from_hub(name: str) -> tuple[Any, ...]:
-    """As ``_parts``, of what was downloaded before or else of what the hub gives.
+    """As ``_parts``, of what was downloaded before or else of a repository on the hub.
 
     Raises:
         CheckpointError: neither.

@@ -37,7 +37,7 @@ def target_classes(emotion: str, names: Sequence[str]) -> list[int]:
 
     Args:
         emotion: a name, or algebra on names.
-        names: of the recogniser's classes.
+        names: names of the recogniser's classes.
 
     Raises:
         UnknownNameError: the recogniser has no class for it.

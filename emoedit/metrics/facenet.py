@@ -50,7 +50,7 @@ class FaceNet(nn.Module):
         """The network of a weight file.
 
         Args:
-            path: of the published ``20180402-114759-vggface2.pt`` or a ``.safetensors`` of the same names, with or
+            path: path of the published ``20180402-114759-vggface2.pt`` or a ``.safetensors`` of the same names, with or
                 without the classification layer, which is not used. Default: the published file in torch.hub's cache.
                 (facenet-pytorch's own download is in another folder, ``checkpoints`` of TORCH_HOME: give its path.)
 

@@ -123,7 +123,7 @@ def head_pose(points: Tensor, side: float = 1.0) -> Tensor:
 
     Args:
         points: ``[N, 68, 2]``.
-        side: of the crop, in the units of the points.
+        side: side of the crop, in the units of the points.
 
     Raises:
         ImageError: other shapes, or points so close together that they have no pose.
@@ -202,7 +202,7 @@ def pose_drift(source: Tensor, edited: Tensor, side: float = 1.0) -> Tensor:
     Args:
         source: ``[N, 68, 2]``.
         edited: as ``source``.
-        side: of the crop, in the units of the points.
+        side: side of the crop, in the units of the points.
     """
     check_points(source, edited)
     change = head_pose(edited, side) - head_pose(source, side)

@@ -81,7 +81,7 @@ class EditViews:
         """A value that several metrics need, computed once.
 
         Args:
-            name: of the value.
+            name: name of the value.
             compute: gives it.
         """
         if name not in self._shared:
@@ -132,7 +132,7 @@ class Measure:
         title: in tables and on the page.
         digits: worth printing, after the point.
         higher_is_better: None where neither end is good in itself; then no value is marked as the best.
-        units: of a value; ``"1"`` for a ratio or a probability.
+        units: units of a value; ``"1"`` for a ratio or a probability.
         help: range and source, in one line.
         compute: one value an edit, ``[N]``, NaN where it is not defined; None where it does not apply to these edits.
         same_place: whether it compares pixels place by place, so that it does not apply to a photograph that was taken

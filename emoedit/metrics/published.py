@@ -35,7 +35,7 @@ class PublishedFile:
         """The file's path and its state dict, floating-point tensors as float32. Nothing in the file is executed.
 
         Args:
-            path: of another copy: ``.safetensors``, or as ``torch.save`` writes it.
+            path: path of another copy: ``.safetensors``, or as ``torch.save`` writes it.
 
         Raises:
             CheckpointError: it is not there (the message holds the command that fetches it), it is damaged, or it is no

@@ -20,7 +20,7 @@ class Interval:
         value: over all rows.
         low: ends of the interval; NaN where there is none (one person, or no value at all).
         high: as ``low``.
-        people: how many stand behind it.
+        people: number of people.
         ignored: rows left out because they hold NaN.
     """
 
@@ -49,7 +49,7 @@ def bootstrap(
         values: ``[N]``, or ``[N, ...]`` for a statistic of several columns. A row with a NaN is left out and counted.
         people: N labels, one a row.
         statistic: rows ``[M, ...]`` -> a number. Resamples for which it gives NaN are left out of the percentiles.
-        level: of the interval, above 0 and below 1.
+        level: level of the interval, above 0 and below 1.
         resamples: how many are drawn.
         seed: the same seed draws the same people.
 

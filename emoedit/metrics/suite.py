@@ -195,7 +195,7 @@ class Suite:
             subject: the source as the suite sees it.
             photo: uint8 ``[H, W, 3]``.
             face: found in it.
-            emotion: that it shows.
+            emotion: the emotion it shows.
         """
         return self._rows(subject, self.views([photo], face), [emotion], photos=None)[0]
 

@@ -74,7 +74,7 @@ class Backbone(nn.Module, ABC):
 
         Args:
             photo: uint8 ``[H, W, 3]``; not modified.
-            inversion: of one face in it, which has the seed.
+            inversion: inversion of one face in it, which has the seed.
             control: for it.
 
         Returns:
@@ -115,7 +115,7 @@ class Backbone(nn.Module, ABC):
         """``[N, C, R, R]`` in about [-1, 1]: the reconstruction, or the edit that ``control`` asks for.
 
         Args:
-            inversion: of ``invert``.
+            inversion: inversion of ``invert``.
             control: what the steerings ask for; by default nothing.
             callback: called with (steps done, steps in all).
         """
@@ -126,7 +126,7 @@ class Backbone(nn.Module, ABC):
         None from a backbone that only draws pictures, between which it has to be found.
 
         Args:
-            inversion: of ``invert``.
+            inversion: inversion of ``invert``.
             control: what the steerings ask for.
         """
         return None
@@ -148,7 +148,7 @@ class Backbone(nn.Module, ABC):
         """Move the weights to where they are used, held once, in the type they are used in.
 
         Args:
-            device: of ``emoedit.models.devices.choose_device``.
+            device: as for ``emoedit.models.devices.choose_device``.
             precision: of ``emoedit.models.devices.choose_precision``; a model that computes in float32 alone ignores
                 it.
             offload: keep parts that are not at work on the CPU, where the model has such parts.
@@ -206,7 +206,7 @@ class Backbone(nn.Module, ABC):
         """Write ``config.json`` and the weights (safetensors).
 
         Args:
-            folder: that exists.
+            folder: an existing folder.
         """
         checkpoints.write_part(folder, self.to_config(), self.state_dict(), eight_bits=True)
 
@@ -215,7 +215,7 @@ class Backbone(nn.Module, ABC):
         """Read what ``save_pretrained`` wrote.
 
         Args:
-            folder: of ``save_pretrained``.
+            folder: folder of ``save_pretrained``.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.

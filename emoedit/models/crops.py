@@ -21,7 +21,7 @@ def crop_and_normalise(
 
     Args:
         rgb: the photograph, uint8 ``[H, W, 3]``.
-        alignments: of N faces.
+        alignments: alignments of N faces.
         backbone: its properties describe the input it expects.
 
     Returns:

@@ -66,7 +66,7 @@ def choose_precision(precision: str, device: str) -> torch.dtype:
     Args:
         precision: ``float32``, ``float16``, ``bfloat16`` or ``auto``: on CUDA bfloat16 where the device multiplies in
             it, else float16; on a CPU bfloat16 only where it multiplies in it; else float32.
-        device: of ``choose_device``.
+        device: as for ``choose_device``.
 
     Raises:
         EditError: none of these.
@@ -84,8 +84,8 @@ def check_compute(name: str, unsupported: Mapping[str, str], **asked: bool) -> N
     """Refuse ways of computing that a model gains nothing from, before its weights are read.
 
     Args:
-        name: of the editor.
-        unsupported: of ``emoedit.models.base.Backbone``.
+        name: name of the editor.
+        unsupported: as ``emoedit.models.base.Backbone.unsupported``.
         **asked: ``offload`` and ``compile``.
 
     Raises:
@@ -118,7 +118,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device's memory does not suffice.
 
     Args:
-        error: of torch.
+        error: error of torch.
     """
     if isinstance(error, torch.OutOfMemoryError):
         return True

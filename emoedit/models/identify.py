@@ -31,7 +31,7 @@ def folder(path: Path) -> str:
     """The entry that a folder without ``editor.json`` belongs to.
 
     Args:
-        path: of the folder.
+        path: path of the folder.
 
     Raises:
         CheckpointError: it is something else; the message says what, and which flag takes it.
@@ -86,7 +86,7 @@ def file(path: Path) -> str:
     """The entry that a single file belongs to.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         CheckpointError: it is something else; the message says what, and which flag takes it.
@@ -102,7 +102,7 @@ def tensors(path: Path) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes in a weight file; of containers in a container, the names alone (shape ``()``).
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         CheckpointError: damaged, or holding more than tensors.
@@ -139,7 +139,7 @@ def by_names(names: Mapping[str, tuple[int, ...]], path: Path) -> str:
 
     Args:
         names: name of a tensor -> its shape.
-        path: of the file, for messages.
+        path: path of the file, for messages.
 
     Raises:
         CheckpointError: it is something else; the message says what, and which flag takes it.

@@ -22,7 +22,7 @@ def normalise(x: Tensor, oval: Tensor, *, mean: float, std: float | None) -> tup
 
     Args:
         x: ``[N, C, R, R]``.
-        oval: of ``face_oval``.
+        oval: as ``face_oval`` gives it.
         mean: what they are brought to; ``std`` None leaves them as they are.
         std: as ``mean``.
     """

@@ -86,7 +86,7 @@ def weight_dtype(network: nn.Module) -> torch.dtype:
     """The type of a U-Net's weights, its timestep embedding left aside.
 
     Args:
-        network: of weights.
+        network: network with the weights.
     """
     names = ((name, value) for name, value in network.named_parameters() if not name.startswith(EMBEDDING))
     return next(names)[1].dtype
@@ -102,8 +102,8 @@ def cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
     The timestep embedding, which costs nothing, stays in float32 so that timesteps stay apart.
 
     Args:
-        network: of weights.
-        dtype: of the weights.
+        network: network with the weights.
+        dtype: dtype of the weights.
     """
     for name, part in network.named_children():
         if name != EMBEDDING:

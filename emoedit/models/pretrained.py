@@ -33,7 +33,7 @@ class Part:
 
     Args:
         emotion: in the vocabulary's name.
-        name: of the file, as its authors publish it.
+        name: name of the file, as its authors publish it.
         where: address of the folder that holds it.
     """
 
@@ -56,14 +56,14 @@ class Pretrained:
         takes: which parts it may be given.
         needs: which of them it cannot do without.
         parts: files with emotions that are published for it.
-        parameters: of all networks, in millions.
+        parameters: parameters of all networks, in millions.
         memory: gigabytes of weights on a GPU, with what ``precision="auto"`` holds there.
-        licence: of the published weights.
+        licence: licence of the published weights.
         source: who publishes them.
         paper: where the method is described.
         resolution: side of the crop in pixels.
         crop: the alignment (``emoedit.types.CropSpec``).
-        channels: of the crop; 3 is RGB.
+        channels: channels of the crop; 3 is RGB.
         compositor: how its pictures are put into a photograph.
         settings: what may be set: names of the backbone's settings of sampling.
         extra: settings that are read when the weights are, beside ``CROP``.

@@ -87,7 +87,7 @@ def identity_kept(source: Image.Image, pictures: list[Image.Image], face: Face, 
 
     Args:
         source: the photograph.
-        pictures: of any size; they are brought to the source's.
+        pictures: pictures of any size; they are brought to the source's.
         face: where the face is in the source.
         device: where the network runs.
     """

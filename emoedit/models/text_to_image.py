@@ -25,7 +25,7 @@ class TextToImage:
     """Draws pictures from prompts.
 
     Args:
-        pipeline: of diffusers, one that draws from a text alone.
+        pipeline: pipeline of diffusers, one that draws from a text alone.
         name: what it is called in results.
     """
 
@@ -39,7 +39,7 @@ class TextToImage:
 
         Args:
             name_or_path: which.
-            revision: of what the hub gives.
+            revision: revision of a repository on the hub.
             device: where it draws (``emoedit.models.devices.choose_device``).
 
         Raises:
@@ -78,8 +78,8 @@ class TextToImage:
 
         Args:
             prompt: what it shows.
-            seed: of the noise; the same one gives the same picture.
-            steps: of denoising; default: the pipeline's own.
+            seed: seed of the noise; the same one gives the same picture.
+            steps: number of steps of denoising; default: the pipeline's own.
             guidance: how strongly the prompt is followed; default: the pipeline's own.
             size: side in pixels; default: what the model was trained on.
 

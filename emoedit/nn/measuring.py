@@ -122,7 +122,7 @@ class StoredNetwork(nn.Module, ABC):
         """Read what ``save_pretrained`` wrote.
 
         Args:
-            folder: of ``save_pretrained``.
+            folder: folder of ``save_pretrained``.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.

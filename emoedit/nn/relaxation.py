@@ -23,10 +23,10 @@ class RelaxationConfig:
     """Architecture and input of a [RelaxationNetwork][emoedit.nn.relaxation.RelaxationNetwork].
 
     Args:
-        width: of its hidden layers.
-        scale: of the crop in whose fractions landmarks are given ([CropSpec][emoedit.types.CropSpec], style
+        width: width of its hidden layers.
+        scale: scale of the crop in whose fractions landmarks are given ([CropSpec][emoedit.types.CropSpec], style
             ``stable``).
-        down: of that crop.
+        down: vertical offset of that crop.
     """
 
     width: int = 96

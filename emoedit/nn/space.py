@@ -145,7 +145,7 @@ class PointMap(nn.Module):
             coordinates: ``[n, K]``, the values in the basis.
             basis: ``[K, O]``.
             straight: the linear part is fitted to the first so many points; they should be independent.
-            width: of the Gaussians.
+            width: width of the Gaussians.
             ridge: regularisation of the radial basis functions, which keeps the map smooth.
         """
         rank, out = basis.shape

@@ -36,7 +36,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     """The picture as a screen shows it: RGB in sRGB, transparency on white. Always a copy.
 
     Args:
-        image: of any mode; ``.info`` may hold its ``icc_profile``. A damaged profile is ignored with a warning.
+        image: image of any mode; ``.info`` may hold its ``icc_profile``. A damaged profile is ignored with a warning.
     """
     profile = image.info.get("icc_profile")
     if image.has_transparency_data:
@@ -78,7 +78,7 @@ def edit_output_png(output: EditOutput) -> bytes:
     """Edited crops, labelled with their edits.
 
     Args:
-        output: of an editor, pictures or tensors.
+        output: output of an editor, pictures or tensors.
     """
     crops = output.images if isinstance(output.images, list) else list(output.images.flatten(0, 1))
     each = len(crops) // len(output.edits)
@@ -91,7 +91,7 @@ def inversion_html(inversion: Inversion) -> str:
     """The input above its reconstruction, and the shape of the latent.
 
     Args:
-        inversion: of an editor, or (without these pictures) of a backbone.
+        inversion: inversion of an editor, or (without these pictures) of a backbone.
     """
     extras = inversion.extras
     shapes = {"latent": tuple(inversion.latent.shape), **{name: tuple(value.shape) for name, value in extras.items()}}
@@ -129,7 +129,7 @@ def inline(image: Image.Image) -> str:
     """A picture as an HTML element that needs no other file.
 
     Args:
-        image: of it.
+        image: the picture.
     """
     data = base64.b64encode(png(image)).decode()
     return f'<img alt="" src="data:image/png;base64,{data}">'

@@ -15,7 +15,7 @@ def labelled_grid(
     """Pictures in rows on white, each centred over its label.
 
     Args:
-        images: of any size and mode; scaled to fit a cell, never cut. Transparency shows white.
+        images: images of any size and mode; scaled to fit a cell, never cut. Transparency shows white.
         labels: one a picture; a long one is set smaller until it fits the cell.
         columns: the most pictures in a row.
         cell: side of a cell in pixels.

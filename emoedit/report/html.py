@@ -53,7 +53,7 @@ class ReportEntry:
             ``seconds``, ``error`` (None or what went wrong), ``reference`` (True for what editors are held against: the
             unchanged source, a baseline, a true photograph), and the keys of the columns. A number that is not there,
             None or NaN is shown as a dash.
-        image: of any size and mode; None where there is an error.
+        image: image of any size and mode; None where there is an error.
     """
 
     row: Mapping[str, Any]
@@ -110,9 +110,9 @@ def comparison_html(
     Args:
         sheets: one a photograph.
         columns: which numbers of the rows to show, in this order. ``seconds`` comes last unless it is among them.
-        title: of the page.
+        title: title of the page.
         notes: sentences under the title: how the numbers were made.
-        tables: of a summary, between the notes and the photographs.
+        tables: tables of a summary, between the notes and the photographs.
         figures: as ``tables``.
 
     Returns:
@@ -162,7 +162,7 @@ def write_comparison(
     """Writes ``comparison_html`` to a file that is either complete or not there.
 
     Args:
-        path: of the page.
+        path: path of the page.
         sheets: as there.
         columns: as there.
         title: as there.

@@ -33,7 +33,7 @@ class Curve:
     """One editor: a point a strength, each with its interval.
 
     Args:
-        name: of the editor.
+        name: name of the editor.
         strengths: written beside the points; the line goes through them in this order. None for a point without one.
         x: means over pictures. A point that is NaN in either is left out.
         y: as ``x``.
@@ -63,7 +63,7 @@ def pareto_plot(
     Args:
         curves: at least one; a colour and a marker each, alike wherever the same names come in the same order.
         title: over the panel; empty for none.
-        x_label: of the axes.
+        x_label: label of the x axis.
         y_label: as ``x_label``.
 
     Returns:
@@ -88,8 +88,8 @@ def pareto_grid(
     Args:
         panels: title of a panel -> its curves.
         title: above all panels.
-        x_label: of every panel.
-        y_label: of every panel.
+        x_label: label of every panel's x axis.
+        y_label: label of every panel's y axis.
 
     Returns:
         The text of an SVG file, as ``pareto_plot`` gives it.

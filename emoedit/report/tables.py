@@ -12,7 +12,7 @@ def markdown(table: Table) -> str:
     """Title, table and help, as the page shows them: floats with three digits, a dash where there is no number.
 
     Args:
-        table: of a report.
+        table: table of a report.
     """
     rows = [[_cell(cell) for cell in row] for row in (table.header, ["---"] * len(table.header), *table.rows)]
     lines = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

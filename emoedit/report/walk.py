@@ -49,7 +49,7 @@ class Walk:
         """Write an animation (``.gif``, ``.mp4``), or all frames side by side (the suffixes of pictures).
 
         Args:
-            path: of the file.
+            path: path of the file.
             seconds: from the first frame to the last.
             back: whether an animation also plays in reverse.
             overwrite: whether a file that exists is replaced.
@@ -80,7 +80,7 @@ def check_suffix(path: str | os.PathLike[str]) -> str:
     """The suffix of a file that a walk can be saved as, in lower case.
 
     Args:
-        path: of the result.
+        path: path of the result.
 
     Raises:
         OutputError: another one.
@@ -98,7 +98,7 @@ def check_encoder(suffix: str) -> None:
     """Refuse what cannot be encoded here, before anything is computed.
 
     Args:
-        suffix: of the file, in lower case.
+        suffix: suffix of the file, in lower case.
 
     Raises:
         MissingExtraError: ``.mp4`` without PyAV.
@@ -137,7 +137,7 @@ def walk(
         photos: the editor with all around it.
         photo: what ``PhotoEditor.open`` gave, or what it takes.
         emotion: a name or algebra on names.
-        strengths: of the frames, in their order.
+        strengths: strengths of the frames, in their order.
         longest: longest side of the frames in pixels, where the photograph is larger; None for the photograph's own.
         seed: for editors that draw noise.
         callback: called with (frames done, frames in all).

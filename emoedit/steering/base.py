@@ -30,7 +30,7 @@ class Steering(nn.Module, ABC):
 
         Args:
             backbone: the model.
-            inversion: of N pictures.
+            inversion: inversion of N pictures.
             edits: one for each picture.
 
         Raises:
@@ -43,7 +43,7 @@ class Steering(nn.Module, ABC):
         """Write ``config.json`` and the weights (safetensors).
 
         Args:
-            folder: that exists.
+            folder: an existing folder.
         """
 
     @classmethod
@@ -52,7 +52,7 @@ class Steering(nn.Module, ABC):
         """Read what ``save_pretrained`` wrote.
 
         Args:
-            folder: of ``save_pretrained``.
+            folder: folder of ``save_pretrained``.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.
@@ -62,7 +62,7 @@ class Steering(nn.Module, ABC):
         """Strength times mixture weight, ``[N, number of emotions]``.
 
         Args:
-            inversion: of N pictures.
+            inversion: inversion of N pictures.
             edits: one for each picture.
 
         Raises:

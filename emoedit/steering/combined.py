@@ -132,8 +132,8 @@ class TokenAndShift(Steering):
         """The same parts at other strengths.
 
         Args:
-            token_strength: of the token; None for the present one.
-            h_strength: of the shift; None for the present one.
+            token_strength: strength of the token; None for the present one.
+            h_strength: strength of the shift; None for the present one.
         """
         return type(self)(
             self.tokens,

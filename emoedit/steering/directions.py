@@ -305,7 +305,7 @@ def fit_directions(
             plainly shows it.
         ridge: ``suppress_within_class``'s.
         projection: ``project_out``'s share.
-        shrinkage: of the within-class covariance towards a multiple of the identity (Friedman 1989), 0 to 1.
+        shrinkage: shrinkage of the within-class covariance towards a multiple of the identity (Friedman 1989), 0 to 1.
         min_count: data sets with fewer pictures of an emotion or of neutral are skipped for it; an emotion of which no
             data set has as many is fitted on those with ``FEW``, with a warning.
 

@@ -32,7 +32,7 @@ class ShiftBlock(nn.Module):
     Its tensors have the names and shapes of Asyrp's ``DeltaBlock``.
 
     Args:
-        channels: of h.
+        channels: channels of h.
         temb_dim: length of the timestep embedding.
     """
 
@@ -102,7 +102,7 @@ class AdaptedDirections(nn.Module):
 
         Args:
             directions: ``[E, ...]``.
-            channels: of h.
+            channels: channels of h.
             temb_dim: length of the timestep embedding.
         """
         block = ShiftBlock(channels, temb_dim)

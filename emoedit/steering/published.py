@@ -31,7 +31,7 @@ class Parts:
 
     Args:
         files: option (``tokens``, ``shifts``, ``boundaries``) -> emotion -> file.
-        layers: of W+ that boundaries may change, from the first to before the second; None: all.
+        layers: layers of W+ that boundaries may change, from the first to before the second; None: all.
     """
 
     files: Mapping[str, Files]

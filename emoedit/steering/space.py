@@ -330,7 +330,7 @@ def basic_shares(names: Sequence[str], basic: Sequence[str]) -> Tensor:
     """How much of each basic emotion a name of the vocabulary holds, ``[E, B]``; what ``basic`` lacks is left out.
 
     Args:
-        names: of the vocabulary, E of them.
+        names: names of the vocabulary, E of them.
         basic: names of basic emotions, B of them.
     """
     rows = torch.zeros(len(names), len(basic))

@@ -51,7 +51,7 @@ def write_embedding(path: str | os.PathLike[str], token: str, vectors: Tensor, *
     """Write a learned token as diffusers' ``load_textual_inversion`` reads it: whole or not at all.
 
     Args:
-        path: of the file.
+        path: path of the file.
         token: the word.
         vectors: ``[n, D]``.
         overwrite: whether a file that exists is replaced.

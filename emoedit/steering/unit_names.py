@@ -70,7 +70,7 @@ def unit_of(name: str) -> str:
     """What a unit is, in words: ``"action unit: lip corner puller, left"`` for ``"AU12L"``.
 
     Args:
-        name: of a unit, as editors spell it.
+        name: name of a unit, as editors spell it.
     """
     side = {"L": ", left", "R": ", right"}.get(name[-1], "")
     return f"action unit: {UNITS[int(name[2:].rstrip('LR'))]}{side}"

@@ -127,7 +127,7 @@ class ActionUnits(Steering):
         """How strongly each unit of each picture is activated, ``[N, 20, 2]``, right half and left half.
 
         Args:
-            inversion: of N pictures.
+            inversion: inversion of N pictures.
             edits: one a picture.
 
         Raises:

@@ -201,7 +201,7 @@ def read_boundary(path: str | os.PathLike[str], *, width: int | None = None) -> 
     """The normal of a boundary: float ``[1, D]``, of unit length.
 
     Args:
-        path: of the file: ``.npy``, as InterFaceGAN publishes them, or ``.pt``, as e4e does.
+        path: path of the file: ``.npy``, as InterFaceGAN publishes them, or ``.pt``, as e4e does.
         width: D that is needed, if it is known.
 
     Raises:
@@ -237,7 +237,7 @@ def write_boundary(path: str | os.PathLike[str], normal: Tensor, *, overwrite: b
     """Write InterFaceGAN's file: float32 ``[1, D]``, of unit length.
 
     Args:
-        path: of the file.
+        path: path of the file.
         normal: ``[D]``.
         overwrite: whether a file that exists is replaced.
 
@@ -317,7 +317,7 @@ def score_samples(
         scorer: pictures ``[n, C, R, R]`` at the model's mean and contrast -> scores ``[n, E]``.
         generator: draws the noise; a model that draws none ignores it.
         count: how many.
-        truncation: of the samples: 1 none, 0 the mean.
+        truncation: truncation of the samples: 1 none, 0 the mean.
         batch_size: pictures in one pass of the model.
         callback: called with (samples done, count).
     """

@@ -36,7 +36,7 @@ class AdversarialConfig:
     """Settings of the critic and of its schedule.
 
     Args:
-        learning_rate: of its Adam, at its highest.
+        learning_rate: learning rate of its Adam, at its highest.
         start: step at which the critic starts to learn and its loss is added; before it the task is trained alone.
         ramp: steps from ``start`` over which the weight of its loss rises to 1.
         calm: factor of the task's learning rates from ``start`` on; rates that suit the task alone are too high with a
@@ -74,7 +74,7 @@ class GeneratorTask(nn.Module, ABC):
         ``loss`` is added to the critic's; others are logged.
 
         Args:
-            batch: of the task.
+            batch: batch of the task.
             alone: whether the task is trained without the critic.
         """
 
@@ -83,7 +83,7 @@ class GeneratorTask(nn.Module, ABC):
         """Adam's parameter groups, each with its highest ``lr``.
 
         Args:
-            config: of the trainer.
+            config: config of the trainer.
         """
 
 
@@ -188,8 +188,8 @@ class _Run:
         task: what draws.
         critic: as ``train_adversarial`` says.
         state_file: where the state is, if there is one, and goes.
-        config: of the task.
-        how: of the critic.
+        config: config of the task.
+        how: settings of the critic.
     """
 
     def __init__(

@@ -34,14 +34,14 @@ class AsyrpTraining:
     """How long and how fast; defaults are those of CelebA-HQ in the paper and in the authors' code.
 
     Args:
-        learning_rate: of plain SGD, without momentum.
+        learning_rate: learning rate of plain SGD, without momentum.
         clip: weight of CLIP's part of the loss.
         near: weight of the mean absolute difference of the two P_t; the cosine of the two texts scales it too.
         epochs: how often each picture is seen.
         batch_size: pictures in one pass.
         step_size: epochs after which the learning rate falls (StepLR).
         gamma: factor by which it does.
-        seed: of the network's first weights.
+        seed: seed of the network's first weights.
     """
 
     learning_rate: float = 0.5
@@ -74,7 +74,7 @@ def find_interval(
         backbone: whose reverse process it is.
         x: ``[N, C, R, R]`` in [-1, 1].
         distance: LPIPS, ``[N]`` from two ``[N, C, R, R]``.
-        cosine: of ``text_cosine``.
+        cosine: weight of ``text_cosine``.
 
     Returns:
         One of the schedule's timesteps.
@@ -100,7 +100,7 @@ def train_block(
 
     Args:
         backbone: its ``steps``, ``t_last`` and ``t_edit`` are those of the training; it is not changed.
-        clip: of the loss.
+        clip: CLIP of the loss.
         emotion: a name of the vocabulary, whose phrase is the target text.
         x: ``[N, C, R, R]`` in [-1, 1].
         how: how long and how fast.
@@ -207,7 +207,7 @@ def block_name(emotion: str, backbone: DDPMBackbone, epochs: int) -> str:
     Args:
         emotion: its canonical name.
         backbone: the model.
-        epochs: of the training.
+        epochs: number of epochs.
     """
     last, steps = backbone.schedule.timesteps[-1], backbone.steps
     return f"{emotion}_LC_CelebA_HQ_t{last}_ninv{steps}_ngen{steps}_{epochs - 1}.pth"

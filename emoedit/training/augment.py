@@ -21,7 +21,7 @@ class Augment:
 
     Args:
         rotation: degrees either way, one standard deviation.
-        scale: of the crop's side, one standard deviation.
+        scale: standard deviation, as a fraction of the crop's side.
         shift: as ``scale``.
         soften: share of the pictures that lose detail: sampled down to between 0.3 and 0.9 of the crop and up again.
         noise: highest standard deviation of added noise, the range of a picture being 2.

@@ -22,7 +22,7 @@ class CriticAugment:
     """How far pictures are changed.
 
     Args:
-        shift: of the side, either way at most.
+        shift: largest share of the side, either way.
         turn: degrees, standard deviation.
         scale: standard deviation of its logarithm.
         bright: standard deviation of what is added.
@@ -73,7 +73,7 @@ def adapted(probability: float, logits: Tensor, *, target: float, speed: float) 
     """The probability for the next step: more where the critic is surer of real pictures than ``target``.
 
     Args:
-        probability: of augmentation so far.
+        probability: probability of augmentation so far.
         logits: ``[N]`` of real pictures; the mean of their signs is 0 where it guesses, 1 where it knows them all.
         target: share of real pictures that the critic is sure of.
         speed: pictures in which the probability may go from 0 to 1.

@@ -62,7 +62,7 @@ class Caption:
         """Whether the caption is true of a picture with these labels.
 
         Args:
-            emotion: of the picture.
+            emotion: emotion of the picture.
             data: the picture's data set.
         """
         return self.emotion in ("", emotion) and self.data in ("", data)
@@ -102,7 +102,7 @@ def vocabulary_texts(kinds: Mapping[str, Sequence[str]], count: int = 6000) -> l
 
     Args:
         kinds: data set -> words for its kind of picture.
-        count: of captions.
+        count: count of captions.
     """
     rng = np.random.default_rng(0)
     texts = []

@@ -31,7 +31,7 @@ def text_config(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
     """A text encoder's configuration, with what the tokenizer decides.
 
     Args:
-        config: of ``CLIPTextConfig``.
+        config: config of ``CLIPTextConfig``.
         tokenizer: CLIP's.
     """
     return {
@@ -107,7 +107,7 @@ def write_clip(folder: Path, clip: CLIPModel, tokenizer: PreTrainedTokenizerBase
     """Write what ``CLIPModel.from_pretrained`` and ``emoedit.metrics.clip.Clip`` read.
 
     Args:
-        folder: that exists.
+        folder: an existing folder.
         clip: the model.
         tokenizer: CLIP's.
     """
@@ -132,7 +132,7 @@ def zero_shot(clip: Clip, crops: CropSet, positions: np.ndarray, emotions: Seque
         clip: a frozen CLIP.
         crops: prepared crops.
         positions: which of the crops.
-        emotions: of ``emoedit.training.captions.ADJECTIVES``; the words of each are averaged.
+        emotions: emotions of ``emoedit.training.captions.ADJECTIVES``; the words of each are averaged.
     """
     texts = [clip.text_embeddings([f"a {word} face" for word in ADJECTIVES[name]]).mean(0) for name in emotions]
     towards = F.normalize(torch.stack(texts), dim=1)

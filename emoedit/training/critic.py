@@ -51,7 +51,7 @@ class Critic(nn.Module):
     """See the module.
 
     Args:
-        channels: of the picture.
+        channels: channels of the picture.
         widths: channels at ``R / 2``, ``R / 4``, ... 4 pixels.
     """
 

@@ -34,7 +34,7 @@ class CropSet:
     """The crops that ``emoedit.training.prepare.prepare`` wrote; pixels are memory-mapped.
 
     Args:
-        folder: of prepared crops.
+        folder: folder of prepared crops.
 
     Attributes:
         rows: the index, a dict a crop.
@@ -133,7 +133,7 @@ class MixtureBatches:
         batch_size: pictures a batch.
         resolution: their side.
         split: which split to draw from, or several.
-        seed: of the draws.
+        seed: seed of the draws.
         balance: a class with n pictures in a data set is drawn as often as n ** balance: 1 leaves its pictures as
             frequent as they are, 0 gives all classes the same share.
         classes: columns of the index whose values together make a class.

@@ -60,7 +60,7 @@ def mean_of_h(backbone: DDPMBackbone | StableDiffusionBackbone, crops: Tensor, g
     Args:
         backbone: whose h.
         crops: ``[N, C, R, R]`` in [-1, 1].
-        generator: of the noise.
+        generator: generator of the noise.
 
     Returns:
         ``[T, Ch, r, r]`` at ``emoedit.training.hspace.edited_timesteps``.
@@ -93,7 +93,7 @@ def fit_shift(
         shown: ``[N, C, R, R]`` in [-1, 1].
         neutral: ``[M, C, R, R]`` in [-1, 1].
         gain: how many such differences strength 1 is.
-        seed: of the noise.
+        seed: seed of the noise.
 
     Raises:
         DataError: another model, too few pictures, or no timestep that is edited.
@@ -156,7 +156,7 @@ def scorer_of(network: MeasuringNetwork, emotions: tuple[str, ...], crop: CropSp
     Args:
         network: sees luminance crops of its own.
         emotions: E of those it knows.
-        crop: of the model's pictures.
+        crop: crop of the model's pictures.
 
     Returns:
         Pictures ``[N, 1 or 3, R, R]`` in [-1, 1] -> probabilities ``[N, E]``.
@@ -194,8 +194,8 @@ def fit_direction_of_samples(
         emotion: one that the recogniser knows.
         network: the recogniser.
         count: samples that are drawn and scored.
-        share: of them, how many stand for the emotion, and how many for neutral.
-        seed: of the samples.
+        share: share of the samples, how many stand for the emotion, and how many for neutral.
+        seed: seed of the samples.
         callback: called with (samples done, count).
 
     Returns:

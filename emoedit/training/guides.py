@@ -92,7 +92,7 @@ class TeethGuide(Guide):
     A recogniser accepts a closed smile, and the identity loss closes the mouth.
 
     Args:
-        guide: of emotions that show teeth, with the mouth network's crop at any resolution.
+        guide: guide of emotions that show teeth, with the mouth network's crop at any resolution.
         network: finds teeth in the soft mouths that models draw.
     """
 
@@ -119,7 +119,7 @@ class OpeningGuide(Guide):
     Recognisers read a hole in the face as a shout and a dark slit as tears.
 
     Args:
-        guide: of emotions with closed lips and open eyes, with the landmark network's crop at any resolution.
+        guide: guide of emotions with closed lips and open eyes, with the landmark network's crop at any resolution.
         network: with a head ``points``.
 
     Raises:

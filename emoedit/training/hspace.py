@@ -226,11 +226,11 @@ class SourceBatches:
     """Batches of inverted pictures, each with a target emotion.
 
     Args:
-        inversion: of all sources, exact (``DDPMBackbone.invert``).
+        inversion: inversion of all sources, exact (``DDPMBackbone.invert``).
         emotions: how many emotions there are to be fitted.
         shown: ``[N]`` number of the emotion that each source shows itself, -1 for none; it is never its target.
         batch_size: pictures in a batch.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     def __init__(self, inversion: Inversion, emotions: int, shown: np.ndarray, *, batch_size: int, seed: int) -> None:
@@ -336,6 +336,6 @@ def averaged(directions: Directions) -> Directions:
     """One direction for all timesteps, the mean over them (Asyrp's global delta h).
 
     Args:
-        directions: of every timestep.
+        directions: directions of every timestep.
     """
     return Directions(directions.directions.mean(0, keepdim=True))

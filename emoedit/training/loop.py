@@ -33,7 +33,7 @@ class TrainerConfig:
 
     Args:
         steps: optimiser steps in all.
-        learning_rate: of AdamW, at its highest.
+        learning_rate: learning rate of AdamW, at its highest.
         slower: factors of it for parameters whose names hold a word: weights of a network beside plain directions.
         warmup: steps until it is reached.
         decay: share of the steps over which it falls to zero at the end.
@@ -89,7 +89,7 @@ def rate(step: int, config: TrainerConfig) -> float:
 
     Args:
         step: number of the training step.
-        config: of the trainer.
+        config: config of the trainer.
     """
     up = min(1.0, (step + 1) / max(1, config.warmup))
     left = (config.steps - step) / max(1.0, config.decay * config.steps)
@@ -101,7 +101,7 @@ def parameter_groups(task: nn.Module, config: TrainerConfig) -> list[dict[str, A
 
     Args:
         task: what is trained.
-        config: of the trainer.
+        config: config of the trainer.
     """
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
     for name, parameter in task.named_parameters():

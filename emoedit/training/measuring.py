@@ -30,7 +30,7 @@ class LabelledBatches:
         batch_size: pictures in a batch.
         resolution: side of the network's crops in pixels.
         how: settings of the augmentation.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         DataError: no crop has a label.
@@ -97,12 +97,12 @@ class MeasuringTask(nn.Module):
     1801.09414, eq. 4); absolute distance for landmarks.
 
     Args:
-        config: of the network.
+        config: config of the network.
         people: number of people in training.
         parts: head -> weight of its loss.
         scale: CosFace's s.
         margin: CosFace's m.
-        smoothing: of the labels, 0 to 1.
+        smoothing: smoothing of the labels, 0 to 1.
     """
 
     def __init__(

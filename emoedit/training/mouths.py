@@ -73,9 +73,9 @@ class MouthDegradation:
     """How real mouths are degraded.
 
     Args:
-        shares: of P_t, of reconstructions; the rest are real mouths, blurred.
+        shares: shares of P_t, of reconstructions; the rest are real mouths, blurred.
         blur: pixels, of these.
-        blur_more: of the others.
+        blur_more: blur of the others.
         fade: share of the pictures at less contrast.
         faded: by how much at most.
         mix: share of the pictures with somebody else's mouth in them.
@@ -98,7 +98,7 @@ class MouthBatches:
         mouths: uint8 ``[N, S, S]`` each: ``real``, ``teeth`` (255 where they are), ``denoised`` (P_t), ``rebuilt``.
         batch_size: pictures in a batch.
         how: how real mouths are degraded.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class MouthTask(nn.Module):
     """The distance to the real mouth, sharp and blurred, and the cross entropy of its teeth.
 
     Args:
-        config: of the network.
+        config: config of the network.
         blurred: weights beside the plain distance.
         teeth: as ``blurred``.
     """
@@ -177,7 +177,7 @@ class MouthTask(nn.Module):
         """One pass of the network.
 
         Args:
-            batch: of a training step.
+            batch: batch of a training step.
         """
         z, mean, deviation = standardise(batch["unsure"])
         sharp, teeth = self.network(z.contiguous(memory_format=torch.channels_last))

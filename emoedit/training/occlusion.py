@@ -26,7 +26,7 @@ class Occluders:
     """How faces are occluded.
 
     Args:
-        share: of the faces, with an object in front of them.
+        share: share of the faces, with an object in front of them.
         second: of these, with a second object.
         grey: share of the pictures without colour.
         blur: pixels, of pictures that are soft.
@@ -48,7 +48,7 @@ class OcclusionBatches:
         resolution: side of the network's crops in pixels.
         batch_size: faces a batch.
         how: faces are occluded.
-        seed: of everything; a batch is a function of seed and step.
+        seed: seed of everything; a batch is a function of seed and step.
     """
 
     def __init__(
@@ -228,8 +228,8 @@ def fit_occlusion(network: OcclusionNetwork, batches: OcclusionBatches, *, steps
 
     Args:
         network: with fresh weights.
-        batches: of hidden faces.
-        steps: of AdamW.
+        batches: batches of hidden faces.
+        steps: number of steps of AdamW.
         rate: its learning rate, reached after 50 steps, which falls over the second half.
     """
     optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.01)

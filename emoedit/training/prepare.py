@@ -48,8 +48,8 @@ class Filter:
     """What is kept.
 
     Args:
-        min_confidence: of the detector, 0 to 1.
-        max_yaw: of ``emoedit.faces.detect.Face.yaw``; 0.45 is about 35 degrees.
+        min_confidence: lowest confidence of the detector, 0 to 1.
+        max_yaw: largest value of ``emoedit.faces.detect.Face.yaw``; 0.45 is about 35 degrees.
         min_coverage: share of the crop that lies inside the picture, 0 to 1.
         min_contrast: standard deviation of the crop's luminance, 0 to 127.
     """
@@ -164,7 +164,7 @@ def split_of(data: str, name: str, person: str | None, *, valid: float = 0.05) -
 
     Args:
         data: name of a data set.
-        name: of the picture.
+        name: name of the picture.
         person: who it shows; None where that is unknown.
         valid: share of the people or pictures in ``valid``.
     """
@@ -182,8 +182,8 @@ def _on_both_sides(data: str, rows: Sequence[dict[str, str]], units: Sequence[st
 
     Args:
         data: its name.
-        rows: of its crops; ``split`` may be changed.
-        units: of each crop, what is not divided: the person where one is known, else the picture.
+        rows: rows of its crops; ``split`` may be changed.
+        units: units of each crop, what is not divided: the person where one is known, else the picture.
     """
     order = sorted(set(units), key=lambda unit: (_drawn(data, unit), unit))
     sides = {row["split"] for row in rows}

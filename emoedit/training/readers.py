@@ -60,7 +60,7 @@ def read_rows(path: Path, *required: str) -> list[dict[str, str]]:
     """Rows of a csv file with a header.
 
     Args:
-        path: of the file.
+        path: path of the file.
         *required: names of columns that have to be there.
 
     Raises:
@@ -86,7 +86,7 @@ def limited(samples: Sequence[Sample], at_most: Mapping[str, int]) -> list[Sampl
     """No more pictures of an emotion than asked for, chosen by a fixed seed and kept in their order.
 
     Args:
-        samples: of any emotions.
+        samples: samples of any emotions.
         at_most: emotion -> the most pictures of it; all of those that are not named.
     """
     rng, kept = np.random.default_rng(0), np.ones(len(samples), bool)
@@ -146,7 +146,7 @@ def read_fer_csv(path: str | Path) -> list[Sample]:
     """FER-2013's ``fer2013.csv``: columns ``emotion`` (0 to 6), ``pixels`` (2304 grey values), ``Usage``.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         DataError: a file or column is missing, or a row is damaged.
@@ -297,7 +297,7 @@ def read_landmarks68(path: str | Path) -> dict[str, np.ndarray]:
     """A csv without header: picture, box (4), five points (10), 68 points (136), in pixels of the picture.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Returns:
         Picture name -> ``[68, 2]``.

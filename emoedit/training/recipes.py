@@ -32,7 +32,7 @@ def trainer_config(config: Mapping[str, Any]) -> TrainerConfig:
     """The settings of ``TrainerConfig`` in a configuration; the others are about batches.
 
     Args:
-        config: of a training.
+        config: config of a training.
     """
     known = {field.name for field in fields(TrainerConfig)}
     return TrainerConfig(**{key: value for key, value in config.items() if key in known})
@@ -42,7 +42,7 @@ def load_classifier(config: Mapping[str, Any], weights: str | os.PathLike[str]) 
     """A guidance classifier, frozen: a recogniser that finetunes edits and measures none.
 
     Args:
-        config: of [NetworkConfig][emoedit.nn.measuring.NetworkConfig].
+        config: config of [NetworkConfig][emoedit.nn.measuring.NetworkConfig].
         weights: its ``network.pt`` (``train_metrics.py network=guidance``, or ``network=guidance_labels``).
     """
     network = MeasuringNetwork(NetworkConfig(**config))
@@ -72,7 +72,7 @@ def minutes(folder: Path) -> float:
     """How long a training took, by its ``state.pt``.
 
     Args:
-        folder: of the training.
+        folder: folder of the training.
     """
     return float(torch.load(folder / "state.pt", weights_only=True, mmap=True)["seconds"]) / 60
 
@@ -130,7 +130,7 @@ def read_as(
     """Positions of training pictures without labels that the guidance classifier reads as an emotion.
 
     Args:
-        classifier: of ``load_classifier``.
+        classifier: classifier of ``load_classifier``.
         crops: the crops.
         data: the data set.
         emotion: what is read.
@@ -158,7 +158,7 @@ def finetune_shifts(
 
     Args:
         backbone: frozen diffusion model.
-        guide: of the emotions, in the order of ``shifts``.
+        guide: guide of the emotions, in the order of ``shifts``.
         shifts: emotion -> its learnable shift, the starting point.
         crops: prepared crops.
         how: ``sources`` (data set -> how many neutral pictures are edited, and a quarter as many of ``emotions``),

@@ -64,7 +64,7 @@ def pooled_features(
         network: the trunk that the space is read from.
         crops: prepared crops.
         positions: which of them.
-        mirror: of their mirror images.
+        mirror: whether to use their mirror images.
     """
     rows = []
     for part in np.array_split(positions, max(1, len(positions) // 128)):
@@ -115,7 +115,7 @@ class SpaceTask(nn.Module):
 
     Args:
         space: what is trained.
-        weights: of ``votes``, ``circumplex`` and ``order``.
+        weights: weights of ``votes``, ``circumplex`` and ``order``.
     """
 
     circumplex: Tensor
@@ -149,7 +149,7 @@ class FeatureBatches:
         features: ``[2, N, F]``: pictures, mirrored pictures.
         votes: ``[N, 7]``.
         batch_size: pictures in a batch.
-        seed: of the draws.
+        seed: seed of the draws.
         noise: standard deviation of the noise on features, in standard deviations of the features.
         balance: an emotion that n pictures show most is drawn as often as n ** balance.
     """
@@ -285,10 +285,10 @@ def finetune_coordinates(
         start: ``[K]``, such as the mixture's weights.
         row: which of the guide's targets.
         weights: what the guide's losses, ``near`` and ``outside`` count; those of ``SPARED`` above the start's alone.
-        steps: of Adam.
+        steps: number of steps of Adam.
         batch_size: faces a step.
         learning_rate: at first; it falls to zero.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
         ``[K]``, the mean over the second half of the steps.

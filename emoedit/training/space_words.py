@@ -150,7 +150,7 @@ class WordBatches:
         to: ``[P]``: how often each is drawn.
         templates: how many prompts there are.
         batch_size: pictures, and as many neutral faces.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     def __init__(

@@ -35,13 +35,13 @@ class Weights:
     """Weights of the parts of the loss.
 
     Args:
-        rebuild: of ``emoedit.training.vae.pyramid_loss`` of reconstructed crops.
-        perceptual: of the embedded perceptual distance of reconstructed crops.
-        identity: of 1 - cosine of the identity embeddings of reconstructed crops.
-        kl: of a nat of Kullback-Leibler divergence between the posterior of w and a standard normal distribution.
-        prior: of ``energy_distance`` between mapped random z and recent pictures' w.
-        latent: of the squared difference of a sample's w+ and the encoder's.
-        spread: of the variance of the encoder's w+ over the layers: near W, edits act as they do on samples.
+        rebuild: weight of ``emoedit.training.vae.pyramid_loss`` of reconstructed crops.
+        perceptual: weight of the embedded perceptual distance of reconstructed crops.
+        identity: weight of 1 - cosine of the identity embeddings of reconstructed crops.
+        kl: weight of the Kullback-Leibler divergence, in nats, of the posterior of w from a standard normal one.
+        prior: weight of ``energy_distance`` between mapped random z and recent pictures' w.
+        latent: weight of the squared difference of a sample's w+ and the encoder's.
+        spread: weight of the variance of the encoder's w+ over the layers: near W, edits act as they do on samples.
     """
 
     rebuild: float = 3.0
@@ -180,7 +180,7 @@ class GANTask(GeneratorTask):
         """Parameters with their learning rates.
 
         Args:
-            config: of the trainer.
+            config: config of the trainer.
         """
         drawing = [parameter for parameter in self.backbone.synthesis.parameters() if parameter.requires_grad]
         reading = [*self.backbone.encoder.parameters(), *self.posterior.parameters()]
@@ -209,7 +209,7 @@ class GANTask(GeneratorTask):
         """Real pictures of a batch, as the critic sees them.
 
         Args:
-            batch: of a training step.
+            batch: batch of a training step.
         """
         return self.backbone.normalise(batch["real"])[0].clamp(-LIMIT, LIMIT)
 
@@ -261,7 +261,7 @@ class EncoderTask(nn.Module):
         backbone: its encoder is trained, the rest is frozen.
         perceptual: frozen.
         identity: the same for identity.
-        weights: of the losses.
+        weights: weights of the losses.
         samples: drawn for each batch, at truncations from 0.5 to 1.
     """
 
@@ -313,7 +313,7 @@ def inversion_losses(
     Args:
         perceptual: the network for perceptual distance.
         identity: the network for identity.
-        weights: of these three.
+        weights: weights of these three.
     """
 
     def far(drawn: Tensor, target: Tensor) -> Tensor:

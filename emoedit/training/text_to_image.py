@@ -38,7 +38,7 @@ def copy_unconditional_weights(unet: UNet2DConditionModel, source: UNet2DModel) 
 
     Args:
         unet: changed in place.
-        source: of the same shape.
+        source: U-Net of the same shape.
 
     Returns:
         The names of the tensors that stay fresh.
@@ -141,7 +141,7 @@ def held_out_losses(
         task: what was trained.
         batches: step -> a batch of held-out pictures.
         empty: ids of the empty caption.
-        count: of batches.
+        count: count of batches.
     """
     totals = dict.fromkeys(("true", "another", "empty"), 0.0)
     for step in range(count):
@@ -175,7 +175,7 @@ def draw(
         captions: N texts.
         generator: draws the noise.
         guidance: scale of classifier-free guidance.
-        steps: of DDIM.
+        steps: number of steps of DDIM.
     """
     config = backbone.config
     last = len(backbone.alpha_bar) - 1 if config.t_last is None else config.t_last

@@ -112,7 +112,7 @@ class TokenTask(nn.Module):
         """batch: ``latent`` ``[N, C, r, r]``, ``prompt`` ``[N]``: which template.
 
         Args:
-            batch: of the task.
+            batch: batch of the task.
         """
         own = self._shared
         z, drawn = batch["latent"].to(own.ids.device), batch["prompt"].to(own.ids.device)
@@ -160,7 +160,7 @@ class LatentBatches:
         latents: ``[2, N, C, r, r]``: pictures, mirrored pictures.
         prompts: how many templates there are.
         batch_size: pictures in a batch.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     def __init__(self, latents: Tensor, prompts: int, *, batch_size: int, seed: int) -> None:
@@ -322,7 +322,7 @@ def learn_token(
         crops: ``[N, 1 or 3, R, R]`` in [-1, 1], faces that show the emotion (``read_faces``).
         config: how it is made.
         folder: working folder: ``state.pt``, TensorBoard files, and at the end ``learned_embeds.safetensors``.
-        trainer: of ``emoedit.training.loop.train``.
+        trainer: configuration of ``emoedit.training.loop.train``.
         validation: ``[M, 1 or 3, R, R]`` in [-1, 1], other faces, to be edited with the token for the grids in
             TensorBoard: a row each of sources, strength 1 and strength 2.
 

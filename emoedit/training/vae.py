@@ -39,7 +39,7 @@ def pyramid_loss(x: Tensor, y: Tensor, weight: Tensor, *, levels: int = 4) -> Te
         x: ``[N, 1, R, R]``.
         y: as ``x``.
         weight: ``[1, 1, R, R]``.
-        levels: of the pyramids.
+        levels: levels of the pyramids.
     """
     difference, total = x - y, x.new_zeros(())
     for level in range(levels):

@@ -73,9 +73,9 @@ def scored_samples(
         scorer: pictures -> probabilities of emotions ``[N, E]``.
         emotions: what the scorer's columns mean.
         generator: draws the noise; a model that draws none ignores it.
-        count: of samples.
-        share: of them, how many for each emotion.
-        truncation: of the samples: 1 none, 0 the mean.
+        count: count of samples.
+        share: share of the samples, how many for each emotion.
+        truncation: truncation of the samples: 1 none, 0 the mean.
 
     Raises:
         DataError: no sample for an emotion is left.
@@ -94,7 +94,7 @@ def encoded_crops(
         backbone: the model.
         crops: prepared crops.
         positions: ``[N]``: which of the crops.
-        mirror: of the crops' mirror images.
+        mirror: whether to use the crops' mirror images.
         batch_size: pictures in a batch.
     """
     rows = []
@@ -147,7 +147,7 @@ def emotion_scores(
     Args:
         backbone: the model that draws.
         steering: what is measured.
-        inversion: of pictures that show none of them.
+        inversion: inversion of pictures that show none of them.
         scorer: pictures -> probabilities of emotions ``[N, E]``.
         emotions: what the scorer's columns mean.
         strengths: that are tried.
@@ -226,7 +226,7 @@ class LatentBatches:
     Args:
         latents: ``[N, L, D]``.
         batch_size: pictures in a batch.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     def __init__(self, latents: Tensor, *, batch_size: int, seed: int) -> None:

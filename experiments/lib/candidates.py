@@ -31,7 +31,7 @@ class SecondReader:
     """An optional second recogniser, which is not used for ranking.
 
     Args:
-        folder: of an expression network of this project's own; None for none.
+        folder: folder of an expression network of this project's own; None for none.
 
     Raises:
         CheckpointError: no such network.
@@ -58,7 +58,7 @@ def candidate_rows(
 
     Args:
         cases: people.
-        emotions: of the vocabulary's basic ones.
+        emotions: names among the vocabulary's basic ones.
         how: ``editors``, ``candidates``, ``keep``.
         path: results, a row a line; people that are there already are not edited again.
         second: the recogniser that is not used for ranking.

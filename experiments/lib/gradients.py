@@ -36,7 +36,7 @@ def agreed_pictures(crops: CropSet, how: Mapping[str, Any], splits: tuple[str, .
     Args:
         crops: with ``votes``.
         how: ``data`` (the set), ``agreement`` (share of the votes), ``least`` (of other emotions).
-        splits: of the pictures.
+        splits: splits of the pictures.
     """
     positions, labels = [], []
     for number, emotion in enumerate(BASIC):
@@ -52,8 +52,8 @@ class GradientRecogniser(nn.Module):
     """Reads the basic emotions.
 
     Args:
-        mean: of histograms, ``[D]``.
-        deviation: of histograms, ``[D]``.
+        mean: mean of histograms, ``[D]``.
+        deviation: deviation of histograms, ``[D]``.
         weights: ``[D, 7]``.
         bias: ``[7]``.
     """

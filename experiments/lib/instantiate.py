@@ -27,7 +27,7 @@ def instantiate(config: Any) -> Any:
     """What a config describes: mappings with a ``_target_`` are called, those inside them first; the rest stays.
 
     Args:
-        config: of plain values, lists and mappings.
+        config: config of plain values, lists and mappings.
 
     Raises:
         TargetError: see there. What a target itself raises on purpose (``emoedit.types.EmoEditError``) goes on.

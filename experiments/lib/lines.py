@@ -21,7 +21,7 @@ class Panel:
 
     Args:
         lines: name -> (x, y), of one length; a name looks alike in all panels.
-        x_label: of the axes.
+        x_label: label of the x axis.
         y_label: as ``x_label``.
         across: heights at which a grey line is drawn, with what is written on it.
     """

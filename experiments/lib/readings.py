@@ -94,7 +94,7 @@ def read_picture(image: Image.Image, style: str, clip: Clip | None) -> PictureRe
     """Everything that is measured of one picture.
 
     Args:
-        image: of any size.
+        image: image of any size.
         style: the prompt's words for style; empty for none.
         clip: None: the style's agreement is not measured.
     """

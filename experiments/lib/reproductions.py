@@ -148,7 +148,7 @@ def people(where: str, count: int, work: Path, *, backbone: DDPMBackbone | None 
         count: the first so many.
         work: folder for intermediate files.
         backbone: what draws; needed for ``"drawn"`` when they are not in ``work`` yet.
-        seed: of the noise that an editor draws.
+        seed: seed of the noise that an editor draws.
 
     Raises:
         DataError: no such folder; drawn people without anything that draws them.
@@ -177,7 +177,7 @@ class Page:
     """A page of sections and the folder of its pictures.
 
     Args:
-        path: of the page.
+        path: path of the page.
         images: folder.
         section: the name of the one that is written.
     """

@@ -51,7 +51,7 @@ def write_section(page: Path, name: str, text: str, *, head: str, order: Sequenc
 
     Args:
         page: made if need be.
-        name: of small letters, digits and hyphens.
+        name: name of small letters, digits and hyphens.
         text: Markdown.
         head: what stands above all sections.
         order: names as they are to stand; a name that begins with one of them and a hyphen stands behind it, and others

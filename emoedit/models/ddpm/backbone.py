@@ -48,7 +48,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
 
     Args:
         config: see ``DDPMConfig``.
-        unet: of this configuration; default: a new one with fresh weights.
+        unet: U-Net of this configuration; default: a new one with fresh weights.
 
     Raises:
         CheckpointError: a U-Net or a schedule of noise that this class does not support.
@@ -387,7 +387,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
 
         Args:
             folder: where it is.
-            **settings: of ``DDPMConfig``, instead of those in the folder.
+            **settings: settings of ``DDPMConfig``, instead of those in the folder.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape; another kind of model.
@@ -400,9 +400,9 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         """The original DDPM's weight file (``.ckpt`` of SDEdit, DiffusionCLIP, Asyrp), converted while it is read.
 
         Args:
-            path: of the file.
+            path: path of the file.
             resolution: side of the pictures; default: derived from the levels with attention.
-            **settings: of ``DDPMConfig``.
+            **settings: settings of ``DDPMConfig``.
 
         Raises:
             CheckpointError: missing, damaged, or not of that naming.
@@ -424,7 +424,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         Args:
             name_or_path: a folder, a file, or ``owner/name`` on the hub.
             revision: branch, tag or commit on the hub.
-            **settings: of the configuration, instead of the file's.
+            **settings: settings of the configuration, instead of the file's.
 
         Raises:
             CheckpointError: none of these, or not a model this class can use.

@@ -79,7 +79,7 @@ def check_unet(config: dict[str, Any], patch: int = 1) -> int:
     """The side of the crops, of a U-Net that ``down`` and ``up`` run as ``UNet2DModel.forward`` does.
 
     Args:
-        config: of the U-Net.
+        config: config of the U-Net.
         patch: side of the squares of pixels that are its channels.
 
     Raises:

@@ -41,7 +41,7 @@ def read_file(path: Path) -> Any:
     """What ``torch.save`` wrote: tensors in plain containers, nothing else.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         CheckpointError: missing, damaged, or holding more than that.
@@ -53,7 +53,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Names -> tensors of a file that ``torch.save`` wrote; ``module.`` of ``DataParallel`` is taken off.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         CheckpointError: missing, damaged, or holding anything else.
@@ -99,7 +99,7 @@ def original_config(state: Mapping[str, Tensor], path: Path | str, resolution: i
 
     Args:
         state: tensors by name.
-        path: of the file.
+        path: path of the file.
         resolution: side of the pictures; not in the weights. Default: what makes the level that attends 16 pixels
             wide, as in every published model.
 
@@ -176,7 +176,7 @@ def read_folder(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, An
 
     Args:
         folder: where it is.
-        settings: of ``DDPMConfig``, instead of those in the folder.
+        settings: settings of ``DDPMConfig``, instead of those in the folder.
 
     Returns:
         The entries of a ``DDPMConfig``, the U-Net's tensors under current names, and the folder they were read from.

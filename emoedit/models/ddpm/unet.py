@@ -43,8 +43,8 @@ def up(unet: UNet2DModel, h: Tensor, skips: tuple[Tensor, ...], temb: Tensor) ->
     Args:
         unet: the network.
         h: ``[N, Ch, r, r]``, of the mid block.
-        skips: of ``down``.
-        temb: of ``down``.
+        skips: skip connections from ``down``.
+        temb: timestep embedding from ``down``.
     """
     low = temb.to(h.dtype)
     for block in unet.up_blocks:
@@ -79,7 +79,7 @@ def new_unet(config: dict[str, Any]) -> UNet2DModel:
     """A U-Net of this configuration with fresh weights.
 
     Args:
-        config: of ``UNet2DModel``.
+        config: config of ``UNet2DModel``.
 
     Raises:
         CheckpointError: not the arguments of a ``UNet2DModel``.

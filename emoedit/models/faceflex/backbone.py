@@ -92,9 +92,9 @@ class FaceFlexVAE(Backbone):
         """As ``from_file``; the hub has no such model, so ``revision`` is ignored.
 
         Args:
-            name_or_path: of the file.
+            name_or_path: path of the file.
             revision: ignored.
-            **settings: of the configuration, instead of the file's.
+            **settings: settings of the configuration, instead of the file's.
         """
         return cls.from_file(name_or_path, **settings)
 

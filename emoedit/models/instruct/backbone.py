@@ -40,7 +40,7 @@ class InstructConfig:
     Args:
         kind: its class in diffusers, one of ``emoedit.models.instruct.pipelines.KINDS``.
         resolution: side of the crop in pixels.
-        steps: of denoising.
+        steps: number of steps of denoising.
         guidance: how strongly the instruction is followed at strength 1.
         image_guidance: how closely the picture is kept; None for pipelines without such an argument.
         whole: whether the whole photograph is given to the pipeline, at about as many pixels as a crop has, and its
@@ -69,7 +69,7 @@ class InstructBackbone(Backbone):
     ``latent`` is the crop, ``[N, 3, R, R]``. ``extras``: ``seed`` ``[N]`` of the noise.
 
     Args:
-        pipeline: of diffusers; its networks are shared.
+        pipeline: pipeline of diffusers; its networks are shared.
         config: see ``InstructConfig``.
 
     Raises:
@@ -259,9 +259,9 @@ class InstructBackbone(Backbone):
 
         Args:
             name_or_path: which.
-            revision: of what the hub gives.
+            revision: revision of a repository on the hub.
             resolution: side of the crop; default: what the model was trained on.
-            **settings: of ``InstructConfig``.
+            **settings: settings of ``InstructConfig``.
 
         Raises:
             CheckpointError: missing, damaged, another kind of pipeline, or one with parts of other libraries.
@@ -297,7 +297,7 @@ def load_pipeline(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
 
     Args:
         folder: where it is.
-        name: of the pipeline's class.
+        name: name of the pipeline's class.
         index: contents of ``model_index.json``.
 
     Raises:

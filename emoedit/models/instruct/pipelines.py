@@ -12,7 +12,7 @@ class PipelineKind:
     """How one pipeline class is called.
 
     Args:
-        steps: of denoising, by default.
+        steps: number of steps of denoising, by default.
         guidance: what the pipeline's authors suggest.
         guidance_name: the argument that takes it.
         strength: what an edit's strength scales. ``guidance``: from 1, none, to ``guidance`` at strength 1. ``noise``:

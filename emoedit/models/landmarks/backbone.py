@@ -30,8 +30,8 @@ class LandmarksConfig:
 
     Args:
         resolution: side of the crop in pixels.
-        crop_scale: of the crop ([CropSpec][emoedit.types.CropSpec], style ``stable``).
-        crop_down: of the crop.
+        crop_scale: scale of the crop ([CropSpec][emoedit.types.CropSpec], style ``stable``).
+        crop_down: vertical offset of the crop.
     """
 
     resolution: int = 128
@@ -94,7 +94,7 @@ class LandmarkBackbone(Backbone):
         Lips that part show nothing between them here: the compositor draws it into the photograph.
 
         Args:
-            inversion: of crops.
+            inversion: inversion of crops.
             control: whose ``displacements`` are followed.
             callback: called with (steps done, steps in all).
         """
@@ -114,7 +114,7 @@ class LandmarkBackbone(Backbone):
         """What moves and what light comes with it, one a picture.
 
         Args:
-            inversion: of crops.
+            inversion: inversion of crops.
             control: whose ``displacements`` are followed.
         """
         side, mask = self.config.resolution, face_masks(self.crop).face

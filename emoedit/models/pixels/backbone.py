@@ -42,7 +42,7 @@ class PixelBackbone(Backbone):
     pixel that lands here comes from) and light.
 
     Args:
-        config: of the crop.
+        config: config of the crop.
     """
 
     channels = 1

@@ -53,7 +53,7 @@ class RemoteError(EmoEditError):
 
     Args:
         message: what was answered, and what to do.
-        status: of the HTTP answer; None where there was none.
+        status: status of the HTTP answer; None where there was none.
     """
 
     def __init__(self, message: str, status: int | None = None) -> None:

@@ -42,7 +42,7 @@ class StableDiffusionBackbone(NoisePredictor):
     Args:
         config: see ``StableDiffusionConfig``.
         tokenizer: CLIP's.
-        unet: of this configuration; default: new ones with fresh weights.
+        unet: U-Net of this configuration; default: new ones with fresh weights.
         vae: as ``unet``.
         text_encoder: as ``unet``.
 
@@ -284,7 +284,7 @@ class StableDiffusionBackbone(NoisePredictor):
 
         Args:
             folder: where it is.
-            **settings: of ``StableDiffusionConfig``, instead of those in the folder.
+            **settings: settings of ``StableDiffusionConfig``, instead of those in the folder.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape; another kind of model.
@@ -307,7 +307,7 @@ class StableDiffusionBackbone(NoisePredictor):
             path: ``.safetensors`` or ``.ckpt``.
             tokenizer: a folder with CLIP's tokenizer; default: the one on the hub.
             resolution: side of the pictures it was trained on.
-            **settings: of ``StableDiffusionConfig``.
+            **settings: settings of ``StableDiffusionConfig``.
 
         Raises:
             CheckpointError: missing, damaged, another kind of model, or no tokenizer.
@@ -344,7 +344,7 @@ class StableDiffusionBackbone(NoisePredictor):
         Args:
             name_or_path: a folder, a file, or ``owner/name`` on the hub.
             revision: branch, tag or commit on the hub.
-            **settings: of the configuration, instead of the file's.
+            **settings: settings of the configuration, instead of the file's.
 
         Raises:
             CheckpointError: none of these, or not a model this class can use.

@@ -57,7 +57,7 @@ class StableDiffusionConfig:
         boost: noise is drawn ``"everywhere"``; or only where the edit has ``"changed"`` the picture
             (``emoedit.sampling.change_mask``), which needs a path whose losses are kept (``exact``, ``null_text``)
             and a ``std``, by which its distances are measured.
-        null_iterations: of null-text optimisation, a step.
+        null_iterations: iterations of null-text optimisation, a step.
         precision: of the U-Net's passes; auto: bfloat16 where the device computes it itself, else float32. Where
             bfloat16 gives NaN a step is repeated in float32, and that is logged.
     """
@@ -99,7 +99,7 @@ def check_parts(config: StableDiffusionConfig) -> int:
     ``emoedit.models.stable_diffusion.unet`` runs them as ``UNet2DConditionModel.forward`` does.
 
     Args:
-        config: of the backbone.
+        config: config of the backbone.
 
     Raises:
         CheckpointError: others, with all that is wrong.
@@ -144,7 +144,7 @@ def check_sampling(config: StableDiffusionConfig, last: int) -> None:
     """Whether settings of sampling make sense, for timesteps 0 to ``last``.
 
     Args:
-        config: of the backbone.
+        config: config of the backbone.
         last: the last timestep that the model was trained on.
 
     Raises:

@@ -51,7 +51,7 @@ class Folder:
     """What a folder holds.
 
     Args:
-        configs: of ``unet``, ``vae``, ``text_encoder`` and ``scheduler``, without diffusers' own entries.
+        configs: configs of ``unet``, ``vae``, ``text_encoder`` and ``scheduler``, without diffusers' own entries.
         states: weights of ``unet``, ``vae`` and ``text_encoder``, under current names.
         tokenizer: CLIP's.
         settings: this package's ``config.json``; empty in a folder that another program wrote.
@@ -160,7 +160,7 @@ def write_folder(
     """Write what ``read_folder`` reads, and ``StableDiffusionPipeline.from_pretrained`` too.
 
     Args:
-        folder: that exists.
+        folder: an existing folder.
         unet: part of the model.
         vae: part of the model.
         text_encoder: part of the model.
@@ -268,9 +268,9 @@ def check_shapes(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
     """Compare weights of a file with a module on the ``meta`` device, before the real one takes memory.
 
     Args:
-        module: of weights.
+        module: module with the weights.
         state: names -> tensors of the file.
-        path: of the file.
+        path: path of the file.
 
     Raises:
         CheckpointError: names are missing or left over, of another shape, or not finite.
@@ -283,9 +283,9 @@ def fill_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
     """Put weights of a file into a module, in float32; one on the ``meta`` device takes the tensors themselves.
 
     Args:
-        module: of weights.
+        module: module with the weights.
         state: names -> tensors of the file.
-        path: of the file.
+        path: path of the file.
 
     Raises:
         CheckpointError: names are missing or left over, of another shape, or not finite.

@@ -102,7 +102,7 @@ def null_text(
         null: as ``neutral``.
         schedule: timesteps and their alpha_bar.
         guidance: scale of classifier-free guidance.
-        iterations: of the optimiser at each step.
+        iterations: iterations of the optimiser at each step.
         callback: called with (steps done, steps in all).
     """
     targets, found = step_targets(path, x), []

@@ -45,7 +45,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
     Args:
         config: see ``StableDiffusionConfig``.
         tokenizer: CLIP's.
-        unet: of this configuration; default: new ones with fresh weights.
+        unet: U-Net of this configuration; default: new ones with fresh weights.
         vae: as ``unet``.
         text_encoder: as ``unet``.
 
@@ -331,7 +331,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         ``[N, S, C, r, r]`` (``emoedit.sampling.exact_inversion``).
 
         Args:
-            inversion: of N pictures.
+            inversion: inversion of N pictures.
         """
         extras = inversion.extras
         return path_residuals(extras["path"], extras["x0"], extras["eps"], self.schedule, stochastic=False)

@@ -181,6 +181,6 @@ def rows_name(text_encoder: nn.Module) -> str:
     """The name of the new rows among the parameters of a text encoder of ``with_tokens``.
 
     Args:
-        text_encoder: of ``with_tokens``.
+        text_encoder: text encoder of ``with_tokens``.
     """
     return next(f"{name}.rows" for name, part in text_encoder.named_modules() if isinstance(part, _Table))

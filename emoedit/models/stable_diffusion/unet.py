@@ -46,8 +46,8 @@ def up(unet: UNet2DConditionModel, h: Tensor, skips: tuple[Tensor, ...], temb: T
     Args:
         unet: the network.
         h: ``[N, Ch, r, r]``, of the mid block.
-        skips: of ``down``.
-        temb: of ``down``.
+        skips: skip connections from ``down``.
+        temb: timestep embedding from ``down``.
         context: ``[N, T, D]``.
     """
     low, context = temb.to(h.dtype), context.to(h.dtype)

@@ -58,8 +58,8 @@ class StyleGAN2Config:
         mean: what mean and contrast inside the face every crop is brought to before it is inverted (undone after
             decoding), in [-1, 1]; ``std`` None leaves crops as they are.
         std: as ``mean``.
-        optimise_steps: of w+, from where the encoder starts or, without one, from the mean of w.
-        precision: of the synthesis network's maps.
+        optimise_steps: optimisation steps of w+, from where the encoder starts or, without one, from the mean of w.
+        precision: precision of the synthesis network's maps.
     """
 
     resolution: int = 64
@@ -180,7 +180,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         """This model with another synthesis network of the same shape; the rest is shared.
 
         Args:
-            synthesis: of the same shape.
+            synthesis: synthesis network of the same shape.
         """
         other = copy.copy(self)
         other._modules = {**self._modules, "synthesis": synthesis}
@@ -324,10 +324,10 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         lacks noise maps, maps from a fixed seed.
 
         Args:
-            path: of the file.
+            path: path of the file.
             encoder: a file of pSp or e4e, which finds w+ in one pass; optimisation goes on from there only if
                 ``optimise_steps`` is given. Default: that of the file itself, where it holds one.
-            **settings: of ``StyleGAN2Config``, instead of the file's and the defaults.
+            **settings: settings of ``StyleGAN2Config``, instead of the file's and the defaults.
 
         Raises:
             CheckpointError: missing, damaged, unsafe; another network; tensors missing or of another shape.
@@ -373,9 +373,9 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
 
         Args:
             name_or_path: a file, a folder or ``owner/name``.
-            revision: of the repository on the hub.
+            revision: revision of the repository on the hub.
             encoder: a file of pSp or e4e, as for ``from_file``.
-            **settings: of ``StyleGAN2Config`` for a file, of ``SETTINGS`` else.
+            **settings: settings of ``StyleGAN2Config`` for a file, of ``SETTINGS`` else.
 
         Raises:
             CheckpointError: none of these, or not a model this class can use.

@@ -92,7 +92,7 @@ class StyleEncoder(nn.Module):
         deltas: whether heads after the first give what a style has beside the first (e4e), or styles themselves (pSp).
 
     Attributes:
-        side: of the pictures that it sees, in pixels; others are resized.
+        side: side of the pictures that it sees, in pixels; others are resized.
     """
 
     start: Tensor
@@ -153,7 +153,7 @@ class EncoderFile:
         mean: ``[L, D]`` that is added to what it finds; None: the generator's own mean of w.
         absolute: whether what it finds is w+ itself, and nothing is added.
         mapping: ``[D, D]``: weights of the first layer of the generator it was trained with; None if they are unknown.
-        path: of the file.
+        path: path of the file.
     """
 
     encoder: StyleEncoder
@@ -169,7 +169,7 @@ class EncoderFile:
             w_avg: the generator's mean of w, ``[D]``.
             layers: L of its w+.
             mapping: weights of its first layer, ``[D, D]``, to identify the generator.
-            channels: of the pictures that it draws.
+            channels: channels of the pictures that it draws.
 
         Raises:
             CheckpointError: it finds w+ of another shape, or the generator does not draw colour.
@@ -214,8 +214,8 @@ def read_encoder(path: Path, contents: Any = None) -> EncoderFile:
     """An encoder, from a checkpoint of pSp or e4e.
 
     Args:
-        path: of the file, such as ``e4e_ffhq_encode.pt``.
-        contents: of the file, if it has been read.
+        path: path of the file, such as ``e4e_ffhq_encode.pt``.
+        contents: contents of the file, if it has been read.
 
     Raises:
         CheckpointError: missing, damaged, unsafe; another model, or an encoder of another kind; tensors missing or of

@@ -63,7 +63,7 @@ class _Storages:
     """Files in the file, written by torch.save, with the numbers of one tensor each.
 
     Args:
-        size: of the whole file, bytes: a pickle may hand over the same bytes any number of times.
+        size: size of the whole file, bytes: a pickle may hand over the same bytes any number of times.
     """
 
     def __init__(self, size: int) -> None:
@@ -108,7 +108,7 @@ def read_pickle(path: Path) -> Any:
     """A pickle as NVIDIA's training writes it, as tensors, ``Record`` s and plain containers.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         CheckpointError: missing, damaged, or naming anything but what such a file needs; nothing of it was executed.
@@ -138,7 +138,7 @@ def read_generator(path: Path, contents: Any = None) -> tuple[dict[str, Any], di
     Args:
         path: ``.pkl`` (NVIDIA, ``G_ema``), or what ``torch.save`` wrote (rosinality, ``g_ema``; pSp and e4e, whose
             ``decoder`` has rosinality's names).
-        contents: of what ``torch.save`` wrote, if it has been read.
+        contents: contents of what ``torch.save`` wrote, if it has been read.
 
     Returns:
         The entries of ``StyleGAN2Config`` that the file holds, and the state dict of ``mapping``
@@ -159,7 +159,7 @@ def is_pickle(path: Path) -> bool:
     """Whether it has the suffix of NVIDIA's files.
 
     Args:
-        path: of the file.
+        path: path of the file.
     """
     return path.suffix.lower() in (".pkl", ".pickle")
 

@@ -36,7 +36,7 @@ class Losses:
             contrast (so values may leave [-1, 1]): LPIPS and 1 - cosine of a face recogniser's vectors in the papers.
             Left out where None.
         identity: as ``perceptual``.
-        weights: of mean squared difference, perceptual and identity.
+        weights: weights of mean squared difference, perceptual and identity.
     """
 
     perceptual: Distance | None = None

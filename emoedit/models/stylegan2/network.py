@@ -204,7 +204,7 @@ class ToImage(nn.Module):
 
     Args:
         inputs: channels.
-        outputs: of the picture.
+        outputs: channels of the picture.
         w_dim: as in ``ModulatedConv``.
         clamp: as ``w_dim``.
     """
@@ -234,7 +234,7 @@ class Synthesis(nn.Module):
 
     Args:
         resolution: a power of two, 16 at least.
-        channels: of the picture.
+        channels: channels of the picture.
         w_dim: length of w.
         widths: channels at 4, 8, ... ``resolution`` pixels.
         clamp: see ``ModulatedConv``.
@@ -270,7 +270,7 @@ class Synthesis(nn.Module):
         Args:
             w_plus: ``[N, L, D]``.
             noise: ``[N or 1, P]``, all maps of ``noise_sides`` behind each other; default: those that were saved.
-            dtype: of maps and convolutions; styles, demodulation and the picture are float32.
+            dtype: dtype of maps and convolutions; styles, demodulation and the picture are float32.
             side: draw no further than to this resolution, for training that begins with small pictures.
         """
         maps = (self.noise if noise is None else noise).split(self.sizes, 1)
@@ -293,7 +293,7 @@ class EqualConv(nn.Module):
         inputs: channels.
         outputs: as ``inputs``.
         kernel: 1 or 3.
-        gain: of what leaves it.
+        gain: gain of its output.
         plain: without bias and rectifier.
     """
 
@@ -403,7 +403,7 @@ class Encoder(nn.Module):
     what each has beside it.
 
     Args:
-        resolution: of the picture.
+        resolution: resolution of the picture.
         channels: as ``resolution``.
         w_dim: length of w.
         widths: channels at ``resolution / 2``, ``resolution / 4``, ... 4 pixels.

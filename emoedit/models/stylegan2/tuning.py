@@ -44,7 +44,7 @@ class Tuning:
 
     Args:
         weights: the tuned network's state dict.
-        inversion: of the pictures it was tuned for.
+        inversion: inversion of the pictures it was tuned for.
         base: ``digest`` of the network it comes from.
     """
 
@@ -76,7 +76,7 @@ class Tuning:
         """Write one safetensors file.
 
         Args:
-            path: of the file.
+            path: path of the file.
             overwrite: whether a file that exists is replaced.
 
         Raises:
@@ -99,7 +99,7 @@ class Tuning:
         """Read what ``save`` wrote.
 
         Args:
-            path: of the file.
+            path: path of the file.
 
         Raises:
             CheckpointError: missing, damaged, or something else.
@@ -140,9 +140,9 @@ def tune(
     Args:
         backbone: stays as it is.
         x: ``[N, C, R, R]`` in [-1, 1]; all pictures share the tuned network.
-        inversion: of these pictures by this backbone.
+        inversion: inversion of these pictures by this backbone.
         losses: default: the backbone's own.
-        steps: of Adam; the paper takes 350.
+        steps: number of steps of Adam; the paper takes 350.
         rate: learning rate; the paper takes 3e-4.
         callback: called with (steps done, steps in all).
 
