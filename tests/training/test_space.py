@@ -89,7 +89,7 @@ def test_the_guide_compares_with_distributions_in_its_own_order():
     assert guide.closed.tolist() == [1, 0]
 
 
-def test_coordinates_are_led_on_at_no_higher_cost():
+def test_coordinates_are_finetuned_at_no_higher_cost():
     backbone = tiny_stylegan()
     classifier, landmarks = recognisers()
     layers, width = backbone.latent_shape
@@ -118,7 +118,7 @@ def test_coordinates_are_led_on_at_no_higher_cost():
     torch.testing.assert_close(still, start)
 
 
-def test_words_are_led_on():
+def test_words_are_finetuned():
     backbone = tiny()
     classifier, landmarks = recognisers()
     width = backbone.text_encoder.get_input_embeddings().embedding_dim
