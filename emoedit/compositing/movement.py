@@ -1,8 +1,8 @@
 """The first part of a composite: the photograph's own pixels move as the drawing's do.
 
-Landmarks lead lips, lids and brows, which move by more than their height and change their light; dense optical flow
-finds the rest. Optical flow is believed where both pictures have edges and lies smoothly between them: an even cheek
-matches everything, and a change of its light would be taken for movement.
+Landmarks give the flow of lips, lids and brows, which move by more than their height and change their light; dense
+optical flow gives the rest. Optical flow is used where both pictures have edges and lies smoothly between them: an even
+cheek matches everything, and a change of its light would be taken for movement.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Movement:
         jaw_reach: how far a lower lip does that leaves the upper one: the jaw goes with it.
         lid_reach: how far a lid or a brow does.
         noise: how far a landmark of lips may be off, as its share in what the others say.
-        parted_noise: the same, where each lip is led by its own landmarks alone.
+        parted_noise: the same, where each lip moves by its own landmarks alone.
         lid_noise: the same for lids and brows.
         longest: the widest movement a lip or a brow makes; more is a mismatch.
         rest: what optical flow adds at most where landmarks are sure.
-        edges: slopes, in the face's contrast a pixel, between which edges begin to be believed.
-        spread: how far what edges say is believed around them.
+        edges: slopes, in the face's contrast a pixel, between which edges begin to count.
+        spread: how far around edges optical flow is used.
         still: how surely what is far from all edges stays where it is.
         held: share of the change that is taken from the nose: directions that were fitted on other people make it wider
             than the expression does, and people are told apart by it.
@@ -60,7 +60,7 @@ class Movement:
         """The composite with a flow, and with the change of light that the flow does not explain."""
         before, after = scene.drawing.luma
         masks = scene.face.masks
-        flow = self.find(before, after, masks.face, self._led(scene.lips, len(after)))
+        flow = self.find(before, after, masks.face, self._landmark_flow(scene.lips, len(after)))
         # Two pictures laid over each other would show everything twice: what is held moves less and changes less.
         share = 1 - self.held * masks.nose
         less = unfold(flow * share[..., None])
@@ -70,8 +70,8 @@ class Movement:
             change = (scene.drawing.after - sample(scene.drawing.before, flow)) * share[..., None]
         return replace(composite, flow=less, change=change)
 
-    def _led(self, lips: LipReading, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where landmarks lead, backward in pixels of SIDE, and how surely: ``[S, S, 2]`` and ``[S, S]``."""
+    def _landmark_flow(self, lips: LipReading, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+        """The landmarks' backward flow ``[S, S, 2]`` in pixels of SIDE, and its certainty ``[S, S]``."""
         before, after, shape = lips.before, lips.after, (resolution, SIDE)
         lids, near_lids = landmark_flow(before, after, UPPER_FACE, *shape, reach=self.lid_reach, noise=self.lid_noise)
         flow, near = landmark_flow(before, after, LIPS, *shape, reach=self.lip_reach, noise=self.noise)
@@ -92,7 +92,11 @@ class Movement:
         return above + (below - above) * lower[..., None], np.maximum(near_above, near_below)
 
     def find(
-        self, before: np.ndarray, after: np.ndarray, mask: np.ndarray, led: tuple[np.ndarray, np.ndarray] | None = None
+        self,
+        before: np.ndarray,
+        after: np.ndarray,
+        mask: np.ndarray,
+        known: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
         """The flow between two pictures of a face, bounded and without folds.
 
@@ -100,7 +104,7 @@ class Movement:
             before: float32 ``[R, R]`` grey levels.
             after: float32 ``[R, R]``.
             mask: float32 ``[R, R]`` in [0, 1]: where anything moves.
-            led: what is known of it, ``[S, S, 2]`` in pixels of SIDE, and how surely, ``[S, S]``.
+            known: the landmarks' flow, ``[S, S, 2]`` in pixels of SIDE, and its certainty, ``[S, S]``.
 
         Returns:
             float32 ``[R, R, 2]`` in pixels of the crop, as [Composite][emoedit.compositing.composite.Composite] has it.
@@ -109,17 +113,17 @@ class Movement:
         first, last, large = (cv2.resize(p, size, interpolation=cv2.INTER_CUBIC) for p in (before, after, mask))
         large = large.clip(0, 1)
         levels = tuple(float(level) for level in np.percentile(before[mask > 0.5], (1, 99)))
-        if led is None:
+        if known is None:
             flow = self._bounded(self._supported(_dense(first, last, large, levels), first, last, large, levels))
         else:
-            known, sure = led
-            length = np.linalg.norm(known, axis=-1, keepdims=True)
+            coarse, sure = known
+            length = np.linalg.norm(coarse, axis=-1, keepdims=True)
             bound = np.minimum(1, self.longest * SIDE / np.maximum(length, 1e-6))
-            known = unfold(known * large[..., None] * bound)
-            moved = sample(first, known)
+            coarse = unfold(coarse * large[..., None] * bound)
+            moved = sample(first, coarse)
             rest = self._supported(_dense(moved, last, large, levels), moved, last, large, levels)
             rest = self._bounded(rest, (self.longest + (self.rest - self.longest) * sure)[..., None])
-            flow = unfold(rest + sample(known, rest))
+            flow = unfold(rest + sample(coarse, rest))
         side = len(before)
         return cv2.resize(flow, (side, side), interpolation=cv2.INTER_AREA) * (side / SIDE)
 

@@ -1,10 +1,9 @@
 """A smile taken out of a photograph, before an edit that ends it is drawn.
 
-What a model draws for a smile that becomes sad does not lead away from the closed lips that have to be left: corners
-stay up and a mouth stays as wide as its laugh. So lips are brought together over the teeth, and the face's landmarks go
-where the same person's neutral face has them, as a network learned from pairs of photographs. All pixels are the
-photograph's own; only the shadow in the line between the lips is drawn, and the lines that a smile folds into cheeks
-are averaged away.
+A model's edit of a smile towards sadness keeps the smile's corners and the width of its mouth. So lips are brought
+together over the teeth, and the face's landmarks go where the same person's neutral face has them, as a network learned
+from pairs of photographs. All pixels are the photograph's own; only the shadow in the line between the lips is drawn,
+and the lines that a smile folds into cheeks are averaged away.
 """
 
 from __future__ import annotations

@@ -64,10 +64,12 @@ def face_flow(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.nda
     side = len(mask)
     share = smoothstep(mask, 0.0, 0.6).astype(np.float32)[..., None]
     upper_face = _brows(before, after, side) + sum(_eye(before, after, lids, side) for lids in LIDS)
-    upper_face = upper_face + _led(*_cheeks(before, after), slice(None), side, CHEEK_REACH)
-    above = unfold((upper_face + _led(before, after, [*UPPER, *NOSE_BASE], side, LIP_REACH)) * share)
-    below = unfold((upper_face + _led(before, after, [*LOWER, *CHIN], side, LIP_REACH)) * share)
-    whole = unfold((upper_face + _led(before, after, [*range(48, 68), *NOSE_BASE, *CHIN], side, LIP_REACH)) * share)
+    upper_face = upper_face + _regressed_flow(*_cheeks(before, after), slice(None), side, CHEEK_REACH)
+    above = unfold((upper_face + _regressed_flow(before, after, [*UPPER, *NOSE_BASE], side, LIP_REACH)) * share)
+    below = unfold((upper_face + _regressed_flow(before, after, [*LOWER, *CHIN], side, LIP_REACH)) * share)
+    whole = unfold(
+        (upper_face + _regressed_flow(before, after, [*range(48, 68), *NOSE_BASE, *CHIN], side, LIP_REACH)) * share
+    )
     x, y = pixel_grid(side, side)
     middle = sum(np.interp(x[0], *after[edge].T) for edge in (UPPER_EDGE, LOWER_EDGE)) / 2
     left, right = sorted(after[list(CORNERS), 0])
@@ -81,7 +83,9 @@ def face_flow(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.nda
     return (above + (below - above) * lower) * (1 - smoothstep(apart, *APART)) + whole * smoothstep(apart, *APART)
 
 
-def _led(before: np.ndarray, after: np.ndarray, which: list[int] | slice, side: int, reach: float) -> np.ndarray:
+def _regressed_flow(
+    before: np.ndarray, after: np.ndarray, which: list[int] | slice, side: int, reach: float
+) -> np.ndarray:
     return landmark_flow(before, after, which, side, side, reach=reach, noise=NOISE)[0]
 
 
@@ -89,7 +93,7 @@ def _brows(before: np.ndarray, after: np.ndarray, side: int) -> np.ndarray:
     """The flow of brows and of the skin above and below them: a brow that rises lifts no lid."""
     brows = [i for brow in BROWS for i in range(brow.start, brow.stop)]
     lids = before[EYES[0].start : EYES[1].stop]
-    return _led(
+    return _regressed_flow(
         np.concatenate([before[brows], lids]), np.concatenate([after[brows], lids]), slice(None), side, BROW_REACH
     )
 
@@ -101,7 +105,7 @@ def _eye(before: np.ndarray, after: np.ndarray, lids: tuple[int, list[int], list
     gaps = [float(np.mean([p[k, 1] - p[i, 1] for i, k in zip(upper, lower, strict=True)])) for p in (before, after)]
     covers = float(smoothstep(1 - gaps[1] / max(gaps[0], 1e-3), *SHUT))
     iris = before[ring].mean(0) + gaps[0] * np.array([[0, -IRIS], [0, 0], [0, IRIS]])  # stays where it is
-    opened = _led(
+    opened = _regressed_flow(
         np.concatenate([before[ring], iris]), np.concatenate([after[ring], iris]), slice(None), side, LID_REACH
     )
     if covers == 0:
@@ -110,8 +114,8 @@ def _eye(before: np.ndarray, after: np.ndarray, lids: tuple[int, list[int], list
     before, beyond = before.copy(), max(1 - gaps[1] / max(gaps[0], 1e-3), 0.0) * max(gaps[0], 0.0)
     before[upper, 1] -= LASHES[0] * beyond
     before[lower, 1] += LASHES[1] * beyond
-    above = _led(before, after, [inner, *upper, outer], side, LID_REACH)
-    below = _led(before, after, [inner, *lower, outer], side, LID_REACH)
+    above = _regressed_flow(before, after, [inner, *upper, outer], side, LID_REACH)
+    below = _regressed_flow(before, after, [inner, *lower, outer], side, LID_REACH)
     x, y = pixel_grid(side, side)
     ends = sorted(((inner, *upper, outer), (inner, *lower, outer)))
     middle = sum(np.interp(x[0], *after[list(edge)][np.argsort(after[list(edge), 0])].T) for edge in ends) / 2

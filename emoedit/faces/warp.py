@@ -1,4 +1,4 @@
-"""Movements of pixels: sampling along a flow, keeping it free of folds, and flows that landmarks lead."""
+"""Movements of pixels: sampling along a flow, keeping it free of folds, and flows from landmarks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def landmark_flow(
     Args:
         before: ``[68, 2]`` landmarks in pixels of the crop.
         after: the same landmarks after the movement.
-        landmarks: which of the 68 lead.
+        landmarks: which of the 68 are used.
         resolution: side of the crop in pixels.
         side: side of the result in pixels.
         reach: how far a landmark takes along what is near, as a fraction of the crop's side.
