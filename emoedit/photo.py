@@ -49,7 +49,7 @@ class Source:
     Args:
         rgb: uint8 ``[H, W, 3]``; of a large photograph, the part around its faces.
         faces: what is known of each of its N faces, in pixels of ``rgb``.
-        inversion: of the N aligned crops.
+        inversion: inversion of the N aligned crops.
     """
 
     rgb: np.ndarray
@@ -66,7 +66,7 @@ class OpenPhoto:
         faces: the N faces to edit, largest first.
         near: the part of the photograph that is worked on.
         source: the photograph as it is.
-        smiles: of each face; None where there is none, or where the editor's compositor closes no smiles.
+        smiles: states of each face; None where there is none, or where the editor's compositor closes no smiles.
         relaxed: the photograph without these smiles, for edits that end them; None where there are none, or where
             ``open`` was told of edits that need none.
         seconds: what reading, detecting, looking and inverting took.
@@ -101,7 +101,7 @@ class PhotoEdit:
         faces: the faces that were edited.
         edit: emotion and strength.
         editor: name of the editor.
-        seed: of the noise an editor draws (one that draws none ignores it).
+        seed: seed of the noise an editor draws (one that draws none ignores it).
         seconds: what this edit took, its share of a common batch with it, without reading, detection and inversion.
         notes: what a person should know of it, such as a mouth that is hidden.
     """
@@ -135,7 +135,7 @@ class PhotoEdit:
         """Write the picture (format by suffix); whole or not at all.
 
         Args:
-            path: of the picture.
+            path: path of the picture.
             overwrite: whether a file that exists is replaced.
 
         Raises:
@@ -196,7 +196,7 @@ class PhotoEditor:
             photo: a path, bytes, PIL picture, array or tensor ([load_picture][emoedit.io.images.load_picture]); not
                 modified.
             face: ``"largest"``, ``"all"``, an index by size, or a face that was found before (of that photograph).
-            seed: of the noise an editor draws.
+            seed: seed of the noise an editor draws.
             edits: all edits that will be asked for, if that is known: what none of them needs is not computed.
 
         Raises:
@@ -320,9 +320,9 @@ class PhotoEditor:
         What an editor does not draw together is tried once.
 
         Args:
-            photo: of ``open``.
+            photo: as ``open`` gives it.
             edits: each for all faces.
-            seed: of the noise that an editor draws.
+            seed: seed of the noise that an editor draws.
         """
         done = 0
         try:
@@ -374,7 +374,7 @@ def edit(
             photographs).
         strength: 0 the photograph itself, 1 the fitted effect.
         face: ``"largest"``, ``"all"``, or an index by size.
-        seed: of the noise an editor draws.
+        seed: seed of the noise an editor draws.
         min_identity: weaken the edit until this much of the person is kept ([emoedit.guard][]); the result's ``edit``
             has the strength that was used.
         device: where an editor that is given by name computes: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or

@@ -55,7 +55,7 @@ def known_drawings(
         before: the reconstruction.
         edits: what stands for the edits.
         face: where the face was found in the photograph.
-        alignment: of the crop.
+        alignment: alignment of the crop.
         known: for every edit, what the backbone moves and lights, with landmarks.
     """
     nothing = np.zeros(MouthGrid(alignment.resolution).size[::-1], np.float32)
@@ -80,7 +80,7 @@ def read_drawings(
         before: the reconstruction, as [Drawing][emoedit.compositing.drawing.Drawing] has it.
         edits: the edits.
         face: where the face was found in the photograph.
-        alignment: of the crop.
+        alignment: alignment of the crop.
         landmarks: finds landmarks.
         teeth: finds teeth.
         known: for every edit, what the backbone itself moved and lit, or None.

@@ -61,7 +61,7 @@ class KnownMouth:
 
         Args:
             points: ``[2, 68, 2]`` before and after, in pixels of the crop.
-            side: of the crop.
+            side: side of the crop.
         """
         first, last = (float(np.mean([p[k, 1] - p[i, 1] for i, k in PAIRS])) / side for p in points)
         widths = [float(np.linalg.norm(p[CORNERS[1]] - p[CORNERS[0]])) / side for p in points]

@@ -64,7 +64,7 @@ def read_lips(
         before: float32 ``[R, R]`` grey levels.
         after: float32 ``[R, R]``.
         teeth: how likely the edit shows teeth, float32 ``[h, w]`` on the mouth grid.
-        masks: of the crop.
+        masks: masks of the crop.
         has_teeth: whether the photograph shows teeth: then none are drawn.
     """
     side, grid = len(after), MouthGrid(len(after))

@@ -52,7 +52,7 @@ class Smile:
     Args:
         before: ``[68, 2]`` landmarks, lips together, in fractions of the crop's side.
         after: ``[68, 2]`` landmarks of the neutral face.
-        opening: of the mouth; None where it shows no teeth.
+        opening: state of the mouth; None where it shows no teeth.
         amount: in [0, 1]: how much of a smile there is.
     """
 
@@ -120,7 +120,7 @@ def relax(photo: np.ndarray, face: FaceAnalysis, smile: Smile, amount: float = 1
     Args:
         photo: uint8 ``[H, W, 3]``; not modified.
         face: what is known of the face.
-        smile: of that face.
+        smile: state of that face.
         amount: in [0, 1]: how much of the smile goes.
 
     Returns:

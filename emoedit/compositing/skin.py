@@ -93,7 +93,7 @@ def limit_new_edges(change: np.ndarray, brighter: float, darker: float) -> np.nd
     """What edges change too much, to be taken away.
 
     Args:
-        change: of edges, ``[R, R]`` grey levels.
+        change: change of edges, ``[R, R]`` grey levels.
         brighter: the most by which an edge becomes brighter, in grey levels.
         darker: the most by which it becomes darker.
     """

@@ -29,9 +29,9 @@ class TeethVisibility:
     """What is seen of upper teeth.
 
     Args:
-        share: of what is between the lips, at most.
+        share: share of what is between the lips, at most.
         longest: mm, at most.
-        light: of what teeth reflect.
+        light: the light that teeth reflect.
         shadow: how much darker they are below the upper lip.
         wide: mm from the middle between which they are lost in the dark.
         tongue: how much of a tongue is seen below them, in [0, 1].

@@ -20,7 +20,7 @@ class CropWindow:
     """The rectangle of a photograph that a crop touches.
 
     Args:
-        alignment: of the crop.
+        alignment: alignment of the crop.
         x0: the first column.
         y0: the first row.
         x1: the column beyond the last.
@@ -38,9 +38,9 @@ class CropWindow:
         """The window in a photograph of this size.
 
         Args:
-            alignment: of the crop.
-            height: of the photograph, in pixels.
-            width: of the photograph, in pixels.
+            alignment: alignment of the crop.
+            height: height of the photograph, in pixels.
+            width: width of the photograph, in pixels.
         """
         side = alignment.resolution - 1
         corners = alignment.to_photo(np.array([[0, 0], [side, 0], [0, side], [side, side]], float))
@@ -117,8 +117,8 @@ def render(photo: np.ndarray, alignment: Alignment, masks: FaceMasks, composite:
 
     Args:
         photo: uint8 ``[H, W, 3]``; not modified.
-        alignment: of the face's crop.
-        masks: of the crop; outside the face mask not one bit changes.
+        alignment: alignment of the face's crop.
+        masks: masks of the crop; outside the face mask not one bit changes.
         composite: at the photograph's own tones, its change in RGB.
 
     Returns:

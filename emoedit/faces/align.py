@@ -52,8 +52,8 @@ class Alignment:
         """The same crop, seen from a part of the photograph that begins at this row and column.
 
         Args:
-            row: of the part's first pixel.
-            column: of the part's first pixel.
+            row: row of the part's first pixel.
+            column: column of the part's first pixel.
         """
         matrix, inverse = self.matrix.copy(), self.inverse.copy()
         matrix[:, 2] += matrix[:, :2] @ (column, row)

@@ -35,8 +35,8 @@ class FaceAnalysis:
 
     Args:
         face: where it was found.
-        alignment: of its crop.
-        masks: of the crop.
+        alignment: alignment of its crop.
+        masks: masks of the crop.
         tone: the power that lifts its dark tones for a model of luminance.
         crop: float32 ``[R, R, 3]`` RGB, 0 to 255, at the photograph's own tones.
         landmarks: ``[68, 2]`` in pixels of the crop.
@@ -45,7 +45,7 @@ class FaceAnalysis:
         blur: standard deviation, in pixels of the crop, of the Gaussian by which the photograph's edges are blurred.
         black: grey level of its darkest places.
         brightest: grey level of the brightest places of the whole photograph, which says how dim its light is.
-        opening: of a mouth that shows teeth; None for others.
+        opening: state of a mouth that shows teeth; None for others.
         hidden: float32 ``[R, R]`` in [0, 1]: how surely something is in front of the face.
     """
 
@@ -101,9 +101,9 @@ def analyse(
     Args:
         photo: uint8 ``[H, W, 3]``.
         face: where it was found.
-        alignment: of its crop.
-        masks: of the crop.
-        tone: of the crop.
+        alignment: alignment of its crop.
+        masks: masks of the crop.
+        tone: tone of the crop.
         brightest: ``brightest_level`` of the photograph that ``photo`` is a part of; default: that of ``photo``.
         landmarks: finds landmarks.
         teeth: finds teeth.

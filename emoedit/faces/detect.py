@@ -89,8 +89,8 @@ def _turned_back(face: Face, turns: int, width: int, height: int) -> Face:
     Args:
         face: the order of its landmarks stays, so that it is that of an upright face.
         turns: 90 degrees each, counter-clockwise.
-        width: of the photograph.
-        height: of the photograph.
+        width: width of the photograph.
+        height: height of the photograph.
     """
 
     def back(points: np.ndarray) -> np.ndarray:

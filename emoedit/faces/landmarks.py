@@ -34,7 +34,7 @@ class LandmarkFinder:
 
         Args:
             crops: N of one face, float32 ``[R, R]`` luminance or ``[R, R, 3]`` RGB, 0 to 255.
-            alignment: of the crops.
+            alignment: alignment of the crops.
             face: where it was found in the photograph.
 
         Returns:
@@ -65,7 +65,7 @@ def luminance_patches(crops: Sequence[np.ndarray], matrix: np.ndarray, side: int
     Args:
         crops: N float32 ``[R, R]`` or ``[R, R, 3]``, 0 to 255.
         matrix: ``[2, 3]``: pixels of the crop -> pixels of the patch.
-        side: of the patch.
+        side: side of the patch.
 
     Returns:
         float32 ``[N, side, side]``, 0 to 255.

@@ -23,7 +23,7 @@ class Nearby:
     Args:
         rgb: uint8 ``[h, w, 3]``.
         faces: in pixels of the part.
-        alignments: of the faces' crops, in pixels of the part.
+        alignments: alignments of the faces' crops, in pixels of the part.
         brightest: grey level of the brightest places of the whole photograph.
         corner: row and column of the photograph where the part begins.
     """
@@ -43,7 +43,7 @@ class Nearby:
         Args:
             rgb: the photograph, uint8 ``[H, W, 3]``.
             faces: in its pixels.
-            alignments: of their crops.
+            alignments: alignments of their crops.
             whole: whether the photograph is worked on whole, whatever its size.
         """
         everything = cls(rgb, tuple(faces), tuple(alignments), brightest_level(rgb))

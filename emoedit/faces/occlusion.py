@@ -37,7 +37,7 @@ class OcclusionFinder:
         Args:
             photo: uint8 ``[H, W, 3]``.
             face: where it was found.
-            alignment: of the crop.
+            alignment: alignment of the crop.
 
         Returns:
             float32 ``[R, R]`` in [0, 1].

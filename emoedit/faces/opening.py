@@ -52,8 +52,8 @@ def find_opening(
 
     Args:
         photo: uint8 ``[H, W, 3]``.
-        alignment: of the face's crop.
-        masks: of the crop.
+        alignment: alignment of the face's crop.
+        masks: masks of the crop.
         teeth: how likely they are, float32 ``[h, w]`` on the crop's mouth grid.
         points: 68 landmarks of the crop, ``[68, 2]`` in its pixels.
 

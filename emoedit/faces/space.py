@@ -84,7 +84,7 @@ class FaceSpace:
         """The names whose places lie nearest to a point ``[D]``, with their distances, nearest first.
 
         Args:
-            point: of the space.
+            point: a point of the space.
             count: how many.
         """
         apart = (self.space.places - point.to(self.space.places)).norm(dim=1)

@@ -97,7 +97,7 @@ class TeethFinder:
 
         Args:
             crops: N of one face, float32 ``[R, R]`` luminance or ``[R, R, 3]`` RGB, 0 to 255.
-            alignment: of the crops.
+            alignment: alignment of the crops.
             face: where it was found in the photograph.
 
         Returns:
