@@ -1,4 +1,4 @@
-"""The benchmark page: every embedded editor on people that none was fitted on.
+"""The benchmark page: every embedded editor on held-out people.
 
     python experiments/benchmark.py data.root=/path/to/data      # writes docs/benchmark.md, about a quarter of an hour
 
@@ -159,7 +159,7 @@ def failures(sets: dict[str, Evaluation], editor: str, strength: float) -> str:
 
 
 def held_out_people(config: DictConfig) -> dict[str, list[Case]]:
-    """By set, the first ``config.people`` of those that nothing was fitted on."""
+    """By set, the first ``config.people`` of held-out people."""
     root = Path(config.data.root)
     return {
         "London": read_cases(root / config.data.sets.london.path, split="test")[: config.people.london],

@@ -92,7 +92,7 @@ def part(config: Mapping[str, Any]) -> str:
     chosen = chosen_rows(rows)
     names = ", ".join(f"`{name}`" for name in config["editors"])
     texts = [
-        f"By `experiments/best_study.py`: {len(cases)} people on whom nothing was fitted, neutral photographs, "
+        f"By `experiments/best_study.py`: {len(cases)} held-out people, neutral photographs, "
         f"{config['candidates']} candidates each by {names}; target score / identity, means over people, and the gain "
         "with 95 % intervals over people. *Default* is one edit with the default editor at strength 1. *Best* is the "
         "first candidate by score. *Best at equal identity* is the first among the candidates that keep at least as "

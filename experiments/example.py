@@ -20,7 +20,7 @@ LONDON = Path(os.environ["EMOEDIT_DATA"], "london-pairs")
 photos = emoedit.PhotoEditor("stylegan")
 suite = Suite(identity="embedded", perceptual="embedded", expression="embedded")
 scores = []
-for case in read_cases(LONDON, split="test")[:15]:  # people that nothing was fitted on
+for case in read_cases(LONDON, split="test")[:15]:  # held-out people
     opened = photos.open(case.photo)
     subject = suite.subject(opened.picture.rgb, opened.faces[0])
     (edited,) = photos.edit(opened, [emoedit.Edit("happy", 1.0)])

@@ -152,8 +152,8 @@ def section(config: Mapping[str, Any]) -> str:
         "keeps three by a classifier.",
         "The embedded recogniser on held-out pictures of FER-2013:",
         recogniser_table(config),
-        f"{config['candidates']} candidates for each of {', '.join(config['emotions'])} of {len(cases)} people on whom "
-        f"nothing was fitted, by {', '.join(f'`{name}`' for name in config['editors'])}; the numbers are means over "
+        f"{config['candidates']} candidates for each of {', '.join(config['emotions'])} of {len(cases)} held-out "
+        f"people, by {', '.join(f'`{name}`' for name in config['editors'])}; the numbers are means over "
         f"people with 95 % intervals. {read_by}",
         ranking_table(rows, config["keep"], second=second.network is not None),
     ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""The emotion space beside mixtures of basic emotions, on people that nothing was fitted on.
+"""The emotion space beside mixtures of basic emotions, on held-out people.
 
     python experiments/space_study.py data.root=/path/to/data      # writes docs/emotion-space.md
 

@@ -1,4 +1,4 @@
-"""Learned words, shifts of h, and both together: one Stable Diffusion, people that nothing was fitted on.
+"""Learned words, shifts of h, and both together: one Stable Diffusion, held-out people.
 
     python experiments/ti_asyrp_study.py data.root=/path/to/data      # writes docs/ti-asyrp.md
 
