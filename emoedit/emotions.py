@@ -29,8 +29,8 @@ class Emotion:
     Args:
         name: the canonical name.
         aliases: other spellings, among them the labels of the usual data sets (noun forms).
-        valence: in [-1, 1], unpleasant to pleasant.
-        arousal: in [-1, 1], sleepy to activated. Both are approximations, placed by hand to a tenth after the
+        valence: valence in [-1, 1], unpleasant to pleasant.
+        arousal: arousal in [-1, 1], sleepy to activated. Both are approximations, placed by hand to a tenth after the
             circumplex of J. A. Russell ("A circumplex model of affect", J. Pers. Soc. Psychol. 39, 1980). Measured
             values are in lexicons such as NRC-VAD (S. Mohammad, ACL 2018), whose numbers are not copied here because
             commercial use of them needs permission.
@@ -205,7 +205,7 @@ def unknown_name(kind: str, name: str, known: Mapping[str, str]) -> UnknownNameE
     """The error for a ``name`` that does not exist, with the nearest ones.
 
     Args:
-        kind: what is named ("emotion", "backbone").
+        kind: kind of what is named ("emotion", "backbone").
         name: as the caller wrote it.
         known: folded name or alias -> the name it leads to.
     """
@@ -340,8 +340,8 @@ def circumplex(valence: float, arousal: float, basic: Collection[str] = BASIC) -
     Neutral is at the middle. The mixture changes smoothly with the point.
 
     Args:
-        valence: in [-1, 1], unpleasant to pleasant.
-        arousal: in [-1, 1], sleepy to activated.
+        valence: valence in [-1, 1], unpleasant to pleasant.
+        arousal: arousal in [-1, 1], sleepy to activated.
         basic: the basic emotions to mix it from; emotions that need others have no say.
 
     Returns:

@@ -237,10 +237,10 @@ class Resolved:
 
     Args:
         name: name of the editor, in results.
-        emotions: that it shows without mixing.
+        emotions: names that it shows without mixing.
         folder: folder of an editor with an ``editor.json``.
         entry: entry of the table, for all others.
-        model: where the weights come from.
+        model: source of the weights.
         parts: option -> emotion -> file, those that are there.
         layers: layers of W+.
         made: an editor that was registered, which no weights have to be read for.
@@ -316,7 +316,7 @@ def batch_size_of(side: int) -> int:
     """How many pictures of that side are drawn at once: what a pass keeps grows with their area.
 
     Args:
-        side: in pixels.
+        side: side in pixels.
     """
     return 8 if side <= 128 else 4 if side <= 256 else 2 if side <= 512 else 1
 

@@ -27,7 +27,7 @@ def part_weights(face: FaceAnalysis, parts: Collection[str]) -> np.ndarray:
     Every pixel belongs to the parts it is near to; the weights of all parts add to 1.
 
     Args:
-        face: what is known of it.
+        face: analysis of the face.
         parts: names, of ``brows``, ``eyes`` and ``mouth``.
 
     Raises:
@@ -86,7 +86,7 @@ def add_units(result: PhotoEdit, units: str, *, device: str = "auto", seed: int 
     Args:
         result: the edit.
         units: algebra on units, such as ``"0.5*AU12"``.
-        device: where the landmark network runs.
+        device: device of the landmark network.
         seed: is kept with the result.
 
     Raises:

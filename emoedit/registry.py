@@ -35,7 +35,7 @@ class Registry(Generic[T]):
     that claims a taken name is ignored with a warning.
 
     Args:
-        kind: what is registered, for messages ("backbone").
+        kind: kind of what is registered, for messages ("backbone").
         group: the entry-point group in which other distributions offer theirs ("emoedit.backbones").
     """
 

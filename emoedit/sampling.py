@@ -241,7 +241,7 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
 
     Args:
         x: ``[N, C, R, R]``.
-        sigma: in pixels.
+        sigma: standard deviation in pixels.
     """
     reach = min(math.ceil(3 * sigma), x.shape[-1] - 1)
     kernel = torch.exp(-(torch.arange(-reach, reach + 1, device=x.device) / sigma).square() / 2).to(x)
@@ -270,7 +270,7 @@ def first_reaching(timesteps: Sequence[int], distances: Sequence[float], thresho
     Args:
         timesteps: timesteps of the curve.
         distances: at each timestep.
-        threshold: that is reached.
+        threshold: value to reach.
 
     Raises:
         EditError: it never does.

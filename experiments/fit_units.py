@@ -69,7 +69,7 @@ class CachingEditor(Editor):
     """Draws every edit of a photograph once, whatever units are tried with it.
 
     Args:
-        editor: whose parts it has.
+        editor: editor whose parts it has.
     """
 
     def __init__(self, editor: Editor) -> None:
@@ -88,9 +88,9 @@ class Trials:
     """Edits of some photographs, and their scores.
 
     Args:
-        editor: whose units are tried.
+        editor: editor whose units are tried.
         photos: photographs with one face each.
-        classifier: with heads ``emotion`` and ``person``.
+        classifier: network with heads ``emotion`` and ``person``.
         gradients: the recogniser of another kind.
     """
 

@@ -97,7 +97,7 @@ class Faces:
 
     Args:
         editor: shifts h of a DDPM.  opened: the photographs, one face each.  suite: measures.
-        emotions: what is edited.
+        emotions: names of the edited emotions.
     """
 
     def __init__(self, editor: Editor, opened: Sequence[OpenPhoto], suite: Suite, emotions: Sequence[str]) -> None:

@@ -73,7 +73,7 @@ def measure_editor(editor: Editor, clip: Clip, emotion: str, x: Tensor) -> tuple
 
     Args:
         editor: shifts h.
-        clip: what measures.
+        clip: the CLIP that measures.
         emotion: its name.
         x: ``[N, C, R, R]`` in [-1, 1].
 

@@ -37,7 +37,7 @@ class Figure:
     Args:
         number, title: in the report.
         editor: which of the configured models makes it.
-        emotions: what was edited.
+        emotions: names of the edited emotions.
         expected: what the report shows, and what is to be seen here.
         strengths: how far; None for those of the config.
         key: environment variable of a service's key, without which it is skipped.

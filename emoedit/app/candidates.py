@@ -27,7 +27,7 @@ class SearchResult:
     """What the tab shows.
 
     Args:
-        explanation: what was found, in a sentence.
+        explanation: one sentence on the result.
         kept: the best ones with their labels; empty where none reaches the floors.
         sheet: the photograph and all candidates, best first.
         rows: every candidate, its numbers and why it is kept or not, as `HEADERS` has them.
@@ -58,7 +58,7 @@ def search(
 
     Args:
         studio: models and sessions.
-        session: whose photograph, as it was opened in the Edit tab.
+        session: session with the photograph, as it was opened in the Edit tab.
         face: its number; None, which is all faces there, is the largest here.
         emotion: a name or algebra on names.
         editors: names.

@@ -26,7 +26,7 @@ class CandidatesLayout:
     Args:
         studio: models and sessions.
         edit: the Edit tab, whose photograph and face this is about.
-        tabs: that the two are among.
+        tabs: the tabs of the page.
     """
 
     def __init__(self, studio: Studio, edit: EditLayout, tabs: gr.Tabs) -> None:

@@ -50,7 +50,7 @@ def compare_editors(
 
     Args:
         studio: models and sessions.
-        session: whose photograph, as it was opened in the Edit tab.
+        session: session with the photograph, as it was opened in the Edit tab.
         face: its number; None, which is all faces there, is the largest here.
         editors: names.
         emotions: names or algebra on names.
@@ -106,7 +106,7 @@ def grid(found: Comparison, strengths: Sequence[float]) -> Image.Image:
 
     Args:
         found: the comparison, editor by editor.
-        strengths: that were asked for; they are named where there are several.
+        strengths: the requested strengths; they are named where there are several.
     """
     rows: dict[tuple[str, float], list[tuple[Image.Image, str]]] = {}
     blank = Image.new("RGB", (1, 1), "white")

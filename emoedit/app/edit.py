@@ -32,14 +32,14 @@ class View:
     """What the tab shows after a control was used.
 
     Args:
-        settings: that the controls have now.
+        settings: current settings of the controls.
         emotions: names of the sliders.
         pad: value of the pad: its point, and what the face shows now.
         words: about the point, as markup.
         faces: the photograph with its faces outlined.
         choices: names of the faces; one where there is only one.
         pictures: files of the photograph and its edit.
-        bars: what the face shows, as markup.
+        bars: the face's expression, as markup.
         numbers: numbers of the edit, as markup.
         close: whether only the head is shown.
     """
@@ -139,7 +139,7 @@ class EditTab:
         """The settings with the weights of a point of the pad.
 
         Args:
-            settings: whose weights are replaced.
+            settings: settings whose weights are replaced.
             valence: -1 to 1.
             arousal: -1 to 1.
         """
@@ -149,7 +149,7 @@ class EditTab:
         """The settings with the weights of a named emotion, or of algebra on names; units among them are set, too.
 
         Args:
-            settings: whose weights are replaced.
+            settings: settings whose weights are replaced.
             expression: such as ``"nostalgic"``, ``"happy - 0.4*surprised"`` or ``"sad + 0.5*AU4"``.
 
         Raises:
@@ -333,7 +333,7 @@ def head(face: Face, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The square around a face, within the picture.
 
     Args:
-        face: in its pixels.
+        face: the face, in its pixels.
         size: width and height.
 
     Returns:

@@ -46,7 +46,7 @@ def face_at(faces: Sequence[Face], x: float, y: float) -> int | None:
     """The smallest face around a point, or the nearest one within half its size.
 
     Args:
-        faces: in pixels of the picture that was clicked.
+        faces: faces in pixels of the picture that was clicked.
         x: x coordinate of the click.
         y: y coordinate of the click.
 
@@ -116,7 +116,7 @@ def listed(facts: Mapping[str, str]) -> str:
     """Names and values on one line.
 
     Args:
-        facts: in their order; they are escaped.
+        facts: names and values in their order; they are escaped.
     """
     cells = (f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.items())
     return f'<dl class="numbers">{"".join(cells)}</dl>'

@@ -32,7 +32,7 @@ def launch(
         port: port to listen on.
         auth: user and password file, where the page asks for them.
         allow_anybody: whether the caller knows that anybody who reaches the port can use it.
-        device: where models run.
+        device: device of the models.
         own: an editor beside the embedded ones.
         browser: whether to open the page in the system's browser.
         ready: called with the address when the page can be opened.

@@ -94,7 +94,7 @@ def serve(
         host: address to listen on.
         port: port to listen on.
         check: check of a user and a password; None where the page asks for none.
-        device: where models run.
+        device: device of the models.
         own: an editor beside the embedded ones.
         browser: whether to open the page in the system's browser.
         ready: called with the address when the page can be opened.

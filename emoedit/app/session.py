@@ -65,7 +65,7 @@ class Photo:
     Args:
         full: as it was read.
         shown: the same, at most `SHOWN_SIDE` pixels on its longest side.
-        faces: in pixels of `shown`, largest first.
+        faces: faces in pixels of `shown`, largest first.
         readings: one a face.
         suffix: suffix of the format that the file had, where a result can be written in it; else ``.jpg``.
     """
@@ -89,11 +89,11 @@ class Result:
     Args:
         before: the photograph, in sRGB.
         after: its edit, in sRGB.
-        settings: that were asked for.
-        strength: that was used; less than the one of the settings where more of the person had to be kept.
+        settings: the requested settings.
+        strength: the strength that was used; less than the one of the settings where more of the person had to be kept.
         identity: lowest cosine similarity of an edited face to its source, -1 to 1.
         reading: reading of the first edited face after the edit.
-        seconds: from the settings to the result.
+        seconds: duration from the settings to the result.
         units: share of the action units that was used, 0 to 1; less than 1 where more of the person had to be kept.
     """
 
@@ -159,7 +159,7 @@ class Session:
         """A file of a picture for the page; the oldest ones go, as the page has loaded them long ago.
 
         Args:
-            image: what is shown.
+            image: the picture to show.
         """
         path = self.file("preview.jpg")
         image.save(path, "JPEG", quality=PREVIEW_QUALITY)

@@ -43,7 +43,7 @@ class OwnEditor:
     """An editor beside the embedded ones: a folder, or a model of others.
 
     Args:
-        name: in the page's lists.
+        name: name in the page's lists.
         load: reads it.
     """
 
@@ -56,7 +56,7 @@ class Studio:
 
     Args:
         root: folder under which sessions have theirs.
-        device: where models run.
+        device: device of the models.
         max_pixels: larger photographs are refused.
         own: an editor beside the embedded ones.
     """
@@ -167,7 +167,7 @@ class Studio:
         """Load what the first photograph needs, and edit one, so that a visitor does not wait for it.
 
         Args:
-            editor: that will be used.
+            editor: name of the editor that will be used.
         """
         from skimage.data import astronaut
 
@@ -192,7 +192,7 @@ class Studio:
 
         Args:
             rgb: the photograph, uint8 ``[H, W, 3]``.
-            face: in its pixels.
+            face: the face, in its pixels.
         """
         with self.lock:
             scores = self.recogniser.scores(self.recogniser.faces(rgb, face)[None])[0].tolist()
@@ -256,8 +256,8 @@ class Studio:
         """The edit that the controls describe, of what is shown.
 
         Args:
-            session: whose photograph.
-            settings: what the controls say.
+            session: session with the photograph.
+            settings: settings of the controls.
 
         Raises:
             SessionError: no photograph is open.
@@ -307,7 +307,7 @@ class Studio:
         """The same edit of the photograph at its own size.
 
         Args:
-            session: whose photograph.
+            session: session with the photograph.
             result: result of the edit of what is shown: its settings, and how much of them was used.
 
         Raises:
@@ -340,10 +340,10 @@ class Studio:
         """An animation from the photograph to the edit and back.
 
         Args:
-            session: whose photograph.
+            session: session with the photograph.
             settings: settings of the edit at its end.
             suffix: ``.gif`` or ``.mp4``.
-            frames: from one end to the other, both included.
+            frames: number of frames, from one end to the other, both included.
             callback: called with (frames done, frames in all).
 
         Raises:

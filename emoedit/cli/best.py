@@ -81,9 +81,9 @@ def save_best(found: Best, folder: Path, restorer: Restorer | None, *, device: s
 
     Args:
         found: result of the search.
-        folder: where to.
+        folder: the folder to write.
         restorer: None where nothing is restored.
-        device: where networks run.
+        device: device of the networks.
         overwrite: whether files that exist are replaced.
     """
     for path in found.save(folder, overwrite=overwrite):

@@ -258,7 +258,7 @@ def edit_label(edit: Edit) -> str:
     """An edit in a few words.
 
     Args:
-        edit: what is asked for.
+        edit: the edit.
     """
     return edit.emotion if edit.strength == 1 else f"{edit.emotion} {edit.strength:g}"
 

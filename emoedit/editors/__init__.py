@@ -38,7 +38,7 @@ class EditOutput:
         images: PIL pictures, edit by edit and in each picture by picture, or (``output_type="pt"``) float ``[E, N, C,
             R, R]`` in [-1, 1].
         edits: the E edits.
-        inversion: to be passed on to the next call with the same pictures.
+        inversion: inversion for the next call with the same pictures.
     """
 
     images: list[Image.Image] | Tensor
@@ -57,7 +57,7 @@ class Editor:
     Args:
         backbone: frozen; never changed by an edit.
         steerings: their controls add.
-        name: what it is called in results.
+        name: name in results.
         compositor: puts its edits into a photograph: a name, or a description as in ``editor.json``
             ([emoedit.compositing.compositors][]); default: the backbone's.
         units: action units that are added to the backbone's output: emotion -> unit -> weight at strength 1.
@@ -142,7 +142,7 @@ class Editor:
 
         Args:
             images: aligned crops (``as_crops``); not modified.
-            generator: for backbones that draw noise.
+            generator: random generator, for backbones that draw noise.
             callback: called with (steps done, steps in all).
 
         Returns:
@@ -238,7 +238,7 @@ class Editor:
 
         Args:
             inversion: inversion of N pictures.
-            edit: for all pictures.
+            edit: the edit of all pictures.
         """
         if type(self.backbone).changes is Backbone.changes:
             return None  # and no control is computed
@@ -308,7 +308,7 @@ class Editor:
         A model of others is named and not copied: ``editor.json`` says where its weights come from.
 
         Args:
-            folder: where it is.
+            folder: path of the folder.
             card: the model card (Markdown).
             backbone_of: another editor (a name, a folder) with the same backbone, which is not written twice then;
                 settings of sampling may differ.
@@ -398,7 +398,7 @@ def load_editor(
         boundaries: emotion -> file of a boundary in W, or (file, how far strength 1 goes).
         layers: layers of W+ that boundaries may change: from the first to before the second.
         revision: revision of a repository on the hub.
-        name: what it is called in results; default: its own name.
+        name: name in results; default: its own name.
         **settings: settings of the model (``steps=20``, ``guidance=5.0``, ...).
 
     Raises:
@@ -427,9 +427,9 @@ def stability_editor(
     """Stability AI's service as an editor (``load_editor("stability")``). Building one needs neither key nor network.
 
     Args:
-        client: what asks; default: one with its defaults.
-        crop: what is sent of a photograph; default: 768 px, as FFHQ's.
-        name: what it is called in results.
+        client: client of the service; default: one with its defaults.
+        crop: crop of a photograph that is sent; default: 768 px, as FFHQ's.
+        name: name in results.
     """
     from emoedit.models.stability.backbone import CROP, StabilityBackbone
     from emoedit.steering.prompts import Prompts

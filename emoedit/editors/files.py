@@ -31,8 +31,8 @@ def write_editor(
     """Write what ``read_parts`` reads; arguments, result and errors are ``Editor.save_pretrained``'s.
 
     Args:
-        editor: what is written.
-        folder: where it is.
+        editor: the editor that is written.
+        folder: path of the folder.
         card: the model card (Markdown).
         backbone_of: another editor with the same backbone.
         info: more entries of ``editor.json``.
@@ -109,7 +109,7 @@ def upload(editor: Editor, repo_id: str, *, private: bool, token: str | None, ca
     """Upload an editor to the Hugging Face hub.
 
     Args:
-        editor: what is uploaded.
+        editor: the editor that is uploaded.
         repo_id: ``owner/name``.
         private: whether a new repository is.
         token: token of the hub; None for the one that is stored.

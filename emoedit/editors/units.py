@@ -31,8 +31,8 @@ class AddedUnits:
 
     Args:
         sums: emotion -> unit (``"AU4"``, ``"AU12L"``) -> how strong at strength 1 of the edit, -1 to 1.5.
-        emotions: that the editor knows: what an edit's name resolves to.
-        backbone: which draws.
+        emotions: names that the editor supports: what an edit's name resolves to.
+        backbone: backbone that draws.
 
     Raises:
         CheckpointError: sums of emotions that the editor does not know, of units that do not exist or that are no

@@ -23,7 +23,7 @@ def edit_whole(
     """A photograph with each of some edits; one instruction is for all faces.
 
     Args:
-        editor: whose backbone ``edits_whole``.
+        editor: editor whose backbone ``edits_whole``.
         photo: uint8 ``[H, W, 3]``; not modified.
         inversion: inversion of its faces, which has the seed.
         batch: numbers of the edits to be made.

@@ -91,9 +91,9 @@ class Best:
         face: the face that was edited.
         emotion: as it was asked for.
         candidates: all, best first; those below a floor and those that failed come last.
-        explanation: what was found, in a sentence.
-        floors: what a candidate had to reach: ``identity``, ``target_score``, ``realism``.
-        backends: which networks measured.
+        explanation: one sentence on the result.
+        floors: lower limits for candidates: ``identity``, ``target_score``, ``realism``.
+        backends: names of the metric networks.
     """
 
     source: Image.Image
@@ -162,7 +162,7 @@ def plan_candidates(
     Args:
         editors: names; of more than there are candidates, the first.
         candidates: how many.
-        strengths: to take in turn; None for evenly spread ones.
+        strengths: strengths to use in turn; None for evenly spread ones.
 
     Raises:
         EditError: no editor, or fewer than one candidate.
@@ -204,14 +204,14 @@ def best(
         candidates: how many edits are tried.
         keep: how many are kept, at most.
         editors: names, or photo editors that are loaded already.
-        strengths: for every editor; None spreads them from 0.7 to 1.6.
-        face: which face: ``"largest"``, an index by size, or a face that was found before.
+        strengths: strengths of every editor; None spreads them from 0.7 to 1.6.
+        face: the face to edit: ``"largest"``, an index by size, or a face that was found before.
         seed: seed of the noise an editor draws.
         min_identity: floor of the identity.
         min_target: floor of the target score.
         min_realism: floor of the realism.
         suite: suite of metric networks that are loaded already.
-        device: where editors and networks are loaded to.
+        device: device of the editors and networks.
         progress: called with (candidates done, candidates in all).
 
     Raises:

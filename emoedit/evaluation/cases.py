@@ -60,7 +60,7 @@ def read_cases(
     - *plain*: pictures, those in folders below included, each of another person.
 
     Args:
-        folder: where it is.
+        folder: path of the folder.
         split: only rows whose ``split`` is this, where a csv says so.
         source: emotion of the photographs to edit, in the first two layouts.
         reader: name of a registered data reader (``emoedit.registry.READERS``), which reads ``folder`` in place of

@@ -32,7 +32,7 @@ class Entry:
     """An editor in a comparison.
 
     Args:
-        name: in rows.
+        name: name in rows.
         photo_editor: the editor.
         reference: whether others are compared with it.
     """
@@ -124,7 +124,7 @@ def edited_rows(
         picture: the photograph.
         subjects: emotion -> the source as ``emoedit.metrics.suite.Suite.subject`` saw it (with the truth of that
             emotion, where there is one).
-        face: which face of the photograph.
+        face: the face in the photograph.
         edits: emotions and strengths.
         seed: seed of the noise that an editor draws.
 
@@ -171,7 +171,7 @@ def unedited_row(
         suite: suite of metric networks.
         picture: the photograph.
         subject: the source as the suite sees it.
-        emotion: that is measured.
+        emotion: the measured emotion.
     """
     row = suite.measure(subject, [subject.photo], [emotion])[0]
     head = {"editor": NOTHING, "reference": True, "emotion": emotion, "strength": None, "seconds": None, "error": None}
@@ -200,7 +200,7 @@ def failed_row(entry: Entry, edit: Edit, error: EmoEditError, *, seed: int = 0) 
 
     Args:
         entry: the editor.
-        edit: that failed.
+        edit: the failed edit.
         error: why.
         seed: seed of the noise that an editor draws.
     """

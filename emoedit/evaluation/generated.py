@@ -52,11 +52,11 @@ class Generated:
     """The result of [generate_best][emoedit.evaluation.generated.generate_best].
 
     Args:
-        emotion: that was asked for.
-        prompt: that was drawn from.
+        emotion: the requested emotion.
+        prompt: the prompt.
         model: name of the text-to-image model.
         candidates: all, best first; in the order of their seeds without a CLIP.
-        explanation: what was found, in a sentence.
+        explanation: one sentence on the result.
     """
 
     emotion: str
@@ -131,9 +131,9 @@ def generate_best(
     """Draw many pictures of an emotion and keep the best.
 
     Args:
-        model: what draws.
+        model: the text-to-image model.
         emotion: a name, or algebra on names.
-        style: what kind of picture, in words.
+        style: style of the picture, in words.
         candidates: how many are drawn.
         keep: how many are kept, at most.
         seed: seed of the first; the others follow.

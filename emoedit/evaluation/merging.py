@@ -32,7 +32,7 @@ class Part:
     """One job's folder of results.
 
     Args:
-        folder: where they are.
+        folder: path of their folder.
         about: its ``job.json``.
         settings: its ``settings.json``.
     """
@@ -223,7 +223,7 @@ def write_merged(folder: Path, output: Path, *, photographs: int = 6) -> list[Pa
 
     Args:
         folder: folder of a sweep.
-        output: where the folders go.
+        output: folder that they are written to.
         photographs: of how many the page shows the edits, where they were kept.
 
     Returns:

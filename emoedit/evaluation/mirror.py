@@ -126,7 +126,7 @@ def read_expressions(
     Args:
         pictures: uint8 ``[H, W, 3]`` each.
         detector: detector of faces; None loads one.
-        device: where networks run.
+        device: device of the networks.
     """
     detector = detector or FaceDetector(device)
     network = EmbeddedNetwork.load("expression", device=device)
@@ -182,7 +182,7 @@ def observe(
         source: the number of a camera, or a video file.
         limit: how many frames are read.
         callback: is called with every reading.
-        device: where networks run.
+        device: device of the networks.
 
     Raises:
         VideoError: no such camera or video, or one that gives no frame.
@@ -224,7 +224,7 @@ def mirror(
         emotion: answer with this one, whatever is read.
         limit: how many frames are read.
         callback: is called with every reading.
-        device: where editors and networks run.
+        device: device of the editors and networks.
         options: options of [best][emoedit.evaluation.best.best].
 
     Raises:

@@ -38,9 +38,9 @@ def expression_of(
     Args:
         reference: a path, bytes, PIL picture, array or tensor.
         emotions: the names that the editor knows; where action units are among them, the lower face is read as units.
-        face: which face of the reference, by size; None where it shows one.
+        face: index of the reference's face, by size; None where it shows one.
         detector: detector of faces; None loads one.
-        device: where networks run.
+        device: device of the networks.
 
     Returns:
         Algebra such as ``"0.82*happy + 0.11*surprised"``; ``"neutral"`` for a face that shows nothing.
@@ -83,8 +83,8 @@ def read_emotions(rgb: np.ndarray, face: Face, *, device: str = "cpu") -> dict[s
 
     Args:
         rgb: uint8 ``[H, W, 3]``.
-        face: which face of it.
-        device: where the network runs.
+        face: the face in it.
+        device: device of the network.
     """
     network = EmbeddedNetwork.load("expression", device=device)
     scores = network.scores(network.faces(rgb, face)[None])[0]

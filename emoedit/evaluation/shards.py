@@ -63,7 +63,7 @@ class Photographs(Sequence[Case]):
     """The pictures of a folder as cases that are made when they are asked for: what is kept is their names.
 
     Args:
-        folder: where they lie.
+        folder: path of their folder.
         names: names of files.
     """
 
@@ -95,7 +95,7 @@ def open_cases(
     """The photographs of a folder, as ``emoedit.evaluation.cases.read_cases`` finds them, in its order.
 
     Args:
-        folder: where it is.
+        folder: path of the folder.
         split: only pictures of this split, where the folder says so.
         limit: only the first so many, of the whole folder.
         shard: which part of those; all where None. A shard may be empty where there are few.

@@ -23,9 +23,9 @@ def record_shifts(editor: Editor, inversion: Inversion, edit: Edit) -> tuple[tup
     """The shift of h that an edit adds to each picture while decoding.
 
     Args:
-        editor: which shifts h.
+        editor: editor that shifts h.
         inversion: inversion of N pictures.
-        edit: for all pictures.
+        edit: the edit of all pictures.
 
     Returns:
         The T timesteps at which it does, ascending; ``[N, T, C, h, w]``; and what is drawn, ``[N, C, R, R]``.
@@ -55,7 +55,7 @@ def with_directions(editor: Editor, directions: Mapping[str, Directions], *, nam
     Args:
         editor: editor whose steerings are used.
         directions: emotion -> what strength 1 adds.
-        name: what it is called in results.
+        name: name in results.
     """
     steering = HSpace(list(directions), list(directions.values()), train_steps=editor.backbone.steps)
     return Editor(editor.backbone, [steering], name=name, compositor=editor.compositor)
@@ -65,7 +65,7 @@ def random_directions(directions: Directions, generator: torch.Generator) -> Dir
     """One random direction with the given direction's length at each timestep, as a control.
 
     Args:
-        directions: whose lengths are taken.
+        directions: directions whose lengths are used.
         generator: draws the direction.
     """
     given = directions.directions

@@ -41,7 +41,7 @@ class Evaluation:
     Args:
         rows: a dict a cell (photograph, editor, emotion, strength), flat and ready for a data frame. Read from the file
             each time they are gone through, so that a million of them need no memory; ``list(rows)`` to keep them.
-        emotions: what was edited.
+        emotions: names of the edited emotions.
     """
 
     rows: Collection[dict[str, Any]]
@@ -187,7 +187,7 @@ def write_reports(
 
     Args:
         found: rows to report.
-        folder: where they are written.
+        folder: path of the folder they are written to.
         title: title of the page.
         tables: more of them, after those that the rows give.
         sheets: photographs with their edits, to be looked at.

@@ -38,7 +38,7 @@ class DataSet:
 
     Args:
         path: a folder (``emoedit.evaluation.shards.open_cases``), or whatever the reader reads.
-        name: in results; default: the folder's.
+        name: name in results; default: the folder's.
         split: only these, where the folder says so.
         limit: only the first so many.
         reader: name of a registered data reader; default: the layouts of folders.
@@ -77,10 +77,10 @@ class Job:
             (default: its name with these settings, ``"asyrp(steps=50)"``).
         emotion: names or algebra on names.
         strength: 0 the photograph itself, 1 the fitted effect.
-        data: what is edited.
-        shard: which part of it.
+        data: the data set to edit.
+        shard: index and count of the part.
         seed: seed of editors that draw noise.
-        metric_networks: which networks measure (``emoedit.metrics.suite.Suite``); None: nothing is measured.
+        metric_networks: names of the metric networks (``emoedit.metrics.suite.Suite``); None: nothing is measured.
         pictures: format in which every edited photograph is kept (``"jpg"``); None: none is.
         retry: whether what failed in an earlier run is tried again.
         device: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"``, ``"cuda:1"``.

@@ -268,8 +268,8 @@ def check_config(config: Mapping[str, Any], path: Path | str, depth: int = 0) ->
     """Refuse the description of a network that is far larger than any published one, before anything is built.
 
     Args:
-        config: what a ``config.json`` holds.
-        path: what errors call it.
+        config: contents of a ``config.json``.
+        path: path of the file, for errors.
         depth: depth of objects around it.
 
     Raises:
@@ -327,14 +327,14 @@ class ModelInfo:
     """One line of ``emoedit models``.
 
     Args:
-        name: what to ask for.
-        role: what it does.
+        name: name on the command line.
+        role: its purpose.
         size: bytes.
         licence: SPDX or a short phrase.
         source: where it comes from.
         here: whether it can be used now without a network.
         memory: gigabytes of weights on a GPU; None for small models.
-        needs: what has to be given with it.
+        needs: further arguments that it requires.
     """
 
     name: str

@@ -226,7 +226,7 @@ def separate(found: np.ndarray, label: str) -> DeepPixels:
 
     Args:
         found: ``[H, W]`` or ``[H, W, C]``.
-        label: what messages call the file.
+        label: name of the file in messages.
 
     Raises:
         ImageError: floats outside of 0..1.

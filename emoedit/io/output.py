@@ -129,7 +129,7 @@ def write_json(path: str | os.PathLike[str], value: object, *, overwrite: bool =
 
     Args:
         path: path of the file.
-        value: what is written.
+        value: the value that is written.
         overwrite: whether a file that exists is replaced.
 
     Raises:

@@ -100,7 +100,7 @@ def sign(data: bytes | memoryview, kind: str, signer: Signer, source: bytes, tit
         signer: who says so.
         source: the file of the photograph; its own credentials are kept whole, as those of an ingredient.
         title: name of the file.
-        edit: what was done, in words.
+        edit: description of the edit.
 
     Raises:
         MissingExtraError: ``c2pa-python`` is not installed.

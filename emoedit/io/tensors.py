@@ -151,7 +151,7 @@ def write_part(
     """``config.json`` and the weights (safetensors, of that file name) in a folder (made if need be).
 
     Args:
-        folder: where it is.
+        folder: path of the folder.
         config: how it is made.
         state: tensors by name.
         weights: tensors by name.

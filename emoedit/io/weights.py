@@ -196,7 +196,7 @@ def read_torch(
 
     Args:
         source: a file, or the bytes of one.
-        label: what errors call it; default: the path.
+        label: name of the file in errors; default: the path.
         names: what a pickle may name beside tensors, for ``emoedit.io.pickles.read_pickle``.
         numbers: whether they are read; without, tensors have names, shapes and types, and are on the device ``meta``.
 

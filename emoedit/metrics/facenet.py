@@ -97,7 +97,7 @@ class FaceNet(nn.Module):
 
         Args:
             photo: uint8 ``[H, W, 3]``, RGB.
-            face: which face of the photograph.
+            face: the face in the photograph.
 
         Returns:
             uint8 ``[160, 160, 3]``.

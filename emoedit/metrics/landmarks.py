@@ -177,9 +177,9 @@ def face_mask(points: np.ndarray, height: int, width: int, *, margin: float = 0.
 
     Args:
         points: ``[68, 2]`` in pixels, or ``[M, 68, 2]`` for the union of several faces or of one before and after.
-        height: in pixels.
-        width: in pixels.
-        margin: in eye distances.
+        height: height in pixels.
+        width: width in pixels.
+        margin: margin in eye distances.
 
     Raises:
         ImageError: other shapes, or a point that is not finite.

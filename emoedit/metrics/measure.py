@@ -50,14 +50,14 @@ class EditViews:
     Args:
         source: the source photograph.
         edits: the edited photographs, one for each of N edits.
-        emotions: what each edit is meant to show.
+        emotions: target emotion of each edit.
         classes: the emotions that the recogniser scores.
         distance: perceptual distance ``[N]`` of two lists of N views.
         inside: the face mask of ``luminance``, ``[256, 256]`` in [0, 1].
         crop: the landmark network's.
         truth: the same person really showing the emotion, where there is a photograph.
         photo: the source photograph, uint8 ``[H, W, 3]``.
-        face: which face of it was edited.
+        face: the edited face.
         photos: the edited photographs, uint8 ``[H, W, 3]`` each; None where they were taken from another place.
     """
 
@@ -128,8 +128,8 @@ class Measure:
     """One number of an edit.
 
     Args:
-        key: in rows and summaries.
-        title: in tables and on the page.
+        key: key in rows and summaries.
+        title: title in tables and on the page.
         digits: worth printing, after the point.
         higher_is_better: None where neither end is good in itself; then no value is marked as the best.
         units: units of a value; ``"1"`` for a ratio or a probability.

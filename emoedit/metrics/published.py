@@ -21,7 +21,7 @@ class PublishedFile:
     """A weight file that its authors publish, looked for in torch.hub's cache.
 
     Args:
-        url: where it is published; its last part is its name in the cache.
+        url: address where it is published; its last part is its name in the cache.
     """
 
     url: str

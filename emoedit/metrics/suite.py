@@ -40,7 +40,7 @@ class Recogniser(Protocol):
 
         Args:
             photo: uint8 ``[H, W, 3]``.
-            face: which face of the photograph.
+            face: the face in the photograph.
         """
 
     def scores(self, faces: np.ndarray) -> Tensor:
@@ -57,7 +57,7 @@ class Subject:
 
     Args:
         photo: uint8 ``[H, W, 3]``.
-        face: which face of it was edited.
+        face: the edited face.
         view: outputs of the networks.
         truth: the same person really showing the emotion, where there is a photograph.
     """
@@ -79,7 +79,7 @@ class Suite:
         perceptual: ``"embedded"``, ``"lpips-alex"``, ``"lpips-vgg"``, ``"lpips-squeeze"``, or ``"auto"``: LPIPS (alex)
             where its trunk is on disk, else embedded.
         expression: ``"embedded"``, or a folder or hub name of a transformers image-classification model.
-        device: where the networks run.
+        device: device of the networks.
 
     Raises:
         UnknownNameError: no such network, weights that are not there, a package that is not installed.
@@ -163,7 +163,7 @@ class Suite:
         Args:
             subject: the source.
             edited: photographs of the source's size, uint8 ``[H, W, 3]``.
-            emotions: what each was meant to show.
+            emotions: target emotion of each edit.
 
         Returns:
             For each edit the value of every registered metric (``emoedit.metrics.measure.measures``; None where it

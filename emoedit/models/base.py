@@ -75,7 +75,7 @@ class Backbone(nn.Module, ABC):
         Args:
             photo: uint8 ``[H, W, 3]``; not modified.
             inversion: inversion of one face in it, which has the seed.
-            control: for it.
+            control: control of the decoding.
 
         Returns:
             uint8 ``[H, W, 3]``.
@@ -106,7 +106,7 @@ class Backbone(nn.Module, ABC):
 
         Args:
             x: ``[N, C, R, R]`` in [-1, 1].
-            generator: for backbones whose inversion draws noise; one that does not ignores it.
+            generator: random generator, for backbones whose inversion draws noise; one that does not ignores it.
             callback: called with (steps done, steps in all).
         """
 
@@ -116,7 +116,7 @@ class Backbone(nn.Module, ABC):
 
         Args:
             inversion: inversion of ``invert``.
-            control: what the steerings ask for; by default nothing.
+            control: sum of the steerings' controls; by default nothing.
             callback: called with (steps done, steps in all).
         """
 
@@ -127,7 +127,7 @@ class Backbone(nn.Module, ABC):
 
         Args:
             inversion: inversion of ``invert``.
-            control: what the steerings ask for.
+            control: sum of the steerings' controls.
         """
         return None
 

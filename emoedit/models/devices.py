@@ -101,7 +101,7 @@ def compile_parts(parts: Sequence[nn.Module], device: str) -> None:
 
     Args:
         parts: called at few shapes, as each new one is translated again.
-        device: where they are.
+        device: their device.
 
     Raises:
         EditError: ``torch.compile`` does not work here, such as without a C++ compiler (CPU) or Triton (CUDA).

@@ -150,7 +150,7 @@ class PrecisionCopy(Generic[Network]):
         """The network itself, or its copy.
 
         Args:
-            network: with its weights in float32, or held in fewer bits.
+            network: network with its weights in float32, or held in fewer bits.
             precision: one of ``PRECISIONS``.
 
         Raises:

@@ -47,10 +47,10 @@ class Pretrained:
     """One line of the table.
 
     Args:
-        name: what to ask for.
-        role: what it is, in a few words.
+        name: name on the command line.
+        role: description in a few words.
         backbone: its registered name.
-        model: where the weights come from if nothing else is said: ``owner/name`` on the hub; None: a file has to be
+        model: source of the weights if nothing else is said: ``owner/name`` on the hub; None: a file has to be
             given.
         form: what may be given in place of it.
         takes: which parts it may be given.

@@ -27,7 +27,7 @@ class Restorer:
 
     Args:
         path: a weight file that spandrel reads (``.pth``, ``.safetensors``); nothing in it is executed.
-        device: where it runs.
+        device: device of the model.
 
     Raises:
         MissingExtraError: spandrel is not installed.
@@ -89,7 +89,7 @@ def identity_kept(source: Image.Image, pictures: list[Image.Image], face: Face, 
         source: the photograph.
         pictures: pictures of any size; they are brought to the source's.
         face: where the face is in the source.
-        device: where the network runs.
+        device: device of the network.
     """
     network = EmbeddedNetwork.load("identity", device=device)
     same = [picture.convert("RGB").resize(source.size, Image.Resampling.LANCZOS) for picture in (source, *pictures)]

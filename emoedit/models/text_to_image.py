@@ -26,7 +26,7 @@ class TextToImage:
 
     Args:
         pipeline: pipeline of diffusers, one that draws from a text alone.
-        name: what it is called in results.
+        name: name in results.
     """
 
     def __init__(self, pipeline: Any, name: str) -> None:
@@ -77,7 +77,7 @@ class TextToImage:
         """A picture.
 
         Args:
-            prompt: what it shows.
+            prompt: text of the prompt.
             seed: seed of the noise; the same one gives the same picture.
             steps: number of steps of denoising; default: the pipeline's own.
             guidance: how strongly the prompt is followed; default: the pipeline's own.
@@ -120,7 +120,7 @@ def emotion_prompt(emotion: str, style: str = STYLE) -> str:
 
     Args:
         emotion: a name, or algebra on names, whose names are all mentioned.
-        style: what kind of picture, in words.
+        style: style of the picture, in words.
 
     Raises:
         UnknownNameError: no such emotion.

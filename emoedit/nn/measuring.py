@@ -104,7 +104,7 @@ class StoredNetwork(nn.Module, ABC):
         """Write ``config.json``, ``model.safetensors`` and ``README.md``; the folder appears when it is whole.
 
         Args:
-            folder: where it appears.
+            folder: path of the new folder.
             card: text of ``README.md``.
             **info: entries of ``config.json``.
 
@@ -232,7 +232,7 @@ class MeasuringNetwork(StoredNetwork):
         """As of ``StoredNetwork``; and as many emotions have to be named as there are outputs.
 
         Args:
-            folder: where it is.
+            folder: path of the folder.
 
         Raises:
             CheckpointError: the names of emotions do not fit the outputs.

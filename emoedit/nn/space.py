@@ -26,7 +26,7 @@ class SpaceConfig:
     """Architecture and names of a space.
 
     Args:
-        emotions: what people could vote for, in the order of the distributions.
+        emotions: names that people could vote for, in the order of the distributions.
         names: emotions that have a place in it.
         features: F, width of what it is read from.
         dims: D, number of coordinates; the first two are valence and arousal.

@@ -69,7 +69,7 @@ def photo_edit_png(source: Image.Image, image: Image.Image, edit: Edit) -> bytes
     Args:
         source: the photograph.
         image: its edit, of the same size.
-        edit: what was asked for.
+        edit: the edit.
     """
     return png(labelled_grid([to_srgb(source), to_srgb(image)], ["photograph", words(edit)], columns=2, cell=CELL))
 
@@ -145,7 +145,7 @@ def words(edit: Edit) -> str:
     """An edit in a few words.
 
     Args:
-        edit: what is asked for.
+        edit: the edit.
     """
     return edit.emotion if edit.strength == 1 else f"{edit.emotion} at {edit.strength:g}"
 

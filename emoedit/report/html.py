@@ -30,8 +30,8 @@ class Column:
     """One number of a row.
 
     Args:
-        key: in ``ReportEntry.row``.
-        title: what the page calls it.
+        key: key in ``ReportEntry.row``.
+        title: title on the page.
         digits: after the point.
         higher_is_better: None where neither end is good in itself; then no value is marked as the best.
         help: units, range and source, in one line.

@@ -37,7 +37,7 @@ class Walk:
 
     Args:
         frames: RGB in sRGB, all of one size.
-        edits: what each shows.
+        edits: edit of each frame.
     """
 
     frames: tuple[Image.Image, ...]
@@ -50,7 +50,7 @@ class Walk:
 
         Args:
             path: path of the file.
-            seconds: from the first frame to the last.
+            seconds: duration from the first frame to the last.
             back: whether an animation also plays in reverse.
             overwrite: whether a file that exists is replaced.
 
@@ -139,7 +139,7 @@ def walk(
         emotion: a name or algebra on names.
         strengths: strengths of the frames, in their order.
         longest: longest side of the frames in pixels, where the photograph is larger; None for the photograph's own.
-        seed: for editors that draw noise.
+        seed: random seed, for editors that draw noise.
         callback: called with (frames done, frames in all).
 
     Raises:

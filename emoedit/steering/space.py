@@ -95,7 +95,7 @@ class SpaceDirections(Steering):
         """The same steering with a further name, for a point that was read from a face or chosen.
 
         Args:
-            name: what edits may call it; a name that is there already is moved.
+            name: name in edits; a name that is there already is moved.
             point: ``[D]``.
 
         Raises:
@@ -258,7 +258,7 @@ class SpaceWords(TextSteering):
         """As ``SpaceDirections.with_point``.
 
         Args:
-            name: that edits call it.
+            name: name in edits.
             point: ``[D]``.
         """
         point = checked_point(point, self.places.shape[1])

@@ -144,8 +144,8 @@ class ActionUnits(Steering):
         """See [Steering.control][emoedit.steering.base.Steering.control].
 
         Args:
-            backbone: which moves landmarks.
-            inversion: with ``landmarks``.
+            backbone: backbone that moves landmarks.
+            inversion: inversion with ``landmarks``.
             edits: one a picture.
 
         Raises:
@@ -200,7 +200,7 @@ class ActionUnits(Steering):
         """See [Steering.save_pretrained][emoedit.steering.base.Steering.save_pretrained].
 
         Args:
-            folder: where to.
+            folder: the folder to write.
         """
         checkpoints.write_part(folder, {"sums": self.sums}, self.state_dict())
 
@@ -209,7 +209,7 @@ class ActionUnits(Steering):
         """See [Steering.from_pretrained][emoedit.steering.base.Steering.from_pretrained].
 
         Args:
-            folder: where from.
+            folder: the folder to read.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.

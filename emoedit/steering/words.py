@@ -70,7 +70,7 @@ class TextSteering(Steering):
         """Contexts of the emotions' texts.
 
         Args:
-            backbone: whose text encoder reads them.
+            backbone: backbone whose text encoder reads them.
             used: numbers of the emotions that are needed; default: all E.
 
         Returns:

@@ -274,7 +274,7 @@ def fit_boundaries(
         w: ``[N, D]``.
         labels: N names; ``"neutral"`` is one.
         emotions: the targets; ``"neutral"``, with no direction, is put first.
-        penalty: what a violated margin costs.
+        penalty: loss per violated margin.
         conditional: condition each boundary on all others.
 
     Raises:

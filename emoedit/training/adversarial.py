@@ -133,7 +133,7 @@ def train_adversarial(
     """Train, or go on where the folder's last checkpoint stopped. One process, on CUDA where there is one.
 
     Args:
-        task: what is trained.
+        task: the module that is trained.
         critic: pictures ``[N, C, R, R]`` -> logits ``[N]``; with ``precision="bf16"`` it is given bfloat16.
         batches: (step, 0) -> batch on the CPU.
         folder: working folder: ``state.pt`` (whose ``seconds`` say what the training took, over all runs) and
@@ -185,7 +185,7 @@ class _Run:
     """A generator and a critic with their optimisers, the moving average, and the file that all is resumed from.
 
     Args:
-        task: what draws.
+        task: the generator's module.
         critic: as ``train_adversarial`` says.
         state_file: where the state is, if there is one, and goes.
         config: config of the task.

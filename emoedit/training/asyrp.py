@@ -71,7 +71,7 @@ def find_interval(
     """The timestep where editing ends: LPIPS between pictures and their P_t is .33 times the cosine of the texts.
 
     Args:
-        backbone: whose reverse process it is.
+        backbone: backbone whose reverse process it is.
         x: ``[N, C, R, R]`` in [-1, 1].
         distance: LPIPS, ``[N]`` from two ``[N, C, R, R]``.
         cosine: weight of ``text_cosine``.

@@ -123,8 +123,8 @@ def learn_tokenizer(
     Every byte is a token, inside a word and at its end, so there is no text it cannot read.
 
     Args:
-        texts: to learn from.
-        folder: where it is.
+        texts: training texts.
+        folder: path of the folder.
         merges: pairs to join at most: the vocabulary has 514 tokens more.
         length: tokens a prompt can have, with those of start and end.
     """

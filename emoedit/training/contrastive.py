@@ -131,7 +131,7 @@ def zero_shot(clip: Clip, crops: CropSet, positions: np.ndarray, emotions: Seque
     Args:
         clip: a frozen CLIP.
         crops: prepared crops.
-        positions: which of the crops.
+        positions: indices into the crops.
         emotions: emotions of ``emoedit.training.captions.ADJECTIVES``; the words of each are averaged.
     """
     texts = [clip.text_embeddings([f"a {word} face" for word in ADJECTIVES[name]]).mean(0) for name in emotions]

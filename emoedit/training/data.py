@@ -132,7 +132,7 @@ class MixtureBatches:
         shares: data set name -> share of every batch (normalised to sum to 1).
         batch_size: pictures a batch.
         resolution: their side.
-        split: which split to draw from, or several.
+        split: name of the split to draw from, or several.
         seed: seed of the draws.
         balance: a class with n pictures in a data set is drawn as often as n ** balance: 1 leaves its pictures as
             frequent as they are, 0 gives all classes the same share.

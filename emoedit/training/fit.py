@@ -58,7 +58,7 @@ def mean_of_h(backbone: DDPMBackbone | StableDiffusionBackbone, crops: Tensor, g
     the same noise, which then cancels in their difference.
 
     Args:
-        backbone: whose h.
+        backbone: backbone whose h is shifted.
         crops: ``[N, C, R, R]`` in [-1, 1].
         generator: generator of the noise.
 

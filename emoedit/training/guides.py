@@ -39,7 +39,7 @@ class RecogniserGuide(Guide):
     """``emotion``: cross entropy of what a recogniser reads; ``person``: 1 - cosine of its embeddings of people.
 
     Args:
-        network: with heads ``emotion`` and ``person``; not the network that edits are measured with.
+        network: network with heads ``emotion`` and ``person``; not the network that edits are measured with.
         emotions: those that are fitted.
         jitter: how far pictures are moved before they are read, a fraction of their side; against adversarial edits
             that depend on single pixels.
@@ -120,7 +120,7 @@ class OpeningGuide(Guide):
 
     Args:
         guide: guide of emotions with closed lips and open eyes, with the landmark network's crop at any resolution.
-        network: with a head ``points``.
+        network: network with a head ``points``.
 
     Raises:
         DataError: a network without the head ``points``.

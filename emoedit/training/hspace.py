@@ -260,7 +260,7 @@ def invert_crops(
     Args:
         backbone: the model that draws.
         crops: prepared crops.
-        positions: which of the crops.
+        positions: indices into the crops.
         mirrored: then of their mirror images too, behind all the others.
         batch_size: pictures in one pass of the model.
     """

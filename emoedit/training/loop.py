@@ -100,7 +100,7 @@ def parameter_groups(task: nn.Module, config: TrainerConfig) -> list[dict[str, A
     """What is trained, by the ``factor`` of its learning rate, the plain ones first.
 
     Args:
-        task: what is trained.
+        task: the module that is trained.
         config: config of the trainer.
     """
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
@@ -121,7 +121,7 @@ def train(
     """Train, or go on where the folder's last checkpoint stopped.
 
     Args:
-        task: what is trained.
+        task: the module that is trained.
         batches: (step, process) -> batch on the CPU; step counts batches (``accumulate`` a step of the optimiser).
         folder: working folder: ``state.pt`` (whose ``seconds`` say what the training took, over all runs) and
             TensorBoard files.
@@ -175,7 +175,7 @@ class _Run:
     """A task with its optimiser, its moving average and the file that all of it is resumed from.
 
     Args:
-        task: what is trained.
+        task: the module that is trained.
         accelerator: places it, and exchanges gradients between processes.
         state_file: where the state is, if there is one, and goes.
         config: how it is made.

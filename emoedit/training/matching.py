@@ -49,9 +49,9 @@ def read_crops(
     """Scores and people of crops.
 
     Args:
-        network: with the heads ``emotion`` and ``person``.
+        network: network with the heads ``emotion`` and ``person``.
         crops: prepared crops.
-        positions: which of the crops.
+        positions: indices into the crops.
         batch_size: pictures in one pass of the model.
     """
     scores, people = [], []
@@ -68,9 +68,9 @@ def mouth_opening(network: MeasuringNetwork, crops: CropSet, positions: np.ndarr
     """Between the lips, in eye distances (``emoedit.metrics.landmarks.mouth_shape``), ``[N]``.
 
     Args:
-        network: with the head ``points``.
+        network: network with the head ``points``.
         crops: prepared crops.
-        positions: which of the crops.
+        positions: indices into the crops.
     """
     parts = np.array_split(positions, max(1, len(positions) // 128))
     points = torch.cat([network(crops.pixels(part, network.config.resolution))["points"] for part in parts])
@@ -81,8 +81,8 @@ def nearest_matches(pictures: CropReadings, among: CropReadings, *, turned: floa
     """For each picture the number of the one among others that is most like it, ``[N]``.
 
     Args:
-        pictures: which crops they are compared with.
-        among: which crops may be chosen.
+        pictures: indices of the crops to compare with.
+        among: indices of the crops that may be chosen.
         turned: how much a head turned by 1 further counts beside the cosine between people.
     """
     alike = pictures.person @ among.person.T - turned * (pictures.yaw[:, None] - among.yaw[None]).abs()

@@ -195,7 +195,7 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
     Args:
         x: ``[N, 1, H, W]``.
-        sigma: in pixels.
+        sigma: standard deviation in pixels.
     """
     reach = 6
     kernel = torch.exp(-torch.arange(-reach, reach + 1.0, device=x.device).square() / (2 * sigma**2))

@@ -227,7 +227,7 @@ def fit_occlusion(network: OcclusionNetwork, batches: OcclusionBatches, *, steps
     """Train the network in place: cross entropy and overlap (Dice).
 
     Args:
-        network: with fresh weights.
+        network: network with fresh weights.
         batches: batches of hidden faces.
         steps: number of steps of AdamW.
         rate: its learning rate, reached after 50 steps, which falls over the second half.

@@ -54,8 +54,8 @@ def classifier_guide(classifier: MeasuringNetwork, emotions: Sequence[str], how:
     """A guide of the guidance classifier, with penalties on missing teeth, open lips or closed eyes where configured.
 
     Args:
-        classifier: with heads ``emotion`` and ``person``.
-        emotions: that are finetuned.
+        classifier: network with heads ``emotion`` and ``person``.
+        emotions: names of those that are finetuned.
         how: ``guide``, the arguments of [RecogniserGuide][emoedit.training.guides.RecogniserGuide]; ``loss``, whose
             ``guide`` has the weights.
     """
@@ -133,7 +133,7 @@ def read_as(
         classifier: classifier of ``load_classifier``.
         crops: the crops.
         data: the data set.
-        emotion: what is read.
+        emotion: the emotion that is read.
         limit: so many at most.
         least: probability of the emotion, 0 to 1.
     """

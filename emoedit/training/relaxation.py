@@ -155,7 +155,7 @@ def fit_relaxation(
     """Train the network in place, by squared errors: their answer is a mean, that of absolute ones falls short of it.
 
     Args:
-        network: with fresh weights.
+        network: network with fresh weights.
         faces: ``[N, 68, 2]`` landmarks.
         moves: ``[N, 68, 2]`` displacements.
         weights: ``[N]``: how often each is drawn.

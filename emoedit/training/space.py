@@ -63,7 +63,7 @@ def pooled_features(
     Args:
         network: the trunk that the space is read from.
         crops: prepared crops.
-        positions: which of them.
+        positions: indices into them.
         mirror: whether to use their mirror images.
     """
     rows = []
@@ -114,7 +114,7 @@ class SpaceTask(nn.Module):
     """Trains the emotion space: votes, valence and arousal, and distances from points.
 
     Args:
-        space: what is trained.
+        space: the space that is trained.
         weights: weights of ``votes``, ``circumplex`` and ``order``.
     """
 
@@ -223,7 +223,7 @@ class VotesGuide(Guide):
 
     Args:
         guide: a recogniser's; its labels are replaced by the distributions.
-        landmarks: with a head ``points``.
+        landmarks: network with a head ``points``.
         targets: ``[M, 7]``: distributions, which the rows of a batch number, in the order of ``BASIC``.
         emotions: the recogniser's classes.
     """
@@ -283,8 +283,8 @@ def finetune_coordinates(
         latents: ``[N, L, D]`` of neutral faces.
         basis: ``[K, L * D]``.
         start: ``[K]``, such as the mixture's weights.
-        row: which of the guide's targets.
-        weights: what the guide's losses, ``near`` and ``outside`` count; those of ``SPARED`` above the start's alone.
+        row: index of the guide's target.
+        weights: weights of the guide's losses, ``near`` and ``outside``; those of ``SPARED`` above the start's alone.
         steps: number of steps of Adam.
         batch_size: faces a step.
         learning_rate: at first; it falls to zero.

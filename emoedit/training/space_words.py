@@ -26,9 +26,9 @@ class WordTask(nn.Module):
 
     Args:
         backbone: its weights are shared, and left as they are.
-        steering: whose ``words`` and ``start`` are trained.
+        steering: steering whose ``words`` and ``start`` are trained.
         guide: frozen; its rows number the targets.
-        weights: what ``diffusion``, ``near``, ``outside`` and the guide's losses count.
+        weights: weights of ``diffusion``, ``near``, ``outside`` and the guide's losses.
         templates: prompts with ``{}`` where the word goes, drawn at random for pictures; edits use the steering's own.
         batch_size: pictures of each of the two parts.
 

@@ -138,7 +138,7 @@ def held_out_losses(
     Each picture's ``true`` caption, ``another`` one's of the batch, and the ``empty`` one (``[T]`` ids).
 
     Args:
-        task: what was trained.
+        task: the trained module.
         batches: step -> a batch of held-out pictures.
         empty: ids of the empty caption.
         count: count of batches.

@@ -210,7 +210,7 @@ def read_faces(
     ``[N, 1 or 3, R, R]`` in [-1, 1]: the largest face of each photograph, in the order of their names.
 
     Args:
-        folder: where it is.
+        folder: path of the folder.
         backbone: the model that draws.
         detector: default: MTCNN.
         limit: only the first so many files, by name; default: all.
@@ -258,9 +258,9 @@ def read_emotions(network: MeasuringNetwork, crops: CropSet, positions: np.ndarr
     """Log probabilities of a recogniser's emotions, the mean over a crop and its mirror image: ``[N, E]``.
 
     Args:
-        network: with a head ``emotion``.
+        network: network with a head ``emotion``.
         crops: prepared crops.
-        positions: which of the crops.
+        positions: indices into the crops.
     """
     rows = []
     for part in np.array_split(positions, max(1, len(positions) // 128)):

@@ -109,7 +109,7 @@ def distribution(votes: Sequence[float]) -> np.ndarray:
     An emotion that a single person of several saw is left out, as Barsoum et al. do; ``other`` is too.
 
     Args:
-        votes: for each of ``VOTED``.
+        votes: number of votes for each of ``VOTED``.
     """
     counts = np.array(votes[: len(BASIC)], float)
     if sum(votes) > 1:

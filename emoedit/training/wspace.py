@@ -36,7 +36,7 @@ def recogniser_scores(network: MeasuringNetwork, emotions: Sequence[str]) -> Sco
     The network's other classes are ignored.
 
     Args:
-        network: with the head ``emotion``.
+        network: network with the head ``emotion``.
         emotions: the columns of the result.
 
     Raises:
@@ -71,7 +71,7 @@ def scored_samples(
     Args:
         backbone: the model that draws.
         scorer: pictures -> probabilities of emotions ``[N, E]``.
-        emotions: what the scorer's columns mean.
+        emotions: names of the scorer's columns.
         generator: draws the noise; a model that draws none ignores it.
         count: count of samples.
         share: share of the samples, how many for each emotion.
@@ -111,7 +111,7 @@ def restrict_to_layers(fitted: LatentDirections, backbone: StyleGAN2Backbone, wh
     Args:
         fitted: its directions are ``[E, L * D]``.
         backbone: the model that draws.
-        where: which layers.
+        where: the layers that it changes.
 
     Raises:
         EditError: no such layers.
@@ -146,11 +146,11 @@ def emotion_scores(
 
     Args:
         backbone: the model that draws.
-        steering: what is measured.
+        steering: the steering that is measured.
         inversion: inversion of pictures that show none of them.
         scorer: pictures -> probabilities of emotions ``[N, E]``.
-        emotions: what the scorer's columns mean.
-        strengths: that are tried.
+        emotions: names of the scorer's columns.
+        strengths: strengths to try.
     """
     found: dict[str, list[float]] = {name: [] for name in emotions if name != "neutral"}
     for name, means in found.items():
@@ -168,7 +168,7 @@ def choose_gains(found: Mapping[str, Sequence[float]], strengths: Sequence[float
 
     Args:
         found: of ``emotion_scores``, of directions whose gains are 1.
-        strengths: that are tried.
+        strengths: strengths to try.
         score: the mean probability, 0 to 1.
     """
     gains = {}
@@ -248,7 +248,7 @@ def with_direction(steering: WDirections, direction: Tensor, emotion: str) -> WD
     Args:
         steering: left unchanged.
         direction: ``[L, D]``, the shift of strength 1, such as ``FinetuneTask`` fits.
-        emotion: whose direction is replaced.
+        emotion: name of the direction that is replaced.
 
     Returns:
         A new steering.
@@ -265,7 +265,7 @@ def replace_directions(old: WDirections, new: WDirections, emotions: Sequence[st
     Args:
         old: the steering.
         new: where the directions of ``emotions`` come from, as far as strength 1 goes there.
-        emotions: what is replaced; both have it.
+        emotions: names that are replaced; both have them.
 
     Returns:
         A new steering.

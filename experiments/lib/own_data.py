@@ -19,7 +19,7 @@ def pictures_of(crops: CropSet, counts: Mapping[str, int], what: str) -> dict[st
     """How many pictures of each data set are taken, for those that are prepared.
 
     Args:
-        crops: what is prepared.
+        crops: prepared crops.
         counts: data set name -> how many.
         what: the name of ``counts`` in the configuration.
 
@@ -41,7 +41,7 @@ def with_own_data(crops: CropSet, how: Mapping[str, Any], what: str = "steering"
     """What a configuration says of a fit, for the data sets that are prepared.
 
     Args:
-        crops: what is prepared.
+        crops: prepared crops.
         how: of it ``trust``, ``sources``, ``shown``, ``neutral``, ``unlabelled`` and ``voted`` are read, if they are
             there.
         what: the name of ``how`` in the configuration.

@@ -386,7 +386,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         The folder is a pipeline's, or has its files at the top, as ``google/ddpm-ema-celebahq-256`` has.
 
         Args:
-            folder: where it is.
+            folder: path of the folder.
             **settings: settings of ``DDPMConfig``, instead of those in the folder.
 
         Raises:

@@ -175,7 +175,7 @@ def read_folder(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, An
     """A pipeline's folder, or one with its files at the top, as ``google/ddpm-ema-celebahq-256`` has.
 
     Args:
-        folder: where it is.
+        folder: path of the folder.
         settings: settings of ``DDPMConfig``, instead of those in the folder.
 
     Returns:

@@ -296,7 +296,7 @@ def load_pipeline(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
     """The pipeline. Parts of other libraries than ``LIBRARIES`` are refused, because loading imports them.
 
     Args:
-        folder: where it is.
+        folder: path of the folder.
         name: name of the pipeline's class.
         index: contents of ``model_index.json``.
 

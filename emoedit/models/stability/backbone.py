@@ -26,8 +26,8 @@ class StabilityBackbone(Backbone):
     takes for another seed each time, 4,294,967,294 is sent.
 
     Args:
-        client: what asks.
-        crop: what is sent of a photograph.
+        client: client of the service.
+        crop: crop of a photograph that is sent.
     """
 
     channels = 3

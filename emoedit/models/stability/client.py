@@ -52,7 +52,7 @@ class RemoteError(EmoEditError):
     """The service could not be reached, refused, or answered with something else than the picture.
 
     Args:
-        message: what was answered, and what to do.
+        message: the answer, and advice.
         status: status of the HTTP answer; None where there was none.
     """
 
@@ -75,7 +75,7 @@ class StabilityClient:
         retries: how often a request is repeated that came too early (429); others never are, because the service knows
             no two requests for the same and may charge both.
         wait: seconds before each of these.
-        sleep: what waits.
+        sleep: function that waits.
 
     Raises:
         EditError: a setting that makes no sense.

@@ -283,7 +283,7 @@ class StableDiffusionBackbone(NoisePredictor):
         """Read what ``save_pretrained`` wrote, or a folder of diffusers: Stable Diffusion 1.x or 2.x.
 
         Args:
-            folder: where it is.
+            folder: path of the folder.
             **settings: settings of ``StableDiffusionConfig``, instead of those in the folder.
 
         Raises:

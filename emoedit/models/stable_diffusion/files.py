@@ -72,7 +72,7 @@ def read_folder(folder: Path) -> Folder:
     """Everything in a folder of diffusers' layout.
 
     Args:
-        folder: where it is.
+        folder: path of the folder.
 
     Raises:
         CheckpointError: not such a folder, another kind of model, or a part that is missing or damaged.
@@ -129,7 +129,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """CLIP's tokenizer.
 
     Args:
-        folder: where it is.
+        folder: path of the folder.
 
     Raises:
         CheckpointError: its files are missing or damaged.
@@ -197,7 +197,7 @@ def write_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """``vocab.json`` and ``merges.txt`` beside ``tokenizer.json``: what older versions of transformers read.
 
     Args:
-        folder: where it is.
+        folder: path of the folder.
         tokenizer: CLIP's.
     """
     written = folder / "tokenizer.json"

@@ -103,7 +103,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         config: see ``StyleGAN2Config``.
 
     Attributes:
-        losses: what optimisation minimises; the squared difference alone unless ``with_inversion`` sets more.
+        losses: losses that are minimised; the squared difference alone unless ``with_inversion`` sets more.
 
     Raises:
         CheckpointError: a configuration that makes no network.
@@ -148,7 +148,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         """This model with another way of inverting; the weights are shared.
 
         Args:
-            losses: what optimisation minimises.
+            losses: losses that are minimised.
             **changes: settings of ``with_sampling``.
 
         Raises:

@@ -204,7 +204,7 @@ def holds_encoder(contents: Any) -> bool:
     """Whether what ``torch.save`` wrote is a checkpoint of pSp or e4e.
 
     Args:
-        contents: what ``torch.load`` would give.
+        contents: as ``torch.load`` gives it.
     """
     state = contents.get("state_dict") if isinstance(contents, Mapping) else None
     return isinstance(state, Mapping) and FIRST in state

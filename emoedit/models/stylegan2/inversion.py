@@ -115,7 +115,7 @@ def optimise(
         start: w+ to begin with.
         noise: maps to begin with.
         sizes: values of each map.
-        losses: what is minimised.
+        losses: losses that are minimised.
         steps: number of steps.
         rate: Adam's highest learning rate.
         callback: called with (steps done, steps in all).
