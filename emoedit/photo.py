@@ -69,7 +69,7 @@ class OpenPhoto:
         smiles: states of each face; None where there is none, or where the editor's compositor closes no smiles.
         relaxed: the photograph without these smiles, for edits that end them; None where there are none, or where
             ``open`` was told of edits that need none.
-        seconds: what reading, detecting, looking and inverting took.
+        seconds: duration of reading, detection, analysis and inversion.
     """
 
     picture: Picture
@@ -103,7 +103,7 @@ class PhotoEdit:
         editor: name of the editor.
         seed: seed of the noise an editor draws (one that draws none ignores it).
         seconds: what this edit took, its share of a common batch with it, without reading, detection and inversion.
-        notes: what a person should know of it, such as a mouth that is hidden.
+        notes: notes for the user, such as a mouth that is hidden.
     """
 
     image: Image.Image
@@ -240,7 +240,7 @@ class PhotoEditor:
         """The photograph with every edit, one after the other; edits of one source are drawn in common batches.
 
         Args:
-            photo: what ``open`` returned.
+            photo: as ``open`` returned it.
             edits: emotions and strengths. Strength 0 gives the photograph itself, bit for bit.
             seed: which is kept with the results.
 

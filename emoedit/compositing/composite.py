@@ -33,8 +33,8 @@ class Scene:
     """What every part may look at.
 
     Args:
-        face: what is known of the face in the photograph.
-        drawing: what the backbone drew, before and after.
+        face: analysis of the face in the photograph.
+        drawing: the backbone's pictures, before and after.
     """
 
     face: FaceAnalysis
@@ -55,8 +55,8 @@ class Composite:
     Args:
         flow: float32 ``[R, R, 2]``: the pixel that lands at p comes from ``p + flow[p]``, in pixels of the crop.
         change: float32 ``[R, R]`` grey levels or ``[R, R, 3]`` RGB levels to add after the movement.
-        layers: what is laid over both, in order.
-        notes: what a person should know of this edit.
+        layers: layers over both, in order.
+        notes: notes for the user.
         blend: how fast the edit takes over inside the face mask: 1 follows the mask, more takes over nearer its edge.
     """
 

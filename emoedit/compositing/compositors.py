@@ -28,7 +28,7 @@ class Compositor:
     """Puts what a model draws into a photograph.
 
     Args:
-        name: what it is called.
+        name: name of the compositor.
         parts: name and part, in the order in which they work.
         closes_smiles: whether smiles are closed before an edit that ends them (``emoedit.compositing.relaxing``).
         reads_drawings: whether a part looks at what was drawn; if none does, what the backbone moves and lights is

@@ -77,7 +77,7 @@ def find_smile(face: FaceAnalysis, network: RelaxationNetwork) -> Smile | None:
     """How a face smiles.
 
     Args:
-        face: what is known of it.
+        face: analysis of the face.
         network: which knows neutral faces.
 
     Returns:
@@ -119,7 +119,7 @@ def relax(photo: np.ndarray, face: FaceAnalysis, smile: Smile, amount: float = 1
 
     Args:
         photo: uint8 ``[H, W, 3]``; not modified.
-        face: what is known of the face.
+        face: analysis of the face.
         smile: state of that face.
         amount: in [0, 1]: how much of the smile goes.
 

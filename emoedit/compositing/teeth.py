@@ -105,7 +105,7 @@ class UpperTeeth:
             aperture: between the lips.
             eyes: how far the pupils are apart, in pixels of the grid.
             skin: float32 ``[h, w]``: the level of lit skin, 0 to 255, at lifted tones.
-            face: what is known of the face.
+            face: analysis of the face.
             shown: which teeth are seen.
             behind: float32 ``[h, w]``: levels of what is there without them.
 

@@ -80,8 +80,8 @@ class Alignment:
         """Share of the crop that lies inside a picture of this size, 0 to 1.
 
         Args:
-            height: in pixels.
-            width: in pixels.
+            height: height in pixels.
+            width: width in pixels.
         """
         grid = np.stack(np.meshgrid(*[np.linspace(0, self.resolution - 1, 16)] * 2), -1).reshape(-1, 2)
         points = self.to_photo(grid)

@@ -20,7 +20,7 @@ class LandmarkFinder:
     """Finds landmarks in crops of any alignment; loaded once, used for many crops.
 
     Args:
-        device: where the network runs.
+        device: device of the network.
     """
 
     def __init__(self, device: str = "cpu") -> None:

@@ -22,7 +22,7 @@ class Nearby:
 
     Args:
         rgb: uint8 ``[h, w, 3]``.
-        faces: in pixels of the part.
+        faces: faces in pixels of the part.
         alignments: alignments of the faces' crops, in pixels of the part.
         brightest: grey level of the brightest places of the whole photograph.
         corner: row and column of the photograph where the part begins.

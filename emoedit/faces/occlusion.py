@@ -22,7 +22,7 @@ class OcclusionFinder:
     """Finds what is in front of faces; loaded once, used for many.
 
     Args:
-        device: where the network runs.
+        device: device of the network.
     """
 
     def __init__(self, device: str = "cpu") -> None:

@@ -42,7 +42,7 @@ class FaceSpace:
 
         Args:
             folder: None for the embedded one.
-            device: where the networks run.
+            device: device of the networks.
 
         Raises:
             CheckpointError: no such space, or a damaged one.

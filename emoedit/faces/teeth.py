@@ -79,7 +79,7 @@ class TeethFinder:
     """Finds teeth in crops of any alignment; loaded once, used for many crops.
 
     Args:
-        device: where the network runs.
+        device: device of the network.
     """
 
     def __init__(self, device: str = "cpu") -> None:
