@@ -113,7 +113,7 @@ def neutral_first(photo_editor: PhotoEditor, photo: OpenPhoto, *, seed: int = 0)
     """
     if "neutral" not in photo_editor.editor.emotions:
         raise EditError(
-            f"{photo_editor.editor.name} knows no neutral face; it has {', '.join(photo_editor.editor.emotions)}"
+            f"{photo_editor.editor.name} has no emotion 'neutral'; it has {', '.join(photo_editor.editor.emotions)}"
         )
     neutral = next(photo_editor.edit(photo, [Edit("neutral")], seed=seed)).image
     return photo_editor.open(neutral, photo.faces[0] if len(photo.faces) == 1 else "all", seed=seed)

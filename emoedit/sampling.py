@@ -210,7 +210,7 @@ def decode(
             onward = step() if residuals is None else step() + residuals[:, k]
         if boosted:
             if noise is None:
-                raise EditError("quality boosting draws noise: say what draws it, or set t_boost to 0")
+                raise EditError("quality boosting draws noise: give a generator, or set t_boost to 0")
             noisy = step(noise=noise())
             if changed is not None and where is None:
                 where = changed(predicted_x0(x, eps if eps_shifted is None else eps_shifted, a_t))

@@ -79,7 +79,7 @@ def requested_emotions(args: argparse.Namespace, known: Sequence[str]) -> dict[s
             args.units = units
         else:
             raise UsageError(
-                f"{args.editor} knows no units: name the --emotion that it draws before them, or no --editor"
+                f"{args.editor} supports no action units: name the --emotion that it draws before them, or no --editor"
             )
     return labels or {"happy": "happy"}
 

@@ -140,7 +140,9 @@ def _token(args: argparse.Namespace, backbone: Backbone) -> int:
     from emoedit.training.tokens import TokenConfig, learn_token, read_faces
 
     if not isinstance(backbone, StableDiffusionBackbone):
-        raise UsageError(f"{args.model} is a {type(backbone).__name__}, which knows no text: give a Stable Diffusion")
+        raise UsageError(
+            f"{args.model} is a {type(backbone).__name__}, which has no text input: give a Stable Diffusion"
+        )
     small = backbone.crop.resolution < 256
     steps = args.steps or (200 if small else 3000)
     # Of the embedded model as configs/trainer/token.yaml has it; of full-size ones as diffusers' script has it.

@@ -142,7 +142,7 @@ def _check_unique_names(cases: list[Case]) -> list[Case]:
     if not cases:
         raise DataError("no photograph to edit")
     if twice := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
-        raise DataError(f"two photographs are both called {twice[0]!r}; a row would not say which it is about")
+        raise DataError(f"two photographs are both called {twice[0]!r}, so their rows would be ambiguous")
     return cases
 
 

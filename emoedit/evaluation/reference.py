@@ -66,7 +66,7 @@ def expression_of(
     known = {canonical(name): name for name in emotions if _is_known(name)}
     read = {name: p for name, p in scores.items() if name != "neutral" and p >= LEAST}
     if read and not any(name in known for name in read):
-        raise UnknownNameError(f"the reference shows {', '.join(read)}, and the editor knows {', '.join(emotions)}")
+        raise UnknownNameError(f"the reference shows {', '.join(read)}, and the editor has {', '.join(emotions)}")
     return _algebra({known[name]: p for name, p in read.items() if name in known})
 
 

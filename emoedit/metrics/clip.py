@@ -364,6 +364,6 @@ def _check_whole(name: str, model: CLIPModel, report: Mapping[str, Any], tokeniz
     words = model.config.text_config.vocab_size
     if len(tokenizer) != words:
         raise CheckpointError(
-            f"{name}: the tokenizer knows {len(tokenizer)} tokens and the model {words}; are its files "
+            f"{name}: the tokenizer has {len(tokenizer)} tokens and the model {words}; are its files "
             "(vocab.json and merges.txt, or tokenizer.json) those of this model?"
         )

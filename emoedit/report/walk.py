@@ -116,7 +116,7 @@ def even_strengths(first: float, last: float, count: int) -> list[float]:
     if not 2 <= count <= MOST_FRAMES:
         raise EditError(f"a walk has 2 to {MOST_FRAMES} frames, not {count}")
     if first == last:
-        raise EditError(f"a walk leads from one strength to another, not from {first:g} to {last:g}")
+        raise EditError(f"a walk goes from one strength to another, not from {first:g} to {last:g}")
     # Rounded, so that a walk through 0 shows the photograph itself there.
     return [round(float(v), 6) + 0.0 for v in np.linspace(first, last, count)]
 

@@ -244,7 +244,7 @@ class SpaceWords(TextSteering):
             CheckpointError: a backbone without text.
         """
         if not isinstance(backbone, StableDiffusionBackbone):
-            raise CheckpointError(f"{type(backbone).__name__} knows no text: pseudo-words need a Stable Diffusion")
+            raise CheckpointError(f"{type(backbone).__name__} has no text input: pseudo-words need a Stable Diffusion")
         neutral = backbone.context()
         size = weights.abs().sum(1) * torch.where(weights.sum(1) < 0, -1.0, 1.0)
         if not bool(size.any()):

@@ -153,7 +153,7 @@ class ActionUnits(Steering):
         """
         points = inversion.extras.get("landmarks")
         if points is None:
-            raise EditError(f"action units move landmarks, and {type(backbone).__name__} knows none; use editor 'facs'")
+            raise EditError(f"action units move landmarks, and {type(backbone).__name__} has none; use editor 'facs'")
         active = self.activations(inversion, edits).to(points)
         sides = torch.stack([1 - self.left, self.left], -1)  # [68, 2]
         moves = torch.einsum("nuh,ph,upc->npc", active, sides, self.displacements)

@@ -94,7 +94,7 @@ class TextSteering(Steering):
         """
         if not isinstance(backbone, StableDiffusionBackbone):
             raise CheckpointError(
-                f"{type(backbone).__name__} knows no text: prompts and learned tokens need a Stable Diffusion"
+                f"{type(backbone).__name__} has no text input: prompts and learned tokens need a Stable Diffusion"
             )
         neutral = backbone.context()
         used = weights.ne(0).any(0).nonzero()[:, 0].tolist()

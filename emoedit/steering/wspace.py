@@ -293,7 +293,7 @@ def fit_boundaries(
         normals = {name: condition(normals[name], *others[name]) for name in targets}
     gains = {name: float((kinds[name].mean(0) - kinds["neutral"].mean(0)) @ normals[name]) for name in targets}
     if nothing := [name for name, gain in gains.items() if not gain > 0]:
-        raise DataError(f"nothing in w tells {', '.join(nothing)} from neutral")
+        raise DataError(f"no direction in w separates {', '.join(nothing)} from neutral")
     return from_boundaries({"neutral": torch.zeros(w.shape[1]), **normals}, {"neutral": 1.0, **gains})
 
 

@@ -169,7 +169,7 @@ def scorer_of(network: MeasuringNetwork, emotions: tuple[str, ...], crop: CropSp
     top, left = round((0.5 + below - share / 2) * crop.resolution), round((0.5 - share / 2) * crop.resolution)
     side = round(share * crop.resolution)
     if min(top, left) < 0 or max(top, left) + side > crop.resolution:
-        raise DataError("the recogniser sees more of a face than the model draws")
+        raise DataError("the recogniser's crop is larger than the model's")
 
     def scored(x: Tensor) -> Tensor:
         return scores(x[..., top : top + side, left : left + side].float().clamp(-1, 1))

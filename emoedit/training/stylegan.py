@@ -92,7 +92,7 @@ class _Rebuilding:
 
     def __init__(self, weights: Weights, perceptual: PerceptualNetwork, identity: MeasuringNetwork | None) -> None:
         if weights.identity and identity is None:
-            raise DataError("a weight of identity needs a network that tells people apart")
+            raise DataError("a weight of identity needs an identity network")
         self.weights, self.perceptual = weights, perceptual.requires_grad_(False)
         self.identity = identity if weights.identity else None
 

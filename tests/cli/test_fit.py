@@ -151,7 +151,7 @@ def test_tokens_are_trained_where_accelerate_trains(here, capsys, monkeypatch):
         (("shift", *PICTURES, "--model", "vae", "--output", "o"), 1, "VAEBackbone has no h"),
         (("direction", *PICTURES, "--model", "asyrp", "--output", "o"), 1, "is noise: fit a shift"),
         (("shift", *PICTURES, "--model", "nothing-like-it", "--output", "o"), 1, "unknown model"),
-        (("token", *PICTURES, "--model", "vae", "--output", "o"), 2, "knows no text"),
+        (("token", *PICTURES, "--model", "vae", "--output", "o"), 2, "has no text input"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_leaves_nothing(here, capsys, words, status, match):

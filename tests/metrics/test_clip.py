@@ -296,7 +296,7 @@ VISUAL = "visual_projection.weight"
         (without("config.json"), "config.json is missing"),
         (without("model.safetensors"), "cannot be read as a CLIP.*model.safetensors"),
         (without("preprocessor_config.json"), "cannot be read as a CLIP"),
-        (without("vocab.json", "merges.txt"), "cannot be read|tokenizer knows 2 tokens and the model 519"),
+        (without("vocab.json", "merges.txt"), "cannot be read|tokenizer has 2 tokens and the model 519"),
         (lambda f: (f / "model.safetensors").write_bytes(b"\1\2\3"), "cannot be read as a CLIP"),
         (with_weights(lambda s: {k: v for k, v in s.items() if k != VISUAL}), f"1 of its weights.*{VISUAL}"),
         (with_weights(lambda s: s | {VISUAL: torch.zeros(5, 5)}), f"1 of its weights.*{VISUAL}"),

@@ -159,7 +159,7 @@ def test_files_of_other_kinds_are_refused(generator, tmp_path, changes, match):
         ("body.8.res_layer.1.weight", None, r"1 missing \(body\.8\.res_layer\.1\.weight\)"),
         ("styles.2.convs.0.weight", (16, 64, 5, 5), r"styles\.2\.convs\.0\.weight is \(16, 64, 5, 5\), expected"),
         ("styles.8.convs.0.weight", (1,), r"1 unexpected \(styles\.8"),
-        ("input_layer.0.weight", (16, 6, 3, 3), "sees 6 channels, no photograph; expected 3"),
+        ("input_layer.0.weight", (16, 6, 3, 3), "takes 6 channels; expected 3"),
         ("input_layer.2.weight", "nan", "not finite"),
     ],
 )

@@ -108,7 +108,7 @@ def test_parts_and_backbones_that_do_not_fit_are_refused(backbone, tmp_path):
     small |= {"in_channels": 1, "out_channels": 1, "down_block_types": ["DownBlock2D"] * 2}
     other = DDPMBackbone.from_config({"unet": {**small, "up_block_types": ["UpBlock2D"] * 2}, "steps": 4})
     inversion = backbone.invert(smooth(1))
-    with pytest.raises(CheckpointError, match="knows no text"):
+    with pytest.raises(CheckpointError, match="has no text input"):
         TokenShift(words, train_steps=5).control(other, inversion, [Edit("happy")])
     (tmp_path / "config.json").write_text('{"gain": 3}')
     with pytest.raises(CheckpointError, match="garbles"):

@@ -176,5 +176,5 @@ def test_words_combine_with_shifts_and_are_saved(backbone, tmp_path):
         path.write_text(json.dumps(config | change))
         with pytest.raises((CheckpointError, EditError)):
             SpaceWords.from_pretrained(tmp_path / "words")
-    with pytest.raises(CheckpointError, match="knows no text"):
+    with pytest.raises(CheckpointError, match="has no text input"):
         steering.moved(None, torch.ones(1, len(NAMES)))

@@ -355,7 +355,7 @@ def test_tokens_that_do_not_fit_a_model_are_refused(backbone):
     refused(EmotionTokens(both, tokens={"happy": "<x>", "sad": "<x>_1"}), "'<x>_1' exists already")
     unet = {"sample_size": 8, "block_out_channels": [8], "norm_num_groups": 4, "layers_per_block": 1}
     unet |= {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
-    with pytest.raises(CheckpointError, match="DDPMBackbone knows no text"):
+    with pytest.raises(CheckpointError, match="DDPMBackbone has no text input"):
         context(steering(), DDPMBackbone(DDPMConfig(unet=unet, steps=2)), Edit("happy"))
     with pytest.raises(EditError, match="the text encoder reads 16"):
         context(EmotionTokens({"happy": vectors(12)}), backbone, Edit("happy"))

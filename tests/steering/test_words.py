@@ -63,5 +63,5 @@ def test_they_are_saved_and_so_is_what_holds_them(backbone, tmp_path):
 
 def test_a_model_without_text_is_refused():
     editor = tiny_vae()
-    with pytest.raises(CheckpointError, match="VAEBackbone knows no text"):
+    with pytest.raises(CheckpointError, match="VAEBackbone has no text input"):
         Words(PROMPTS).control(editor.backbone, Inversion(torch.zeros(1, 8)), [Edit("happy")])

@@ -267,7 +267,7 @@ def test_boundaries_of_emotions_lead_from_neutral_to_them():
     assert float((free.directions[1] @ plain["sad"]).abs()) < 1e-5 < float((plain["happy"] @ plain["sad"]).abs())
     with pytest.raises(DataError, match="no w of angry among 300"):
         fit_boundaries(w, labels, ["happy", "angry"])
-    with pytest.raises(DataError, match="nothing in w tells happy from neutral"):
+    with pytest.raises(DataError, match="no direction in w separates happy from neutral"):
         fit_boundaries(torch.ones(20, DIM), ["happy", "neutral"] * 10, ["happy"])
 
 

@@ -318,7 +318,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
             CheckpointError: a ``delta_h`` of another shape than h.
         """
         if control.context is not None:
-            raise EditError("this backbone knows no text: a steering that brings a context needs Stable Diffusion")
+            raise EditError("this backbone has no text input: a steering that brings a context needs Stable Diffusion")
         extras = inversion.extras
         residuals = extras.get("residuals")
         if residuals is not None and not torch.equal(extras["config_key"], self._config_key(inversion.latent)):

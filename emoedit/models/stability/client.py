@@ -275,7 +275,7 @@ def _read(
         raise RemoteError(f"{server} refuses (HTTP {status}): {why}. It says: {words}", status)
     finish = str(headers.get("finish-reason") or told.get("finish_reason") or "SUCCESS")
     if finish != "SUCCESS":  # CONTENT_FILTERED, with HTTP 200
-        why = f"{server} keeps the picture back ({_plain(finish, key)}): take another photograph or emotion"
+        why = f"{server} withholds the picture ({_plain(finish, key)}): take another photograph or emotion"
         raise RemoteError(why, status)
     try:
         found = Image.fromarray(load_picture(body, max_pixels=MAX_PIXELS).rgb)

@@ -76,7 +76,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         self.text_encoder = files.new_text_encoder(config.text_encoder) if text_encoder is None else text_encoder
         words = self.text_encoder.get_input_embeddings().num_embeddings
         if len(tokenizer) > words:
-            raise CheckpointError(f"the tokenizer knows {len(tokenizer)} tokens, the text encoder {words}")
+            raise CheckpointError(f"the tokenizer has {len(tokenizer)} tokens, the text encoder {words}")
         resolution = side * 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.crop = CropSpec(resolution, config.crop_style, config.crop_scale, config.crop_down)
         self.channels = self.vae.config.in_channels

@@ -255,7 +255,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
             CheckpointError: a shift of another shape.
         """
         if control.context is not None or control.delta_h is not None:
-            raise EditError("StyleGAN2 knows neither text nor h: this steering is for a diffusion model")
+            raise EditError("StyleGAN2 has neither a text input nor h: this steering is for a diffusion model")
         w_plus = inversion.latent
         if control.shift is not None:
             shape = tuple(control.shift.shape)

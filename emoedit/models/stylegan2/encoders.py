@@ -175,7 +175,7 @@ class EncoderFile:
             CheckpointError: it finds w+ of another shape, or the generator does not draw colour.
         """
         if channels != 3:
-            raise CheckpointError(f"{self.path} sees photographs in colour, and this generator draws luminance alone")
+            raise CheckpointError(f"{self.path} takes photographs in colour, and this generator draws luminance alone")
         if (layers, len(w_avg)) != self.encoder.shape:
             count, width = self.encoder.shape
             raise CheckpointError(
@@ -264,7 +264,7 @@ def _built(state: Mapping[str, Tensor], deltas: bool, path: Path) -> StyleEncode
     widths = [_shape(state, f"body.{number}.res_layer.1.weight", 4, path)[0] for number in starts]
     seen = _shape(state, "input_layer.0.weight", 4, path)[1]
     if seen != 3:
-        raise CheckpointError(f"{path}: this encoder sees {seen} channels, no photograph; expected 3")
+        raise CheckpointError(f"{path}: this encoder takes {seen} channels; expected 3")
     styles = _count(state, r"styles\.(\d{1,3})\.linear\.weight")
     halvings = _count(state, r"styles\.0\.convs\.(\d{1,2})\.weight")
     width = _shape(state, "styles.0.linear.weight", 2, path)[0]
