@@ -23,7 +23,11 @@ EDGE = 0.03  # of the side: how softly the light ends before the outline of the 
 
 @lru_cache(maxsize=4)
 def relighting_network(device: str) -> RelightingNetwork:
-    """The network that everything on a device shares; it is frozen."""
+    """The frozen relighting network, loaded once for each device.
+
+    Args:
+        device: device of the network.
+    """
     return RelightingNetwork.from_pretrained(checkpoints.embedded_root() / "relighting").to(device)
 
 
@@ -34,7 +38,7 @@ def relight(photo: np.ndarray, face: FaceAnalysis, network: RelightingNetwork, a
     Args:
         photo: uint8 ``[H, W, 3]``, the smile gone from its landmarks; not modified.
         face: what is known of the face.
-        network: which knows the light.
+        network: network that predicts the light.
         amount: in [0, 1]: how far the light changes.
 
     Returns:

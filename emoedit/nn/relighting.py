@@ -1,6 +1,6 @@
-"""What a smile does to the light on a face, as a small U-Net knows it.
+"""A small U-Net that predicts the change of light on a face by a smile.
 
-A smile that has gone from the lips is still read off the cheeks: they bulge and catch the light, and shadows run
+A smile that is removed from the lips still shows in the cheeks: they bulge and catch the light, and shadows run
 beside the nose and under the eyes. The network learns from smiles whose landmarks were moved to a neutral face, and the
 neutral photograph of the same person.
 """

@@ -82,7 +82,7 @@ def people_in_pairs(crops: CropSet, splits: list[str]) -> list[dict[str, list[in
         splits: in which people are looked for.
 
     Raises:
-        DataError: there is nobody of whom there are both.
+        DataError: no person has both.
     """
     people: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for number, row in enumerate(crops.rows):
@@ -90,7 +90,9 @@ def people_in_pairs(crops: CropSet, splits: list[str]) -> list[dict[str, list[in
             people[row["data"], row["person"]][row["emotion"]].append(number)
     both = [{k: rows[:EACH] for k, rows in found.items()} for found in people.values() if len(found) == 2]
     if not both:
-        raise DataError(f"nobody in {' or '.join(splits)} is both smiling and neutral: prepare pictures with persons")
+        raise DataError(
+            f"no person in {' or '.join(splits)} is both smiling and neutral: prepare pictures with persons"
+        )
     return both
 
 

@@ -41,7 +41,12 @@ TOLERANCE = 0.1  # beyond this an error counts as its size and no longer as its 
 
 
 def analyse_crop(crop: np.ndarray, spec: CropSpec) -> FaceAnalysis:
-    """What is known of the face in a prepared crop, uint8 ``[R, R, 3]``, seen as a photograph."""
+    """Analyse the face in a prepared crop.
+
+    Args:
+        crop: uint8 ``[R, R, 3]``.
+        spec: the crop's alignment.
+    """
     face, alignment = crop_as_photo(len(crop), spec)
     masks = face_masks(CropSpec(len(crop), spec.style, spec.scale, spec.down))
     return analyse(
@@ -64,9 +69,9 @@ def ratio_images(
     Args:
         crops: prepared crops in colour.
         points: ``[N, 68, 2]`` landmarks in fractions of the side from its centre.
-        pairs: of smiles and neutral faces.
-        network: which takes smiles out of landmarks.
-        spec: of the relighting network's crop.
+        pairs: pairs of smiles and neutral faces.
+        network: network that takes smiles out of landmarks.
+        spec: crop of the relighting network's crop.
 
     Returns:
         Logarithms of levels of smiles whose landmarks are neutral, float32 ``[M, 1, S, S]``; logarithms of the ratio of
@@ -130,14 +135,14 @@ def fit_relighting(
     """Train the network in place; its weights are a moving average.
 
     Args:
-        network: with fresh weights.
+        network: network with fresh weights.
         x: ``[N, 1, S, S]`` of [ratio_images][emoedit.training.relighting.ratio_images].
         y: ``[N, 1, S, S]``.
         weights: ``[N]``: how often each is drawn.
-        steps: of AdamW; the learning rate rises over a hundred and falls over the second half.
+        steps: number of steps of AdamW; the learning rate rises over a hundred and falls over the second half.
         batch_size: pairs a step.
-        learning_rate: at its highest.
-        seed: of batches, mirror images and light.
+        learning_rate: highest learning rate.
+        seed: seed of batches, mirror images and light.
     """
     torch.manual_seed(seed)
     spec = network.crop

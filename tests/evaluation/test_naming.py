@@ -85,7 +85,7 @@ def test_one_name_for_two_editors_of_two_runs_is_refused_before_any_work(config,
     run(config, editor=few)
     before = sorted(Path(config["output"]).rglob("*"))
     with monkeypatch.context() as patch:
-        patch.setattr("emoedit.evaluation.evaluate.fill", lambda *_, **__: pytest.fail("began to work"))
+        patch.setattr("emoedit.evaluation.evaluate.complete_results", lambda *_, **__: pytest.fail("began to work"))
         with pytest.raises(DataError, match=r"called 'mine' too.*name: CALLED, steps: 5}.*another output"):
             run(config, editor=more)
     assert sorted(Path(config["output"]).rglob("*")) == before
