@@ -21,7 +21,7 @@ from emoedit.io import checkpoints
 from emoedit.nn.relaxation import RelaxationConfig, RelaxationNetwork
 from emoedit.nn.relighting import RelightingNetwork
 from emoedit.nn.unet import UNetConfig
-from emoedit.training.data import CropSet, of_those_there
+from emoedit.training.data import CropSet, available_weights
 from emoedit.training.prepare import prepare_config
 from emoedit.training.relaxation import find_pairs, find_points, fit_relaxation, landmark_moves, people_in_pairs
 from emoedit.training.relighting import fit_relighting, ratio_images
@@ -35,7 +35,7 @@ LICENCE = "Apache-2.0"
 
 def drawn(crops: CropSet, rows: np.ndarray, config: DictConfig) -> torch.Tensor:
     """How often each of these rows is drawn, ``[len(rows)]``."""
-    shares = of_those_there(crops, dict(config.drawn), "drawn")
+    shares = available_weights(crops, dict(config.drawn), "drawn")
     return torch.tensor([shares.get(crops.rows[row]["data"], 0.0) for row in rows])
 
 

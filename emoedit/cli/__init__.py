@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = make_parser().parse_args(argv)
-        with warnings.catch_warnings(), _ending_in_order():
+        with warnings.catch_warnings(), _sigterm_as_exception():
             warnings.showwarning = show_warning
             return args.run(args)
     except EmoEditError as error:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _ending_in_order() -> Iterator[None]:
+def _sigterm_as_exception() -> Iterator[None]:
     """Turn SIGTERM into an exception, so that temporary files are removed; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -183,14 +183,14 @@ def load_picture(
         return _read(io.BytesIO(source), f"the picture of {len(source):,} bytes", "photo", None, max_pixels, frame)
     if isinstance(source, str | os.PathLike):
         path = Path(os.path.expanduser(source))
-        with _reading(str(path)):
+        with _image_errors(str(path)):
             if path.is_dir():
                 raise ImageError(f"{path} is a folder; name a picture in it")
             with open(path, "rb") as file:
                 stream = file if file.seekable() else io.BytesIO(file.read())
                 return _read(stream, str(path), _stem(path), path, max_pixels, frame)
     if hasattr(source, "read"):
-        with _reading("the open file"):
+        with _image_errors("the open file"):
             data = _whole(cast("BinaryIO", source))
         name = _stem(getattr(source, "name", ""))
         return _read(io.BytesIO(data), "the open file", name, None, max_pixels, frame)
@@ -201,7 +201,7 @@ def load_picture(
 
 
 @contextmanager
-def _reading(label: str) -> Iterator[None]:
+def _image_errors(label: str) -> Iterator[None]:
     """Turn the operating system's errors while reading into ImageError."""
     try:
         yield

@@ -53,7 +53,7 @@ def write_atomic(
         path = Path(os.path.realpath(path))
     new = temporary is None
     temporary = temporary or path.parent / f".emoedit-{secrets.token_hex(8)}.tmp"
-    with _telling(path):
+    with _output_errors(path):
         if os.path.lexists(path) and not path.is_file():
             raise OutputError(f"{path} exists and is not a regular file")
         if path.exists() and not overwrite:
@@ -75,7 +75,7 @@ def write_atomic(
 
 
 @contextmanager
-def _telling(path: Path) -> Iterator[None]:
+def _output_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's errors while writing into OutputError."""
     try:
         yield

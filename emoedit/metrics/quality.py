@@ -33,7 +33,7 @@ ROUNDING = 20 / 12  # squared grey levels: what rounding to 8 bits (variance 1/1
 FOLD_SIDE = 192  # flow is found at this side: DIS matches 8-pixel patches
 
 
-def _light(x: Tensor) -> Tensor:
+def _unit_range(x: Tensor) -> Tensor:
     """The pictures in [0, 1]: SSIM compares mean levels by their ratio, so black has to be 0."""
     return (x + 1) / 2
 
@@ -102,7 +102,7 @@ def ssim(source: Tensor, edited: Tensor) -> Tensor:
     check_pictures(source, edited)
     _check_side(source, WINDOW, "SSIM")
     # In float64, as the variances are differences of squares: torchmetrics' float32 gives a white wall .998 of itself.
-    a, b = _light(source.double()), _light(edited.double())
+    a, b = _unit_range(source.double()), _unit_range(edited.double())
     mean_a, mean_b, square_a, square_b, product = _windowed(torch.stack((a, b, a * a, b * b, a * b)))
     spread = square_a + square_b - mean_a.square() - mean_b.square()
     luminance = (2 * mean_a * mean_b + 0.01**2) / (mean_a.square() + mean_b.square() + 0.01**2)
@@ -131,7 +131,7 @@ def ms_ssim(source: Tensor, edited: Tensor) -> Tensor:
     check_pictures(source, edited)
     _check_side(source, MS_SSIM_SIDE, "MS-SSIM, which halves a picture four times,")
     return multiscale_structural_similarity_index_measure(
-        _light(edited.float()), _light(source.float()), data_range=1.0, reduction="none"
+        _unit_range(edited.float()), _unit_range(source.float()), data_range=1.0, reduction="none"
     )
 
 

@@ -129,12 +129,18 @@ class Suite:
         luminance = torch.from_numpy(grey)[:, None].float() / 127.5 - 1
         return [
             View(
-                p, identity[i].cpu(), scores[i], points[i], self.perceptual.faces(p, face), luminance[i], self._sure(p)
+                p,
+                identity[i].cpu(),
+                scores[i],
+                points[i],
+                self.perceptual.faces(p, face),
+                luminance[i],
+                self._confidence(p),
             )
             for i, p in enumerate(cut)
         ]
 
-    def _sure(self, photo: np.ndarray) -> float:
+    def _confidence(self, photo: np.ndarray) -> float:
         """The detector's confidence in the middle face, 0 where it finds none."""
         small = cv2.resize(photo, (CONFIDENCE_SIDE, CONFIDENCE_SIDE), interpolation=cv2.INTER_AREA)
         middle = CONFIDENCE_SIDE / 2

@@ -122,7 +122,7 @@ class MouthBatches:
         rng = np.random.default_rng((self.seed, step, process))
         chosen = np.minimum(np.searchsorted(self.ladder, rng.random(self.batch_size)), len(self.ladder) - 1)
         real = self.mouths["real"][chosen].astype(np.float32) / 127.5 - 1
-        unsure = np.stack([self._unsure(n, real, rng) for n in zip(range(self.batch_size), chosen, strict=True)])
+        unsure = np.stack([self._degraded(n, real, rng) for n in zip(range(self.batch_size), chosen, strict=True)])
         found = {
             "unsure": unsure,
             "real": real,
@@ -134,7 +134,7 @@ class MouthBatches:
             for name, value in found.items()
         }
 
-    def _unsure(self, which: tuple[int, int], real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _degraded(self, which: tuple[int, int], real: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One real mouth as a small model would draw it."""
         how, (number, row) = self.how, which
         kind = rng.random()

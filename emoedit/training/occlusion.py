@@ -166,7 +166,7 @@ def microphone(rng: np.random.Generator, side: int) -> np.ndarray:
     return _done(canvas, rng)
 
 
-def thing(rng: np.random.Generator, side: int) -> np.ndarray:
+def small_object(rng: np.random.Generator, side: int) -> np.ndarray:
     """A cup, a telephone, a sheet: a polygon with round corners, float32 ``[side, side]`` in [0, 1].
 
     Args:
@@ -216,8 +216,8 @@ SHAPES: tuple[Callable[[np.random.Generator, int], np.ndarray], ...] = (
     hand,
     hand,
     microphone,
-    thing,
-    thing,
+    small_object,
+    small_object,
     cover,
     strand,
 )

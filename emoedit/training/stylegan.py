@@ -87,7 +87,7 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     return (2 * torch.cdist(x, y).mean() - torch.pdist(x).mean() - torch.pdist(y).mean()) / x.shape[1] ** 0.5
 
 
-class _Rebuilding:
+class _ReconstructionLosses:
     """Losses of drawn pictures against their originals."""
 
     def __init__(self, weights: Weights, perceptual: PerceptualNetwork, identity: MeasuringNetwork | None) -> None:
@@ -170,7 +170,7 @@ class GANTask(GeneratorTask):
         self.register_buffer("recent", torch.randn(RECENT, config.w_dim))
         self.weights, self.mixing = weights, mixing
         self.encoder_rate, self.mapping_rate = encoder_rate, mapping_rate
-        self.rebuilding = Shared(losses=_Rebuilding(weights, perceptual, None))
+        self.rebuilding = Shared(losses=_ReconstructionLosses(weights, perceptual, None))
 
     def compile(self) -> None:
         """Fuse the synthesis network only: the rest is small, and what the critic needs twice has to stay as it is."""
@@ -276,7 +276,7 @@ class EncoderTask(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = backbone.encoder.requires_grad_(True)
-        losses = _Rebuilding(weights, perceptual, identity)
+        losses = _ReconstructionLosses(weights, perceptual, identity)
         self.frozen = Shared(backbone=backbone, losses=losses)
         backbone.mapping.requires_grad_(False)
         backbone.synthesis.requires_grad_(False)
