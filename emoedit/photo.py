@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from PIL import Image
 
 from emoedit.compositing.composite import Scene
 from emoedit.compositing.compositors import Compositor, compositor
-from emoedit.compositing.drawing import known_drawings, read_drawings
+from emoedit.compositing.drawing import Drawing, known_drawings, read_drawings
 from emoedit.compositing.relaxing import Smile, find_smile, relax, relaxation_network
 from emoedit.editors import Editor, load_editor
 from emoedit.editors.whole import edit_whole
@@ -244,10 +244,9 @@ class PhotoEditor:
             EditError: an edit that makes no sense.
         """
         original, planned = Original(photo.picture), self._plan(photo, edits)
-        relaxed = photo.relaxed
-        if relaxed is None and any(planned.relaxed):  # it was opened for other edits
-            relaxed = self._relaxed(photo.near, photo.source, photo.smiles, seed)
-        sources = {False: photo.source, True: relaxed}
+        sources = {False: photo.source}
+        if any(planned.relaxed):  # None where it was opened for other edits
+            sources[True] = photo.relaxed or self._relaxed(photo.near, photo.source, photo.smiles, seed)
         size = max(1, self.editor.batch_size // len(photo.faces)) if self.editor.batches_edits else 1
         waiting: dict[int, tuple[np.ndarray, float, tuple[str, ...]]] = {}
         for number, edit in enumerate(edits):
@@ -286,17 +285,19 @@ class PhotoEditor:
         drawn = [first] * len(asked)
         if not told:
             drawn = [levels(frame) for frame in self.editor.decode(source.inversion, asked)]
-        look = known_drawings if told else partial(read_drawings, **self._finders())
+        look: Callable[..., Iterator[Drawing]] = known_drawings if told else partial(read_drawings, **self._finders())
         scenes = []
         for number, face in enumerate(source.faces):
-            edited, changes = [frame[number] for frame in drawn], [change and change[number] for change in known]
+            edited = [frame[number] for frame in drawn]
+            changes = [None if change is None else change[number] for change in known]
             read = look(first[number], edited, face.face, face.alignment, known=changes)
             scenes.append([Scene(face, drawing) for drawing in read])
         shared = (time.perf_counter() - start) / len(batch)
         results = {}
         for k, n in enumerate(batch):
             start = time.perf_counter()
-            rgb, notes = self._base(photo, source, planned.reduction[n]), []
+            rgb = self._base(photo, source, planned.reduction[n])
+            notes: list[str] = []
             for scene in (each[k] for each in scenes) if edits[n].strength else ():
                 rgb, said = self.compositor(rgb, scene)
                 notes += said

@@ -23,7 +23,7 @@ from emoedit.io import checkpoints
 from emoedit.models.base import Backbone
 from emoedit.registry import STEERINGS
 from emoedit.steering.base import Steering
-from emoedit.steering.words import TextSteering
+from emoedit.steering.words import TextSteering, text_backbone
 from emoedit.types import CheckpointError, Control, Edit, HState, Inversion
 
 
@@ -41,6 +41,8 @@ class TokenShift(Steering):
         train_steps: of decoding, for which the gains were chosen: shifts act once a step, so fewer steps need larger
             ones.
     """
+
+    gain: Tensor
 
     def __init__(self, tokens: TextSteering, *, train_steps: int, gain: Tensor | None = None) -> None:
         super().__init__()
@@ -63,6 +65,7 @@ class TokenShift(Steering):
         size = weights.abs().sum(1)
         if not bool(size.any()):
             return Control()
+        backbone = text_backbone(backbone)
         context = self.tokens.moved(backbone, weights / size.where(size > 0, 1)[:, None])
         factor = (size * (self.train_steps / backbone.steps))[:, None, None, None]
 

@@ -25,6 +25,19 @@ from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, Edit, Inversion
 
 
+def text_backbone(backbone: Backbone) -> StableDiffusionBackbone:
+    """The backbone, if it reads text.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    if not isinstance(backbone, StableDiffusionBackbone):
+        raise CheckpointError(
+            f"{type(backbone).__name__} knows no text: prompts and learned tokens need a Stable Diffusion"
+        )
+    return backbone
+
+
 class TextSteering(Steering):
     """Context = neutral + sum of strength x gain x (context of the emotion's text - neutral).
 
@@ -93,10 +106,7 @@ class TextSteering(Steering):
             CheckpointError: a backbone without text, or what ``contexts`` refuses.
             EditError: a prompt that is too long.
         """
-        if not isinstance(backbone, StableDiffusionBackbone):
-            raise CheckpointError(
-                f"{type(backbone).__name__} knows no text: prompts and learned tokens need a Stable Diffusion"
-            )
+        backbone = text_backbone(backbone)
         neutral = backbone.context()
         used = weights.ne(0).any(0).nonzero()[:, 0].tolist()
         if not used:

@@ -169,7 +169,7 @@ def plain_discriminator(model: network.Discriminator, x: Tensor) -> Tensor:
     def conv(layer: network.EqualConv, x: Tensor, gain: float = 2**0.5) -> Tensor:
         weight = layer.weight / layer.weight[0].numel() ** 0.5
         side = weight.shape[-1]
-        if layer.down:
+        if layer.fir is not None:
             x = filtered(x, KERNEL, side // 2 + 1, side // 2 + 1)
             x = F.conv2d(x, weight, stride=2)
         else:

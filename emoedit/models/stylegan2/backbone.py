@@ -59,7 +59,7 @@ class StyleGAN2Config:
             decoding), in [-1, 1]; ``std`` None leaves crops as they are.
         std: as ``mean``.
         optimise_steps: of w+, from where the encoder starts or, without one, from the mean of w.
-        precision: of the synthesis network's maps.
+        precision: of the synthesis network's maps, ``"float32"`` or ``"bfloat16"``.
     """
 
     resolution: int = 64
@@ -79,7 +79,7 @@ class StyleGAN2Config:
     mean: float = 0.0
     std: float | None = None
     optimise_steps: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: str = "float32"
 
 
 def mix(coarse: Tensor, fine: Tensor, layer: int) -> Tensor:
@@ -105,6 +105,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
     """
 
     settings = SETTINGS
+    config: StyleGAN2Config
     refuses = {
         "offload": "its generator takes .12 GB and is at work in every step",
         "compile": "its layers keep prepared weights from one picture to the next, which a compiled graph cannot",

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emoedit.nn.layers import ModuleList, zeroed
+
 EPS = 1e-8
 SLOPE, GAIN = 0.2, math.sqrt(2)  # of the leaky rectifier, and what keeps the variance behind it at 1
 FIR = (1.0, 3.0, 3.0, 1.0)  # the low-pass filter of every resampling
@@ -93,7 +95,7 @@ class Mapping(nn.Module):
     def __init__(self, z_dim: int, w_dim: int, *, layers: int = 8, rate: float = 0.01) -> None:
         super().__init__()
         sizes = [z_dim, *[w_dim] * layers]
-        self.layers = nn.ModuleList(EqualLinear(a, b, rate=rate) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = ModuleList(EqualLinear(a, b, rate=rate) for a, b in zip(sizes, sizes[1:], strict=False))
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -155,7 +157,7 @@ class ModulatedConv(nn.Module):
         return (
             weight.to(dtype, memory_format=torch.channels_last),
             self.weight.square().sum((2, 3)).T,
-            self.fir.to(dtype) if self.up else None,
+            None if self.fir is None else self.fir.to(dtype),
         )
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
@@ -176,7 +178,7 @@ class ModulatedConv(nn.Module):
             style, scale = (part.to(dtype)[:, :, None, None] for part in (style, scale))
             x = x.mul_(style) if frozen else x * style
         inside = bias.to(dtype) if folded else None
-        if self.up:
+        if fir is not None:
             x = F.conv2d(F.conv_transpose2d(x, weight, stride=2), fir, inside, padding=1, groups=len(fir))
         else:
             x = F.conv2d(x, weight, inside, padding=1)
@@ -239,8 +241,8 @@ class Synthesis(nn.Module):
         for before, after in zip(widths, widths[1:], strict=False):
             convs += [ModulatedConv(before, after, w_dim, up=True, clamp=clamp)]
             convs += [ModulatedConv(after, after, w_dim, clamp=clamp)]
-        self.convs = nn.ModuleList(convs)
-        self.to_images = nn.ModuleList(ToImage(width, channels, w_dim, clamp=clamp) for width in widths)
+        self.convs = ModuleList(convs)
+        self.to_images = ModuleList(ToImage(width, channels, w_dim, clamp=clamp) for width in widths)
         self.sizes = [side**2 for side in noise_sides(resolution)]
         self.register_buffer("noise", torch.randn(1, sum(self.sizes), generator=torch.Generator().manual_seed(0)))
 
@@ -262,14 +264,15 @@ class Synthesis(nn.Module):
         """
         maps = (self.noise if noise is None else noise).split(self.sizes, 1)
         x = self.const.to(dtype).repeat(len(w_plus), 1, 1, 1).contiguous(memory_format=torch.channels_last)
-        image = None
-        for k, (conv, flat) in enumerate(zip(self.convs, maps, strict=True)):
-            x = conv(x, w_plus[:, k], flat.view(-1, 1, *[math.isqrt(flat.shape[1])] * 2))
+        noises = [flat.view(-1, 1, *[math.isqrt(flat.shape[1])] * 2) for flat in maps]
+        x = self.convs[0](x, w_plus[:, 0], noises[0])
+        image = self.to_images[0](x, w_plus[:, 1])
+        for k in range(1, len(noises)):
+            if image.shape[-1] == side:
+                break
+            x = self.convs[k](x, w_plus[:, k], noises[k])
             if k % 2 == 0:  # the last convolution of its resolution
-                shown = self.to_images[k // 2](x, w_plus[:, k + 1])
-                image = shown if image is None else upsample(image) + shown
-                if image.shape[-1] == side:
-                    break
+                image = upsample(image) + self.to_images[k // 2](x, w_plus[:, k + 1])
         return image
 
 
@@ -292,14 +295,14 @@ class EqualConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = None if plain else nn.Parameter(torch.zeros(outputs))
-        self.down, self.gain = down, gain * (1.0 if plain else GAIN)
+        self.gain = gain * (1.0 if plain else GAIN)
         self.register_buffer("fir", _fir(inputs, 1.0) if down else None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """One pass of the network."""
         kernel = self.weight.shape[-1]
         stride, padding = 1, kernel // 2
-        if self.down:
+        if self.fir is not None:
             # Filtered and thinned at once where a single point is looked at; else the convolution does the thinning.
             thin = 2 if kernel == 1 else 1
             x = F.conv2d(x, self.fir.to(x.dtype), stride=thin, padding=padding + 1, groups=len(self.fir))
@@ -375,9 +378,7 @@ class _EncoderBlock(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(math.gcd(8, width), width)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        self.conv2 = zeroed(nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
@@ -412,9 +413,7 @@ class Encoder(nn.Module):
         self.norm = nn.GroupNorm(math.gcd(8, widths[-1]), widths[-1])
         self.reduce = nn.Conv2d(widths[-1], neck, 1)
         self.shared = nn.Linear(neck * 16, w_dim)
-        self.own = nn.Linear(neck * 16, self.shape[0] * w_dim)
-        nn.init.zeros_(self.own.weight)
-        nn.init.zeros_(self.own.bias)
+        self.own = zeroed(nn.Linear(neck * 16, self.shape[0] * w_dim))
 
     def trunk(self, x: Tensor) -> Tensor:
         """What the linear layers read: ``[N, C, R, R]`` -> ``[N, 16 neck]``."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from emoedit.models import luminance as light
 from emoedit.models.base import Backbone, Callback
+from emoedit.nn.layers import ModuleList, zeroed
 from emoedit.types import CheckpointError, Control, CropSpec, ImageError, Inversion
 
 NECK = 48  # channels of the smallest map next to the vector
@@ -55,10 +56,8 @@ class _Block(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(8, width)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = zeroed(nn.Conv2d(width, width, 3, padding=1))
         self.style = nn.Linear(style_dim, 2 * width) if style_dim else None
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(self.norm(x)))
@@ -103,10 +102,10 @@ class Decoder(nn.Module):
         self.side = config.resolution // 2 ** len(widths)
         self.start = nn.Linear(config.latent_dim, NECK * self.side * self.side)
         self.expand = nn.Conv2d(NECK, widths[0], 1)
-        self.levels = nn.ModuleList()
+        self.levels: ModuleList[ModuleList[_Block]] = ModuleList()
         self.ups = nn.ModuleList()
         for i, width in enumerate(widths):
-            self.levels.append(nn.ModuleList(_Block(width, config.latent_dim) for _ in range(config.decoder_blocks)))
+            self.levels.append(ModuleList(_Block(width, config.latent_dim) for _ in range(config.decoder_blocks)))
             if i + 1 < len(widths):
                 self.ups.append(nn.Conv2d(width, widths[i + 1] * 4, 1))
         self.norm = nn.GroupNorm(8, widths[-1])
@@ -135,8 +134,7 @@ class VAEBackbone(light.NormalisesLuminance, Backbone):
     """
 
     channels = 1
-
-    oval: Tensor
+    config: VAEConfig
 
     def __init__(self, config: VAEConfig = VAEConfig()) -> None:  # noqa: B008 - frozen
         super().__init__()
