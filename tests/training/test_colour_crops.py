@@ -101,11 +101,12 @@ def test_any_kind_of_picture_becomes_a_crop_in_colour_or_is_counted(prepared):
 
 
 def test_a_copy_under_another_name_is_on_the_same_side(prepared):
-    from emoedit.training.prepare import _drawn, _hash
+    from emoedit.training.cropping import fingerprint
+    from emoedit.training.prepare import _drawn
 
     folder, _ = prepared
     crops = CropSet(folder)
-    drawn = [_drawn("everyday", _hash(np.asarray(crop)).hex()) for crop in crops.crops]
+    drawn = [_drawn("everyday", fingerprint(np.asarray(crop)).hex()) for crop in crops.crops]
     assert min(drawn) > 0.05  # so that by chance alone nothing would be held out
     assert crops.column("split").tolist() == ["valid" if value == min(drawn) else "train" for value in drawn]
 

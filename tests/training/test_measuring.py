@@ -30,10 +30,11 @@ from emoedit.nn.measuring import NetworkConfig
 from emoedit.nn.mouth import MouthNetwork
 from emoedit.photo import PhotoEditor
 from emoedit.training.augment import Augment, augment
+from emoedit.training.cropping import Filter
 from emoedit.training.data import CropSet
 from emoedit.training.loop import TrainerConfig, train
 from emoedit.training.measuring import UNKNOWN, LabelledBatches, MeasuringTask, balanced
-from emoedit.training.prepare import Filter, prepare
+from emoedit.training.prepare import prepare
 from emoedit.training.readers import Sample, read_landmarks68
 from emoedit.types import CropSpec, DataError, Edit
 
