@@ -27,13 +27,10 @@ from emoedit.editors import Editor, load_editor
 from emoedit.editors.whole import edit_whole
 from emoedit.emotions import smile_reduction
 from emoedit.faces.align import Alignment, align
-from emoedit.faces.analysis import FaceAnalysis, analyse
+from emoedit.faces.analysis import FaceAnalysis, Finders, analyse
 from emoedit.faces.detect import Face, FaceDetector, face_detector
-from emoedit.faces.landmarks import landmark_finder
 from emoedit.faces.masks import face_masks
 from emoedit.faces.nearby import Nearby
-from emoedit.faces.occlusion import occlusion_finder
-from emoedit.faces.teeth import teeth_finder
 from emoedit.io.images import Original, Picture, load_picture, save_picture
 from emoedit.models.crops import crop_and_normalise as crop_and_normalise
 from emoedit.models.crops import levels
@@ -216,20 +213,19 @@ class PhotoEditor:
     def _source(self, near: Nearby, seed: int) -> Source:
         """Look at faces and invert them."""
         backbone, rgb = self.editor.backbone, near.rgb
-        how = {**self._finders(), "occlusion": occlusion_finder(self.device), "brightest": near.brightest}
+        finders = Finders.on(self.device)
         x, tones = crop_and_normalise(rgb, near.alignments, backbone)
         inversion = self.editor.invert(x, generator=torch.Generator().manual_seed(seed))
         masks = face_masks(backbone.crop)
-        found = zip(near.faces, near.alignments, tones, strict=True)
-        return Source(rgb, tuple(analyse(rgb, *each[:2], masks, each[2], **how) for each in found), inversion)
+        faces = [
+            analyse(rgb, face, alignment, masks, tone, finders, brightest=near.brightest)
+            for face, alignment, tone in zip(near.faces, near.alignments, tones, strict=True)
+        ]
+        return Source(rgb, tuple(faces), inversion)
 
     def _relaxed(self, near: Nearby, source: Source, smiles: Sequence[Smile | None], seed: int) -> Source:
         """The photograph without its smiles."""
         return self._source(near.with_pixels(_without_smiles(source, smiles, 1.0)), seed)
-
-    def _finders(self) -> dict[str, Any]:
-        """What looks at drawings."""
-        return {"landmarks": landmark_finder(self.device), "teeth": teeth_finder(self.device)}
 
     def edit(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit]:
         """The photograph with every edit, one after the other; edits of one source are drawn in common batches.
@@ -285,7 +281,8 @@ class PhotoEditor:
         drawn = [first] * len(asked)
         if not told:
             drawn = [levels(frame) for frame in self.editor.decode(source.inversion, asked)]
-        look: Callable[..., Iterator[Drawing]] = known_drawings if told else partial(read_drawings, **self._finders())
+        finders = Finders.on(self.device)
+        look: Callable[..., Iterator[Drawing]] = known_drawings if told else partial(read_drawings, finders=finders)
         scenes = []
         for number, face in enumerate(source.faces):
             edited = [frame[number] for frame in drawn]

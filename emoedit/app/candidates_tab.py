@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from emoedit.app import figures
-from emoedit.app.candidates import HEADERS, MOST, Found, chosen, search
+from emoedit.app.candidates import HEADERS, MOST, Found, Search, chosen, search
 from emoedit.app.edit import number_of
 from emoedit.app.edit_tab import EditLayout
 from emoedit.app.parts import refusing
@@ -42,10 +43,10 @@ class CandidatesLayout:
         self._found()
         self.button.click(
             self._run,
-            [
+            {
                 *(edit.face, self.emotion, self.editors, self.count, self.keep),
                 *(self.weakest, self.strongest, self.least, self.seed),
-            ],
+            },
             [self.message, self.kept, self.sheet, self.table, self.zip],
             api_visibility="private",
             concurrency_id="long",
@@ -119,28 +120,21 @@ class CandidatesLayout:
         )
         self.table = gr.HTML(elem_id="candidates-table")
 
-    def _run(
-        self,
-        request: gr.Request,
-        progress: gr.Progress = _PROGRESS,
-        face: str | None = None,
-        emotion: str | None = None,
-        editors: list[str] | None = None,
-        count: float = 9,
-        keep: float = 3,
-        weakest: float = 0.7,
-        strongest: float = 1.6,
-        least: float = 0.6,
-        seed: float | None = 0,
-    ) -> list[object]:
+    def _run(self, values: Mapping[Any, Any], request: gr.Request, progress: gr.Progress = _PROGRESS) -> list[object]:
         session = self.studio.session(request.session_hash or "")
+        asked = Search(
+            number_of(values[self.edit.face]),
+            values[self.emotion] or "",
+            values[self.editors] or [],
+            candidates=int(values[self.count]),
+            keep=int(values[self.keep]),
+            strengths=(values[self.weakest], values[self.strongest]),
+            min_identity=values[self.least],
+            seed=int(values[self.seed] or 0),
+        )
 
         def run() -> Found:
-            return search(
-                *(self.studio, session, number_of(face), emotion or "", editors or []),
-                *(int(count), int(keep), (weakest, strongest), least, int(seed or 0)),
-                lambda n, of: progress((n, of), unit="candidates"),
-            )
+            return search(self.studio, session, asked, lambda n, of: progress((n, of), unit="candidates"))
 
         found = refusing(run)
         if isinstance(found, str):

@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from emoedit.evaluation.best import best
+    from emoedit.evaluation.best import Floors, best
     from emoedit.io.images import write_json
     from emoedit.models.devices import choose_device
 
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         from emoedit.models.restoration import Restorer
 
         restorer = Restorer(args.restore, device=device)
-    floors = {n: getattr(args, n) for n in ("min_identity", "min_target", "min_realism")}
+    given = {"identity": args.min_identity, "target_score": args.min_target, "realism": args.min_realism}
     with tqdm(total=args.candidates, unit="candidate", disable=None) as bar:
 
         def moved(done: int, _: int) -> None:
@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             device=device,
             progress=moved,
-            **{name: value for name, value in floors.items() if value is not None},
+            floors=Floors(**{name: value for name, value in given.items() if value is not None}),
         )
     save_best(found, folder, restorer, device=device, overwrite=args.overwrite)
     if args.json == "-":

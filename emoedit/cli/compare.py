@@ -189,7 +189,6 @@ def _compare(args: argparse.Namespace) -> int:
         suite=_suite(args),
         device=args.device,
         stage=args.stage,
-        progress=True,
     )
     folder = result.save(args.output, overwrite=args.overwrite)
     failures = [row for row in result.rows if row["error"] is not None]
@@ -202,17 +201,15 @@ def _compare(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     with usage():
         editors = _contest(args)
+    from emoedit.evaluation.cases import read_cases
     from emoedit.evaluation.evaluate import evaluate
 
     result = evaluate(
-        args.data,
+        read_cases(args.data, split=args.split, reader=args.reader)[: args.limit],
         args.emotions,
         editors=editors,
         strengths=args.strengths,
         output=args.output,
-        split=args.split,
-        limit=args.limit,
-        reader=args.reader,
         references=args.references,
         seed=args.seed,
         retry=args.retry,

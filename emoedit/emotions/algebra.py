@@ -24,7 +24,8 @@ def parse(expression: str, extra: Collection[str] = ()) -> dict[str, float]:
     """Read algebra on names: ``"happy - 0.4*surprised"``, ``"0.5 happy + sad"``, ``"-sad"``.
 
     A term is ``name``, ``weight name``, ``weight*name`` or ``name*weight``; terms are joined by + and -. In place of a
-    name stands ``va(0.7, 0.4)`` for a point of valence and arousal ([circumplex][emoedit.emotions.valence.circumplex]). The
+    name stands ``va(0.7, 0.4)`` for a point of valence and arousal
+    ([circumplex][emoedit.emotions.valence.circumplex]). The
     longest known name wins, so a hyphen is a minus unless it is part of a name. Names are not expanded (see
     ``resolve``).
 
