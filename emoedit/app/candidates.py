@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from emoedit.app.session import Session, SessionError
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio
-from emoedit.io.images import write_atomic
+from emoedit.app.uploads import pack
 
 if TYPE_CHECKING:
     from emoedit.evaluation.best import Best
@@ -133,17 +132,7 @@ def _rows(found: Best) -> list[list[str]]:
 def _zip(session: Session, found: Best) -> Path:
     """The files of ``emoedit best``, in one."""
     path = session.file("candidates.zip")
-    files = found.save(path.parent / "files")
-
-    def write(target: BinaryIO) -> None:
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:  # pictures are compressed already
-            for file in files:
-                packed.write(file, file.name)
-
-    write_atomic(path, write)
-    for file in files:
-        file.unlink()
-    return path
+    return pack(path, found.save(path.parent / "files"))
 
 
 def chosen(session: Session, number: int) -> Settings:

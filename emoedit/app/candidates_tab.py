@@ -11,11 +11,10 @@ from emoedit.app import figures
 from emoedit.app.candidates import HEADERS, MOST, Found, Search, chosen, search
 from emoedit.app.edit import number_of
 from emoedit.app.edit_tab import EditLayout
-from emoedit.app.parts import refusing
+from emoedit.app.parts import emotion_box, refusing
 from emoedit.app.session import Session
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio
-from emoedit.emotions import list_emotions
 
 _PROGRESS = gr.Progress()  # gradio gives each call one of its own in its place
 QUICK = ("stylegan", "facs", "vae")  # a tenth to a third of a second an edit
@@ -64,13 +63,7 @@ class CandidatesLayout:
     def _asked(self) -> None:
         names = [name for _, name in self.studio.editors()]
         with gr.Row():
-            self.emotion = gr.Dropdown(
-                list(list_emotions()),
-                value="happy",
-                allow_custom_value=True,
-                label="Emotion by name, or a sum such as happy - 0.4*surprised",
-                elem_id="candidates-emotion",
-            )
+            self.emotion = emotion_box("happy", elem_id="candidates-emotion")
             self.count = gr.Slider(2, MOST, value=9, step=1, label="Candidates", elem_id="candidates-count", buttons=[])
             self.keep = gr.Slider(1, 12, value=3, step=1, label="Kept, at most", elem_id="candidates-keep", buttons=[])
         own = [name for name in names if self.studio.own is not None and name == self.studio.own.name]

@@ -10,10 +10,10 @@ from emoedit.cli.common import (
     CommandParser,
     UsageError,
     add_device,
+    add_face,
     add_seed,
     check_free,
     describe,
-    face_type,
     say,
     usage,
 )
@@ -44,9 +44,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         metavar="EMOTION=PHOTO",
         help="photographs of the same person really showing an emotion",
     )
-    compare.add_argument(
-        "--face", type=face_type("largest"), default="largest", metavar="largest|N", help="which; default: largest"
-    )
+    add_face(compare, "largest")
     compare.add_argument("--overwrite", action="store_true", help="replace results that exist")
     compare.set_defaults(run=_compare)
 

@@ -262,15 +262,11 @@ class SpaceWords(TextSteering):
         """Read what ``save_pretrained`` wrote."""
         config, names, words = _read_map(folder)
         path = folder / checkpoints.CONFIG
-        try:
+        with checkpoints.entries_of(path):
             rows, width = (int(value) for value in config["start"])
             spans = {str(name): tuple(span) for name, span in config.get("spans", {}).items()}
             places, start = torch.zeros(len(names), words.sizes["dims"]), torch.zeros(rows, width)
             model = cls(names, places, words, start, template=str(config["template"]), spans=spans)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"{path} lacks or garbles an entry: {error}") from error
         state = checkpoints.read_weights(folder / checkpoints.WEIGHTS)
         checkpoints.check_state(model.state_dict(), state, folder / checkpoints.WEIGHTS)
         model.load_state_dict(state)

@@ -6,7 +6,6 @@ from pictures (``emoedit.steering.tokens.EmotionTokens``).
 
 from __future__ import annotations
 
-import json
 import weakref
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -183,16 +182,13 @@ class Words(TextSteering):
             "gain": self.gain.tolist(),
             "spans": {emotion: list(span) for emotion, span in self.spans.items()},
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / checkpoints.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        checkpoints.write_config(folder, config)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
         """Read what ``save_pretrained`` wrote."""
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
-        try:
+        with checkpoints.entries_of(path):
             gain = torch.tensor([float(value) for value in config["gain"]])
             return cls(config["prompts"], gain=gain, spans=config["spans"]).eval()
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} lacks or garbles an entry: {error}") from error

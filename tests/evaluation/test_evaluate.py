@@ -466,7 +466,7 @@ class TestFailures:
         assert (tmp_path / "out" / "results.jsonl").read_bytes() == before
 
     def test_nothing_but_failures(self, mixed, suite, editor, tmp_path):
-        found = evaluate(mixed, ["happy"], editors=[editor], output=tmp_path / "out", suite=suite)
+        found = evaluate(read_cases(mixed)[:2], ["happy"], editors=[editor], output=tmp_path / "out", suite=suite)
         assert len(found.errors) == len(found.rows) and not found.summary() and not found.control()
         assert (tmp_path / "out" / "summary.csv").read_text() == "editor\n"
         assert not (tmp_path / "out" / "pareto.svg").exists() and (tmp_path / "out" / "report.html").is_file()
