@@ -244,15 +244,12 @@ class HSpace(Steering):
         return model.eval()
 
     @classmethod
-    def from_asyrp(
-        cls, files: Mapping[str, str | os.PathLike[str]], *, train_steps: int | None = None, gain: Tensor | None = None
-    ) -> Self:
+    def from_asyrp(cls, files: Mapping[str, str | os.PathLike[str]], *, train_steps: int | None = None) -> Self:
         """Asyrp's own checkpoints (``smiling_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth``): one f_t a file.
 
         Args:
             files: emotion -> file.
             train_steps: default: what the names say (``ngen40``).
-            gain: times the shift at strength 1.
 
         Raises:
             CheckpointError: no such file, damaged, another kind; or files whose names say nothing, or not the same,
@@ -266,7 +263,7 @@ class HSpace(Steering):
                 )
             (train_steps,) = said
         blocks = [_asyrp_block(Path(path)) for path in files.values()]
-        return cls(list(files), blocks, train_steps=train_steps, gain=gain).eval()
+        return cls(list(files), blocks, train_steps=train_steps).eval()
 
     @classmethod
     def joined(cls, parts: Mapping[str, HSpace]) -> Self:

@@ -249,7 +249,7 @@ def from_boundaries(normals: Mapping[str, Tensor], gains: Mapping[str, float]) -
 
 
 def fit_boundaries(
-    w: Tensor, labels: Sequence[str], emotions: Sequence[str], *, penalty: float = 1.0, conditional: bool = False
+    w: Tensor, labels: Sequence[str], emotions: Sequence[str], *, conditional: bool = False
 ) -> LatentDirections:
     """A boundary between neutral and each emotion (``linear_svm``).
 
@@ -259,7 +259,6 @@ def fit_boundaries(
         w: ``[N, D]``.
         labels: N names; ``"neutral"`` is one.
         emotions: the targets; ``"neutral"``, with no direction, is put first.
-        penalty: what a violated margin costs.
         conditional: condition each boundary on all others.
 
     Raises:
@@ -272,7 +271,7 @@ def fit_boundaries(
     normals = {}
     for name in targets:
         rows = torch.cat([kinds[name], kinds["neutral"]])
-        normals[name] = linear_svm(rows, torch.arange(len(rows)) < len(kinds[name]), penalty=penalty).normal
+        normals[name] = linear_svm(rows, torch.arange(len(rows)) < len(kinds[name])).normal
     if conditional:
         others = {name: [normals[other] for other in targets if other != name] for name in targets}
         normals = {name: condition(normals[name], *others[name]) for name in targets}

@@ -262,21 +262,17 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         return normal * inversion.extras["gain"] + inversion.extras["mean"]
 
     @torch.no_grad()
-    def latents(
-        self, generator: torch.Generator, count: int, *, truncation: float = 1.0, cutoff: int | None = None
-    ) -> Tensor:
+    def latents(self, generator: torch.Generator, count: int, *, truncation: float = 1.0) -> Tensor:
         """w+ of random people, ``[count, L, w_dim]``, the same w in all layers.
 
         Args:
             generator: draws the noise; a model that draws none ignores it.
             count: how many.
             truncation: 1 for all the model knows, 0 for its mean.
-            cutoff: layers from this one on are not truncated.
         """
         z = torch.randn(count, self.config.z_dim, generator=generator, device=generator.device).to(self.device)
-        w = self.mapping(z)[:, None].repeat(1, self.latent_shape[0], 1)
-        w[:, :cutoff] = self.mapping.w_avg.lerp(w[:, :cutoff], truncation)
-        return w
+        w = self.mapping.w_avg.lerp(self.mapping(z), truncation)
+        return w[:, None].repeat(1, self.latent_shape[0], 1)
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator, count: int, *, truncation: float = 1.0) -> Tensor:
