@@ -78,10 +78,14 @@ def pareto_grid(panels: Mapping[str, Sequence[Curve]], *, title: str) -> str:
     for curve in curves:
         _check(curve)
     try:
-        import matplotlib.style
-        from matplotlib.figure import Figure
+        return _draw(panels, curves, title)
     except ImportError as error:
         raise MissingExtraError("matplotlib", "metrics") from error
+
+
+def _draw(panels: Mapping[str, Sequence[Curve]], curves: Sequence[Curve], title: str) -> str:
+    import matplotlib.style
+    from matplotlib.figure import Figure
 
     across = 2 if len(panels) == 4 else min(_MOST_ACROSS, len(panels))
     down = -(-len(panels) // across)
