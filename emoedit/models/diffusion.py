@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from emoedit.models.base import Backbone, check_settings
+from emoedit.models.configured import Config, ConfiguredBackbone
 from emoedit.models.luminance import LuminanceNorm, NormalisesLuminance
 from emoedit.sampling import Schedule
 
@@ -18,10 +15,8 @@ if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel, UNet2DModel
 
 
-class DiffusionConfig(LuminanceNorm, Protocol):
-    """What of a configuration is about the way there and back; a frozen dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+class DiffusionConfig(LuminanceNorm, Config, Protocol):
+    """What of a configuration is about the way there and back."""
 
     @property
     def steps(self) -> int:
@@ -35,7 +30,7 @@ class DiffusionConfig(LuminanceNorm, Protocol):
 C = TypeVar("C", bound=DiffusionConfig)
 
 
-class DiffusionBackbone(NormalisesLuminance, Backbone, Generic[C]):
+class DiffusionBackbone(NormalisesLuminance, ConfiguredBackbone[C]):
     """DDIM inversion and decoding around a U-Net that is cut behind its mid block, where h is.
 
     Attributes:
@@ -51,21 +46,6 @@ class DiffusionBackbone(NormalisesLuminance, Backbone, Generic[C]):
     unet_side: int
     schedule: Schedule
     alpha_bar: Tensor
-
-    @abstractmethod
-    def _set(self, config: C) -> None:
-        """Take a configuration with other settings of sampling.
-
-        Raises:
-            EditError: they do not fit the schedule or each other.
-        """
-
-    def with_sampling(self, **settings: Any) -> Self:
-        """See ``Backbone.with_sampling``."""
-        check_settings(self, settings)
-        other = copy.copy(self)
-        other._set(replace(self.config, **settings))
-        return other
 
     @property
     def steps(self) -> int:

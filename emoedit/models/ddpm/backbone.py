@@ -13,7 +13,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -332,10 +332,6 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
         """Pictures from noise, ``[count, C, R, R]``, at the model's mean and contrast: what it knows of faces."""
         x = torch.randn(count, self.channels, *[self.crop.resolution] * 2, generator=generator, device=generator.device)
         return sampling.decode(self.eps_at(), x.to(self.device), self.schedule)
-
-    def to_config(self) -> dict[str, Any]:
-        """What ``from_config`` needs to build the same, as json."""
-        return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -256,10 +255,6 @@ class StableDiffusionBackbone(NoisePredictor):
         )
 
     # Files
-
-    def to_config(self) -> dict[str, Any]:
-        """What ``from_config`` needs to build the same, as json."""
-        return asdict(self.config)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write diffusers' layout, which ``StableDiffusionPipeline`` reads, and beside it ``config.json``."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,7 +21,8 @@ from torch import Tensor
 from emoedit.io import checkpoints
 from emoedit.io.weights import read_torch
 from emoedit.models import luminance as light
-from emoedit.models.base import Backbone, Callback, check_settings
+from emoedit.models.base import Callback
+from emoedit.models.configured import ConfiguredBackbone
 from emoedit.models.devices import NAMES
 from emoedit.models.stylegan2 import files as stylegan2_files
 from emoedit.models.stylegan2.encoders import EncoderFile, StyleEncoder, holds_encoder, read_encoder
@@ -87,7 +88,7 @@ def mix(coarse: Tensor, fine: Tensor, layer: int) -> Tensor:
     return torch.cat([coarse[:, :layer], fine[:, layer:]], 1)
 
 
-class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
+class StyleGAN2Backbone(light.NormalisesLuminance, ConfiguredBackbone[StyleGAN2Config]):
     """The generator with what leads to it.
 
     ``latent`` is w+, ``[N, L, w_dim]``. ``extras``: ``mean`` and ``gain`` of each crop, and ``noise`` ``[N, P]`` if it
@@ -151,13 +152,6 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         """
         other = self.with_sampling(**changes)
         other.losses = self.losses if losses is None else losses
-        return other
-
-    def with_sampling(self, **settings: Any) -> Self:
-        """See ``Backbone.with_sampling``; its settings are those of inversion and the precision."""
-        check_settings(self, settings)
-        other = copy.copy(self)
-        other._set(replace(self.config, **settings))
         return other
 
     def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
@@ -278,10 +272,6 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
     def sample(self, generator: torch.Generator, count: int, *, truncation: float = 1.0) -> Tensor:
         """Pictures of people who do not exist, ``[count, C, R, R]``, at the model's mean and contrast."""
         return self.synthesis(self.latents(generator, count, truncation=truncation), dtype=self.dtype)
-
-    def to_config(self) -> dict[str, Any]:
-        """What ``from_config`` needs to build the same, as json."""
-        return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

@@ -7,7 +7,7 @@ The decoder sees that vector at every resolution (a scale and a shift a channel,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emoedit.models import luminance as light
-from emoedit.models.base import Backbone, Callback
+from emoedit.models.base import Callback
+from emoedit.models.configured import ConfiguredBackbone
 from emoedit.nn.layers import ModuleList, zeroed
 from emoedit.types import CheckpointError, Control, CropSpec, ImageError, Inversion
 
@@ -123,7 +124,7 @@ class Decoder(nn.Module):
         return F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
 
 
-class VAEBackbone(light.NormalisesLuminance, Backbone):
+class VAEBackbone(light.NormalisesLuminance, ConfiguredBackbone[VAEConfig]):
     """The VAE as a backbone: ``invert`` is the encoder's mean, ``decode`` the decoder; both undo and redo lighting.
 
     It sees luminance alone: a photograph keeps its own colours, and no edit can change one (a VAE of colour is
@@ -146,10 +147,6 @@ class VAEBackbone(light.NormalisesLuminance, Backbone):
         self.crop = CropSpec(config.resolution, "stable", config.crop_scale, config.crop_down)
         self.register_buffer("oval", light.face_oval(config.resolution), persistent=False)
         self.to(memory_format=torch.channels_last)
-
-    def to_config(self) -> dict[str, Any]:
-        """What ``from_config`` needs to build the same, as json."""
-        return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
