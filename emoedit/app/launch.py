@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from emoedit.app.privacy import Access, check_host, check_port, password_check, private_folder
+from emoedit.app.privacy import THIS_MACHINE, Access, check_host, check_port, password_check, private_folder
 from emoedit.app.studio import OwnEditor, Studio
 from emoedit.registry import DEFAULT_EDITOR
 
 
 def launch(
     *,
-    access: Access = Access(),  # noqa: B008 - frozen
+    access: Access = THIS_MACHINE,
     editor: str = DEFAULT_EDITOR,
     device: str = "auto",
     own: OwnEditor | None = None,

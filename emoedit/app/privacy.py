@@ -58,6 +58,9 @@ class Access:
     know: bool = False
 
 
+THIS_MACHINE = Access()
+
+
 def check_host(host: str, auth: tuple[str, Path] | None, know: bool) -> None:
     """Refuse an address that others can reach where neither a password is set nor the caller says that this is meant.
 

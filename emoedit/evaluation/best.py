@@ -99,6 +99,9 @@ class Floors:
         return {name: pair for name, pair in pairs.items() if pair[0] < pair[1]}
 
 
+FLOORS = Floors()
+
+
 @dataclass(frozen=True)
 class Best(Ranking[Candidate]):
     """What came of a search.
@@ -179,7 +182,7 @@ def best(
     strengths: Sequence[float] | None = None,
     face: str | int | Face = "largest",
     seed: int = 0,
-    floors: Floors = Floors(),  # noqa: B008 - frozen
+    floors: Floors = FLOORS,
     suite: Suite | None = None,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
