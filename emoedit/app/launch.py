@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-from emoedit.app.privacy import check_host, check_port, password_check, private_folder
-from emoedit.app.studio import OwnEditor
+from emoedit.app.privacy import THIS_MACHINE, Access, check_host, check_port, password_check, private_folder
+from emoedit.app.studio import OwnEditor, Studio
 from emoedit.registry import DEFAULT_EDITOR
 
 
 def launch(
     *,
+    access: Access = THIS_MACHINE,
     editor: str = DEFAULT_EDITOR,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    auth: tuple[str, Path] | None = None,
-    know: bool = False,
     device: str = "auto",
     own: OwnEditor | None = None,
     browser: bool = False,
@@ -27,11 +23,8 @@ def launch(
     """Serve the page until it is interrupted.
 
     Args:
+        access: where the page listens, and who may use it.
         editor: that is chosen at first.
-        host: to listen on.
-        port: likewise.
-        auth: user and password file, where the page asks for them.
-        know: whether the caller knows that anybody who reaches the port can use it.
         device: where models run.
         own: an editor beside the embedded ones.
         browser: whether to open the page in the system's browser.
@@ -44,21 +37,11 @@ def launch(
         CheckpointError: damaged weights.
         OutputError: the port is taken.
     """
-    check_host(host, auth, know)
-    check_port(host, port)
-    check = password_check(*auth) if auth is not None else None
+    check_host(access.host, access.auth, access.know)
+    check_port(access.host, access.port)
+    check = password_check(*access.auth) if access.auth is not None else None
     with private_folder() as folder:
         from emoedit.app.server import serve
 
-        serve(
-            folder,
-            editor=editor,
-            host=host,
-            port=port,
-            check=check,
-            device=device,
-            own=own,
-            browser=browser,
-            ready=ready,
-            until=until,
-        )
+        studio = Studio(folder / "sessions", device=device, own=own)
+        serve(studio, access, check, editor=editor, browser=browser, ready=ready, until=until)

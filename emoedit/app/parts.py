@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.data_classes import ImageData
 
+from emoedit.emotions import list_emotions
 from emoedit.types import EmoEditError
 
 T = TypeVar("T")
@@ -28,6 +29,22 @@ def photo_input(**options: Any) -> gr.Image:
 
     image.preprocess = path_of  # gradio writes a stub file beside the module of a subclass, which this does not need
     return image
+
+
+def emotion_box(value: str | None, *, elem_id: str) -> gr.Dropdown:
+    """A list of all emotions, into which a sum of them can be written, too.
+
+    Args:
+        value: what it shows first.
+        elem_id: of the element.
+    """
+    return gr.Dropdown(
+        list(list_emotions()),
+        value=value,
+        allow_custom_value=True,
+        label="Emotion by name, or a sum such as happy - 0.4*surprised",
+        elem_id=elem_id,
+    )
 
 
 def refusing(work: Callable[[], T]) -> T | str:

@@ -17,12 +17,12 @@ from emoedit.cli.common import (
     CommandParser,
     UsageError,
     add_editing,
+    add_face,
     add_reading,
     add_seed,
     check_format,
     check_free,
     describe,
-    face_type,
     load,
     printable,
     say,
@@ -75,13 +75,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     )
     add_asking(parser)
     add_editing(parser)
-    parser.add_argument(
-        "--face",
-        type=face_type("largest", "all"),
-        default="largest",
-        metavar="largest|all|N",
-        help="which to edit; N counts by size, 0 is the largest; default: largest",
-    )
+    add_face(parser, "largest", "all")
     _add_results(parser)
     add_seed(parser)
     parser.add_argument(

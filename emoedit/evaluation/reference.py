@@ -30,7 +30,6 @@ def like(
     emotions: Collection[str],
     *,
     face: int | None = None,
-    detector: FaceDetector | None = None,
     device: str = "cpu",
 ) -> str:
     """What another photograph shows, as algebra on what an editor knows.
@@ -39,7 +38,6 @@ def like(
         reference: a path, bytes, PIL picture, array or tensor.
         emotions: the names that the editor knows; where action units are among them, the lower face is read as units.
         face: which face of the reference, by size; None where it shows one.
-        detector: of faces; None loads one.
         device: where networks run.
 
     Returns:
@@ -52,7 +50,7 @@ def like(
         UnknownNameError: the editor knows none of the emotions that are read.
     """
     picture = load_picture(reference)
-    detector = detector or FaceDetector(device)
+    detector = FaceDetector(device)
     if face is None:
         found = detector.choose(picture.rgb, "all")
         if len(found) > 1:

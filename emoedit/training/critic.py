@@ -1,6 +1,6 @@
 """The judge of adversarial training: picture -> how real it looks. Made for speed on few processors, and never shipped.
 
-As StyleGAN2's discriminator (``emoedit.models.stylegan2.network.Discriminator``) it has residual blocks, scaled
+As StyleGAN2's discriminator (Karras et al. 2020, arXiv 1912.04958) it has residual blocks, scaled
 weights and the deviation within a group of pictures as one more map. It differs where that one spends its time: squares
 of 2 x 2 pixels are channels from the start, and learned 4 x 4 convolutions halve the maps instead of a fixed filter.
 """
