@@ -20,6 +20,7 @@ _HOME = {
     "BatchResult": "emoedit.batch",
     "best": "emoedit.evaluation.best",
     "Best": "emoedit.evaluation.best",
+    "Floors": "emoedit.evaluation.best",
     "compare": "emoedit.evaluation.compare",
     "Comparison": "emoedit.evaluation.compare",
     "evaluate": "emoedit.evaluation.evaluate",
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from emoedit.batch import BatchResult, edit_many
     from emoedit.editors import Editor, EditOutput, list_editors, load_editor
     from emoedit.emotions import list_emotions
-    from emoedit.evaluation.best import Best, best
+    from emoedit.evaluation.best import Best, Floors, best
     from emoedit.evaluation.compare import Comparison, compare
     from emoedit.evaluation.evaluate import Evaluation, evaluate
     from emoedit.full_size import list_models

@@ -167,11 +167,9 @@ class Request:
         """An editor that its folder describes."""
         self._check_no_parts()
         description = checkpoints.read_json(folder / checkpoints.EDITOR)
-        try:
+        with checkpoints.entries_of(folder / checkpoints.EDITOR):
             name, emotions = str(description["name"]), [str(emotion) for emotion in description["emotions"]]
             named = "source" in description["backbone"]
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder / checkpoints.EDITOR} lacks or garbles an entry: {error}") from error
         if self.model is not None and not named:
             raise EditError(f"{self.editor} holds its own weights and takes no --model")
         return Resolved(name, tuple(emotions), folder, None, self.model, {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,20 +21,17 @@ from PIL import Image
 
 from emoedit.compositing.composite import Scene
 from emoedit.compositing.compositors import Compositor, compositor
-from emoedit.compositing.drawing import known_drawings, read_drawings
+from emoedit.compositing.drawing import Drawing, known_drawings, read_drawings
 from emoedit.compositing.relaxing import Smile, find_smile, relax, relaxation_network
 from emoedit.compositing.relighting import relight, relighting_network
 from emoedit.editors import Editor, load_editor
 from emoedit.editors.whole import edit_whole
 from emoedit.emotions import smile_reduction
 from emoedit.faces.align import Alignment, align
-from emoedit.faces.analysis import FaceAnalysis, analyse
+from emoedit.faces.analysis import FaceAnalysis, Finders, analyse
 from emoedit.faces.detect import Face, FaceDetector, face_detector
-from emoedit.faces.landmarks import landmark_finder
 from emoedit.faces.masks import face_masks
 from emoedit.faces.nearby import Nearby
-from emoedit.faces.occlusion import occlusion_finder
-from emoedit.faces.teeth import teeth_finder
 from emoedit.io.images import Original, Picture, load_picture, save_picture
 from emoedit.models.crops import crop_and_normalise as crop_and_normalise
 from emoedit.models.crops import levels
@@ -221,20 +218,19 @@ class PhotoEditor:
     def _source(self, near: Nearby, seed: int) -> Source:
         """Look at faces and invert them."""
         backbone, rgb = self.editor.backbone, near.rgb
-        how = {**self._finders(), "occlusion": occlusion_finder(self.device), "brightest": near.brightest}
+        finders = Finders.on(self.device)
         x, tones = crop_and_normalise(rgb, near.alignments, backbone)
         inversion = self.editor.invert(x, generator=torch.Generator().manual_seed(seed))
         masks = face_masks(backbone.crop)
-        found = zip(near.faces, near.alignments, tones, strict=True)
-        return Source(rgb, tuple(analyse(rgb, *each[:2], masks, each[2], **how) for each in found), inversion)
+        faces = [
+            analyse(rgb, face, alignment, masks, tone, finders, brightest=near.brightest)
+            for face, alignment, tone in zip(near.faces, near.alignments, tones, strict=True)
+        ]
+        return Source(rgb, tuple(faces), inversion)
 
     def _relaxed(self, near: Nearby, source: Source, smiles: Sequence[Smile | None], seed: int) -> Source:
         """The photograph without its smiles."""
         return self._source(near.with_pixels(_without_smiles(source, smiles, 1.0, self.device)), seed)
-
-    def _finders(self) -> dict[str, Any]:
-        """What looks at drawings."""
-        return {"landmarks": landmark_finder(self.device), "teeth": teeth_finder(self.device)}
 
     def edit(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit]:
         """The photograph with every edit, one after the other; edits of one source are drawn in common batches.
@@ -249,10 +245,9 @@ class PhotoEditor:
             EditError: an edit that makes no sense.
         """
         original, planned = Original(photo.picture), self._plan(photo, edits)
-        relaxed = photo.relaxed
-        if relaxed is None and any(planned.relaxed):  # it was opened for other edits
-            relaxed = self._relaxed(photo.near, photo.source, photo.smiles, seed)
-        sources = {False: photo.source, True: relaxed}
+        sources = {False: photo.source}
+        if any(planned.relaxed):  # None where it was opened for other edits
+            sources[True] = photo.relaxed or self._relaxed(photo.near, photo.source, photo.smiles, seed)
         size = max(1, self.editor.batch_size // len(photo.faces)) if self.editor.batches_edits else 1
         waiting: dict[int, tuple[np.ndarray, float, tuple[str, ...]]] = {}
         for number, edit in enumerate(edits):
@@ -291,17 +286,20 @@ class PhotoEditor:
         drawn = [first] * len(asked)
         if not told:
             drawn = [levels(frame) for frame in self.editor.decode(source.inversion, asked)]
-        look = known_drawings if told else partial(read_drawings, **self._finders())
+        finders = Finders.on(self.device)
+        look: Callable[..., Iterator[Drawing]] = known_drawings if told else partial(read_drawings, finders=finders)
         scenes = []
         for number, face in enumerate(source.faces):
-            edited, changes = [frame[number] for frame in drawn], [change and change[number] for change in known]
+            edited = [frame[number] for frame in drawn]
+            changes = [None if change is None else change[number] for change in known]
             read = look(first[number], edited, face.face, face.alignment, known=changes)
             scenes.append([Scene(face, drawing) for drawing in read])
         shared = (time.perf_counter() - start) / len(batch)
         results = {}
         for k, n in enumerate(batch):
             start = time.perf_counter()
-            rgb, notes = self._base(photo, source, planned.reduction[n]), []
+            rgb = self._base(photo, source, planned.reduction[n])
+            notes: list[str] = []
             for scene in (each[k] for each in scenes) if edits[n].strength else ():
                 rgb, said = self.compositor(rgb, scene)
                 notes += said

@@ -6,7 +6,7 @@ Nothing is imported before it is asked for, so that ``import emoedit`` loads no 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -42,39 +42,38 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, group: str) -> None:
         self._kind = kind
         self._group = group
-        self._names: dict[str, str] = {}  # folded name or alias -> name
+        self._names: dict[str, str] = {}  # folded name -> name
         self._values: dict[str, T | EntryPoint] = {}
         self._discovered = False
 
-    def register(self, name: str, target: T | str | None = None, *, aliases: Collection[str] = ()) -> Callable[[T], T]:
+    def register(self, name: str, target: T | str | None = None) -> Callable[[T], T]:
         """Add an object, or where to import it from; without a target, a decorator that adds what it decorates.
 
         Args:
             name: what ``names`` lists.
             target: the object, or ``"module:attribute"``, which is imported by the first ``get``.
-            aliases: other names of it.
 
         Returns:
             The decorator, which hands back what it is given; to be ignored where a target was passed.
 
         Raises:
-            RegistryError: a name or alias is taken, or a string is not of the form ``"module:attribute"``.
+            RegistryError: the name is taken, or a string is not of the form ``"module:attribute"``.
         """
 
         def add(value: T) -> T:
-            self._add(name, value, aliases)
+            self._add(name, value)
             return value
 
         if isinstance(target, str):
             if not all(part.isidentifier() for part in target.replace(":", ".", 1).split(".")) or ":" not in target:
                 raise RegistryError(f"{self._kind} {name!r}: expected 'module:attribute', not {target!r}")
-            self._add(name, EntryPoint(name, target, self._group), aliases)
+            self._add(name, EntryPoint(name, target, self._group))
         elif target is not None:
             add(target)
         return add
 
     def get(self, name: str) -> T:
-        """The object of a name or alias, imported if it has not been yet.
+        """The object of a name, imported if it has not been yet.
 
         Args:
             name: or alias.
@@ -105,7 +104,7 @@ class Registry(Generic[T]):
             raise unknown_name(self._kind, name, self._names)
 
     def names(self, *, alphabetical: bool = True) -> tuple[str, ...]:
-        """All names, those of plugins included and aliases not; imports nothing.
+        """All names, those of plugins included; imports nothing.
 
         Args:
             alphabetical: whether they are sorted; else they stand in the order of registration, plugins last.
@@ -113,15 +112,13 @@ class Registry(Generic[T]):
         self._discover()
         return tuple(sorted(self._values)) if alphabetical else tuple(self._values)
 
-    def _add(self, name: str, value: T | EntryPoint, aliases: Collection[str] = ()) -> None:
-        keys = {fold_name(alias): alias for alias in (*aliases, name)}
-        for key, alias in keys.items():
-            if not key:
-                raise RegistryError(f"a {self._kind} cannot have an empty name")
-            if key in self._names:
-                raise RegistryError(f"the {self._kind} name {alias!r} is already taken by {self._names[key]!r}")
-        self._values[name] = value
-        self._names.update(dict.fromkeys(keys, name))
+    def _add(self, name: str, value: T | EntryPoint) -> None:
+        key = fold_name(name)
+        if not key:
+            raise RegistryError(f"a {self._kind} cannot have an empty name")
+        if key in self._names:
+            raise RegistryError(f"the {self._kind} name {name!r} is already taken by {self._names[key]!r}")
+        self._values[name], self._names[key] = value, name
 
     def _discover(self) -> None:
         if self._discovered:

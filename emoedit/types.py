@@ -159,6 +159,10 @@ class Change:
     points: np.ndarray | None = None
 
 
+def _without_text(context: Tensor | None) -> Tensor:
+    raise EditError("this model knows no text: h under a text context needs Stable Diffusion")
+
+
 @dataclass
 class HState:
     """The input of ``delta_h`` at one denoising step.
@@ -169,14 +173,14 @@ class HState:
         h: ``[N, Ch, r, r]`` mid-block output.
         temb: ``[N, D]`` timestep embedding.
         h_under: mid-block output at the same x_t under another text context, ``[N or 1, T, D]``, or (None) the neutral
-            one.
+            one; a model without text raises ``EditError``.
     """
 
     x_t: Tensor
     t: Tensor
     h: Tensor
     temb: Tensor
-    h_under: Callable[[Tensor | None], Tensor] | None = None
+    h_under: Callable[[Tensor | None], Tensor] = _without_text
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from emoedit.nn.perceptual import PerceptualNetwork, calibrate
 from emoedit.training.augment import Augment
 from emoedit.training.data import CropSet, available_weights
 from emoedit.training.loop import TrainerConfig, train
-from emoedit.training.measuring import UNKNOWN, LabelledBatches, MeasuringTask, balanced
+from emoedit.training.measuring import UNKNOWN, LabelledBatches, Labels, MeasuringTask, balanced
 from emoedit.training.prepare import prepare_config
 from emoedit.training.readers import read_landmarks68
 from emoedit.training.votes import distribution
@@ -129,12 +129,11 @@ def train_stage(config: DictConfig) -> None:
         members = usable & known & (data == name)
         weights += share * members.sum() * balanced(classes, members, how["balance"])
     task = MeasuringTask(network, people=int(person.max()) + 1, parts=how["parts"])
+    read = emotion_shares(crops, list(network.emotions)) if "emotion" in how["parts"] else emotion
     batches = LabelledBatches(
         crops,
         weights,
-        emotion=emotion_shares(crops, list(network.emotions)) if "emotion" in how["parts"] else emotion,
-        person=person,
-        points=points,
+        Labels(read, person, points),
         batch_size=how["batch_size"],
         resolution=network.resolution,
         how=Augment(**how["augment"]),

@@ -175,8 +175,15 @@ def map_stage(config: DictConfig) -> None:
         done = work / f"{name.replace(' ', '-')}.json"
         if not done.is_file():
             begun = time.monotonic()
-            found = learning.finetune_coordinates(
-                backbone, guide, latents, basis, start[row], row, how["loss"], seed=row, **how["steps"]
+            found = learning.led_coordinates(
+                backbone,
+                guide,
+                latents,
+                basis,
+                start[row],
+                row,
+                how["loss"],
+                learning.Descent(seed=row, **how["steps"]),
             )
             seconds = time.monotonic() - begun
             done.write_text(json.dumps({"coordinates": found.tolist(), "seconds": seconds}), encoding="utf-8")
@@ -225,7 +232,7 @@ def words_stage(config: DictConfig) -> None:
     guide = learning.VotesGuide(inner, embedded("landmarks"), targets, classifier.config.emotions)
     task = WordTask(backbone, steering, guide, how["loss"], templates=how["templates"], batch_size=how["batch_size"])
     batches = WordBatches(
-        latents, own, np.ones(len(own)), neutral, at, chances,
+        latents, own, neutral, at, chances,
         templates=len(how["templates"]), batch_size=how["batch_size"], seed=0,
     )  # fmt: skip
     averaged = train(task, batches, Path(config.work) / "words", trainer_config(how["trainer"]))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from emoedit.app.session import Session, SessionError
 from emoedit.app.studio import Studio, suffix_of
+from emoedit.app.uploads import pack, read_upload
 from emoedit.emotions import resolve
-from emoedit.io.images import load_picture, output_path, write_atomic
+from emoedit.io.images import output_path
 from emoedit.types import Edit, EmoEditError
 
 MAX_FILES = 50
@@ -80,17 +79,11 @@ def edit_files(
             outcomes.append(Outcome(path.name, result=result.name))
         except EmoEditError as error:
             outcomes.append(Outcome(path.name, error=str(error)))
-    return (_zip(folder / "emoedit.zip", made) if made else None), outcomes
+    return (pack(folder / "emoedit.zip", made) if made else None), outcomes
 
 
 def _edit_one(studio: Studio, path: Path, edit: Edit, editor: str, face: str, folder: Path, taken: set[str]) -> Path:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SessionError(f"the upload cannot be read: {error.strerror or error}") from error
-    finally:
-        path.unlink(missing_ok=True)
-    picture = replace(load_picture(data, max_pixels=studio.max_pixels), name=path.stem or "photo")
+    data, picture = read_upload(path, max_pixels=studio.max_pixels)
     with studio.lock:  # given back between files, so that others' edits need not wait for all
         photos = studio.photo_editor(editor)
         result = next(photos.edit(photos.open(picture, face), [edit]))
@@ -101,15 +94,3 @@ def _edit_one(studio: Studio, path: Path, edit: Edit, editor: str, face: str, fo
         name = f"{Path(name).stem}_{count}{suffix}"
         count += 1
     return result.save(folder / name)
-
-
-def _zip(path: Path, files: Sequence[Path]) -> Path:
-    def write(target: BinaryIO) -> None:
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:  # pictures are compressed already
-            for file in files:
-                packed.write(file, file.name)
-
-    write_atomic(path, write)
-    for file in files:
-        file.unlink()
-    return path

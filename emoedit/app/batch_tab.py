@@ -8,9 +8,8 @@ import gradio as gr
 
 from emoedit.app import figures
 from emoedit.app.batch import MAX_FILES, Outcome, edit_files
-from emoedit.app.components import or_reason
+from emoedit.app.parts import emotion_box, refusing
 from emoedit.app.studio import Studio
-from emoedit.emotions import list_emotions
 from emoedit.registry import DEFAULT_EDITOR
 
 _PROGRESS = gr.Progress()  # gradio gives each call one of its own in its place
@@ -32,13 +31,7 @@ class BatchLayout:
         )
         self.files = gr.File(file_count="multiple", type="filepath", label="Photographs", elem_id="batch-files")
         with gr.Row():
-            self.emotion = gr.Dropdown(
-                list(list_emotions()),
-                value="happy",
-                allow_custom_value=True,
-                label="Emotion by name, or a sum such as happy - 0.4*surprised",
-                elem_id="batch-emotion",
-            )
+            self.emotion = emotion_box("happy", elem_id="batch-emotion")
             self.strength = gr.Slider(0, 2, value=1, step=0.05, label="Strength", elem_id="batch-strength", buttons=[])
         with gr.Row():
             self.editor = gr.Dropdown(studio.editors(), value=editor, label="Editor", filterable=False)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from emoedit.app.session import Session, SessionError
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio
-from emoedit.io.images import write_atomic
+from emoedit.app.uploads import pack
 
 if TYPE_CHECKING:
     from emoedit.evaluation.best import Best
@@ -41,32 +40,40 @@ class SearchResult:
     zip: Path
 
 
-def search(
-    studio: Studio,
-    session: Session,
-    face: int | None,
-    emotion: str,
-    editors: Sequence[str],
-    candidates: int,
-    keep: int,
-    strengths: tuple[float, float],
-    min_identity: float,
-    seed: int,
-    callback: Callable[[int, int], None] | None = None,
-) -> SearchResult:
-    """Try many edits of the open photograph, and rank them ([emoedit.evaluation.best][]).
+@dataclass(frozen=True)
+class Search:
+    """What the controls of the tab say.
 
     Args:
-        studio: models and sessions.
-        session: session with the photograph, as it was opened in the Edit tab.
-        face: its number; None, which is all faces there, is the largest here.
+        face: its number; None, which is all faces in the Edit tab, is the largest here.
         emotion: a name or algebra on names.
         editors: names.
         candidates: how many edits are tried, `MAX_CANDIDATES` at most.
         keep: how many are kept, at most.
         strengths: the weakest and the strongest.
         min_identity: floor of the identity.
-        seed: seed of the noise an editor draws.
+        seed: of the noise an editor draws.
+    """
+
+    face: int | None
+    emotion: str
+    editors: Sequence[str]
+    candidates: int
+    keep: int
+    strengths: tuple[float, float]
+    min_identity: float
+    seed: int
+
+
+def search(
+    studio: Studio, session: Session, asked: Search, callback: Callable[[int, int], None] | None = None
+) -> Found:
+    """Try many edits of the open photograph, and rank them ([emoedit.evaluation.best][]).
+
+    Args:
+        studio: models and sessions.
+        session: whose photograph, as it was opened in the Edit tab.
+        asked: what is tried and kept.
         callback: called with (candidates done, candidates in all).
 
     Raises:
@@ -74,30 +81,30 @@ def search(
         UnknownNameError: no such editor or emotion; an emotion that the recogniser has no class for.
         EditError: numbers that make no sense.
     """
-    from emoedit.evaluation.best import best
+    from emoedit.evaluation.best import Floors, best
 
     photo = session.need_photo()
-    if not (emotion and editors):
+    if not (asked.emotion and asked.editors):
         raise SessionError("choose an emotion and at least one editor")
-    if candidates > MAX_CANDIDATES:
-        raise SessionError(f"at most {MAX_CANDIDATES} candidates at once; `emoedit best` takes more")
-    share = -(-candidates // len(editors))  # of each editor, rounded up
-    with studio.comparing:  # its models are not those of the Edit tab, which stays usable
+    if asked.candidates > MOST:
+        raise SessionError(f"at most {MOST} candidates at once; `emoedit best` takes more")
+    share = -(-asked.candidates // len(asked.editors))  # of each editor, rounded up
+    with studio.comparing:  # its models are not those of the Edit tab, which goes on meanwhile
         found = best(
             photo.shown,
-            emotion,
-            candidates=candidates,
-            keep=keep,
-            editors=[studio.compared_editor(name) for name in editors],
-            strengths=_spread(*strengths, share),
-            face=photo.faces[face or 0],
-            seed=seed,
-            min_identity=min_identity,
+            asked.emotion,
+            candidates=asked.candidates,
+            keep=asked.keep,
+            editors=[studio.compared_editor(name) for name in asked.editors],
+            strengths=_spread(*asked.strengths, share),
+            face=photo.faces[asked.face or 0],
+            seed=asked.seed,
+            floors=Floors(identity=asked.min_identity),
             suite=studio.suite,
             progress=callback,
         )
-    session.best, session.best_face = found, face or 0
-    return SearchResult(found.explanation, _labelled(found), found.sheet(), _rows(found), _zip(session, found))
+    session.best, session.best_face = found, asked.face or 0
+    return Found(found.explanation, _labelled(found), found.sheet(), _rows(found), _zip(session, found))
 
 
 def _spread(weakest: float, strongest: float, count: int) -> list[float]:
@@ -125,17 +132,7 @@ def _rows(found: Best) -> list[list[str]]:
 def _zip(session: Session, found: Best) -> Path:
     """The files of ``emoedit best`` as one zip."""
     path = session.file("candidates.zip")
-    files = found.save(path.parent / "files")
-
-    def write(target: BinaryIO) -> None:
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:  # pictures are compressed already
-            for file in files:
-                packed.write(file, file.name)
-
-    write_atomic(path, write)
-    for file in files:
-        file.unlink()
-    return path
+    return pack(path, found.save(path.parent / "files"))
 
 
 def chosen(session: Session, number: int) -> Settings:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from emoedit.app import figures
-from emoedit.app.candidates import HEADERS, MAX_CANDIDATES, SearchResult, chosen, search
-from emoedit.app.components import or_reason
+from emoedit.app.candidates import HEADERS, MOST, Found, Search, chosen, search
 from emoedit.app.edit import number_of
 from emoedit.app.edit_tab import EditLayout
+from emoedit.app.parts import emotion_box, refusing
 from emoedit.app.session import Session
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio
-from emoedit.emotions import list_emotions
 
 _PROGRESS = gr.Progress()  # gradio gives each call one of its own in its place
 QUICK = ("stylegan", "facs", "vae")  # a tenth to a third of a second an edit
@@ -42,10 +42,10 @@ class CandidatesLayout:
         self._found()
         self.button.click(
             self._run,
-            [
+            {
                 *(edit.face, self.emotion, self.editors, self.count, self.keep),
                 *(self.weakest, self.strongest, self.least, self.seed),
-            ],
+            },
             [self.message, self.kept, self.sheet, self.table, self.zip],
             api_visibility="private",
             concurrency_id="long",
@@ -63,16 +63,8 @@ class CandidatesLayout:
     def _asked(self) -> None:
         names = [name for _, name in self.studio.editors()]
         with gr.Row():
-            self.emotion = gr.Dropdown(
-                list(list_emotions()),
-                value="happy",
-                allow_custom_value=True,
-                label="Emotion by name, or a sum such as happy - 0.4*surprised",
-                elem_id="candidates-emotion",
-            )
-            self.count = gr.Slider(
-                2, MAX_CANDIDATES, value=9, step=1, label="Candidates", elem_id="candidates-count", buttons=[]
-            )
+            self.emotion = emotion_box("happy", elem_id="candidates-emotion")
+            self.count = gr.Slider(2, MOST, value=9, step=1, label="Candidates", elem_id="candidates-count", buttons=[])
             self.keep = gr.Slider(1, 12, value=3, step=1, label="Kept, at most", elem_id="candidates-keep", buttons=[])
         own = [name for name in names if self.studio.own is not None and name == self.studio.own.name]
         self.editors = gr.CheckboxGroup(
@@ -121,28 +113,21 @@ class CandidatesLayout:
         )
         self.table = gr.HTML(elem_id="candidates-table")
 
-    def _run(
-        self,
-        request: gr.Request,
-        progress: gr.Progress = _PROGRESS,
-        face: str | None = None,
-        emotion: str | None = None,
-        editors: list[str] | None = None,
-        count: float = 9,
-        keep: float = 3,
-        weakest: float = 0.7,
-        strongest: float = 1.6,
-        least: float = 0.6,
-        seed: float | None = 0,
-    ) -> list[object]:
+    def _run(self, values: Mapping[Any, Any], request: gr.Request, progress: gr.Progress = _PROGRESS) -> list[object]:
         session = self.studio.session(request.session_hash or "")
+        asked = Search(
+            number_of(values[self.edit.face]),
+            values[self.emotion] or "",
+            values[self.editors] or [],
+            candidates=int(values[self.count]),
+            keep=int(values[self.keep]),
+            strengths=(values[self.weakest], values[self.strongest]),
+            min_identity=values[self.least],
+            seed=int(values[self.seed] or 0),
+        )
 
-        def run() -> SearchResult:
-            return search(
-                *(self.studio, session, number_of(face), emotion or "", editors or []),
-                *(int(count), int(keep), (weakest, strongest), least, int(seed or 0)),
-                lambda n, of: progress((n, of), unit="candidates"),
-            )
+        def run() -> Found:
+            return search(self.studio, session, asked, lambda n, of: progress((n, of), unit="candidates"))
 
         found = or_reason(run)
         if isinstance(found, str):

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.data_classes import ImageData
 
+from emoedit.emotions import list_emotions
 from emoedit.types import EmoEditError
 
 T = TypeVar("T")
@@ -30,8 +31,24 @@ def photo_input(**options: Any) -> gr.Image:
     return image
 
 
-def or_reason(work: Callable[[], T]) -> T | str:
-    """The result of a function, or the message of the error that it raises.
+def emotion_box(value: str | None, *, elem_id: str) -> gr.Dropdown:
+    """A list of all emotions, into which a sum of them can be written, too.
+
+    Args:
+        value: what it shows first.
+        elem_id: of the element.
+    """
+    return gr.Dropdown(
+        list(list_emotions()),
+        value=value,
+        allow_custom_value=True,
+        label="Emotion by name, or a sum such as happy - 0.4*surprised",
+        elem_id=elem_id,
+    )
+
+
+def refusing(work: Callable[[], T]) -> T | str:
+    """What the work returns, or the reason why it is refused.
 
     Args:
         work: function to call; unexpected errors are raised.

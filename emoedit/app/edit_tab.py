@@ -11,10 +11,10 @@ import gradio as gr
 from emoedit.app import figures, pad
 from emoedit.app.components import fetch_file, or_reason, photo_input
 from emoedit.app.edit import ALL, SLIDERS, UNIT_NAMES, EditTab, View
+from emoedit.app.parts import emotion_box, fetch_file, photo_input, refusing
 from emoedit.app.session import Session
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio
-from emoedit.emotions import list_emotions
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.steering.unit_names import HIGHEST, LOWEST, UNITS
 
@@ -97,13 +97,7 @@ class EditLayout:
             label="Valence and arousal",
         )
         self.words = gr.HTML('<p class="pad-text">Drag the point, or press a name.</p>', elem_id="pad-words")
-        self.name = gr.Dropdown(
-            list(list_emotions()),
-            value=None,
-            label="Emotion by name, or a sum such as happy - 0.4*surprised",
-            allow_custom_value=True,
-            elem_id="name",
-        )
+        self.name = emotion_box(None, elem_id="name")
         self.strength = gr.Slider(0, 2, value=1, step=0.05, label="Strength", elem_id="strength", buttons=[])
         self.least = gr.Slider(
             0,

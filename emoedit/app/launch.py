@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-from emoedit.app.privacy import check_host, check_port, password_check, private_folder
-from emoedit.app.studio import OwnEditor
+from emoedit.app.privacy import THIS_MACHINE, Access, check_host, check_port, password_check, private_folder
+from emoedit.app.studio import OwnEditor, Studio
 from emoedit.registry import DEFAULT_EDITOR
 
 
 def launch(
     *,
+    access: Access = THIS_MACHINE,
     editor: str = DEFAULT_EDITOR,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    auth: tuple[str, Path] | None = None,
-    allow_anybody: bool = False,
     device: str = "auto",
     own: OwnEditor | None = None,
     browser: bool = False,
@@ -27,12 +23,9 @@ def launch(
     """Serve the page until it is interrupted.
 
     Args:
-        editor: name of the editor that is selected at first.
-        host: address to listen on.
-        port: port to listen on.
-        auth: user and password file, where the page asks for them.
-        allow_anybody: whether the caller knows that anybody who reaches the port can use it.
-        device: device of the models.
+        access: where the page listens, and who may use it.
+        editor: that is chosen at first.
+        device: where models run.
         own: an editor beside the embedded ones.
         browser: whether to open the page in the system's browser.
         ready: called with the address when the page can be opened.
@@ -45,21 +38,11 @@ def launch(
         CheckpointError: damaged weights.
         OutputError: the port is taken.
     """
-    check_host(host, auth, allow_anybody)
-    check_port(host, port)
-    check = password_check(*auth) if auth is not None else None
+    check_host(access.host, access.auth, access.know)
+    check_port(access.host, access.port)
+    check = password_check(*access.auth) if access.auth is not None else None
     with private_folder() as folder:
         from emoedit.app.server import serve
 
-        serve(
-            folder,
-            editor=editor,
-            host=host,
-            port=port,
-            check=check,
-            device=device,
-            own=own,
-            browser=browser,
-            ready=ready,
-            stop=stop,
-        )
+        studio = Studio(folder / "sessions", device=device, own=own)
+        serve(studio, access, check, editor=editor, browser=browser, ready=ready, until=until)

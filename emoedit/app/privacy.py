@@ -10,6 +10,7 @@ import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,27 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_host(host: str, auth: tuple[str, Path] | None, allow_anybody: bool) -> None:
+@dataclass(frozen=True)
+class Access:
+    """Where the page listens, and who may use it.
+
+    Args:
+        host: to listen on.
+        port: likewise.
+        auth: user and password file, where the page asks for them.
+        know: whether the caller knows that anybody who reaches the port can use it.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    auth: tuple[str, Path] | None = None
+    know: bool = False
+
+
+THIS_MACHINE = Access()
+
+
+def check_host(host: str, auth: tuple[str, Path] | None, know: bool) -> None:
     """Refuse an address that others can reach where neither a password is set nor the caller says that this is meant.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -14,8 +13,8 @@ from emoedit.app.candidates_tab import CandidatesLayout
 from emoedit.app.compare_tab import CompareLayout
 from emoedit.app.edit_tab import EditLayout
 from emoedit.app.pad import STATIC
-from emoedit.app.privacy import MAX_UPLOAD, LocalOnly
-from emoedit.app.studio import OwnEditor, Studio
+from emoedit.app.privacy import MAX_UPLOAD, Access, LocalOnly
+from emoedit.app.studio import Studio
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import OutputError
 
@@ -74,14 +73,11 @@ def build(studio: Studio, *, editor: str = DEFAULT_EDITOR) -> gr.Blocks:
 
 
 def serve(
-    folder: Path,
+    studio: Studio,
+    access: Access,
+    check: Callable[[str, str], bool] | None,
     *,
     editor: str,
-    host: str,
-    port: int,
-    check: Callable[[str, str], bool] | None,
-    device: str,
-    own: OwnEditor | None,
     browser: bool,
     ready: Callable[[str], None] | None,
     stop: threading.Event | None,
@@ -89,13 +85,10 @@ def serve(
     """Load the models and serve the page until it is interrupted; [emoedit.app.launch.launch][] prepares all else.
 
     Args:
-        folder: folder of all files.
-        editor: name of the editor that is selected at first.
-        host: address to listen on.
-        port: port to listen on.
-        check: check of a user and a password; None where the page asks for none.
-        device: device of the models.
-        own: an editor beside the embedded ones.
+        studio: models and sessions.
+        access: where to listen.
+        check: of a user and a password; None where the page asks for none.
+        editor: that is chosen at first.
         browser: whether to open the page in the system's browser.
         ready: called with the address when the page can be opened.
         stop: stops the server when it is set; None to serve until Ctrl-C.
@@ -105,15 +98,15 @@ def serve(
         CheckpointError: damaged weights.
         OutputError: the port is taken.
     """
-    studio = Studio(folder / "sessions", device=device, own=own)
     studio.warm_up(editor)
     page = build(studio, editor=editor)
     try:
         _, address, _ = page.launch(
-            server_name=host, server_port=port, auth=check, inbrowser=browser, **_private_options()
+            server_name=access.host, server_port=access.port, auth=check, inbrowser=browser, **_private_options()
         )
     except OSError as error:
-        raise OutputError(f"port {port} of {host} cannot be used: {error}; choose another with --port") from error
+        taken = f"port {access.port} of {access.host} cannot be used: {error}"
+        raise OutputError(f"{taken}; choose another with --port") from error
     try:
         if ready is not None:
             ready(address)

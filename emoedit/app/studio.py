@@ -17,6 +17,7 @@ from PIL import Image
 
 from emoedit.app.session import Photo, Reading, Result, Session, SessionError
 from emoedit.app.settings import Settings, Weights, algebra
+from emoedit.app.uploads import read_upload
 from emoedit.faces.detect import Face
 from emoedit.io import checkpoints
 from emoedit.io.images import SUFFIXES, Picture, load_picture
@@ -213,13 +214,7 @@ class Studio:
             ImageError: the file is no picture, damaged or too large.
             NoFaceError: no face is found.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ImageError(f"the upload cannot be read: {error.strerror or error}") from error
-        finally:
-            path.unlink(missing_ok=True)
-        full = replace(load_picture(data, max_pixels=self.max_pixels), name=path.stem or "photo")
+        data, full = read_upload(path, max_pixels=self.max_pixels)
         self._check_room(session, full)
         shown = reduced(full)
         with self.lock:

@@ -53,16 +53,8 @@ def _port(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status.
-
-    Args:
-        args: the parsed options.
-
-    Raises:
-        MissingExtraError: gradio is not installed.
-        UsageError: options that make no sense.
-    """
-    from emoedit.app.privacy import HostError, check_host, check_port, read_auth
+    """The exit status."""
+    from emoedit.app.privacy import Access, HostError, check_host, check_port, read_auth
     from emoedit.full_size import Request
 
     with usage():
@@ -85,10 +77,7 @@ def run(args: argparse.Namespace) -> int:
     launch(
         editor=args.editor if embedded else name,
         own=None if embedded else OwnEditor(name, lambda: load(request, args)),
-        host=args.host,
-        port=args.port,
-        auth=auth,
-        allow_anybody=args.i_know,
+        access=Access(args.host, args.port, auth, args.i_know),
         device=args.device,
         browser=args.browser,
         ready=lambda address: say(f"open {address} in a browser; Ctrl-C stops it"),

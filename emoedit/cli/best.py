@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from emoedit.cli.common import (
     CommandParser,
     UsageError,
+    add_candidates,
     add_device,
+    add_overwrite,
+    add_photo,
     add_seed,
     check_free,
     describe,
-    face_type,
     say,
     usage,
     write,
@@ -47,22 +49,18 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         editors=True,
     )
-    parser.add_argument("photo", metavar="PHOTO", help="a picture")
-    parser.add_argument("--emotion", default="happy", metavar="NAME", help="a name or algebra on names; default: happy")
-    parser.add_argument("--candidates", type=int, default=12, metavar="N", help="how many are tried; default: 12")
-    parser.add_argument("--keep", type=int, default=3, metavar="K", help="how many are kept, at most; default: 3")
-    parser.add_argument("--editors", nargs="+", metavar="NAME", help="default: the quick ones: stylegan facs vae")
+    add_photo(parser, "largest")
+    add_candidates(parser)
     parser.add_argument("--strength", nargs="+", type=float, metavar="S", help="for every editor; default: 0.7 to 1.6")
     parser.add_argument("--min-identity", type=float, metavar="X", help="floor of the identity; default: 0.6")
     parser.add_argument("--min-target", type=float, metavar="X", help="floor of the target score; default: 0.15")
     parser.add_argument("--min-realism", type=float, metavar="X", help="floor of the realism; default: 0.5")
-    parser.add_argument("--face", type=face_type("largest"), default="largest", metavar="largest|N")
     parser.add_argument("--output", metavar="FOLDER", help="default: PHOTO_EMOTION_best here")
     parser.add_argument("--json", metavar="FILE", help="write the report there too; - for standard output")
     add_restore(parser)
     add_seed(parser)
     add_device(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    add_overwrite(parser)
     parser.set_defaults(run=run)
 
 
@@ -126,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from emoedit.evaluation.best import best
+    from emoedit.evaluation.best import Floors, best
     from emoedit.io.images import write_json
     from emoedit.models.devices import choose_device
 
@@ -135,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
         from emoedit.models.restoration import Restorer
 
         restorer = Restorer(args.restore, device=device)
-    floors = {n: getattr(args, n) for n in ("min_identity", "min_target", "min_realism")}
+    given = {"identity": args.min_identity, "target_score": args.min_target, "realism": args.min_realism}
     with tqdm(total=args.candidates, unit="candidate", disable=None) as bar:
 
         def moved(done: int, _: int) -> None:
@@ -152,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             device=device,
             progress=moved,
-            **{name: value for name, value in floors.items() if value is not None},
+            floors=Floors(**{name: value for name, value in given.items() if value is not None}),
         )
     save_best(found, folder, restorer, device=device, overwrite=args.overwrite)
     if args.json == "-":

@@ -85,6 +85,12 @@ def add_editor_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="0 is the photo itself, 1 the fitted effect; more, less and negative are allowed; default: 1",
     )
+    add_editor(parser)
+    add_overwrite(parser)
+
+
+def add_editor(parser: argparse.ArgumentParser) -> None:
+    """``--editor``, and what it is made of and computes on."""
     parser.add_argument(
         "--editor",
         default=DEFAULT_EDITOR,
@@ -94,8 +100,42 @@ def add_editor_options(parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser)
     add_device(parser)
-    add_compute_options(parser)
+    add_compute(parser)
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """``--overwrite``."""
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def add_photo(parser: argparse.ArgumentParser, *faces: str) -> None:
+    """One photograph, one emotion, and which face.
+
+    Args:
+        parser: of the command.
+        *faces: words for ``--face``; the first is the default.
+    """
+    parser.add_argument("photo", metavar="PHOTO", help="a picture")
+    parser.add_argument("--emotion", default="happy", metavar="NAME", help="a name or algebra on names; default: happy")
+    add_face(parser, *faces)
+
+
+def add_face(parser: argparse.ArgumentParser, *faces: str) -> None:
+    """``--face``: one of some words, of which the first is the default, or a number."""
+    parser.add_argument(
+        "--face",
+        type=face_type(*faces),
+        default=faces[0],
+        metavar="|".join([*faces, "N"]),
+        help=f"which; N counts by size, 0 is the largest; default: {faces[0]}",
+    )
+
+
+def add_candidates(parser: argparse.ArgumentParser) -> None:
+    """How many candidates are tried and kept, and by which editors."""
+    parser.add_argument("--candidates", type=int, default=12, metavar="N", help="how many are tried; default: 12")
+    parser.add_argument("--keep", type=int, default=3, metavar="K", help="how many are kept, at most; default: 3")
+    parser.add_argument("--editors", nargs="+", metavar="NAME", help="default: the quick ones: stylegan facs vae")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

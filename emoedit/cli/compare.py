@@ -10,10 +10,10 @@ from emoedit.cli.common import (
     CommandParser,
     UsageError,
     add_device,
+    add_face,
     add_seed,
     check_free,
     describe,
-    face_type,
     say,
     usage,
 )
@@ -44,9 +44,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         metavar="EMOTION=PHOTO",
         help="photographs of the same person really showing an emotion",
     )
-    compare.add_argument(
-        "--face", type=face_type("largest"), default="largest", metavar="largest|N", help="which; default: largest"
-    )
+    add_face(compare, "largest")
     compare.add_argument("--overwrite", action="store_true", help="replace results that exist")
     compare.set_defaults(run=_compare)
 
@@ -189,7 +187,6 @@ def _compare(args: argparse.Namespace) -> int:
         suite=_suite(args),
         device=args.device,
         stage=args.stage,
-        progress=True,
     )
     folder = result.save(args.output, overwrite=args.overwrite)
     failures = [row for row in result.rows if row["error"] is not None]
@@ -201,18 +198,16 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     with usage():
-        editors = _checked_editors(args)
+        editors = _contest(args)
+    from emoedit.evaluation.cases import read_cases
     from emoedit.evaluation.evaluate import evaluate
 
     result = evaluate(
-        args.data,
+        read_cases(args.data, split=args.split, reader=args.reader)[: args.limit],
         args.emotions,
         editors=editors,
         strengths=args.strengths,
         output=args.output,
-        split=args.split,
-        limit=args.limit,
-        reader=args.reader,
         references=args.references,
         seed=args.seed,
         retry=args.retry,

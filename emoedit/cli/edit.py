@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 from emoedit.cli.common import (
     CommandParser,
     UsageError,
-    add_editor_options,
-    add_input_options,
+    add_editing,
+    add_face,
+    add_reading,
     add_seed,
     check_format,
     check_free,
     describe,
-    edit_label,
-    face_type,
     load,
     printable,
     say,
@@ -73,15 +72,9 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         metavar="NAME",
         help="names (see: emoedit emotions) or algebra on names, such as 'happy - 0.4*surprised'; default: happy",
     )
-    add_edit_options(parser)
-    add_editor_options(parser)
-    parser.add_argument(
-        "--face",
-        type=face_type("largest", "all"),
-        default="largest",
-        metavar="largest|all|N",
-        help="which to edit; N counts by size, 0 is the largest; default: largest",
-    )
+    add_asking(parser)
+    add_editing(parser)
+    add_face(parser, "largest", "all")
     _add_results(parser)
     add_seed(parser)
     parser.add_argument(

@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emoedit.cli.best import add_restore, save_best
-from emoedit.cli.common import CommandParser, UsageError, add_device, add_seed, check_free, describe, say, usage
+from emoedit.cli.common import (
+    CommandParser,
+    UsageError,
+    add_candidates,
+    add_device,
+    add_overwrite,
+    add_seed,
+    check_free,
+    describe,
+    say,
+    usage,
+)
 
 if TYPE_CHECKING:
     from emoedit.evaluation.mirror import Reading
@@ -42,9 +53,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     answer.add_argument("--opposite", action="store_true", help="answer with the opposite emotion")
     answer.add_argument("--emotion", metavar="NAME", help="answer with this emotion")
     parser.add_argument("--frames", type=int, default=50, metavar="N", help="how many are read; default: 50")
-    parser.add_argument("--candidates", type=int, default=12, metavar="N", help="how many are tried; default: 12")
-    parser.add_argument("--keep", type=int, default=3, metavar="K", help="how many are kept, at most; default: 3")
-    parser.add_argument("--editors", nargs="+", metavar="NAME", help="default: the quick ones: stylegan facs vae")
+    add_candidates(parser)
     drawing = parser.add_argument_group("new pictures in place of edits")
     drawing.add_argument("--draw", metavar="MODEL", help="a text-to-image model: a folder of diffusers, or owner/name")
     drawing.add_argument("--style", metavar="TEXT", help="in which style; default: an abstract oil painting")
@@ -54,7 +63,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     add_restore(parser)
     add_seed(parser)
     add_device(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    add_overwrite(parser)
     parser.set_defaults(run=run)
 
 

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING
 from emoedit.cli.common import (
     CommandParser,
     UsageError,
-    add_device,
+    add_editor,
+    add_overwrite,
+    add_photo,
     add_seed,
     check_free,
     describe,
-    face_type,
     load,
     say,
     usage,
 )
-from emoedit.cli.model_options import add_compute_options, add_model_options
-from emoedit.registry import DEFAULT_EDITOR
 from emoedit.types import Edit
 
 if TYPE_CHECKING:
@@ -47,8 +46,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         editors=True,
     )
-    parser.add_argument("photo", metavar="PHOTO", help="a picture")
-    parser.add_argument("--emotion", default="happy", metavar="NAME", help="a name or algebra on names; default: happy")
+    add_photo(parser, "largest", "all")
     parser.add_argument(
         "--from", type=float, default=0.0, dest="first", metavar="S", help="the first strength; default: 0, the photo"
     )
@@ -66,21 +64,9 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
     parser.add_argument(
         "-o", "--output", nargs="+", action="extend", metavar="FILE", help="default: PHOTO_EMOTION.gif here"
     )
-    parser.add_argument(
-        "--editor",
-        default=DEFAULT_EDITOR,
-        metavar="NAME",
-        help="an embedded or registered editor (see below), a full-size one (sd15, celebahq, ...), a folder or file of "
-        "a model, or OWNER/NAME on the hub; default: %(default)s",
-    )
-    parser.add_argument(
-        "--face", type=face_type("largest", "all"), default="largest", metavar="largest|all|N", help="default: largest"
-    )
     add_seed(parser)
-    add_model_options(parser)
-    add_device(parser)
-    add_compute_options(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    add_editor(parser)
+    add_overwrite(parser)
     parser.set_defaults(run=run)
 
 

@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from emoedit.faces.align import Alignment
+from emoedit.faces.analysis import Finders
 from emoedit.faces.detect import Face
-from emoedit.faces.landmarks import LandmarkFinder
 from emoedit.faces.masks import LUMA
-from emoedit.faces.teeth import MouthGrid, TeethFinder
+from emoedit.faces.teeth import MouthGrid
 from emoedit.types import Change
 
 
@@ -70,8 +70,7 @@ def read_drawings(
     face: Face,
     alignment: Alignment,
     *,
-    landmarks: LandmarkFinder,
-    teeth: TeethFinder,
+    finders: Finders,
     known: Sequence[Change | None],
 ) -> Iterator[Drawing]:
     """Look at several edits of one face at once.
@@ -80,11 +79,10 @@ def read_drawings(
         before: the reconstruction, as [Drawing][emoedit.compositing.drawing.Drawing] has it.
         edits: the edits.
         face: where the face was found in the photograph.
-        alignment: alignment of the crop.
-        landmarks: finds landmarks.
-        teeth: finds teeth.
+        alignment: of the crop.
+        finders: what looks at them.
         known: for every edit, what the backbone itself moved and lit, or None.
     """
-    points = landmarks([before, *edits], alignment, face)
-    for after, there, shown, change in zip(edits, points[1:], teeth(edits, alignment, face), known, strict=True):
+    points, teeth = finders.landmarks([before, *edits], alignment, face), finders.teeth(edits, alignment, face)
+    for after, there, shown, change in zip(edits, points[1:], teeth, known, strict=True):
         yield Drawing(before, after, np.stack([points[0], there]), shown, change)

@@ -112,8 +112,9 @@ class Movement:
         size = (SIDE, SIDE)
         first, last, large = (cv2.resize(p, size, interpolation=cv2.INTER_CUBIC) for p in (before, after, mask))
         large = large.clip(0, 1)
-        levels = tuple(float(level) for level in np.percentile(before[mask > 0.5], (1, 99)))
-        if known is None:
+        low, high = np.percentile(before[mask > 0.5], (1, 99))
+        levels = float(low), float(high)
+        if led is None:
             flow = self._bounded(self._supported(_dense(first, last, large, levels), first, last, large, levels))
         else:
             coarse, sure = known

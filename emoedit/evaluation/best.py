@@ -7,29 +7,26 @@ of damage. Floors come first: a candidate below one of them is never kept, howev
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from emoedit.emotions import resolve
+from emoedit.evaluation.ranking import CELL, Ranking
 from emoedit.faces.detect import Face
-from emoedit.io.images import Picture, load_picture, save_picture, write_json
+from emoedit.io.images import Picture, load_picture
 from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
 from emoedit.registry import DEFAULT_EDITOR
-from emoedit.report.display import png
 from emoedit.report.grid import labelled_grid
 from emoedit.types import Edit, EditError, EmoEditError
 
 EDITORS = (DEFAULT_EDITOR, "facs", "vae")  # the fast ones: a tenth to a third of a second an edit
 WEAKEST, STRONGEST = 0.7, 1.6  # the strengths between which an editor's candidates are spread
-MIN_IDENTITY, MIN_TARGET, MIN_REALISM = 0.6, 0.15, 0.5
-CELL = 256  # pixels of a picture on the contact sheet
 MARGIN = 0.35  # of a face's side: what is shown around it there
 
 
@@ -83,17 +80,40 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Best:
-    """The result of a search.
+class Floors:
+    """What a candidate has to reach to be kept.
+
+    Args:
+        identity: cosine to the source's face, in [-1, 1].
+        target_score: probability of the emotion, in [0, 1].
+        realism: in [0, 1].
+    """
+
+    identity: float = 0.6
+    target_score: float = 0.15
+    realism: float = 0.5
+
+    def missed(self, candidate: Candidate) -> dict[str, tuple[float, float]]:
+        """Name -> number and floor, of the numbers of a candidate that are below their floor."""
+        pairs = {name: (float(getattr(candidate, name)), floor) for name, floor in asdict(self).items()}
+        return {name: pair for name, pair in pairs.items() if pair[0] < pair[1]}
+
+
+FLOORS = Floors()
+
+
+@dataclass(frozen=True)
+class Best(Ranking[Candidate]):
+    """What came of a search.
 
     Args:
         source: the photograph.
         face: the face that was edited.
         emotion: as it was asked for.
         candidates: all, best first; those below a floor and those that failed come last.
-        explanation: one sentence on the result.
-        floors: lower limits for candidates: ``identity``, ``target_score``, ``realism``.
-        backends: names of the metric networks.
+        explanation: what was found, in a sentence.
+        floors: what a candidate had to reach.
+        backends: which networks measured.
     """
 
     source: Image.Image
@@ -101,23 +121,14 @@ class Best:
     emotion: str
     candidates: tuple[Candidate, ...]
     explanation: str
-    floors: dict[str, float]
+    floors: Floors
     backends: dict[str, str]
-
-    @property
-    def kept(self) -> tuple[Candidate, ...]:
-        """The best ones; empty where no candidate reaches the floors."""
-        return tuple(candidate for candidate in self.candidates if candidate.kept)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: every candidate with its numbers and the reason."""
         rows = [candidate.to_dict() for candidate in self.candidates]
-        what = {"emotion": self.emotion, "explanation": self.explanation, "floors": self.floors}
+        what = {"emotion": self.emotion, "explanation": self.explanation, "floors": asdict(self.floors)}
         return {**what, "backends": self.backends, "candidates": rows}
-
-    def _repr_png_(self) -> bytes:
-        """The contact sheet, for notebooks."""
-        return png(self.sheet())
 
     def sheet(self, columns: int = 4) -> Image.Image:
         """The source and all candidates that were drawn, best first; what is kept is marked with its rank.
@@ -133,25 +144,9 @@ class Best:
         pictures = [_crop_face(picture, self.face) for picture in (self.source, *(c.image for c in shown if c.image))]
         return labelled_grid(pictures, labels, columns=columns, cell=CELL)
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
-        """Write the kept pictures (``1_EDITOR_STRENGTH.png``), ``candidates.json`` and ``sheet.png``.
-
-        Args:
-            folder: made if need be.
-            overwrite: whether files that exist are replaced.
-
-        Returns:
-            The files.
-
-        Raises:
-            OutputError: one exists and ``overwrite`` is not set, or cannot be written.
-        """
-        folder = Path(folder)
-        pictures = {f"{n}_{c.editor}_{c.strength:.2f}.png": c.image for n, c in enumerate(self.kept, 1) if c.image}
-        for name, picture in {**pictures, "sheet.png": self.sheet()}.items():
-            save_picture(picture, folder / name, overwrite=overwrite)
-        write_json(folder / "candidates.json", self.to_dict(), overwrite=overwrite)
-        return [folder / name for name in (*pictures, "sheet.png", "candidates.json")]
+    def stem(self, candidate: Candidate) -> str:
+        """Editor and strength."""
+        return f"{candidate.editor}_{candidate.strength:.2f}"
 
 
 def plan_candidates(
@@ -189,9 +184,7 @@ def best(
     strengths: Sequence[float] | None = None,
     face: str | int | Face = "largest",
     seed: int = 0,
-    min_identity: float = MIN_IDENTITY,
-    min_target: float = MIN_TARGET,
-    min_realism: float = MIN_REALISM,
+    floors: Floors = FLOORS,
     suite: Suite | None = None,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -204,14 +197,12 @@ def best(
         candidates: how many edits are tried.
         keep: how many are kept, at most.
         editors: names, or photo editors that are loaded already.
-        strengths: strengths of every editor; None spreads them from 0.7 to 1.6.
-        face: the face to edit: ``"largest"``, an index by size, or a face that was found before.
-        seed: seed of the noise an editor draws.
-        min_identity: floor of the identity.
-        min_target: floor of the target score.
-        min_realism: floor of the realism.
-        suite: suite of metric networks that are loaded already.
-        device: device of the editors and networks.
+        strengths: for every editor; None spreads them from 0.7 to 1.6.
+        face: which face: ``"largest"``, an index by size, or a face that was found before.
+        seed: of the noise an editor draws.
+        floors: what a candidate has to reach.
+        suite: of metric networks that are loaded already.
+        device: where editors and networks are loaded to.
         progress: called with (candidates done, candidates in all).
 
     Raises:
@@ -234,7 +225,6 @@ def best(
     if not made:
         raise EditError("no editor was given")
     chosen, tried = made[-1][0], [candidate for _, candidate in made]
-    floors = {"identity": min_identity, "target_score": min_target, "realism": min_realism}
     ranked = _ranked(_measured(suite, picture, chosen, tried), floors, keep)
     source, said = picture.to_pil(), _explained(ranked, floors)
     return Best(source, chosen, emotion, tuple(ranked), said, floors, suite.backends)
@@ -292,14 +282,14 @@ def _with_numbers(candidate: Candidate, row: dict[str, Any]) -> Candidate:
     return replace(candidate, target_score=float(row["target_score"]), identity=identity, realism=realism)
 
 
-def _ranked(tried: Sequence[Candidate], floors: dict[str, float], keep: int) -> list[Candidate]:
+def _ranked(tried: Sequence[Candidate], floors: Floors, keep: int) -> list[Candidate]:
     """Best first, with reasons; what is below a floor or failed comes last."""
 
     def below(candidate: Candidate) -> list[str]:
         if candidate.image is None:
             return [candidate.reason]
-        short = [(name, float(getattr(candidate, name)), floor) for name, floor in floors.items()]
-        return [f"{name} {value:.2f} is below {floor:.2f}" for name, value, floor in short if value < floor]
+        missed = floors.missed(candidate).items()
+        return [f"{name} {value:.2f} is below {floor:.2f}" for name, (value, floor) in missed]
 
     rated = [(candidate, below(candidate)) for candidate in tried]
     rated.sort(key=lambda pair: (bool(pair[1]), -pair[0].score))
@@ -313,7 +303,7 @@ def _ranked(tried: Sequence[Candidate], floors: dict[str, float], keep: int) -> 
     return ranked
 
 
-def _explained(ranked: Sequence[Candidate], floors: dict[str, float]) -> str:
+def _explained(ranked: Sequence[Candidate], floors: Floors) -> str:
     kept = sum(candidate.kept for candidate in ranked)
     if kept:
         first = ranked[0]
@@ -321,9 +311,10 @@ def _explained(ranked: Sequence[Candidate], floors: dict[str, float]) -> str:
             f"{kept} of {len(ranked)} candidates are kept; the best is {first.editor} at strength {first.strength:g} "
             f"with target {first.target_score:.2f}, identity {first.identity:.2f}, realism {first.realism:.2f}"
         )
-    short = {n: sum(c.image is not None and getattr(c, n) < floor for c in ranked) for n, floor in floors.items()}
     failed = sum(candidate.image is None for candidate in ranked)
-    faults = [f"{count} below {floors[name]:g} in {name}" for name, count in short.items() if count]
+    short = Counter(name for candidate in ranked if candidate.image for name in floors.missed(candidate))
+    told = {name: f"{short[name]} below {floor:g} in {name}" for name, floor in asdict(floors).items()}
+    faults = [text for name, text in told.items() if short[name]]
     faults += [f"{failed} failed"] if failed else []
     return (
         f"none of {len(ranked)} candidates is kept: {', '.join(faults)}. Lower the floor, give other editors or "

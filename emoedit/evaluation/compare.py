@@ -209,7 +209,6 @@ def compare(
     suite: Suite | None = None,
     device: str = "auto",
     stage: str = "photo",
-    progress: bool = False,
 ) -> Comparison:
     """Edit one photograph with several editors and measure every edit.
 
@@ -225,7 +224,6 @@ def compare(
         suite: the metric networks; default: a new one with its defaults.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
         stage: ``"photo"``: edits as they are put into photographs; ``"crop"``: what the models themselves change.
-        progress: whether to show a bar on standard error.
 
     Returns:
         Rows and pictures. An edit that fails is a row with its ``error``; other edits go on.
@@ -251,7 +249,7 @@ def compare(
     found = detector.choose(picture.rgb, face)[0]
     truths = _with_faces(truth, detector)
     subjects = {name: suite.subject(picture.rgb, found, truths.get(name)) for name in names}
-    made = _rows_of(entries, edits, suite, picture, subjects, found, seed=seed, progress=progress)
+    made = _rows_of(entries, edits, suite, picture, subjects, found, seed=seed)
     others = _references(suite, picture, subjects, truths, found) if references else ()
     shown = [(row, None if image is None else head_of(image, where)) for row, image, where in chain(made, others)]
     rows, images = [{"photo": picture.name, **row} for row, _ in shown], [image for _, image in shown]
@@ -302,13 +300,12 @@ def _rows_of(
     face: Face,
     *,
     seed: int,
-    progress: bool,
 ) -> Iterator[tuple[dict[str, Any], Image.Image | None, Face]]:
     """Every editor's edits of one photograph with their numbers; references only edit the emotions they support."""
     from tqdm import tqdm
 
-    jobs = [(c, [e for e in edits if c.supports(e.emotion) or not c.reference]) for c in entries]
-    with tqdm(total=sum(len(own) for _, own in jobs), unit="edit", disable=None if progress else True) as bar:
+    jobs = [(c, [e for e in edits if c.knows(e.emotion) or not c.reference]) for c in entries]
+    with tqdm(total=sum(len(own) for _, own in jobs), unit="edit", disable=None) as bar:
         for entry, own in jobs:
             done = 0
             try:

@@ -22,18 +22,17 @@ import torch
 
 from emoedit.editors import Editor
 from emoedit.evaluation.cases import Case, read_cases
-from emoedit.evaluation.compare import (
+from emoedit.evaluation.entries import (
     NOTHING,
     PHOTOGRAPH,
-    Entry,
     canonical_names,
-    check_known,
-    edited_rows,
-    failed_row,
+    edited,
+    failed,
     load_entries,
     photograph_row,
     unedited_row,
 )
+from emoedit.evaluation.plan import Plan
 from emoedit.evaluation.summary import Evaluation, write_reports
 from emoedit.faces.detect import Face, FaceDetector
 from emoedit.io import checkpoints
@@ -56,16 +55,12 @@ def evaluate(
     editors: str | Sequence[str | Editor | PhotoEditor] = "all",
     strengths: Sequence[float] = (0.5, 1.0, 1.5),
     output: str | os.PathLike[str],
-    split: str | None = None,
-    limit: int | None = None,
-    reader: str | None = None,
     references: bool = True,
     seed: int = 0,
     suite: Suite | None = None,
     device: str = "auto",
     stage: str = "photo",
     retry: bool = False,
-    progress: bool = True,
 ) -> Evaluation:
     """Edit a data set with several editors and measure every edit.
 
@@ -74,21 +69,17 @@ def evaluate(
     done. One process at a time writes a folder (``lock``).
 
     Args:
-        data: a folder (``emoedit.evaluation.cases.read_cases``), or cases.
+        data: a folder, or cases (``emoedit.evaluation.cases.read_cases`` reads some of a folder).
         emotions: names or algebra on names; rows hold the canonical form of a name.
         editors: ``"all"`` embedded ones, or names, folders, editors.
         strengths: 0 is the source, 1 the fitted effect.
         output: folder of the results.
-        split: only pictures of this split, where the folder says so.
-        limit: only the first so many photographs.
-        reader: name of a registered data reader; default: the layouts of folders.
         references: whether the reference rows stand beside the editors.
         seed: seed of the noise that an editor draws.
         suite: the metric networks; default: a new one with its defaults.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
         stage: ``"photo"``: edits as they are put into photographs; ``"crop"``: what the models themselves change.
         retry: whether what failed in an earlier run is tried again.
-        progress: whether to show a bar on standard error.
 
     Raises:
         DataError: a data set that cannot be read; a folder whose results were made with other editors or networks.
@@ -99,27 +90,12 @@ def evaluate(
     _need_matplotlib()
     names = tuple(canonical_names([emotions] if isinstance(emotions, str) else emotions))
     edits = [Edit(name, float(s)) for name in names for s in dict.fromkeys(strengths)]
-    read = read_cases(data, split=split, reader=reader) if isinstance(data, str | os.PathLike) else list(data)
-    cases = _check_unique_names(read[:limit])
+    cases = _named_once(read_cases(data) if isinstance(data, str | os.PathLike) else list(data))
     entries = load_entries(editors, references=references, device=device, stage=stage)
-    suite = suite or Suite()
+    plan = Plan(entries, edits, suite or Suite(), references, seed)
     folder = Path(output).expanduser()
-    complete_results(
-        folder, cases, edits, entries, suite, references=references, seed=seed, retry=retry, progress=progress
-    )
-    return _reported(folder, cases, _asked(entries, edits), names, references)
-
-
-def _reported(
-    folder: Path,
-    cases: Sequence[Case],
-    asked: Sequence[tuple[str, str, float]],
-    names: tuple[str, ...],
-    references: bool,
-) -> Evaluation:
-    """The rows that were asked for, with their reports written."""
-    wanted = {key for case in cases for key in _cells(case, asked, names, references)}
-    found = Evaluation(Rows(folder / RESULTS, wanted), names)
+    fill(folder, cases, plan, retry=retry)
+    found = Evaluation(Rows(folder / RESULTS, {key for case in cases for key in plan.cells(case)}), names)
     with exclusive(folder / LOCK):
         write_reports(found, folder)
     return found
@@ -149,14 +125,9 @@ def _check_unique_names(cases: list[Case]) -> list[Case]:
 def complete_results(
     folder: Path,
     cases: Sequence[Case],
-    edits: Sequence[Edit],
-    entries: Sequence[Entry],
-    suite: Suite | NullSuite,
+    plan: Plan,
     *,
-    references: bool = True,
-    seed: int = 0,
     retry: bool = False,
-    pictures: str | None = None,
     about: Mapping[str, Any] | None = None,
     progress: bool | Callable[..., Any] = True,
 ) -> None:
@@ -168,15 +139,9 @@ def complete_results(
     Args:
         folder: ``results.jsonl`` and ``settings.json`` are written there.
         cases: names that differ.
-        edits: every one of them, by every entry; emotions in canonical form.
-        entries: the editors.
-        suite: the metric networks.
-        references: whether doing nothing, and true photographs where there are any, are measured too.
-        seed: seed of the noise that an editor draws.
+        plan: what is done with each.
         retry: whether what failed in an earlier run is tried again.
-        pictures: also save every edited photograph, in ``pictures/``, in the format of this suffix (``".jpg"``); its
-            row then says where (``picture``).
-        about: written to ``job.json`` with the progress: ``cells`` (of this call), ``rows``
+        about: written to ``job.json`` with what lets others say how far this is: ``cells`` (of this call), ``rows``
             that were there before, and when it was ``started`` (seconds since 1970).
         progress: whether to show a bar on standard error where that is a terminal; or what makes the bar, called like
             ``tqdm.tqdm``.
@@ -186,39 +151,25 @@ def complete_results(
         UnknownNameError: an emotion that an editor or the recogniser does not know.
         OutputError: the folder cannot be written, or another process is writing it.
     """
-    names = tuple(dict.fromkeys(edit.emotion for edit in edits))
-    _check(cases, entries, suite, names)
-    asked = _asked(entries, edits)
-    total = sum(_count(case, asked, names, references) for case in cases)
+    if not cases:
+        raise DataError("no photograph to edit")
+    plan.check()
+    total = sum(plan.count(case) for case in cases)
     with exclusive(folder / LOCK):
-        _check_or_write_settings(folder, _settings(suite, seed, pictures), entries)
+        _settle(folder, plan)
         with Results(folder / RESULTS) as results, _bar(progress, total) as bar:
             _write_job(folder, about, total, results.rows)
             for case, done in _with_done(cases, results, retry):
                 content = _content(case)
-                keys = _cells(case, asked, names, references)
+                keys = plan.cells(case)
                 missing = _missing(case, keys, content, done, folder)
                 _skip(bar, len(keys) - len(missing))
                 if not missing:
                     continue
                 facts = {**case.info, "photo": case.name, "person": case.person, "content": content}
-                for rows in _missing_rows(case, missing, suite, entries, edits, names, seed, folder, pictures):
+                for rows in _one(case, missing, plan, folder):
                     results.append([{**facts, **row} for row in rows])
                     bar.update(len(rows))
-
-
-def _settings(suite: Suite | NullSuite, seed: int, pictures: str | None) -> dict[str, Any]:
-    """What rows of one folder have in common; earlier rows would have no pictures, or pictures in another format."""
-    networks = {} if isinstance(suite, NullSuite) else _networks()
-    return {"seed": seed, "pictures": pictures, **suite.backends, "networks": networks, "editors": {}}
-
-
-def _check(cases: Sequence[Case], entries: Sequence[Entry], suite: Suite | NullSuite, names: Sequence[str]) -> None:
-    """Refuse what could not be edited or measured, before any work is done."""
-    if not cases:
-        raise DataError("no photograph to edit")
-    check_known(entries, names)
-    suite.check_emotions(names)
 
 
 def _write_job(folder: Path, about: Mapping[str, Any] | None, cells: int, rows: int) -> None:
@@ -275,26 +226,7 @@ def _content(case: Case) -> str:
     return digest.hexdigest()[:16]
 
 
-def _asked(entries: Sequence[Entry], edits: Sequence[Edit]) -> list[tuple[str, str, float]]:
-    """What every photograph is edited with; references only edit the emotions they support."""
-    known = {(c.name, e.emotion): c.supports(e.emotion) for c in entries if c.reference for e in edits}
-    return [(c.name, e.emotion, e.strength) for c in entries for e in edits if known.get((c.name, e.emotion), True)]
-
-
-def _cells(case: Case, asked: Sequence[tuple[str, str, float]], names: Sequence[str], references: bool) -> list[Key]:
-    keys: list[Key] = [(case.name, *one) for one in asked]
-    if references:
-        keys += [(case.name, NOTHING, name, None) for name in names]
-        keys += [(case.name, PHOTOGRAPH, name, None) for name in names if name in case.truth]
-    return keys
-
-
-def _count(case: Case, asked: Sequence[Any], names: Sequence[str], references: bool) -> int:
-    """How many cells ``_cells`` has."""
-    return len(asked) + (len(names) + sum(name in case.truth for name in names) if references else 0)
-
-
-def _subjects(
+def _looked_at(
     case: Case, suite: Suite | NullSuite, detector: FaceDetector, names: Sequence[str]
 ) -> tuple[Picture, Face, dict[str, tuple[np.ndarray, Face]], dict[str, Any]]:
     """A photograph, its face, true photographs of the same person, and for each emotion what is compared with."""
@@ -310,23 +242,15 @@ def _subjects(
     return picture, face, truths, subjects
 
 
-def _missing_rows(
-    case: Case,
-    missing: set[Key],
-    suite: Suite | NullSuite,
-    entries: Sequence[Entry],
-    edits: Sequence[Edit],
-    names: Sequence[str],
-    seed: int,
-    folder: Path,
-    pictures: str | None,
-) -> Iterator[list[dict[str, Any]]]:
+def _one(case: Case, missing: set[Key], plan: Plan, folder: Path) -> Iterator[list[dict[str, Any]]]:
     """The missing rows of one photograph, an editor at a time."""
-    jobs = [(c, [e for e in edits if (case.name, c.name, e.emotion, e.strength) in missing]) for c in entries]
+    suite, seed = plan.suite, plan.seed
+    jobs = [(c, [e for e in plan.edits if (case.name, c.name, e.emotion, e.strength) in missing]) for c in plan.entries]
     try:
-        picture, face, truths, subjects = _subjects(case, suite, entries[0].photo_editor.detector, names)
-    except EmoEditError as error:  # an error of the photograph: every cell gets a row with it, then the next photograph
-        yield [failed_row(entry, edit, error, seed=seed) for entry, own in jobs for edit in own] + [
+        detector = plan.entries[0].photo_editor.detector
+        picture, face, truths, subjects = _looked_at(case, suite, detector, plan.emotions)
+    except EmoEditError as error:  # the photograph's fault: a row that says so in every cell, and the next photograph
+        yield [failed(entry, edit, error, seed=seed) for entry, own in jobs for edit in own] + [
             {"editor": editor, "reference": True, "emotion": emotion, "strength": strength, "error": str(error)}
             for _, editor, emotion, strength in sorted(missing, key=str)
             if strength is None
@@ -337,10 +261,10 @@ def _missing_rows(
             continue
         rows: list[dict[str, Any]] = []
         try:
-            for row, image in edited_rows(suite, entry, picture, subjects, face, own, seed=seed):
-                if pictures is not None and image is not None:
+            for row, image in edited(suite, entry, picture, subjects, face, own, seed=seed):
+                if plan.pictures is not None and image is not None:
                     try:
-                        row["picture"] = _save(image, case, row, folder, pictures)
+                        row["picture"] = _save(image, case, row, folder, plan.pictures)
                     except OutputError as error:
                         number = getattr(error.__cause__, "errno", None)
                         if number not in (None, errno.ENAMETOOLONG, errno.EILSEQ):
@@ -355,7 +279,7 @@ def _missing_rows(
             rows += [failed_row(entry, e, error, seed=seed) for e in own if (e.emotion, e.strength) not in made]
         yield rows
     rows = []
-    for name in names:
+    for name in plan.emotions:
         if (case.name, NOTHING, name, None) in missing:
             rows.append(unedited_row(suite, picture, subjects[name], name)[0])
         if (case.name, PHOTOGRAPH, name, None) in missing:
@@ -396,17 +320,10 @@ def fingerprint(photo_editor: PhotoEditor) -> str:
     return digest.hexdigest()[:16]
 
 
-def _networks() -> dict[str, str]:
-    """Checksums of the embedded metric networks: results of a retrained one are not comparable."""
-    from emoedit.faces.networks import NAMES
-    from emoedit.nn.measuring import WEIGHTS
-
-    return {name: checkpoints.sha256(checkpoints.embedded_root() / name / WEIGHTS)[:16] for name in NAMES}
-
-
-def _check_or_write_settings(folder: Path, settings: dict[str, Any], entries: Sequence[Entry]) -> None:
+def _settle(folder: Path, plan: Plan) -> None:
     """Write down what the results are made with, or make sure that it is what earlier ones were made with."""
-    settings["editors"] = {c.name: fingerprint(c.photo_editor) for c in entries}
+    now = {entry.name: fingerprint(entry.photo_editor) for entry in plan.entries}
+    settings = {**plan.settings(), "editors": now}
     path = folder / SETTINGS
     if not path.is_file():
         if (folder / RESULTS).is_file() and (folder / RESULTS).stat().st_size:
@@ -415,7 +332,6 @@ def _check_or_write_settings(folder: Path, settings: dict[str, Any], entries: Se
         return
     before = renamed(checkpoints.read_json(path))
     editors = before.pop("editors", {})
-    now = dict(settings["editors"])
     changed = [name for name in now if editors.get(name, now[name]) != now[name]]
     other = [name for name, value in settings.items() if name != "editors" and before.get(name) != value]
     if changed or other:

@@ -7,25 +7,22 @@ classification: Radford et al. 2021, arXiv 2103.00020), where a CLIP is given.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from emoedit.emotions import BASIC
-from emoedit.io.images import save_picture, write_json
+from emoedit.evaluation.ranking import CELL, Ranking
 from emoedit.metrics.clip import Clip
 from emoedit.models.text_to_image import STYLE, TextToImage, emotion_prompt
 from emoedit.report.grid import labelled_grid
 from emoedit.types import EditError
 
 SHARPNESS = 100.0  # the temperature that CLIP was trained to
-CELL = 256  # pixels of a picture on the contact sheet
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,8 @@ class GeneratedCandidate:
 
 
 @dataclass(frozen=True)
-class Generated:
-    """The result of [generate_best][emoedit.evaluation.generated.generate_best].
+class Drawn(Ranking[DrawnCandidate]):
+    """What came of drawing.
 
     Args:
         emotion: the requested emotion.
@@ -64,11 +61,6 @@ class Generated:
     model: str
     candidates: tuple[GeneratedCandidate, ...]
     explanation: str
-
-    @property
-    def kept(self) -> tuple[GeneratedCandidate, ...]:
-        """The best ones."""
-        return tuple(candidate for candidate in self.candidates if candidate.kept)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: every candidate with its score and the reason."""
@@ -94,25 +86,9 @@ class Generated:
         pictures = [candidate.image.convert("RGB") for candidate in self.candidates]
         return labelled_grid(pictures, labels, columns=columns, cell=CELL)
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
-        """Write the kept pictures (``1_MODEL_SEED.png``), ``candidates.json`` and ``sheet.png``.
-
-        Args:
-            folder: made if need be.
-            overwrite: whether files that exist are replaced.
-
-        Returns:
-            The files.
-
-        Raises:
-            OutputError: one exists and ``overwrite`` is not set, or cannot be written.
-        """
-        folder = Path(folder)
-        pictures = {f"{n}_{self.model}_{c.seed}.png": c.image for n, c in enumerate(self.kept, 1)}
-        for name, picture in {**pictures, "sheet.png": self.sheet()}.items():
-            save_picture(picture, folder / name, overwrite=overwrite)
-        write_json(folder / "candidates.json", self.to_dict(), overwrite=overwrite)
-        return [folder / name for name in (*pictures, "sheet.png", "candidates.json")]
+    def stem(self, candidate: DrawnCandidate) -> str:
+        """Model and seed."""
+        return f"{self.model}_{candidate.seed}"
 
 
 def generate_best(
@@ -125,9 +101,7 @@ def generate_best(
     seed: int = 0,
     clip: Clip | None = None,
     steps: int | None = None,
-    guidance: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Generated:
+) -> Drawn:
     """Draw many pictures of an emotion and keep the best.
 
     Args:
@@ -138,9 +112,7 @@ def generate_best(
         keep: how many are kept, at most.
         seed: seed of the first; the others follow.
         clip: ranks them; None keeps the first ones as they come.
-        steps: number of steps of denoising; default: the model's own.
-        guidance: how strongly the prompt is followed; default: the model's own.
-        progress: called with (pictures done, pictures in all).
+        steps: of denoising; default: the model's own.
 
     Raises:
         UnknownNameError: no such emotion.
@@ -149,13 +121,9 @@ def generate_best(
     """
     if keep < 1 or candidates < 1:
         raise EditError(f"at least one candidate has to be drawn and kept, not {candidates} and {keep}")
-    prompt, drawn = emotion_prompt(emotion, style), []
-    for number in range(candidates):
-        drawn.append(
-            GeneratedCandidate(seed + number, model.draw(prompt, seed=seed + number, steps=steps, guidance=guidance))
-        )
-        if progress is not None:
-            progress(number + 1, candidates)
+    prompt = emotion_prompt(emotion, style)
+    seeds = tqdm(range(seed, seed + candidates), unit="picture", disable=None)
+    drawn = [DrawnCandidate(number, model.draw(prompt, seed=number, steps=steps)) for number in seeds]
     if clip is None:
         why = "no CLIP was given that could rank them"
         ranked = [replace(c, kept=n < keep, reason=f"number {n + 1}; {why}") for n, c in enumerate(drawn)]

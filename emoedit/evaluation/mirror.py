@@ -116,19 +116,16 @@ def frames(source: int | str | os.PathLike[str], *, limit: int | None = None) ->
         capture.release()
 
 
-def read_expressions(
-    pictures: Iterable[np.ndarray], *, detector: FaceDetector | None = None, device: str = "cpu"
-) -> Iterator[Reading]:
+def watch(pictures: Iterable[np.ndarray], *, device: str = "cpu") -> Iterator[Reading]:
     """The expression of the largest face of every frame, smoothed over time.
 
     A frame without a face keeps the last reading.
 
     Args:
         pictures: uint8 ``[H, W, 3]`` each.
-        detector: detector of faces; None loads one.
-        device: device of the networks.
+        device: where networks run.
     """
-    detector = detector or FaceDetector(device)
+    detector = FaceDetector(device)
     network = EmbeddedNetwork.load("expression", device=device)
     smooth: dict[str, float] = {}
     for number, rgb in enumerate(pictures):

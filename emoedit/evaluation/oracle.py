@@ -16,12 +16,9 @@ import numpy as np
 from emoedit.compositing.composite import Scene
 from emoedit.compositing.drawing import read_drawings
 from emoedit.faces.align import Alignment, align
-from emoedit.faces.analysis import analyse
+from emoedit.faces.analysis import Finders, analyse
 from emoedit.faces.detect import Face, FaceDetector
-from emoedit.faces.landmarks import landmark_finder
 from emoedit.faces.masks import FaceMasks, face_masks
-from emoedit.faces.occlusion import occlusion_finder
-from emoedit.faces.teeth import teeth_finder
 from emoedit.faces.tone import Tone, find_tone
 from emoedit.types import CropSpec, ImageError
 
@@ -73,15 +70,14 @@ def oracle_scene(
     first, second = (align(face.landmarks, spec) for face in faces)
     onto = np.vstack([first.inverse, [0, 0, 1]]) @ np.vstack([second.matrix, [0, 0, 1]])
     true = cv2.warpAffine(smile, onto[:2], neutral.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-    masks, landmarks, teeth = face_masks(spec), landmark_finder("cpu"), teeth_finder("cpu")
+    masks, finders = face_masks(spec), Finders.on("cpu")
     tone, crops = Tone(), [first.crop(photo).astype(np.float32) for photo in (neutral, true)]
     if channels == 1:
         tone = find_tone(first.crop(cv2.cvtColor(neutral, cv2.COLOR_RGB2GRAY)), masks.face)
         lifted = (cv2.cvtColor(tone.lifted(photo), cv2.COLOR_RGB2GRAY) for photo in (neutral, true))
         crops = [first.crop(grey).astype(np.float32) for grey in lifted]
-    front = occlusion_finder("cpu")
-    known = analyse(neutral, faces[0], first, masks, tone, occlusion=front, landmarks=landmarks, teeth=teeth)
-    (drawing,) = read_drawings(crops[0], crops[1:], faces[0], first, known=[None], landmarks=landmarks, teeth=teeth)
+    known = analyse(neutral, faces[0], first, masks, tone, finders)
+    (drawing,) = read_drawings(crops[0], crops[1:], faces[0], first, known=[None], finders=finders)
     return Scene(known, drawing), true
 
 

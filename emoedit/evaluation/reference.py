@@ -30,7 +30,6 @@ def expression_of(
     emotions: Collection[str],
     *,
     face: int | None = None,
-    detector: FaceDetector | None = None,
     device: str = "cpu",
 ) -> str:
     """The expression of another photograph, as algebra on an editor's emotions.
@@ -38,9 +37,8 @@ def expression_of(
     Args:
         reference: a path, bytes, PIL picture, array or tensor.
         emotions: the names that the editor knows; where action units are among them, the lower face is read as units.
-        face: index of the reference's face, by size; None where it shows one.
-        detector: detector of faces; None loads one.
-        device: device of the networks.
+        face: which face of the reference, by size; None where it shows one.
+        device: where networks run.
 
     Returns:
         Algebra such as ``"0.82*happy + 0.11*surprised"``; ``"neutral"`` for a face that shows nothing.
@@ -52,7 +50,7 @@ def expression_of(
         UnknownNameError: the editor has none of the emotions that are read.
     """
     picture = load_picture(reference)
-    detector = detector or FaceDetector(device)
+    detector = FaceDetector(device)
     if face is None:
         found = detector.choose(picture.rgb, "all")
         if len(found) > 1:

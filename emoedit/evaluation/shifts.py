@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emoedit.editors import Editor
+from emoedit.models.diffusion import DiffusionBackbone
 from emoedit.steering.hspace import Directions, HSpace
 from emoedit.types import Edit, EditError, HState, Inversion
 
@@ -34,12 +35,13 @@ def record_shifts(editor: Editor, inversion: Inversion, edit: Edit) -> tuple[tup
         EditError: an editor that shifts no h, or not at this strength.
     """
     control = editor.control(inversion, [edit] * len(inversion))
-    if control.delta_h is None:
+    delta_h = control.delta_h
+    if delta_h is None:
         raise EditError(f"{editor.name} shifts no h; {type(editor.backbone).__name__} is steered in another way")
     seen: dict[int, Tensor] = {}
 
     def spy(state: HState) -> Tensor:
-        seen[int(state.t[0])] = shift = control.delta_h(state)
+        seen[int(state.t[0])] = shift = delta_h(state)
         return shift
 
     drawn = editor.backbone.decode(inversion, replace(control, delta_h=spy))
@@ -55,8 +57,13 @@ def with_directions(editor: Editor, directions: Mapping[str, Directions], *, nam
     Args:
         editor: editor whose steerings are used.
         directions: emotion -> what strength 1 adds.
-        name: name in results.
+        name: what it is called in results.
+
+    Raises:
+        EditError: an editor without h.
     """
+    if not isinstance(editor.backbone, DiffusionBackbone):
+        raise EditError(f"{editor.name} has no h; {type(editor.backbone).__name__} is steered in another way")
     steering = HSpace(list(directions), list(directions.values()), train_steps=editor.backbone.steps)
     return Editor(editor.backbone, [steering], name=name, compositor=editor.compositor)
 

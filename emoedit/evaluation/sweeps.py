@@ -275,8 +275,9 @@ class Job:
         if not self.cases:  # more shards than photographs
             return {"cells": 0, "failed": 0}
         from emoedit.editors import choose_device, load_editor
-        from emoedit.evaluation.compare import Entry, load_entries
-        from emoedit.evaluation.evaluate import RESULTS, complete_results, fingerprint
+        from emoedit.evaluation.entries import Entry, load_entries
+        from emoedit.evaluation.evaluate import RESULTS, fill, fingerprint
+        from emoedit.evaluation.plan import Plan
         from emoedit.io.results import Rows
         from emoedit.metrics.null_suite import NullSuite
         from emoedit.metrics.suite import Suite
@@ -298,19 +299,10 @@ class Job:
             if self.metric_networks is None
             else Suite(**self.metric_networks, device=choose_device(self.device))
         )
-        complete_results(
-            self.folder,
-            self.cases,
-            self.edits,
-            entries,
-            suite,
-            references=references and self.metric_networks is not None,
-            seed=self.seed,
-            retry=self.retry,
-            pictures=None if self.pictures is None else f".{self.pictures}",
-            progress=progress,
-            about=self.about,
-        )
+        measured = references and self.metric_networks is not None
+        pictures = None if self.pictures is None else f".{self.pictures}"
+        plan = Plan(entries, self.edits, suite, measured, self.seed, pictures)
+        fill(self.folder, self.cases, plan, retry=self.retry, about=self.about, progress=progress)
         counts = {"cells": 0, "failed": 0}
         for row in Rows(self.folder / RESULTS):
             counts["cells"] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import cv2
 import numpy as np
@@ -11,12 +12,12 @@ import numpy as np
 from emoedit.faces.align import Alignment
 from emoedit.faces.curves import filled
 from emoedit.faces.detect import Face
-from emoedit.faces.landmarks import LandmarkFinder
+from emoedit.faces.landmarks import LandmarkFinder, landmark_finder
 from emoedit.faces.layout import EYES, OUTER
 from emoedit.faces.masks import LUMA, FaceMasks
-from emoedit.faces.occlusion import OcclusionFinder
+from emoedit.faces.occlusion import OcclusionFinder, occlusion_finder
 from emoedit.faces.opening import Opening, find_opening
-from emoedit.faces.teeth import TeethFinder
+from emoedit.faces.teeth import TeethFinder, teeth_finder
 from emoedit.faces.tone import Tone
 
 FINEST = 384  # pixels: the crop's side at which blur is measured; a larger face is measured at this one
@@ -84,34 +85,50 @@ class FaceAnalysis:
         return max(float(np.linalg.norm(right - left)), NEAREST * len(self.crop))
 
 
+@dataclass(frozen=True)
+class Finders:
+    """The networks that look at a face.
+
+    Args:
+        landmarks: finds landmarks.
+        teeth: finds teeth.
+        occlusion: finds what is in front of the face.
+    """
+
+    landmarks: LandmarkFinder
+    teeth: TeethFinder
+    occlusion: OcclusionFinder
+
+    @classmethod
+    def on(cls, device: str) -> Self:
+        """The embedded ones, shared by everything on a device."""
+        return cls(landmark_finder(device), teeth_finder(device), occlusion_finder(device))
+
+
 def analyse(
     photo: np.ndarray,
     face: Face,
     alignment: Alignment,
     masks: FaceMasks,
     tone: Tone,
+    finders: Finders,
     *,
     brightest: float | None = None,
-    landmarks: LandmarkFinder,
-    teeth: TeethFinder,
-    occlusion: OcclusionFinder,
 ) -> FaceAnalysis:
     """Look at a face.
 
     Args:
         photo: uint8 ``[H, W, 3]``.
         face: where it was found.
-        alignment: alignment of its crop.
-        masks: masks of the crop.
-        tone: tone of the crop.
+        alignment: of its crop.
+        masks: of the crop.
+        tone: of the crop.
+        finders: what looks at it.
         brightest: ``brightest_level`` of the photograph that ``photo`` is a part of; default: that of ``photo``.
-        landmarks: finds landmarks.
-        teeth: finds teeth.
-        occlusion: finds what is in front of the face.
     """
     crop = alignment.crop(photo).astype(np.float32)
-    points = landmarks([crop], alignment, face)[0]
-    opening = find_opening(photo, alignment, masks, teeth([crop], alignment, face)[0], points)
+    points = finders.landmarks([crop], alignment, face)[0]
+    opening = find_opening(photo, alignment, masks, finders.teeth([crop], alignment, face)[0], points)
     levels = crop @ LUMA
     inside = masks.face > 0.5
     level = float(np.median(levels[inside]))
@@ -123,7 +140,7 @@ def analyse(
     blur, black = edge_blur(luma, shown) / fine, float(np.quantile(luma[shown], DARKEST))
     white = eye_white(crop, points, skin)
     brightest = brightest_level(photo) if brightest is None else brightest
-    hidden = occlusion(photo, face, alignment)
+    hidden = finders.occlusion(photo, face, alignment)
     return FaceAnalysis(
         face, alignment, masks, tone, crop, points, skin, white, blur, black, brightest, opening, hidden
     )

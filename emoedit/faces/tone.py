@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ LEAN = 0.2  # skewness of luminance that is left as it is: nearly 9 of 10 faces 
 LIGHT = 0.6  # of white: where most skin is, and lifted skin stops
 DEEPEST = 0.3  # the strongest power: beyond it photographs show their noise
 RARE = (0.01, 0.99)  # quantiles beyond which a spark or a hole says nothing of a face
+
+Levels = TypeVar("Levels", np.ndarray, np.float64)
 
 
 @dataclass(frozen=True)
@@ -36,20 +39,12 @@ class Tone:
             return rgb
         return cv2.LUT(rgb, np.rint(self.lift(np.arange(256))).astype(np.uint8))
 
-    def lift(self, levels: np.ndarray) -> np.ndarray:
-        """Levels 0 to 255 with the dark ones lifted, of the same shape.
-
-        Args:
-            levels: 0 to 255.
-        """
+    def lift(self, levels: Levels) -> Levels:
+        """Levels 0 to 255 with the dark ones lifted, of the same shape."""
         return 255 * (np.clip(levels, 0, 255) / 255) ** self.power
 
-    def lower(self, levels: np.ndarray) -> np.ndarray:
-        """Lifted levels at the photograph's own tones: the inverse of [lift][emoedit.faces.tone.Tone.lift].
-
-        Args:
-            levels: 0 to 255, lifted.
-        """
+    def lower(self, levels: Levels) -> Levels:
+        """Lifted levels at the photograph's own tones: the inverse of [lift][emoedit.faces.tone.Tone.lift]."""
         return 255 * (np.clip(levels, 0, 255) / 255) ** (1 / self.power)
 
     def restored(self, rgb: np.ndarray, lifted: np.ndarray, edited: np.ndarray) -> np.ndarray:

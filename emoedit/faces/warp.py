@@ -29,21 +29,16 @@ def jacobian(flow: np.ndarray) -> np.ndarray:
     return (1 + dx[..., 0]) * (1 + dy[..., 1]) - dx[..., 1] * dy[..., 0]
 
 
-def unfold(flow: np.ndarray, limit: float = MIN_JACOBIAN) -> np.ndarray:
-    """The flow, smoothed where and as far as needed for its Jacobian to stay above ``limit`` everywhere.
-
-    Args:
-        flow: ``[H, W, 2]``, in pixels.
-        limit: smallest determinant.
-    """
+def unfold(flow: np.ndarray) -> np.ndarray:
+    """The flow, smoothed where and as far as needed for its Jacobian to stay above ``MIN_JACOBIAN`` everywhere."""
     for _ in range(40):
-        bad = (jacobian(flow) < limit).astype(np.float32)
+        bad = (jacobian(flow) < MIN_JACOBIAN).astype(np.float32)
         if not bad.any():
             return flow
         where = np.minimum(cv2.GaussianBlur(cv2.dilate(bad, np.ones((5, 5))), (0, 0), 3), 1)[..., None]
         flow = flow + where * (cv2.GaussianBlur(flow, (0, 0), 3) - flow)
     worst = float(1 - jacobian(flow).min())
-    return flow * min(1.0, (1 - limit) / max(worst, 1e-6))
+    return flow * min(1.0, (1 - MIN_JACOBIAN) / max(worst, 1e-6))
 
 
 def landmark_flow(

@@ -24,10 +24,12 @@ from emoedit.io.tensors import WEIGHTS as WEIGHTS
 from emoedit.io.tensors import check_shapes as check_shapes
 from emoedit.io.tensors import check_size as check_size
 from emoedit.io.tensors import check_state as check_state
+from emoedit.io.tensors import entries_of as entries_of
 from emoedit.io.tensors import read_shapes as read_shapes
 from emoedit.io.tensors import read_weights as read_weights
 from emoedit.io.tensors import round_rows as round_rows
 from emoedit.io.tensors import round_weights as round_weights
+from emoedit.io.tensors import write_config as write_config
 from emoedit.io.tensors import write_part as write_part
 from emoedit.registry import EDITORS
 from emoedit.types import CheckpointError, OutputError, UnknownNameError

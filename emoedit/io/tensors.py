@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,28 @@ def _refuse(problems: list[str], path: Path | str) -> None:
         raise CheckpointError(f"{path} does not fit: {'; '.join(problems[:6])}{rest}")
 
 
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """``config.json`` in a folder (made if need be)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def entries_of(path: Path) -> Iterator[None]:
+    """Within it, an entry that is missing or of another kind is an error that names the file.
+
+    Args:
+        path: of the description whose entries are used.
+
+    Raises:
+        CheckpointError: what went wrong.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} lacks or garbles an entry: {error}") from error
+
+
 def write_part(
     folder: Path,
     config: Mapping[str, Any],
@@ -160,8 +183,7 @@ def write_part(
     """
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_config(folder, config)
     compact = {k: part for name, v in state.items() for k, part in _compact(name, v.detach().cpu(), eight_bits).items()}
     save_file(compact, folder / weights, {"format": "pt"})
     (folder / weights).chmod(0o644)  # safetensors writes for the owner alone

@@ -182,25 +182,6 @@ def directional_similarity(
     return torch.where(still, 0.0, F.cosine_similarity(image, text, dim=1)).clamp(-1, 1).float()
 
 
-def prompt_score(image: Tensor, text: Tensor) -> Tensor:
-    """Cosine of pictures and texts (CLIPScore, Hessel et al. 2021, without its factor 2.5). Higher is better.
-
-    Pictures that fit their text well have .20 to .31; the numbers of different CLIPs cannot be compared.
-
-    Args:
-        image: ``[N, D]`` embeddings.
-        text: as ``image``.
-
-    Returns:
-        ``[N]`` float32 in [-1, 1].
-
-    Raises:
-        DataError: shapes that differ.
-    """
-    _check_embeddings(image, text)
-    return F.cosine_similarity(image, text, dim=1).clamp(-1, 1).float()
-
-
 class AestheticPredictor(nn.Module):
     """LAION's aesthetic predictors: the mean rating people would give a picture, from its CLIP embedding.
 

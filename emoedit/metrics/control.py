@@ -62,16 +62,15 @@ def binary_confusion_rate(C: Tensor, i: int, j: int) -> float:
     return float((C[i, j] + C[j, i]) / 2)
 
 
-def mscr(C: Tensor, names: Sequence[str], pairs: Sequence[tuple[str, str]] = CONFUSABLE) -> float:
-    """mSCR, the mean binary confusion rate of the pairs that are easily taken for each other. Lower is better.
+def mscr(C: Tensor, names: Sequence[str]) -> float:
+    """mSCR, the mean binary confusion rate of the ``CONFUSABLE`` pairs. Lower is better.
 
     Args:
         C: ``[E, E]`` of ``confusion``.
         names: the E classes in its order; aliases are understood.
-        pairs: a pair counts if pictures were meant as both of its emotions.
 
     Returns:
-        0 to 1; NaN if no pair counts.
+        0 to 1; NaN if no pair counts: one does if pictures were meant as both of its emotions.
 
     Raises:
         DataError: C does not fit the names, or two of them are one emotion.
@@ -80,8 +79,7 @@ def mscr(C: Tensor, names: Sequence[str], pairs: Sequence[tuple[str, str]] = CON
     index = {canonical(name): number for number, name in enumerate(names)}
     if len(index) != len(names) or C.shape != (len(names), len(names)):
         raise DataError(f"a table {tuple(C.shape)} for {len(names)} names of {len(index)} emotions; expected [E, E]")
-    both = [(canonical(first), canonical(second)) for first, second in pairs]
-    rates = [binary_confusion_rate(C, index[a], index[b]) for a, b in both if a in index and b in index]
+    rates = [binary_confusion_rate(C, index[a], index[b]) for a, b in CONFUSABLE if a in index and b in index]
     rates = [rate for rate in rates if rate == rate]
     return sum(rates) / len(rates) if rates else float("nan")
 

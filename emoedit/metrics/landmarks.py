@@ -156,19 +156,6 @@ def landmark_drift(source: Tensor, edited: Tensor) -> Tensor:
     return moved / eye_distance(source).clamp_min(1e-6)
 
 
-def landmark_error(truth: Tensor, found: Tensor) -> Tensor:
-    """Mean distance between two sets of landmarks, ``[N]``, in eye distances of the first.
-
-    The normalised mean error of Sagonas et al. 2013.
-
-    Args:
-        truth: ``[N, 68, 2]``.
-        found: ``[N, 68, 2]``.
-    """
-    check_points(truth, found)
-    return (truth - found).norm(dim=2).mean(1) / eye_distance(truth).clamp_min(1e-6)
-
-
 def face_mask(points: np.ndarray, height: int, width: int, *, margin: float = 0.35) -> np.ndarray:
     """The face in a picture, bool ``[height, width]``.
 

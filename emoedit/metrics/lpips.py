@@ -93,14 +93,20 @@ class LPIPSDistance(nn.Module):
         return super().train(False)  # the linear layers have a dropout
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distances ``[N]``, 0 for equal pictures; see ``lpips_distance``.
+        """LPIPS of pairs of pictures (Zhang et al. 2018, equation 1).
+
+        Squared differences of unit-normalised features, weighted by channel, averaged over places and summed over
+        layers. Luminance is read as a grey RGB picture.
 
         Args:
-            a: ``[N, 3, H, W]`` in [-1, 1].
+            a: ``[N, 1 or 3, H, W]`` in [-1, 1], at least 32 pixels a side.
             b: as ``a``.
 
+        Returns:
+            ``[N]`` float32, 0 for equal pictures.
+
         Raises:
-            ImageError: pictures that are too small, or of different shapes.
+            ImageError: shapes or values that are none of these.
         """
         check_pictures(a.detach(), b.detach())
         if min(a.shape[2:]) < SMALLEST:
@@ -113,24 +119,3 @@ def _trunk(net: str) -> tuple[str, PublishedFile]:
     if net not in TRUNKS:
         raise unknown_name("LPIPS net", str(net), {name: name for name in TRUNKS})
     return TRUNKS[net]
-
-
-@torch.no_grad()
-def lpips_distance(a: Tensor, b: Tensor, model: LPIPSDistance) -> Tensor:
-    """LPIPS of pairs of pictures (Zhang et al. 2018, equation 1).
-
-    Squared differences of unit-normalised features, weighted by channel, averaged over places and summed over layers.
-    Luminance is read as a grey RGB picture.
-
-    Args:
-        a: ``[N, 1 or 3, H, W]`` in [-1, 1], at least 32 pixels a side.
-        b: as ``a``.
-        model: the networks.
-
-    Returns:
-        ``[N]`` float32, 0 for equal pictures.
-
-    Raises:
-        ImageError: shapes or values that are none of these.
-    """
-    return model(a, b)

@@ -158,29 +158,6 @@ def psnr(source: Tensor, edited: Tensor) -> Tensor:
     return value.clamp(0, MAX_PSNR)
 
 
-def background_change(source: Tensor, edited: Tensor, mask: Tensor) -> Tensor:
-    """Root mean square difference outside the face, over pixels and channels.
-
-    Args:
-        source: ``[N, C, H, W]`` in [-1, 1].
-        edited: as ``source``.
-        mask: ``[H, W]`` or ``[N, 1, H, W]`` in [0, 1]; only where it is exactly 0 counts as background.
-
-    Returns:
-        ``[N]`` float32 in grey levels, 0 to 255.
-
-    Raises:
-        ImageError: no such pictures or mask, or a mask that leaves no background.
-    """
-    check_pictures(source, edited)
-    outside = (_check_mask(mask, source) == 0).double()
-    count = outside.sum((1, 2, 3))
-    if not bool((count > 0).all()):
-        raise ImageError("the mask is nowhere 0: it leaves no background to compare")
-    squared = ((edited.double() - source.double()) * 127.5).square().mean(1, keepdim=True)
-    return ((squared * outside).sum((1, 2, 3)) / count).sqrt().float()
-
-
 def sharpness(x: Tensor, mask: Tensor | None = None) -> Tensor:
     """Variance of the Laplacian of the luminance (Pech-Pacheco et al. 2000; LAPV in Pertuz et al. 2013).
 

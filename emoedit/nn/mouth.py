@@ -1,4 +1,4 @@
-"""A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) that segments the teeth of a blurred mouth and sharpens it.
+"""A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) that says where a mouth shows teeth and sharpens it.
 
 Models of 96 or 128 px draw the mean of possible lips and teeth, a blur at nearly one level. The network is trained on
 pairs of such mouths and sharp ones.
@@ -7,13 +7,14 @@ pairs of such mouths and sharp ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emoedit.nn.layers import zeroed
 from emoedit.nn.measuring import StoredNetwork
 from emoedit.types import CropSpec
 
@@ -88,9 +89,7 @@ class MouthNetwork(StoredNetwork):
         self.down = nn.ModuleList([_Block(fine, fine), _Block(fine, middle), _Block(middle, coarse)])
         self.deepest = _Block(coarse, coarse)
         self.up = nn.ModuleList([_Block(coarse + middle, middle), _Block(middle + fine, fine)])
-        self.last = nn.Conv2d(fine, 2, 3, 1, 1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last = zeroed(nn.Conv2d(fine, 2, 3, 1, 1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``standardise``d patches ``[N, 1, S, S]`` -> sharp ones, and logits of teeth, of the same shape."""
@@ -105,5 +104,6 @@ class MouthNetwork(StoredNetwork):
     @classmethod
     def read_config(cls, raw: Mapping[str, Any]) -> MouthConfig:
         """The configuration of a folder."""
-        kinds = {"scale": float, "down": float, "widths": lambda values: tuple(int(v) for v in values)}
-        return MouthConfig(**{name: kinds.get(name, int)(raw[name]) for name in asdict(MouthConfig())})
+        whole = {name: int(raw[name]) for name in ("resolution", "left", "top", "side")}
+        fine, middle, coarse = (int(width) for width in raw["widths"])
+        return MouthConfig(**whole, scale=float(raw["scale"]), down=float(raw["down"]), widths=(fine, middle, coarse))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emoedit.nn.layers import zeroed
 from emoedit.nn.measuring import StoredNetwork
 
 POINTS = 68
@@ -55,10 +56,8 @@ class RelaxationNetwork(StoredNetwork):
             nn.Dropout(0.1),
             nn.Linear(config.width, config.width),
             nn.SiLU(),
-            nn.Linear(config.width, 2 * POINTS),
+            zeroed(nn.Linear(config.width, 2 * POINTS)),
         )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
 
     def forward(self, points: Tensor) -> Tensor:
         """Displacements to the neutral face.

@@ -28,6 +28,9 @@ _REFERENCE_MARKERS = "X*hds<>p"
 _MOST_ACROSS = 3  # panels
 
 
+X_LABEL, Y_LABEL = "identity to the source", "target score"
+
+
 @dataclass(frozen=True)
 class Curve:
     """One editor: a point a strength, each with its interval.
@@ -55,16 +58,12 @@ class Curve:
     reference: bool = False
 
 
-def pareto_plot(
-    curves: Sequence[Curve], *, title: str, x_label: str = "identity to the source", y_label: str = "target score"
-) -> str:
-    """One panel.
+def pareto_grid(panels: Mapping[str, Sequence[Curve]], *, title: str) -> str:
+    """One panel an emotion, on the same axes, with one legend: a curve of the same name looks alike in all of them.
 
     Args:
-        curves: at least one; a colour and a marker each, alike wherever the same names come in the same order.
-        title: over the panel; empty for none.
-        x_label: label of the x axis.
-        y_label: as ``x_label``.
+        panels: title of a panel -> its curves.
+        title: above all panels; empty for none.
 
     Returns:
         An SVG element (text is text; no date, no links), the same bytes for the same arguments.
@@ -73,45 +72,20 @@ def pareto_plot(
         DataError: no curve, or sequences of one curve that differ in length.
         MissingExtraError: matplotlib is not installed.
     """
-    return _draw({"": curves}, title, x_label, y_label)
-
-
-def pareto_grid(
-    panels: Mapping[str, Sequence[Curve]],
-    *,
-    title: str,
-    x_label: str = "identity to the source",
-    y_label: str = "target score",
-) -> str:
-    """One panel an emotion, on the same axes, with one legend: a curve of the same name looks alike in all of them.
-
-    Args:
-        panels: title of a panel -> its curves.
-        title: above all panels.
-        x_label: label of every panel's x axis.
-        y_label: label of every panel's y axis.
-
-    Returns:
-        The text of an SVG file, as ``pareto_plot`` gives it.
-
-    Raises:
-        DataError: as ``pareto_plot``.
-        MissingExtraError: matplotlib is not installed.
-    """
-    return _draw(panels, title, x_label, y_label)
-
-
-def _draw(panels: Mapping[str, Sequence[Curve]], title: str, x_label: str, y_label: str) -> str:
     curves = [curve for panel in panels.values() for curve in panel]
     if not curves:
         raise DataError("a plot needs at least one curve")
     for curve in curves:
         _check(curve)
     try:
-        import matplotlib.style
-        from matplotlib.figure import Figure
+        return _draw(panels, curves, title)
     except ImportError as error:
         raise MissingExtraError("matplotlib", "metrics") from error
+
+
+def _draw(panels: Mapping[str, Sequence[Curve]], curves: Sequence[Curve], title: str) -> str:
+    import matplotlib.style
+    from matplotlib.figure import Figure
 
     across = 2 if len(panels) == 4 else min(_MOST_ACROSS, len(panels))
     down = -(-len(panels) // across)
@@ -119,7 +93,7 @@ def _draw(panels: Mapping[str, Sequence[Curve]], title: str, x_label: str, y_lab
     looks = _line_styles(curves)
     # The user's own settings would change the bytes, and so would the random salt of the ids in the drawing. One that
     # depends on what is drawn keeps the ids of two drawings on a page apart.
-    salt = repr((panels, title, x_label, y_label))
+    salt = repr((panels, title, X_LABEL, Y_LABEL))
     with matplotlib.style.context(["default", {"svg.hashsalt": salt, "svg.fonttype": "none"}]):
         width = 6.4 if across == 1 else 3.4 * across
         legend_columns = max(1, min(len(names), int(width / 1.6)))
@@ -139,9 +113,9 @@ def _draw(panels: Mapping[str, Sequence[Curve]], title: str, x_label: str, y_lab
             ax.set_axis_off()
         for ax in axes[max(0, len(panels) - across) : len(panels)]:
             ax.xaxis.set_tick_params(labelbottom=True)  # also over the empty places of a last row
-            ax.set_xlabel(printable(x_label), fontsize=10, parse_math=False)
+            ax.set_xlabel(X_LABEL, fontsize=10, parse_math=False)
         for ax in axes[::across]:
-            ax.set_ylabel(printable(y_label), fontsize=10, parse_math=False)
+            ax.set_ylabel(Y_LABEL, fontsize=10, parse_math=False)
         if title:
             figure.suptitle(printable(title), fontsize=11, fontweight="bold", parse_math=False)
         legend = figure.legend(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from emoedit.emotions import resolve
 from emoedit.models.base import Backbone
 from emoedit.types import Control, Edit, EditError, Inversion
+
+
+def are_names(value: object) -> TypeGuard[list[str]]:
+    """Whether what a configuration holds is a list of names."""
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 class Steering(nn.Module, ABC):

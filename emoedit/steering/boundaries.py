@@ -28,19 +28,18 @@ class Boundary:
     gap: float
 
 
-def linear_svm(latents: Tensor, positive: Tensor, *, penalty: float = 1.0) -> Boundary:
+def linear_svm(latents: Tensor, positive: Tensor) -> Boundary:
     """A linear support vector machine with squared hinge loss (Cortes & Vapnik 1995).
 
     InterFaceGAN (Shen et al. 2020, arXiv 1907.10786) and BoundaryDiffusion (Zhu et al. 2023, arXiv 2302.08357) find
     their edits with one.
 
     Both classes count alike, however many examples they have. Latents are centred and brought to a mean variance of 1
-    first, so that ``penalty`` means the same for any latent space.
+    first, so that a violated margin, which costs C = 1, means the same for any latent space.
 
     Args:
         latents: ``[N, D]``.
         positive: ``[N]`` bool.
-        penalty: C, what a violated margin costs.
 
     Raises:
         DataError: shapes that differ, or a class without examples.
@@ -62,7 +61,7 @@ def linear_svm(latents: Tensor, positive: Tensor, *, penalty: float = 1.0) -> Bo
     def loss() -> Tensor:
         solver.zero_grad()
         margin = sign * (x @ weights[:-1] + weights[-1])
-        total = 0.5 * weights[:-1].square().sum() / x.shape[1] + penalty * (share * F.relu(1 - margin).square()).sum()
+        total = 0.5 * weights[:-1].square().sum() / x.shape[1] + (share * F.relu(1 - margin).square()).sum()
         total.backward()
         return total
 

@@ -7,7 +7,6 @@ the change of h that the token causes (``TokenShift``), which needs no fitting.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from emoedit.io import checkpoints
 from emoedit.models.base import Backbone
 from emoedit.registry import STEERINGS
 from emoedit.steering.base import Steering
-from emoedit.steering.words import TextSteering
+from emoedit.steering.words import TextSteering, text_backbone
 from emoedit.types import CheckpointError, Control, Edit, HState, Inversion
 
 
@@ -42,6 +41,8 @@ class TokenShift(Steering):
     Raises:
         CheckpointError: gains of another number than emotions, or no whole number of ``train_steps``.
     """
+
+    gain: Tensor
 
     def __init__(self, tokens: TextSteering, *, train_steps: int, gain: Tensor | None = None) -> None:
         super().__init__()
@@ -64,6 +65,7 @@ class TokenShift(Steering):
         size = weights.abs().sum(1)
         if not bool(size.any()):
             return Control()
+        backbone = text_backbone(backbone)
         context = self.tokens.moved(backbone, weights / size.where(size > 0, 1)[:, None])
         factor = (size * (self.train_steps / backbone.steps))[:, None, None, None]
 
@@ -78,7 +80,7 @@ class TokenShift(Steering):
         (folder / "tokens").mkdir(parents=True, exist_ok=True)
         self.tokens.save_pretrained(folder / "tokens")
         config = {"gain": self.gain.tolist(), "train_steps": self.train_steps, "tokens": _registered(self.tokens)}
-        (folder / checkpoints.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        checkpoints.write_config(folder, config)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
@@ -89,11 +91,8 @@ class TokenShift(Steering):
         """
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
-        try:
-            gain = torch.tensor([float(value) for value in config["gain"]])
-            train_steps = config["train_steps"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} lacks or garbles an entry: {error}") from error
+        with checkpoints.entries_of(path):
+            gain, train_steps = torch.tensor([float(value) for value in config["gain"]]), config["train_steps"]
         return cls(_texts(config, folder), train_steps=train_steps, gain=gain).eval()
 
 
@@ -158,7 +157,7 @@ class TokenAndShift(Steering):
             (folder / name).mkdir(parents=True, exist_ok=True)
             part.save_pretrained(folder / name)
         config = {"tokens": texts, "shift": kind, "token_strength": self.token_strength, "h_strength": self.h_strength}
-        (folder / checkpoints.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        checkpoints.write_config(folder, config)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from emoedit.io import checkpoints
 from emoedit.models.base import Backbone
-from emoedit.steering.base import Steering
+from emoedit.steering.base import Steering, are_names
 from emoedit.types import CheckpointError, Control, DataError, Edit, Inversion
 
 FEW = 10  # pictures of a class, below which no mean is worth taking
@@ -48,6 +48,11 @@ class LatentDirections(Steering):
     """
 
     directions: Tensor
+    gain: Tensor
+    means: Tensor | None
+    readout: Tensor | None
+    offset: Tensor | None
+    distance: Tensor | None
 
     def __init__(
         self,
@@ -90,7 +95,7 @@ class LatentDirections(Steering):
         """
         config = checkpoints.read_json(folder / checkpoints.CONFIG)
         emotions = config.get("emotions")
-        if not isinstance(emotions, list) or not all(isinstance(name, str) for name in emotions):
+        if not are_names(emotions):
             raise CheckpointError(
                 f"{folder / checkpoints.CONFIG}: 'emotions' must be a list of names, found {emotions!r}"
             )
@@ -108,19 +113,24 @@ class LatentDirections(Steering):
 
         Probabilities below ``UNSURE`` count as 0, so that neutral faces are not changed.
         """
-        if self.readout is None:
+        readout, offset, distance = self.readout, self.offset, self.distance
+        if readout is None or offset is None or distance is None:  # all three, or none
             return latent.new_zeros(len(latent), len(self.emotions))
-        logits = latent @ self.readout.T + self.offset
+        logits = latent @ readout.T + offset
         sure = ((logits.softmax(1) - UNSURE) / (SURE - UNSURE)).clamp(0, 1)
         # Generalised least squares of the latent on the direction: 0 at neutral, 1 one whole direction away from it.
-        amount = (logits + 0.5 * self.distance) / self.distance.clamp_min(1e-6)
-        return torch.where(self.distance > 0, sure * amount.clamp(0, MOST_SHOWN), torch.zeros_like(sure))
+        amount = (logits + 0.5 * distance) / distance.clamp_min(1e-6)
+        return torch.where(distance > 0, sure * amount.clamp(0, MOST_SHOWN), torch.zeros_like(sure))
 
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
-        """The control for a batch of edits; see ``Steering.control``.
+        """The control for a batch of edits; see ``Steering.control``."""
+        return Control(shift=self.shift(inversion, edits))
+
+    def shift(self, inversion: Inversion, edits: Sequence[Edit]) -> Tensor:
+        """How far edits move the latents of pictures, ``[N, D]``.
 
         Raises:
-            CheckpointError: a latent of another shape.
+            CheckpointError: latents of another length.
         """
         latent = inversion.latent
         if latent.shape[1:] != self.directions.shape[1:]:
@@ -129,7 +139,7 @@ class LatentDirections(Steering):
                 f"{tuple(latent.shape[1:])}"
             )
         weights = self.weights(inversion, edits)
-        return Control(shift=(weights * self.gain) @ self.directions - self.shown_part(latent, weights))
+        return (weights * self.gain) @ self.directions - self.already(latent, weights)
 
     def shown_part(self, latent: Tensor, weights: Tensor) -> Tensor:
         """The part of a shift that is subtracted because of the source's own expression, ``[N, D]``.
@@ -316,7 +326,7 @@ def fit_directions(
     numbers = {name: (stats.counts, stats.means) for name, stats in sets.items()}
     plain = _from_few(numbers, targets, trust, min_count)
     dimension = plain.shape[1]
-    pooled = sum(trust[name] * stats.scatter for name, stats in sets.items())
+    pooled = sum((trust[name] * stats.scatter for name, stats in sets.items()), torch.zeros(()))
     pooled = pooled / sum(trust[name] * sum(stats.counts.values()) for name, stats in sets.items())
     spread = pooled.diagonal().mean()
     covariance = (1 - shrinkage) * pooled + shrinkage * spread * torch.eye(dimension, dtype=pooled.dtype)

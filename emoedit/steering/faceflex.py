@@ -94,8 +94,8 @@ def _groups(contents: object) -> tuple[np.ndarray, np.ndarray]:
     for name in ("pos", "neg"):
         rows = contents[name]
         if isinstance(rows, list):
-            arrays = [row.values if isinstance(row, _Array) else None for row in rows]
-            if any(array is None for array in arrays):
+            arrays = [row.values for row in rows if isinstance(row, _Array) and row.values is not None]
+            if len(arrays) != len(rows):
                 raise _Refused(f"{name!r} holds something else than arrays")
             if len({array.shape for array in arrays}) != 1:
                 raise _Refused(f"{name!r} is not one or more arrays of one shape")
@@ -269,7 +269,7 @@ def _expect(holds: bool) -> None:
         raise _Refused("it makes objects that have no place in such a file")
 
 
-def _complete(array: _Array, state: object, file: BinaryIO) -> None:
+def _complete(array: _Array, state: Any, file: BinaryIO) -> None:
     """Give an array its numbers, which stand in the file at the present position."""
     _expect(array.values is None and type(state) is dict)
     needed, optional = {"subclass", "shape", "order", "dtype"}, {"allow_mmap", "numpy_array_alignment_bytes"}

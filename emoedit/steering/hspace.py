@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from emoedit.io import checkpoints
 from emoedit.models.base import Backbone
 from emoedit.models.ddpm.files import read_file
-from emoedit.steering.base import Steering
+from emoedit.models.diffusion import DiffusionBackbone
+from emoedit.nn.layers import ModuleList, zeroed
+from emoedit.steering.base import Steering, are_names
 from emoedit.types import CheckpointError, Control, Edit, HState, Inversion
 
 TRAIN_STEPS = re.compile(r"_ngen(\d+)_")  # in the names of Asyrp's files
@@ -59,6 +61,9 @@ class Directions(nn.Module):
     Raises:
         CheckpointError: shapes that do not fit the timesteps.
     """
+
+    directions: Tensor
+    timesteps: Tensor
 
     def __init__(self, directions: Tensor, timesteps: Sequence[int] | Tensor = (0,)) -> None:
         super().__init__()
@@ -106,8 +111,7 @@ class AdaptedDirections(nn.Module):
             temb_dim: length of the timestep embedding.
         """
         block = ShiftBlock(channels, temb_dim)
-        nn.init.zeros_(block.conv2.weight)
-        nn.init.zeros_(block.conv2.bias)
+        zeroed(block.conv2)
         return cls(directions, block)
 
     def forward(self, state: HState) -> Tensor:
@@ -135,6 +139,8 @@ class HSpace(Steering):
         CheckpointError: numbers of shifts, gains and emotions that differ, or no whole number of ``train_steps``.
     """
 
+    gain: Tensor
+
     def __init__(
         self,
         emotions: Sequence[str],
@@ -155,8 +161,8 @@ class HSpace(Steering):
         if not isinstance(train_steps, int) or train_steps < 1:
             raise CheckpointError(f"train_steps must be a whole number above 0, found {train_steps!r}")
         self.train_steps = train_steps
-        self.shifts = nn.ModuleList(shifts)
-        self.against = nn.ModuleList(against)
+        self.shifts = ModuleList(shifts)
+        self.against = ModuleList(against)
         self.register_buffer("gain", gain)
 
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
@@ -166,6 +172,8 @@ class HSpace(Steering):
             CheckpointError: the backbone has no h, or one of another width or resolution than the shifts were fitted
                 for.
         """
+        if not isinstance(backbone, DiffusionBackbone):
+            raise CheckpointError(f"{type(backbone).__name__} has no h: shifts of h need a diffusion model's U-Net")
         self._check(backbone)
         weights = self.weights(inversion, edits) * self.gain * (self.train_steps / backbone.steps)
         jobs = []
@@ -191,14 +199,14 @@ class HSpace(Steering):
         flat = total.flatten(1)[:, :, None]
         return (flat - basis @ (basis.mT @ flat))[:, :, 0].view_as(total)
 
-    def _check(self, backbone: Backbone) -> None:
-        shape, temb_dim = getattr(backbone, "h_shape", None), getattr(backbone, "temb_dim", None)
-        if shape is None:
-            raise CheckpointError(f"{type(backbone).__name__} has no h: shifts of h need a diffusion model's U-Net")
-        for name, shift in [*zip(self.emotions, self.shifts, strict=True), *(("against", d) for d in self.against)]:
+    def _check(self, backbone: DiffusionBackbone) -> None:
+        shape = backbone.h_shape
+        named = [*zip(self.emotions, self.shifts, strict=True), *(("against", d) for d in self.against)]
+        for name, shift in named:
             for part in (shift.directions, shift.block) if isinstance(shift, AdaptedDirections) else (shift,):
                 if isinstance(part, ShiftBlock):
-                    found, expected = (part.conv1.in_channels, part.temb_proj.in_features), (shape[0], temb_dim)
+                    found: tuple[int, ...] = (part.conv1.in_channels, part.temb_proj.in_features)
+                    expected: tuple[int, ...] = (shape[0], backbone.temb_dim)
                     what = "channels of h and length of temb"
                 else:
                     found = tuple(part.directions.shape[1:])
@@ -208,7 +216,7 @@ class HSpace(Steering):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write ``config.json`` and the weights (safetensors)."""
-        names = {kind: name for name, kind in KINDS.items()}
+        names: dict[type, str] = {kind: name for name, kind in KINDS.items()}
         config = {
             "emotions": list(self.emotions),
             "shifts": [names[type(shift)] for shift in self.shifts],
@@ -227,8 +235,7 @@ class HSpace(Steering):
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         emotions, kinds, others = config.get("emotions"), config.get("shifts"), config.get("against", 0)
-        known = _names(emotions) and _names(kinds) and set(kinds) <= set(KINDS)
-        if not known or not isinstance(others, int):
+        if not (are_names(emotions) and are_names(kinds) and set(kinds) <= set(KINDS) and isinstance(others, int)):
             raise CheckpointError(
                 f"{path}: 'emotions' must be a list of names, 'shifts' of {', '.join(KINDS)}, 'against' a number; "
                 f"found {emotions!r}, {kinds!r} and {others!r}"
@@ -236,22 +243,22 @@ class HSpace(Steering):
         weights = folder / checkpoints.WEIGHTS
         state = checkpoints.read_weights(weights)
         shifts = [_empty(state, f"shifts.{i}.", kind, weights) for i, kind in enumerate(kinds)]
-        against = [_empty(state, f"against.{i}.", "directions", weights) for i in range(others)]
-        model = cls(emotions, shifts, train_steps=config.get("train_steps"), against=against)
+        against = [_empty_directions(state, f"against.{i}.", weights) for i in range(others)]
+        steps = config.get("train_steps")
+        if not isinstance(steps, int):
+            raise CheckpointError(f"{path}: train_steps must be a whole number above 0, found {steps!r}")
+        model = cls(emotions, shifts, train_steps=steps, against=against)
         checkpoints.check_state(model.state_dict(), state, weights)
         model.load_state_dict(state)
         return model.eval()
 
     @classmethod
-    def from_asyrp(
-        cls, files: Mapping[str, str | os.PathLike[str]], *, train_steps: int | None = None, gain: Tensor | None = None
-    ) -> Self:
+    def from_asyrp(cls, files: Mapping[str, str | os.PathLike[str]], *, train_steps: int | None = None) -> Self:
         """Asyrp's own checkpoints (``smiling_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth``): one f_t a file.
 
         Args:
             files: emotion -> file.
             train_steps: default: what the names say (``ngen40``).
-            gain: times the shift at strength 1.
 
         Raises:
             CheckpointError: no such file, damaged, another kind; or files whose names say nothing, or not the same,
@@ -265,7 +272,7 @@ class HSpace(Steering):
                 )
             (train_steps,) = said
         blocks = [_asyrp_block(Path(path)) for path in files.values()]
-        return cls(list(files), blocks, train_steps=train_steps, gain=gain).eval()
+        return cls(list(files), blocks, train_steps=train_steps).eval()
 
     @classmethod
     def joined(cls, parts: Mapping[str, HSpace]) -> Self:
@@ -291,20 +298,30 @@ class HSpace(Steering):
         return cls(list(parts), shifts, train_steps=steps, gain=torch.tensor(gains), against=against).eval()
 
 
-def _names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
-
-
 def _empty(state: Mapping[str, Tensor], prefix: str, kind: str, path: Path) -> Shift:
     """A shift of the size that its tensors have."""
     if kind == "adapted":
-        parts = (_empty(state, f"{prefix}{name}.", name, path) for name in ("directions", "block"))
-        return AdaptedDirections(*parts)
-    names = ("conv1.weight", "temb_proj.weight") if kind == "block" else ("directions", "timesteps")
-    found = [state.get(prefix + name) for name in names]
-    if any(part is None or part.ndim == 0 for part in found) or (kind == "block" and found[1].ndim != 2):
-        raise CheckpointError(f"{path} does not hold {', '.join(prefix + name for name in names)}")
-    return ShiftBlock(len(found[0]), found[1].shape[1]) if kind == "block" else Directions(*found)
+        directions = _empty_directions(state, f"{prefix}directions.", path)
+        return AdaptedDirections(directions, _empty_block(state, f"{prefix}block.", path))
+    return _empty_block(state, prefix, path) if kind == "block" else _empty_directions(state, prefix, path)
+
+
+def _empty_block(state: Mapping[str, Tensor], prefix: str, path: Path) -> ShiftBlock:
+    conv, linear = _both(state, (f"{prefix}conv1.weight", f"{prefix}temb_proj.weight"), path)
+    if linear.ndim != 2:
+        raise CheckpointError(f"{path}: {prefix}temb_proj.weight is {tuple(linear.shape)}, expected [C, D]")
+    return ShiftBlock(len(conv), linear.shape[1])
+
+
+def _empty_directions(state: Mapping[str, Tensor], prefix: str, path: Path) -> Directions:
+    return Directions(*_both(state, (f"{prefix}directions", f"{prefix}timesteps"), path))
+
+
+def _both(state: Mapping[str, Tensor], names: tuple[str, str], path: Path) -> tuple[Tensor, Tensor]:
+    first, second = (state.get(name) for name in names)
+    if first is None or second is None or not first.ndim or not second.ndim:
+        raise CheckpointError(f"{path} does not hold {', '.join(names)}")
+    return first, second
 
 
 def _asyrp_block(path: Path) -> ShiftBlock:
@@ -318,7 +335,7 @@ def _asyrp_block(path: Path) -> ShiftBlock:
             f"{path} is a shift for the ADM U-Net of guided diffusion (Asyrp's dogs and MetFaces); this is for the "
             "DDPM's, as CelebA-HQ, churches and bedrooms have it"
         )
-    block = _empty(state, "", "block", path)
+    block = _empty_block(state, "", path)
     checkpoints.check_state(block.state_dict(), state, path)
     block.load_state_dict(state)
     return block

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -77,9 +76,7 @@ class Instructions(Steering):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write ``config.json``; there are no weights."""
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {"phrases": self.phrases, "template": self.template}
-        (folder / checkpoints.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        checkpoints.write_config(folder, {"phrases": self.phrases, "template": self.template})
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
@@ -90,7 +87,5 @@ class Instructions(Steering):
         """
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
-        try:
+        with checkpoints.entries_of(path):
             return cls(config["phrases"], template=config["template"]).eval()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{path} lacks or garbles an entry: {error}") from error

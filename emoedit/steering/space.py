@@ -27,10 +27,10 @@ from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.models.stable_diffusion.text import encode, fill, with_tokens
 from emoedit.nn.space import PointMap
 from emoedit.registry import STEERINGS
-from emoedit.steering.base import Steering
+from emoedit.steering.base import Steering, are_names
 from emoedit.steering.directions import LatentDirections
 from emoedit.steering.tokens import TEMPLATE
-from emoedit.steering.words import TextSteering
+from emoedit.steering.words import TextSteering, text_backbone
 from emoedit.types import CheckpointError, Control, Edit, EditError, Inversion
 
 MIXED = "mixed"  # the folder of the basic directions
@@ -243,8 +243,7 @@ class SpaceWords(TextSteering):
         Raises:
             CheckpointError: a backbone without text.
         """
-        if not isinstance(backbone, StableDiffusionBackbone):
-            raise CheckpointError(f"{type(backbone).__name__} has no text input: pseudo-words need a Stable Diffusion")
+        backbone = text_backbone(backbone)
         neutral = backbone.context()
         size = weights.abs().sum(1) * torch.where(weights.sum(1) < 0, -1.0, 1.0)
         if not bool(size.any()):
@@ -293,15 +292,11 @@ class SpaceWords(TextSteering):
         """
         config, names, words = _read_map(folder)
         path = folder / checkpoints.CONFIG
-        try:
+        with checkpoints.entries_of(path):
             rows, width = (int(value) for value in config["start"])
             spans = {str(name): tuple(span) for name, span in config.get("spans", {}).items()}
             places, start = torch.zeros(len(names), words.sizes["dims"]), torch.zeros(rows, width)
             model = cls(names, places, words, start, template=str(config["template"]), spans=spans)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"{path} lacks or garbles an entry: {error}") from error
         state = checkpoints.read_weights(folder / checkpoints.WEIGHTS)
         checkpoints.check_state(model.state_dict(), state, folder / checkpoints.WEIGHTS)
         model.load_state_dict(state)
@@ -358,7 +353,7 @@ def _read_map(folder: Path) -> tuple[dict[str, Any], tuple[str, ...], PointMap]:
     path = folder / checkpoints.CONFIG
     config = checkpoints.read_json(path)
     names, sizes = config.get("emotions"), config.get("map")
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+    if not names or not are_names(names):
         raise CheckpointError(f"{path}: 'emotions' must be a list of names, found {names!r}")
     wanted = ("dims", "out", "rank", "centres")
     if not isinstance(sizes, Mapping) or any(

@@ -8,7 +8,6 @@ An edit moves the context in a straight line from the neutral prompt's to that o
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import weakref
@@ -205,7 +204,7 @@ class EmotionTokens(TextSteering):
         }
         for name, token, vectors in zip(names, self.tokens, self.vectors, strict=True):
             write_embedding(folder / name / EMBEDDINGS, token, vectors, overwrite=True)
-        (folder / checkpoints.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        checkpoints.write_config(folder, config)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
@@ -216,14 +215,12 @@ class EmotionTokens(TextSteering):
         """
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
-        try:
+        with checkpoints.entries_of(path):
             entries = config["emotions"]
             files = {entry["emotion"]: folder / entry["folder"] for entry in entries}
             gain = torch.tensor([float(entry["gain"]) for entry in entries])
             spans = {entry["emotion"]: tuple(entry["span"]) for entry in entries if "span" in entry}
             template = str(config["template"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} lacks or garbles an entry: {error}") from error
         try:
             return cls.from_files(files, template=template, gain=gain, spans=spans)
         except EditError as error:

@@ -6,7 +6,6 @@ from pictures (``emoedit.steering.tokens.EmotionTokens``).
 
 from __future__ import annotations
 
-import json
 import weakref
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,19 @@ from emoedit.models.precision import versions
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.steering.base import Steering
 from emoedit.types import CheckpointError, Control, Edit, Inversion
+
+
+def text_backbone(backbone: Backbone) -> StableDiffusionBackbone:
+    """The backbone, if it reads text.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    if not isinstance(backbone, StableDiffusionBackbone):
+        raise CheckpointError(
+            f"{type(backbone).__name__} knows no text: prompts and learned tokens need a Stable Diffusion"
+        )
+    return backbone
 
 
 class TextSteering(Steering):
@@ -92,10 +104,7 @@ class TextSteering(Steering):
             CheckpointError: a backbone without text, or what ``contexts`` refuses.
             EditError: a prompt that is too long.
         """
-        if not isinstance(backbone, StableDiffusionBackbone):
-            raise CheckpointError(
-                f"{type(backbone).__name__} has no text input: prompts and learned tokens need a Stable Diffusion"
-            )
+        backbone = text_backbone(backbone)
         neutral = backbone.context()
         used = weights.ne(0).any(0).nonzero()[:, 0].tolist()
         if not used:
@@ -172,8 +181,7 @@ class Words(TextSteering):
             "gain": self.gain.tolist(),
             "spans": {emotion: list(span) for emotion, span in self.spans.items()},
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / checkpoints.CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        checkpoints.write_config(folder, config)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
@@ -184,8 +192,6 @@ class Words(TextSteering):
         """
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
-        try:
+        with checkpoints.entries_of(path):
             gain = torch.tensor([float(value) for value in config["gain"]])
             return cls(config["prompts"], gain=gain, spans=config["spans"]).eval()
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} lacks or garbles an entry: {error}") from error

@@ -25,6 +25,7 @@ from emoedit.io.arrays import read_array
 from emoedit.io.images import write_atomic
 from emoedit.io.weights import read_torch
 from emoedit.models.base import Backbone, Callback
+from emoedit.steering.base import are_names
 from emoedit.steering.boundaries import linear_svm, principal_axes
 from emoedit.steering.directions import PARTS, LatentDirections
 from emoedit.types import CheckpointError, Control, DataError, Edit, EditError, Inversion
@@ -76,14 +77,14 @@ class WDirections(LatentDirections):
         mask = torch.zeros(layers, 1)
         mask[first:last] = 1
 
-        def put(part: Tensor | None, share: float = 1.0) -> Tensor | None:
-            return None if part is None else (share * mask * part[:, None]).flatten(1)
+        def put(part: Tensor, share: float = 1.0) -> Tensor:
+            return (share * mask * part[:, None]).flatten(1)
 
-        # The source's own expression is read from the mean of these layers.
-        parts = put(fitted.means), put(fitted.readout, 1 / (last - first))
-        shape = layers, fitted.directions.shape[1]
-        rest = fitted.offset, fitted.distance
-        return cls(shape, fitted.emotions, put(fitted.directions), fitted.gain, *parts, *rest).eval()
+        # What the source shows is read from the mean of the layers that are moved.
+        means = None if fitted.means is None else put(fitted.means)
+        readout = None if fitted.readout is None else put(fitted.readout, 1 / (last - first))
+        shape, rest = (layers, fitted.directions.shape[1]), (means, readout, fitted.offset, fitted.distance)
+        return cls(shape, fitted.emotions, put(fitted.directions), fitted.gain, *rest).eval()
 
     def within(self, where: Layers) -> Self:
         """The same directions in a range of layers only; the source's expression is still read from all.
@@ -97,10 +98,19 @@ class WDirections(LatentDirections):
         first, last = checked_layers(where, self.latent_shape[0])
         mask = torch.zeros(*self.latent_shape)
         mask[first:last] = 1
-        held = {name: getattr(self, name) for name in PARTS}
-        for name in ("directions", "means"):
-            held[name] = None if held[name] is None else held[name] * mask.flatten().to(held[name])
-        return type(self)(self.latent_shape, self.emotions, *held.values()).eval()
+        kept = mask.flatten().to(self.directions)
+        return self.with_parts(self.directions * kept, means=None if self.means is None else self.means * kept)
+
+    def with_parts(self, directions: Tensor | None = None, **parts: Tensor | None) -> Self:
+        """The same steering with other tensors.
+
+        Args:
+            directions: default: its own.
+            **parts: of ``PARTS``; those that are not given are its own.
+        """
+        held = {name: getattr(self, name) for name in PARTS[1:]} | parts
+        directions = self.directions if directions is None else directions
+        return type(self)(self.latent_shape, self.emotions, directions, *held.values()).eval()
 
     def control(self, backbone: Backbone, inversion: Inversion, edits: Sequence[Edit]) -> Control:
         """See ``Steering.control``.
@@ -114,7 +124,7 @@ class WDirections(LatentDirections):
                 f"these directions are for w+ of {self.latent_shape} (layers, width), the backbone's latent is {found}"
             )
         flat = replace(inversion, latent=inversion.latent.flatten(1))
-        return Control(shift=super().control(backbone, flat, edits).shift.unflatten(1, self.latent_shape))
+        return Control(shift=self.shift(flat, edits).unflatten(1, self.latent_shape))
 
     def save_pretrained(self, folder: Path) -> None:
         """Write ``config.json`` and the weights (safetensors)."""
@@ -131,15 +141,16 @@ class WDirections(LatentDirections):
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         emotions, shape = config.get("emotions"), config.get("latent_shape")
-        for name, value, kind in (("emotions", emotions, str), ("latent_shape", shape, int)):
-            if not isinstance(value, list) or not all(isinstance(each, kind) for each in value):
-                raise CheckpointError(f"{path}: {name!r} must be a list of {kind.__name__}, found {value!r}")
+        if not are_names(emotions):
+            raise CheckpointError(f"{path}: 'emotions' must be a list of names, found {emotions!r}")
+        if not isinstance(shape, list) or not all(isinstance(length, int) for length in shape):
+            raise CheckpointError(f"{path}: 'latent_shape' must be a list of whole numbers, found {shape!r}")
         state = checkpoints.read_weights(folder / checkpoints.WEIGHTS)
         if "directions" not in state:
             raise CheckpointError(
                 f"{folder / checkpoints.WEIGHTS} holds no 'directions', only {', '.join(state) or 'nothing'}"
             )
-        model = cls(shape, emotions, *(state.get(name) for name in PARTS))
+        model = cls(shape, emotions, state["directions"], *(state.get(name) for name in PARTS[1:]))
         checkpoints.check_state(model.state_dict(), state, folder / checkpoints.WEIGHTS)
         return model.eval()
 
@@ -264,7 +275,7 @@ def from_boundaries(normals: Mapping[str, Tensor], gains: Mapping[str, float]) -
 
 
 def fit_boundaries(
-    w: Tensor, labels: Sequence[str], emotions: Sequence[str], *, penalty: float = 1.0, conditional: bool = False
+    w: Tensor, labels: Sequence[str], emotions: Sequence[str], *, conditional: bool = False
 ) -> LatentDirections:
     """A boundary between neutral and each emotion (``linear_svm``).
 
@@ -274,7 +285,6 @@ def fit_boundaries(
         w: ``[N, D]``.
         labels: N names; ``"neutral"`` is one.
         emotions: the targets; ``"neutral"``, with no direction, is put first.
-        penalty: loss per violated margin.
         conditional: condition each boundary on all others.
 
     Raises:
@@ -287,7 +297,7 @@ def fit_boundaries(
     normals = {}
     for name in targets:
         rows = torch.cat([kinds[name], kinds["neutral"]])
-        normals[name] = linear_svm(rows, torch.arange(len(rows)) < len(kinds[name]), penalty=penalty).normal
+        normals[name] = linear_svm(rows, torch.arange(len(rows)) < len(kinds[name])).normal
     if conditional:
         others = {name: [normals[other] for other in targets if other != name] for name in targets}
         normals = {name: condition(normals[name], *others[name]) for name in targets}

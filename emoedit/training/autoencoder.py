@@ -7,6 +7,7 @@ U-Net that was trained on such squares of pixels (``DDPMBackbone`` with ``patch`
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -98,4 +99,9 @@ def face_psnr(backbone: StableDiffusionBackbone, crops: CropSet, positions: np.n
         shown += (((drawn - x).square() * face).sum((1, 2, 3)) / face.sum() / backbone.channels).tolist()
         squares = F.pixel_unshuffle((x - mean) / gain if backbone.config.std else x, patch)
         latent += (z - squares).square().mean((1, 2, 3)).tolist()
-    return tuple(float(np.mean([10 * math.log10(4 / max(e, 1e-12)) for e in each])) for each in (shown, latent))
+    return _psnr(shown), _psnr(latent)
+
+
+def _psnr(errors: Sequence[float]) -> float:
+    """Mean PSNR of pictures whose range is 2, of their mean squared errors, in decibel."""
+    return float(np.mean([10 * math.log10(4 / max(error, 1e-12)) for error in errors]))

@@ -1,7 +1,7 @@
 """The discriminator of adversarial training, made for speed on few processors; it is not shipped.
 
-As StyleGAN2's discriminator (``emoedit.models.stylegan2.network.Discriminator``) it has residual blocks, scaled
-weights and the deviation within a group of pictures as one more map. It differs in the costly parts: squares
+As StyleGAN2's discriminator (Karras et al. 2020, arXiv 1912.04958) it has residual blocks, scaled
+weights and the deviation within a group of pictures as one more map. It differs where that one spends its time: squares
 of 2 x 2 pixels are channels from the start, and learned 4 x 4 convolutions halve the maps instead of a fixed filter.
 """
 

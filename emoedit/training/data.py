@@ -132,11 +132,10 @@ class MixtureBatches:
         shares: data set name -> share of every batch (normalised to sum to 1).
         batch_size: pictures a batch.
         resolution: their side.
-        split: name of the split to draw from, or several.
-        seed: seed of the draws.
-        balance: a class with n pictures in a data set is drawn as often as n ** balance: 1 leaves its pictures as
-            frequent as they are, 0 gives all classes the same share.
-        classes: columns of the index whose values together make a class.
+        split: which split to draw from, or several.
+        seed: of the draws.
+        balance: an emotion with n pictures in a data set is drawn as often as n ** balance: 1 leaves its pictures as
+            frequent as they are, 0 gives all emotions the same share.
         channels: 1 for luminance, 3 for RGB.
 
     Raises:
@@ -153,7 +152,6 @@ class MixtureBatches:
         split: str | Sequence[str],
         seed: int,
         balance: float = 1.0,
-        classes: Sequence[str] = ("emotion",),
         channels: int = 1,
     ) -> None:
         self.crops, self.batch_size, self.resolution, self.seed = crops, batch_size, resolution, seed
@@ -171,10 +169,10 @@ class MixtureBatches:
             )
         weights = np.array(list(shares.values()), float)
         self.weights = weights / weights.sum()
-        kinds = np.array(["/".join(row[name] for name in classes) for row in crops.rows])
+        emotions = crops.column("emotion")
         self.chances = []
         for pool in self.pools:
-            _, member, count = np.unique(kinds[pool], return_inverse=True, return_counts=True)
+            _, member, count = np.unique(emotions[pool], return_inverse=True, return_counts=True)
             chance = count[member] ** (balance - 1.0)
             self.chances.append(None if balance == 1.0 else chance / chance.sum())
 

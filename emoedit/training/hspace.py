@@ -19,8 +19,9 @@ from tqdm import tqdm
 from emoedit import sampling
 from emoedit.models.ddpm.backbone import DDPMBackbone
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
+from emoedit.nn.layers import ModuleList
 from emoedit.steering.boundaries import linear_svm, principal_axes
-from emoedit.steering.hspace import AdaptedDirections, Directions, Shift
+from emoedit.steering.hspace import AdaptedDirections, Directions, Shift, ShiftBlock
 from emoedit.training.data import CropSet
 from emoedit.training.guides import Guide
 from emoedit.training.vae import region_weights
@@ -87,14 +88,12 @@ def learnable(directions: Directions) -> Directions:
 
 
 def fixed(shift: Shift) -> Shift:
-    """A shift with its ``learnable`` directions as buffers, as it is saved.
-
-    Args:
-        shift: as it was trained.
-    """
-    if isinstance(shift, AdaptedDirections):
-        return AdaptedDirections(fixed(shift.directions), shift.block)
-    return Directions(shift.directions.detach(), shift.timesteps) if isinstance(shift, Directions) else shift
+    """What was fitted, without ``learnable`` directions: as it is saved."""
+    if isinstance(shift, ShiftBlock):
+        return shift
+    directions = shift.directions if isinstance(shift, AdaptedDirections) else shift
+    plain = Directions(directions.directions.detach(), directions.timesteps)
+    return AdaptedDirections(plain, shift.block) if isinstance(shift, AdaptedDirections) else plain
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class ShiftTask(nn.Module):
         judged: int | None = None,
     ) -> None:
         super().__init__()
-        self.shifts, self.how = nn.ModuleList(shifts), loss
+        self.shifts, self.how = ModuleList(shifts), loss
         self.judged = judged
         # Not registered: neither trained, nor averaged, nor saved with every checkpoint.
         self.frozen = (backbone.eval().requires_grad_(False), guide.eval().requires_grad_(False))
@@ -218,7 +217,7 @@ class ShiftTask(nn.Module):
         weights = {**self.how.guide, "near": self.how.near, "outside": self.how.outside}
         if self.how.pale:
             weights["pale"] = self.how.pale
-        total = sum(weight * means[name] for name, weight in weights.items())
+        total = sum((weight * means[name] for name, weight in weights.items()), torch.zeros(()))
         return {"loss": total, **{name: value.detach() for name, value in means.items()}}
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -110,14 +110,17 @@ def parameter_groups(task: nn.Module, config: TrainerConfig) -> list[dict[str, A
     return [{"params": found, "factor": factor} for factor, found in groups.items() if found]
 
 
+T = TypeVar("T", bound=nn.Module)
+
+
 def train(
-    task: nn.Module,
+    task: T,
     batches: Callable[[int, int], Any],
     folder: str | Path,
     config: TrainerConfig,
     *,
-    preview: Callable[[nn.Module], Tensor] | None = None,
-) -> nn.Module:
+    preview: Callable[[T], Tensor] | None = None,
+) -> T:
     """Train, or go on where the folder's last checkpoint stopped.
 
     Args:
@@ -163,15 +166,15 @@ def train(
                 run.save(step + 1)
             if log is not None and preview is not None and (step + 1) % config.preview_every == 0:
                 with torch.no_grad():
-                    log.add_image("preview", preview(run.average.module), step + 1)
+                    log.add_image("preview", preview(run.averaged), step + 1)
     if first < config.steps and config.steps % config.save_every:
         run.save(config.steps)
     if log is not None:
         log.close()
-    return run.average.module.cpu().eval()
+    return run.averaged.cpu().eval()
 
 
-class _Run:
+class _Run(Generic[T]):
     """A task with its optimiser, its moving average and the file that all of it is resumed from.
 
     Args:
@@ -181,7 +184,7 @@ class _Run:
         config: how it is made.
     """
 
-    def __init__(self, task: nn.Module, accelerator: Accelerator, state_file: Path, config: TrainerConfig) -> None:
+    def __init__(self, task: T, accelerator: Accelerator, state_file: Path, config: TrainerConfig) -> None:
         self.config, self.accelerator, self.state_file = config, accelerator, state_file
         self.step, self._spent, self._start = 0, 0.0, time.monotonic()
         groups = parameter_groups(task, config)
@@ -200,6 +203,11 @@ class _Run:
         self.model, self.optimizer = self.accelerator.prepare(task, optimizer)
         if config.compile:
             self.model.compile()
+
+    @property
+    def averaged(self) -> T:
+        """The task with averaged weights."""
+        return cast("T", self.average.module)  # a copy of the task
 
     def one_step(self, step: int, batches: Callable[[int, int], Any]) -> dict[str, float]:
         """One step of the optimiser and of the moving average; the losses, mean over its batches.

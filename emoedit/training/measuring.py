@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,13 +18,12 @@ from emoedit.types import DataError
 UNKNOWN = -1  # a label that is not known: the picture does not train that head
 
 
-class LabelledBatches:
-    """Batches of augmented crops with their labels.
+@dataclass(frozen=True)
+class Labels:
+    """What is known of N crops.
 
     Args:
-        crops: prepared crops.
-        weights: ``[N]``, one a crop: how often each is drawn, relative to the others.
-        emotion: ``[N]`` class numbers, ``UNKNOWN`` where there is none; or ``[N, E]`` distributions over the
+        emotion: ``[N]`` class numbers, :data:`UNKNOWN` where there is none; or ``[N, E]`` distributions over the
             classes, zeros where there is none.
         person: ``[N]`` class numbers, ``UNKNOWN`` where there is none.
         points: ``[N, 68, 2]`` as fractions of the crop's side, NaN where there are none.
@@ -36,14 +36,33 @@ class LabelledBatches:
         DataError: no crop has a label.
     """
 
+    emotion: np.ndarray
+    person: np.ndarray
+    points: np.ndarray
+
+
+class LabelledBatches:
+    """Batches of augmented crops with what is known of each.
+
+    Args:
+        crops: N of them.
+        weights: ``[N]``, one a crop: how often each is drawn, relative to the others.
+        labels: of the crops.
+        batch_size: crops a batch.
+        resolution: their side.
+        how: they are augmented.
+        seed: of the draws.
+
+    Raises:
+        DataError: every weight is 0.
+    """
+
     def __init__(
         self,
         crops: CropSet,
         weights: np.ndarray,
+        labels: Labels,
         *,
-        emotion: np.ndarray,
-        person: np.ndarray,
-        points: np.ndarray,
         batch_size: int,
         resolution: int,
         how: Augment,
@@ -54,10 +73,9 @@ class LabelledBatches:
         self.crops, self.batch_size, self.resolution = crops, batch_size, resolution
         self.chosen = np.flatnonzero(weights)
         self.ladder = np.cumsum(weights[self.chosen])
-        if emotion.ndim == 2:
-            emotion = emotion.astype(np.float32)
-        self.labels = {"emotion": torch.from_numpy(emotion), "person": torch.from_numpy(person)}
-        self.points = torch.from_numpy(points).float()
+        emotion = labels.emotion.astype(np.float32) if labels.emotion.ndim == 2 else labels.emotion
+        self.labels = {"emotion": torch.from_numpy(emotion), "person": torch.from_numpy(labels.person)}
+        self.points = torch.from_numpy(labels.points).float()
         self.how, self.seed = how, seed
 
     def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:

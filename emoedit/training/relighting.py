@@ -16,11 +16,9 @@ from torch.optim import swa_utils
 from tqdm import tqdm
 
 from emoedit.compositing.relaxing import find_smile, relax
-from emoedit.faces.analysis import FaceAnalysis, analyse
+from emoedit.faces.analysis import FaceAnalysis, Finders, analyse
 from emoedit.faces.landmarks import landmark_finder
 from emoedit.faces.masks import LUMA, face_masks
-from emoedit.faces.occlusion import occlusion_finder
-from emoedit.faces.teeth import teeth_finder
 from emoedit.faces.tone import Tone
 from emoedit.faces.warp import landmark_flow, sample
 from emoedit.nn.relaxation import RelaxationNetwork
@@ -49,16 +47,7 @@ def analyse_crop(crop: np.ndarray, spec: CropSpec) -> FaceAnalysis:
     """
     face, alignment = crop_as_photo(len(crop), spec)
     masks = face_masks(CropSpec(len(crop), spec.style, spec.scale, spec.down))
-    return analyse(
-        crop,
-        face,
-        alignment,
-        masks,
-        Tone(),
-        landmarks=landmark_finder("cpu"),
-        teeth=teeth_finder("cpu"),
-        occlusion=occlusion_finder("cpu"),
-    )
+    return analyse(crop, face, alignment, masks, Tone(), Finders.on("cpu"))
 
 
 def ratio_images(

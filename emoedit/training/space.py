@@ -10,6 +10,7 @@ has to be read as people voted on the pictures at that point, and to stay the sa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -258,7 +259,24 @@ class VotesGuide(Guide):
         }
 
 
-def finetune_coordinates(
+@dataclass(frozen=True)
+class Descent:
+    """How coordinates are searched for.
+
+    Args:
+        steps: of Adam.
+        batch_size: faces a step.
+        learning_rate: at first; it falls to zero.
+        seed: of the draws.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int = 0
+
+
+def led_coordinates(
     backbone: StyleGAN2Backbone,
     guide: Guide,
     latents: Tensor,
@@ -266,11 +284,7 @@ def finetune_coordinates(
     start: Tensor,
     row: int,
     weights: Mapping[str, float],
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int = 0,
+    how: Descent,
 ) -> Tensor:
     """Finetune the coordinates of an emotion in a basis of directions, with a guide's losses.
 
@@ -283,23 +297,17 @@ def finetune_coordinates(
         latents: ``[N, L, D]`` of neutral faces.
         basis: ``[K, L * D]``.
         start: ``[K]``, such as the mixture's weights.
-        row: index of the guide's target.
-        weights: weights of the guide's losses, ``near`` and ``outside``; those of ``SPARED`` above the start's alone.
-        steps: number of steps of Adam.
-        batch_size: faces a step.
-        learning_rate: at first; it falls to zero.
-        seed: seed of the draws.
-
-    Returns:
-        ``[K]``, the mean over the second half of the steps.
+        row: which of the guide's targets.
+        weights: what the guide's losses, ``near`` and ``outside`` count; those of ``SPARED`` above the start's alone.
+        how: it is searched for.
     """
     found = start.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([found], learning_rate, betas=(0.8, 0.95))
-    fall = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, steps)
-    rng, average = np.random.default_rng(seed), torch.zeros_like(start)
-    torch.manual_seed(seed)
-    for step in range(steps):
-        latent = latents[rng.choice(len(latents), batch_size, replace=batch_size > len(latents))]
+    optimiser = torch.optim.Adam([found], how.learning_rate, betas=(0.8, 0.95))
+    fall = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, how.steps)
+    rng, average = np.random.default_rng(how.seed), torch.zeros_like(start)
+    torch.manual_seed(how.seed)
+    for step in range(how.steps):
+        latent = latents[rng.choice(len(latents), how.batch_size, replace=how.batch_size > len(latents))]
         noise = torch.get_rng_state()
         with torch.no_grad():
             plain = backbone.synthesis(latent, dtype=backbone.dtype)
@@ -311,8 +319,8 @@ def finetune_coordinates(
         torch.stack([weight * losses[name] for name, weight in weights.items()]).sum().backward()
         optimiser.step()
         fall.step()
-        if step >= steps // 2:  # the mean of the last half: gradients of few faces are noisy
-            average += found.detach() / (steps - steps // 2)
+        if step >= how.steps // 2:  # the mean of the last half: gradients of few faces are noisy
+            average += found.detach() / (how.steps - how.steps // 2)
     return average
 
 

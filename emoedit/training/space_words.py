@@ -144,7 +144,6 @@ class WordBatches:
     Args:
         latents: ``[N, C, r, r]`` of pictures.
         own: ``[N, d]``: their points.
-        chances: ``[N]``: how often each is drawn, relative to the others.
         plain: ``[M, C, r, r]`` of neutral faces.
         points: ``[P, d]``: where they go; numbers of the targets.
         to: ``[P]``: how often each is drawn.
@@ -157,7 +156,6 @@ class WordBatches:
         self,
         latents: Tensor,
         own: Tensor,
-        chances: np.ndarray,
         plain: Tensor,
         points: Tensor,
         to: np.ndarray,
@@ -167,13 +165,13 @@ class WordBatches:
         seed: int,
     ) -> None:
         self.latents, self.own, self.plain, self.points = latents, own, plain, points
-        self.chances, self.to = chances / chances.sum(), to / to.sum()
+        self.to = to / to.sum()
         self.templates, self.batch_size, self.seed = templates, batch_size, seed
 
     def __call__(self, step: int, process: int = 0) -> dict[str, Tensor]:
         """The batch of a step."""
         rng, size = np.random.default_rng((self.seed, step, process)), self.batch_size
-        pictures = rng.choice(len(self.own), size, p=self.chances)
+        pictures = rng.integers(len(self.own), size=size)
         rows = rng.choice(len(self.points), size, p=self.to)
         return {
             "latent": self.latents[pictures],

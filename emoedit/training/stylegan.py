@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.models.stylegan2.inversion import Losses
+from emoedit.models.stylegan2.network import Encoder
 from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.nn.perceptual import PerceptualNetwork, layer_distances
 from emoedit.training.adversarial import Batch, GeneratorTask
@@ -111,9 +113,9 @@ class _ReconstructionLosses:
             with torch.autocast(drawn.device.type, torch.bfloat16):
                 found["perceptual"] = (layer_distances(network, *seen) @ network.layer_weights).mean()
         if self.identity is not None:
-            network = self.identity.to(drawn.device)
+            reader = self.identity.to(drawn.device)
             with torch.autocast(drawn.device.type, torch.bfloat16):
-                vectors = [network(_resized(x, network))["person"] for x in (drawn, original)]
+                vectors = [reader(_resized(x, reader))["person"] for x in (drawn, original)]
             found["identity"] = 1 - F.cosine_similarity(*vectors).mean()
         return found
 
@@ -126,6 +128,17 @@ def _resized(x: Tensor, network: MeasuringNetwork) -> Tensor:
 def _total(found: Mapping[str, Tensor], weights: Weights) -> dict[str, Tensor]:
     loss = sum(getattr(weights, name) * value for name, value in found.items())
     return {"loss": loss, **{name: value.detach() for name, value in found.items()}}
+
+
+def _own_encoder(backbone: StyleGAN2Backbone) -> Encoder:
+    """The embedded model's encoder.
+
+    Raises:
+        DataError: it has none, or one of others.
+    """
+    if not isinstance(backbone.encoder, Encoder):
+        raise DataError("the embedded StyleGAN2 is trained with an encoder: set encoder_widths")
+    return backbone.encoder
 
 
 class GANTask(GeneratorTask):
@@ -156,21 +169,24 @@ class GANTask(GeneratorTask):
         mapping_rate: float = 1e-3,
     ) -> None:
         super().__init__()
-        if config.encoder_widths is None:
-            raise DataError("the embedded StyleGAN2 is trained with an encoder: set encoder_widths")
         self.backbone = StyleGAN2Backbone(config)
         # No noise: in as few steps as there are here it only hides the face, and an inversion would have to find it.
-        for layer in self.backbone.synthesis.convs:
-            layer.noise_strength.requires_grad_(False)
+        for conv in self.backbone.synthesis.convs:
+            conv.noise_strength.requires_grad_(False)
         # A larger picture begins as the smaller one, enlarged.
-        for layer in self.backbone.synthesis.to_images[1:]:
-            nn.init.zeros_(layer.weight)
-        self.posterior = nn.Linear(self.backbone.encoder.shared.in_features, 2 * config.w_dim)
+        for to_image in self.backbone.synthesis.to_images[1:]:
+            nn.init.zeros_(to_image.weight)
+        self.posterior = nn.Linear(self.encoder.shared.in_features, 2 * config.w_dim)
         nn.init.constant_(self.posterior.bias[config.w_dim :], -4.0)  # sure at first: noise comes when it is priced
         self.register_buffer("recent", torch.randn(RECENT, config.w_dim))
         self.weights, self.mixing = weights, mixing
         self.encoder_rate, self.mapping_rate = encoder_rate, mapping_rate
         self.rebuilding = Shared(losses=_ReconstructionLosses(weights, perceptual, None))
+
+    @property
+    def encoder(self) -> Encoder:
+        """The backbone's."""
+        return _own_encoder(self.backbone)
 
     def compile(self) -> None:
         """Fuse the synthesis network only: the rest is small, and what the critic needs twice has to stay as it is."""
@@ -183,7 +199,7 @@ class GANTask(GeneratorTask):
             config: config of the trainer.
         """
         drawing = [parameter for parameter in self.backbone.synthesis.parameters() if parameter.requires_grad]
-        reading = [*self.backbone.encoder.parameters(), *self.posterior.parameters()]
+        reading = [*self.encoder.parameters(), *self.posterior.parameters()]
         mapping, usual = [*self.backbone.mapping.parameters()], {"betas": (0.9, 0.99)}
         return [
             {"params": drawing, "lr": config.learning_rate},
@@ -198,7 +214,7 @@ class GANTask(GeneratorTask):
         Crops are encoded to the w that they were reconstructed from. An encoder trained on samples too gives w nearer
         to the mean, and softer reconstructions.
         """
-        encoder, size = self.backbone.encoder, self.backbone.config.w_dim
+        encoder, size = self.encoder, self.backbone.config.w_dim
         encoder.shared.weight.copy_(self.posterior.weight[:size])
         encoder.shared.bias.copy_(self.posterior.bias[:size] - self.backbone.mapping.w_avg)
         encoder.own.weight.zero_()
@@ -222,9 +238,9 @@ class GANTask(GeneratorTask):
         shown = torch.cat([batch["shown"], batch["real"][len(batch["shown"]) :]]) if alone else batch["shown"]
         original = backbone.normalise(shown)[0].clamp(-LIMIT, LIMIT)
         count, layers = len(batch["real"]) - len(original), backbone.latent_shape[0]
-        half = {"device_type": original.device.type, "dtype": torch.bfloat16, "enabled": dtype == torch.bfloat16}
-        with torch.autocast(**half):
-            seen = backbone.encoder.trunk(original)
+        half = partial(torch.autocast, original.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+        with half():
+            seen = self.encoder.trunk(original)
             mean, log_var = self.posterior(seen).float().chunk(2, 1)
         taken = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
         backbone.mapping.track(taken)
@@ -245,11 +261,11 @@ class GANTask(GeneratorTask):
         # What the encoder into w+ has to find: samples, and the middle of what the posterior says of crops.
         some = -(-count // 2)
         truth = torch.cat([sampled[:some], mean[:, None].expand(-1, layers, -1)]).detach()
-        with torch.autocast(**half):
+        with half():
             if some:
-                again = backbone.encoder.trunk(drawn[:some].detach().clamp(-LIMIT, LIMIT))
+                again = self.encoder.trunk(drawn[:some].detach().clamp(-LIMIT, LIMIT))
                 seen = torch.cat([again, seen])
-            guess = backbone.mapping.w_avg + backbone.encoder.read(seen)
+            guess = backbone.mapping.w_avg + self.encoder.read(seen)
         found["latent"] = (guess - truth).square().mean()
         return drawn, _total(found, self.weights)
 
@@ -275,8 +291,8 @@ class EncoderTask(nn.Module):
         samples: int,
     ) -> None:
         super().__init__()
-        self.encoder = backbone.encoder.requires_grad_(True)
-        losses = _ReconstructionLosses(weights, perceptual, identity)
+        self.encoder = _own_encoder(backbone).requires_grad_(True)
+        losses = _Rebuilding(weights, perceptual, identity)
         self.frozen = Shared(backbone=backbone, losses=losses)
         backbone.mapping.requires_grad_(False)
         backbone.synthesis.requires_grad_(False)

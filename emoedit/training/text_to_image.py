@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from emoedit import sampling
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.models.stable_diffusion.text import encode, frozen_copy
 from emoedit.models.stable_diffusion.unet import down, up
+from emoedit.nn.layers import zeroed
 from emoedit.training.diffusion import LIMIT, DenoisingTask
 from emoedit.training.loop import Shared
 from emoedit.training.vae import region_weights
@@ -74,9 +75,7 @@ def copy_unconditional_weights(unet: UNet2DConditionModel, source: UNet2DModel) 
         )
     unet.load_state_dict({**own, **{name: given[name] for name in shared}})
     for prefix in text:
-        last = unet.get_submodule(f"{prefix}proj_out")
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        zeroed(unet.get_submodule(f"{prefix}proj_out"))
     return fresh
 
 

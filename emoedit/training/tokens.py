@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -232,7 +233,8 @@ def read_faces(
         )
     entries = entries[:limit]
     detector = detector or FaceDetector()
-    crops, faults = [], {"not readable as pictures": [], "without a face": []}
+    crops: list[Tensor] = []
+    faults: dict[str, list[str]] = {"not readable as pictures": [], "without a face": []}
     for path in entries:
         try:
             rgb = load_picture(path).rgb
@@ -265,7 +267,8 @@ def read_emotions(network: MeasuringNetwork, crops: CropSet, positions: np.ndarr
     rows = []
     for part in np.array_split(positions, max(1, len(positions) // 128)):
         x = crops.pixels(part, network.config.resolution)
-        rows.append(sum(network(side)["emotion"].float().log_softmax(1) for side in (x, x.flip(-1))) / 2)
+        there, back = (network(side)["emotion"].float().log_softmax(1) for side in (x, x.flip(-1)))
+        rows.append((there + back) / 2)
     return torch.cat(rows)
 
 
@@ -297,7 +300,8 @@ def pick_pictures(
     if lacking := [name for name in mixture if name not in known]:
         raise DataError(f"this recogniser does not read {', '.join(lacking)}; it reads {', '.join(known) or 'nothing'}")
     usable = np.arange(len(labels)) if entry.mixture else np.flatnonzero(labels == entry.name)
-    shown = sum(weight * scores[usable, known.index(name)] for name, weight in mixture.items())
+    parts = (weight * scores[usable, known.index(name)] for name, weight in mixture.items())
+    shown = sum(parts, scores.new_zeros(len(usable)))
     best = usable[shown.argsort(descending=True, stable=True).numpy()]
     seen = np.where(people == "", [f"picture {n}" for n in range(len(people))], people)[best]
     first = np.sort(np.unique(seen, return_index=True)[1])
@@ -343,11 +347,11 @@ def learn_token(
     _claim(folder, config, crops)
     batches = LatentBatches(latents, len(config.templates), batch_size=config.batch_size, seed=trainer.seed)
 
-    def preview(averaged: nn.Module) -> Tensor:
-        return validation_grid(backbone, averaged.learned(), config, validation)
+    def preview(averaged: TokenTask, faces: Tensor) -> Tensor:
+        return validation_grid(backbone, averaged.learned(), config, faces)
 
-    averaged = train(task, batches, folder, trainer, preview=None if validation is None else preview)
-    vectors = averaged.learned().detach()
+    show = None if validation is None else partial(preview, faces=validation)
+    vectors = train(task, batches, folder, trainer, preview=show).learned().detach()
     write_embedding(folder / EMBEDDINGS, config.word, vectors, overwrite=True)
     return vectors
 

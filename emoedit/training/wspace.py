@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
 from emoedit.nn.measuring import MeasuringNetwork
-from emoedit.steering.directions import PARTS, LatentDirections
+from emoedit.steering.directions import LatentDirections
 from emoedit.steering.wspace import Layers, WDirections, checked_layers, score_samples, select
 from emoedit.training.data import CropSet, in_luminance
 from emoedit.training.guides import Guide
@@ -116,8 +116,8 @@ def restrict_to_layers(fitted: LatentDirections, backbone: StyleGAN2Backbone, wh
     Raises:
         EditError: no such layers.
     """
-    parts = [getattr(fitted, name) for name in PARTS]
-    whole = WDirections(backbone.latent_shape, fitted.emotions, *parts)
+    parts = fitted.gain, fitted.means, fitted.readout, fitted.offset, fitted.distance
+    whole = WDirections(backbone.latent_shape, fitted.emotions, fitted.directions, *parts)
     return whole.within(checked_layers(where, backbone.latent_shape[0]))
 
 
@@ -129,8 +129,7 @@ def with_gains(steering: WDirections, gains: Mapping[str, float]) -> WDirections
         gains: emotion -> its new gain.
     """
     gain = torch.tensor([gains.get(name, float(g)) for name, g in zip(steering.emotions, steering.gain, strict=True)])
-    held = {name: getattr(steering, name) for name in PARTS} | {"gain": gain}
-    return WDirections(steering.latent_shape, steering.emotions, *(held[name] for name in PARTS)).eval()
+    return steering.with_parts(gain=gain)
 
 
 @torch.no_grad()
@@ -216,7 +215,7 @@ class FinetuneTask(nn.Module):
             moved = (edited - plain).abs()
         found = {**guide(plain, edited, rows), "near": moved.mean(), "outside": (moved * self.outer).mean()}
         weights = {**self.how.guide, "near": self.how.near, "outside": self.how.outside}
-        total = sum(weight * found[name] for name, weight in weights.items())
+        total = sum((weight * found[name] for name, weight in weights.items()), torch.zeros(()))
         return {"loss": total, **{name: value.detach() for name, value in found.items()}}
 
 
@@ -253,10 +252,9 @@ def with_direction(steering: WDirections, direction: Tensor, emotion: str) -> WD
     Returns:
         A new steering.
     """
-    held, k = {name: getattr(steering, name) for name in PARTS}, steering.emotions.index(emotion)
-    held["directions"] = held["directions"].clone()
-    held["directions"][k] = direction.detach().flatten().cpu() / steering.gain[k]
-    return WDirections(steering.latent_shape, steering.emotions, *(held[name] for name in PARTS)).eval()
+    directions, k = steering.directions.clone(), steering.emotions.index(emotion)
+    directions[k] = direction.detach().flatten().cpu() / steering.gain[k]
+    return steering.with_parts(directions)
 
 
 def replace_directions(old: WDirections, new: WDirections, emotions: Sequence[str]) -> WDirections:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from emoedit.editors import load_editor
-from emoedit.evaluation.best import Best, best
+from emoedit.evaluation.best import Best, Floors, best
 from emoedit.evaluation.cases import Case
 from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io.images import load_picture
@@ -85,7 +85,7 @@ def candidate_rows(
             found = best(case.photo, emotion, candidates=how["candidates"], keep=how["keep"], editors=editors,
                          suite=suite)  # fmt: skip
             single = best(case.photo, emotion, candidates=1, keep=1, editors=[DEFAULT_EDITOR], suite=suite,
-                          min_identity=-1.0, min_target=0.0, min_realism=0.0)  # fmt: skip
+                          floors=Floors(-1.0, 0.0, 0.0))  # fmt: skip
             names = [each.editor.name for each in editors]
             for rank, candidate in [(0, single.candidates[0]), *enumerate(found.candidates, 1)]:
                 if candidate.image is None:

@@ -38,6 +38,7 @@ def free_port() -> int:
 def server(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     """The address of a running app, and the folder of its files."""
     from emoedit.app.launch import launch
+    from emoedit.app.privacy import Access
 
     root = tmp_path_factory.mktemp("served")
     before = set(root.iterdir())
@@ -47,7 +48,7 @@ def server(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     thread = threading.Thread(
         target=launch,
         kwargs={
-            "port": free_port(),
+            "access": Access(port=free_port()),
             "device": "cpu",
             "ready": lambda address: (said.append(address), ready.set()),
             "stop": stop,

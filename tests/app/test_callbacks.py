@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from emoedit.app.batch import edit_files
-from emoedit.app.candidates import HEADERS, chosen, search
+from emoedit.app.candidates import HEADERS, Search, chosen, search
 from emoedit.app.compare import compare_editors, frame
 from emoedit.app.edit import ALL, UNIT_NAMES, EditTab
 from emoedit.app.figures import outlined
@@ -311,10 +312,8 @@ def test_keeping_the_person_weakens_units_too(tab, session, upload) -> None:
 def test_candidates_are_ranked_and_one_is_taken_to_the_edit_tab(studio, tab, session, upload) -> None:
     tab.open(session, upload(), "stylegan")
     seen = []
-    found = search(
-        *(studio, session, 0, "surprised", ["stylegan", "facs"], 4, 2, (0.8, 1.4), 0.3, 0),
-        lambda n, of: seen.append((n, of)),
-    )
+    asked = Search(0, "surprised", ["stylegan", "facs"], 4, 2, (0.8, 1.4), 0.3, 0)
+    found = search(studio, session, asked, lambda n, of: seen.append((n, of)))
     assert seen[-1] == (4, 4) and len(found.rows) == 4 and all(len(row) == len(HEADERS) for row in found.rows)
     assert {row[0] for row in found.rows} == {f"{name} at {s}" for name in ("stylegan", "facs") for s in (0.8, 1.4)}
     assert all("target" in row[-1] for row in found.rows) and len(found.kept) >= 1 and found.sheet.width > 600
@@ -327,7 +326,7 @@ def test_candidates_are_ranked_and_one_is_taken_to_the_edit_tab(studio, tab, ses
     with pytest.raises(SessionError, match="press one"):
         chosen(session, 9)
     with pytest.raises(SessionError, match="at least one editor"):
-        search(studio, session, 0, "happy", [], 4, 2, (0.8, 1.4), 0.3, 0)
+        search(studio, session, replace(asked, editors=[]))
 
 
 def test_an_editor_of_one_s_own_is_offered_and_loaded_once(tmp_path, upload) -> None:

@@ -541,6 +541,8 @@ def asked(monkeypatch) -> dict:
 
     for name, module in {"compare": "emoedit.evaluation.compare", "evaluate": "emoedit.evaluation.evaluate"}.items():
         monkeypatch.setattr(importlib.import_module(module), name, instead)
+    cases = importlib.import_module("emoedit.evaluation.cases")
+    monkeypatch.setattr(cases, "read_cases", lambda folder, **how: [(folder, how)] * 5)
     monkeypatch.setattr(importlib.import_module("emoedit.metrics.suite"), "Suite", lambda **how: how)
     return given
 
@@ -549,7 +551,9 @@ def asked(monkeypatch) -> dict:
 def test_lists_have_commas(run, editor, asked, command) -> None:
     words = ("--emotions", "happy, joy - 0.4*sad", "--strengths", " .5,1 ,-2", "--editors", f"{editor}, vae")
     assert run(*command, *words, "--output", "out", *JUDGES, "--no-references", "--seed", 7) == 130
-    assert asked["arguments"] == (command[-1], ["happy", "joy - 0.4*sad"])
+    everything = [(command[-1], {"split": None, "reader": None})] * 5
+    assert asked["arguments"][0] == (everything if command[0] == "evaluate" else command[-1])
+    assert asked["arguments"][1] == ["happy", "joy - 0.4*sad"]
     assert asked["strengths"] == [0.5, 1.0, -2.0] and asked["editors"] == [editor, "vae"]
     assert (asked["references"], asked["seed"], asked["device"]) == (False, 7, "cpu")
     how = {"identity": "embedded", "perceptual": "embedded", "expression": "embedded", "device": "cpu"}
@@ -579,7 +583,7 @@ def test_truths_are_pairs(run, editor, asked) -> None:
 def test_evaluate_passes_on_split_and_limit(run, editor, asked) -> None:
     words = ("evaluate", "--data", "folder", "--editors", editor, "--output", "out", "--split", "test", "--limit", 3)
     assert run(*words) == 130
-    assert (asked["arguments"][0], asked["split"], asked["limit"], asked["output"]) == ("folder", "test", 3, "out")
+    assert asked["arguments"][0] == [("folder", {"split": "test", "reader": None})] * 3 and asked["output"] == "out"
 
 
 @pytest.mark.parametrize("command", ["compare", "evaluate"])

@@ -103,7 +103,7 @@ SIZES = {(entry.resolution, entry.crop): entry for entry in TABLE.values()}  # o
 def opened_mouth(_astronaut) -> tuple[np.ndarray, np.ndarray]:
     """A photograph, and the same with a mouth that opens, as an embedded editor drew it."""
     photo = np.ascontiguousarray(_astronaut)
-    made = edit(photo, "surprised", strength=1.5, device="cpu").image
+    made = edit(photo, "surprised", device="cpu").image
     return photo, np.asarray(made.convert("RGB"))
 
 

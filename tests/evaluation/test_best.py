@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from emoedit.cli import main
-from emoedit.evaluation.best import Best, Candidate, _explained, _ranked, best, plan_candidates
+from emoedit.evaluation.best import Best, Candidate, Floors, _explained, _ranked, best, plan
 from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
 from emoedit.types import EditError, NoFaceError, OutputError, UnknownNameError
 from tests.fixtures.editors import tiny_vae
 
-FLOORS = {"identity": 0.6, "target_score": 0.2, "realism": 0.5}
+FLOORS = Floors(identity=0.6, target_score=0.2, realism=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,7 @@ def found(suite, _astronaut) -> Best:
         keep=2,
         editors=["facs", PhotoEditor(tiny_vae())],
         suite=suite,
-        min_target=0.0,
-        min_realism=0.0,
-        min_identity=-1.0,
+        floors=Floors(identity=-1.0, target_score=0.0, realism=0.0),
         progress=lambda *state: done.append(state),
     )
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]

@@ -20,6 +20,7 @@ from emoedit.evaluation.cases import Case
 from emoedit.evaluation.compare import NOTHING, PHOTOGRAPH, Entry
 from emoedit.evaluation.evaluate import _skip, complete_results
 from emoedit.evaluation.merging import find_parts, merge
+from emoedit.evaluation.plan import Plan
 from emoedit.evaluation.sweeps import Job
 from emoedit.faces.detect import FaceDetector
 from emoedit.io.progress import Lines
@@ -346,13 +347,11 @@ def test_memory_does_not_grow_with_the_number_of_photographs(config, tmp_path, t
             return Case(picture, f"photograph {self.where[index]}.png", "somebody")
 
     field = [Entry("tiny", PhotoEditor(str(tiny)))]
-    edits = [Edit("sad", s) for s in (0.5, 1.0)]
+    plan = Plan(field, [Edit("sad", s) for s in (0.5, 1.0)], NullSuite(), references=False)
 
     def peak(count: int) -> int:
         tracemalloc.start()
-        complete_results(
-            tmp_path / f"{count}", Many(range(count)), edits, field, NullSuite(), references=False, progress=False
-        )
+        fill(tmp_path / f"{count}", Many(range(count)), plan, progress=False)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         rows = (tmp_path / f"{count}" / "results.jsonl").read_bytes().count(b"\n")

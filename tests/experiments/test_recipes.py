@@ -18,9 +18,9 @@ from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
 from emoedit.models.vae.backbone import VAEConfig
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.registry import READERS
+from emoedit.training.cropping import Filter
 from emoedit.training.hspace import ShiftLoss
 from emoedit.training.loop import TrainerConfig
-from emoedit.training.prepare import Filter
 from emoedit.types import CropSpec, Edit
 from tests.fixtures.configs import ROOT, composed
 

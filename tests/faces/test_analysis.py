@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 from emoedit.faces.align import align
-from emoedit.faces.analysis import analyse, edge_blur, eye_white
+from emoedit.faces.analysis import Finders, analyse, edge_blur, eye_white
 from emoedit.faces.detect import FaceDetector
-from emoedit.faces.landmarks import landmark_finder
 from emoedit.faces.masks import LUMA, face_masks
-from emoedit.faces.teeth import teeth_finder
 from emoedit.faces.tone import Tone
 from tests.fixtures.faces import EYES, LEVEL, SPEC, analysis_of, face_of, lips, photo_of
 
@@ -71,9 +71,7 @@ def test_a_portrait_is_known(astronaut):
         align(face.landmarks, SPEC),
         face_masks(SPEC),
         Tone(),
-        landmarks=landmark_finder("cpu"),
-        teeth=teeth_finder("cpu"),
-        occlusion=lambda *_: np.zeros((96, 96), np.float32),
+        replace(Finders.on("cpu"), occlusion=lambda *_: np.zeros((96, 96), np.float32)),
     )
     assert found.opening is not None  # she smiles
     assert found.skin[0] > found.skin[1] > found.skin[2] and 100 < found.skin_level < 230

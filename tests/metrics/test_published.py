@@ -20,7 +20,7 @@ from emoedit.faces.detect import Face
 from emoedit.metrics import facenet, lpips
 from emoedit.metrics.classifier import TransformersExpression
 from emoedit.metrics.facenet import MARGIN, SIDE, FaceNet
-from emoedit.metrics.lpips import LPIPSDistance, lpips_distance
+from emoedit.metrics.lpips import LPIPSDistance
 from emoedit.types import CheckpointError, ImageError, MissingExtraError, UnknownNameError
 
 
@@ -282,8 +282,8 @@ def test_distances_are_those_of_lpips_with_the_same_trunk(net, trunks, cache, ca
         a, b = pictures(side=side), pictures(side=side, seed=1)
         with torch.no_grad():
             torch.testing.assert_close(model(a, b), expected(a, b).flatten(), atol=1e-6, rtol=1e-6)
-    assert lpips_distance(a, b, model).min() > 0.01
-    assert torch.equal(lpips_distance(a, a, model), torch.zeros(2))
+    assert model(a, b).min() > 0.01
+    assert torch.equal(model(a, a), torch.zeros(2))
 
 
 @pytest.fixture(scope="session")
@@ -293,12 +293,12 @@ def squeeze(trunks):
 
 def test_lpips_is_symmetric_grows_with_noise_and_reads_luminance_as_grey(squeeze):
     a, noise = pictures(), pictures(seed=1)
-    levels = [lpips_distance(a, (1 - t) * a + t * noise, squeeze) for t in (0, 0.1, 0.3, 1)]
+    levels = [squeeze(a, (1 - t) * a + t * noise) for t in (0, 0.1, 0.3, 1)]
     assert all(bool((low < high).all()) for low, high in zip(levels, levels[1:], strict=False))
-    torch.testing.assert_close(lpips_distance(a, noise, squeeze), lpips_distance(noise, a, squeeze))
+    torch.testing.assert_close(squeeze(a, noise), squeeze(noise, a))
     grey, other = pictures(channels=1), pictures(channels=1, seed=1)
-    expected = lpips_distance(grey.repeat(1, 3, 1, 1), other.repeat(1, 3, 1, 1), squeeze)
-    torch.testing.assert_close(lpips_distance(grey, other, squeeze), expected)
+    expected = squeeze(grey.repeat(1, 3, 1, 1), other.repeat(1, 3, 1, 1))
+    torch.testing.assert_close(squeeze(grey, other), expected)
 
 
 def test_gradients_reach_the_pictures_but_not_the_networks(squeeze):
@@ -312,9 +312,9 @@ def test_what_lpips_cannot_compare_is_refused(squeeze):
     a = pictures()
     for x, y in ((a, pictures(3)), (a[0], a[0]), (a[:0], a[:0]), (a, a + 1), (a * torch.nan, a), (a.byte(), a.byte())):
         with pytest.raises(ImageError):
-            lpips_distance(x, y, squeeze)
+            squeeze(x, y)
     with pytest.raises(ImageError, match="at least 32 pixels"):
-        lpips_distance(a[..., :31], a[..., :31], squeeze)
+        squeeze(a[..., :31], a[..., :31])
 
 
 @pytest.mark.parametrize(

@@ -159,14 +159,6 @@ def test_drifts_are_zero_for_itself_and_grow():
     assert lm.pose_drift(face, face + torch.tensor([3.0, 4.0]), side=100.0).item() == pytest.approx(0, abs=2)
 
 
-def test_landmark_error_by_hand():
-    truth = placed(synthetic(), 20, -30, (3, 9)).repeat(3, 1, 1)
-    found = truth.clone()
-    found[1, :34] += torch.tensor([6.0, 8.0])  # half of the points are 10 away
-    found[2] += torch.tensor([0.0, 2.0])
-    assert lm.landmark_error(truth, found).tolist() == pytest.approx([0, 5 / 20, 2 / 20])
-
-
 def test_the_face_mask_is_the_hull_and_what_lies_near_it():
     points = placed(synthetic(), 60, 12, (140, 120))[0].numpy()
     mask = lm.face_mask(points, 260, 280)
@@ -195,7 +187,7 @@ def test_what_are_no_landmarks_is_refused(points):
     for function in (lm.upright, lm.eye_opening, lm.mouth_shape, lm.brow_height, lm.head_pose, lm.describe):
         with pytest.raises(ImageError):
             function(points)
-    for function in (lm.landmark_drift, lm.pose_drift, lm.landmark_error, expression_distance):
+    for function in (lm.landmark_drift, lm.pose_drift, expression_distance):
         with pytest.raises(ImageError):
             function(points, points)
         with pytest.raises(ImageError):
@@ -203,7 +195,7 @@ def test_what_are_no_landmarks_is_refused(points):
 
 
 def test_faces_are_compared_one_with_one():
-    for function in (lm.landmark_drift, lm.pose_drift, lm.landmark_error, expression_distance):
+    for function in (lm.landmark_drift, lm.pose_drift, expression_distance):
         with pytest.raises(ImageError, match="3 and 1"):
             function(synthetic().repeat(3, 1, 1), synthetic())
         assert function(synthetic()[:0], synthetic()[:0]).shape == (0,)

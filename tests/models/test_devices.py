@@ -10,6 +10,7 @@ import torch
 
 from emoedit import photo
 from emoedit.editors import Editor, load_editor
+from emoedit.faces import analysis
 from emoedit.models import devices
 from emoedit.models.devices import (
     choose_device,
@@ -283,14 +284,15 @@ def test_weights_that_do_not_fit_on_the_device_are_told_with_their_size(tmp_path
 def test_what_looks_at_photographs_runs_where_the_editor_runs(monkeypatch, astronaut):
     """On a machine that claims to have a second card, which nothing can run on here: who is asked for it is noted."""
     asked = {}
-    finders = ("face_detector", "landmark_finder", "teeth_finder", "occlusion_finder")
-    for name in (*finders, "relaxation_network", "relighting_network"):
+    finders = dict.fromkeys(("landmark_finder", "teeth_finder", "occlusion_finder"), analysis)
+    finders |= dict.fromkeys(("face_detector", "relaxation_network", "relighting_network"), photo)
+    for name, module in finders.items():
 
-        def on(device: str, name: str = name, make=getattr(photo, name)):
+        def on(device: str, name: str = name, make=getattr(module, name)):
             asked.setdefault(name, set()).add(device)
             return make("cpu")
 
-        monkeypatch.setattr(photo, name, on)
+        monkeypatch.setattr(module, name, on)
     monkeypatch.setattr(Editor, "device", property(lambda self: torch.device("cuda:1")))
     editor = PhotoEditor(load_editor("vae", device="cpu"))
     opened = editor.open(astronaut)

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from emoedit.io import checkpoints
 from emoedit.models.stylegan2 import network
@@ -17,7 +17,7 @@ from emoedit.models.stylegan2.inversion import (
     Losses,
 )
 from emoedit.types import CheckpointError, Control, EditError, ImageError, Inversion
-from tests.fixtures.stylegan2 import CONFIG, DIM, SIDE, seeded, smooth, tiny
+from tests.fixtures.stylegan2 import CONFIG, DIM, seeded, smooth, tiny
 
 
 @pytest.fixture(scope="module")
@@ -165,56 +165,6 @@ def test_mapping_and_its_running_mean():
     torch.testing.assert_close(mapping(3 * z), mapping(z))  # only the direction of z matters
 
 
-def plain_discriminator(model: network.Discriminator, x: Tensor) -> Tensor:
-    def conv(layer: network.EqualConv, x: Tensor, gain: float = 2**0.5) -> Tensor:
-        weight = layer.weight / layer.weight[0].numel() ** 0.5
-        side = weight.shape[-1]
-        if layer.down:
-            x = filtered(x, KERNEL, side // 2 + 1, side // 2 + 1)
-            x = F.conv2d(x, weight, stride=2)
-        else:
-            x = F.conv2d(x, weight, padding=side // 2)
-        if layer.bias is None:
-            return x * gain
-        x = x + layer.bias[:, None, None]
-        return torch.where(x > 0, x, 0.2 * x) * gain
-
-    h = conv(model.from_image, x)
-    for block in model.blocks:
-        h = conv(block.down, conv(block.conv, h), 1.0) + conv(block.skip, h, 0.5**0.5)
-    groups = len(x) // 4
-    deviation = torch.stack([h[k::groups].std(0, unbiased=False).mean() for k in range(groups)]).repeat(4)
-    h = conv(model.conv, torch.cat([h, deviation[:, None, None, None].expand(-1, 1, 4, 4)], 1)).flatten(1)
-    h = h @ model.hidden.weight.T / h.shape[1] ** 0.5 + model.hidden.bias
-    h = torch.where(h > 0, h, 0.2 * h) * 2**0.5
-    return (h @ model.out.weight.T / h.shape[1] ** 0.5 + model.out.bias)[:, 0]
-
-
-def test_the_discriminator_is_the_papers():
-    """And so are its gradients' gradients, which R1 needs."""
-    torch.manual_seed(0)
-    model = network.Discriminator(SIDE, 1, (12, 8, 6))
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if name.endswith("bias"):
-                value.normal_(0, 0.3)
-    x = smooth(8).requires_grad_()
-    found, truth = model(x), plain_discriminator(model, x)
-    torch.testing.assert_close(found, truth, atol=1e-5, rtol=1e-4)
-    assert float(truth.detach().std()) > 1e-3
-    assert model(x[:3]).shape == (3,)
-    low = model(x.bfloat16())
-    assert low.dtype == torch.float32 and 0 < float((low - found).detach().norm()) < 0.1 * float(found.detach().norm())
-    for one, other in zip(*(penalty_gradients(model, x, logits) for logits in (found, truth)), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-3)
-
-
-def penalty_gradients(model: nn.Module, x: Tensor, logits: Tensor) -> list[Tensor]:
-    (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
-    return list(torch.autograd.grad(slope.square().sum(), weights))
-
-
 def test_published_widths():
     assert network.widths(1024) == (512, 512, 512, 512, 512, 256, 128, 64, 32)
     assert network.widths(256, base=16384) == (512, 512, 512, 512, 256, 128, 64)
@@ -311,8 +261,6 @@ def test_samples_truncation_and_mixing(backbone):
     torch.testing.assert_close(half, mean + 0.5 * (full - mean))
     none = backbone.latents(seeded(), 4, truncation=0)
     torch.testing.assert_close(none, mean.expand_as(none))
-    some = backbone.latents(seeded(), 4, truncation=0.5, cutoff=2)
-    torch.testing.assert_close(some, mix(half, full, 2))
     assert torch.equal(backbone.sample(seeded(), 4, truncation=0.5), backbone.synthesis(half))
     mixed = mix(full[:1], full[1:2], 3)
     assert torch.equal(mixed[:, :3], full[:1, :3]) and torch.equal(mixed[:, 3:], full[1:2, 3:])

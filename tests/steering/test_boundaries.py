@@ -23,7 +23,7 @@ def two_classes(count: int = 60, dimension: int = 8):
 
 def test_the_boundary_is_the_one_another_solver_finds():
     x, positive = two_classes()
-    found = linear_svm(x, positive, penalty=2.0)
+    found = linear_svm(x, positive)
     z = (x - x.mean(0)).double()
     z = (z / z.square().mean().sqrt()).numpy()
     sign = np.where(positive, 1.0, -1.0)
@@ -31,7 +31,7 @@ def test_the_boundary_is_the_one_another_solver_finds():
 
     def loss(w):
         slack = np.maximum(0, 1 - sign * (z @ w[:-1] + w[-1]))
-        return 0.5 * (w[:-1] ** 2).sum() / z.shape[1] + 2.0 * (share * slack**2).sum()
+        return 0.5 * (w[:-1] ** 2).sum() / z.shape[1] + (share * slack**2).sum()
 
     best = minimize(loss, np.zeros(9), method="BFGS", options={"gtol": 1e-8}).x
     expected = best[:-1] / np.linalg.norm(best[:-1])

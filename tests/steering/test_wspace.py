@@ -141,10 +141,10 @@ def test_save_then_load_is_bit_equal(tmp_path, backbone):
 def test_damaged_folders_are_refused(tmp_path):
     steering = WDirections.in_layers(fitted(), LAYERS)
     for change, match in (
-        ({"latent_shape": [6, "8"]}, "'latent_shape' must be a list of int"),
+        ({"latent_shape": [6, "8"]}, "'latent_shape' must be a list of whole numbers"),
         ({"latent_shape": [6, 9]}, r"w\+ of \(6, 9\)"),
         ({"latent_shape": None}, "latent_shape"),
-        ({"emotions": "happy"}, "'emotions' must be a list of str"),
+        ({"emotions": "happy"}, "'emotions' must be a list of names"),
         ({"emotions": ["happy"]}, "for 1 emotions"),
     ):
         steering.save_pretrained(tmp_path)

@@ -101,25 +101,26 @@ def test_any_kind_of_picture_becomes_a_crop_in_colour_or_is_counted(prepared):
 
 
 def test_a_copy_under_another_name_is_on_the_same_side(prepared):
-    from emoedit.training.prepare import _drawn, _hash
+    from emoedit.training.cropping import fingerprint
+    from emoedit.training.prepare import _drawn
 
     folder, _ = prepared
     crops = CropSet(folder)
-    drawn = [_drawn("everyday", _hash(np.asarray(crop)).hex()) for crop in crops.crops]
+    drawn = [_drawn("everyday", fingerprint(np.asarray(crop)).hex()) for crop in crops.crops]
     assert min(drawn) > 0.05  # so that by chance alone nothing would be held out
     assert crops.column("split").tolist() == ["valid" if value == min(drawn) else "train" for value in drawn]
 
 
-def test_groups_are_drawn_evenly_and_in_colour(tmp_path):
+def test_emotions_are_drawn_evenly_and_in_colour(tmp_path):
     np.save(
         tmp_path / "crops.npy", np.arange(40, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 8, 8, 3), np.uint8)
     )
-    rows = [("everyday", "", "train", "black" if n < 4 else "white") for n in range(40)]
+    rows = [("everyday", "sad" if n < 4 else "happy", "train") for n in range(40)]
     with (tmp_path / "index.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("data", "emotion", "split", "group"), *rows])
+        csv.writer(file).writerows([("data", "emotion", "split"), *rows])
     common = {"batch_size": 50, "resolution": 8, "split": "train", "seed": 0, "channels": 3}
     crops = CropSet(tmp_path)
-    even = MixtureBatches(crops, {"everyday": 1.0}, balance=0.0, classes=("emotion", "group"), **common)
+    even = MixtureBatches(crops, {"everyday": 1.0}, balance=0.0, **common)
     plain = MixtureBatches(crops, {"everyday": 1.0}, **common)
     assert even(0).shape == (50, 3, 8, 8)
     share = [np.mean([(batches.draw(step)[0] < 4).mean() for step in range(20)]) for batches in (even, plain)]

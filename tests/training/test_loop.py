@@ -13,9 +13,10 @@ from PIL import Image
 from emoedit.models.vae.backbone import VAEConfig
 from emoedit.steering.directions import class_statistics, fit_directions, project_out, suppress_within_class
 from emoedit.training import readers
+from emoedit.training.cropping import Filter
 from emoedit.training.data import CropSet, MixtureBatches
 from emoedit.training.loop import DivergedError, TrainerConfig, parameter_groups, rate, train
-from emoedit.training.prepare import Filter, prepare, split_of
+from emoedit.training.prepare import prepare, split_of
 from emoedit.training.vae import VAETask, pyramid_loss
 from emoedit.types import CropSpec, DataError, UnknownNameError
 

@@ -30,10 +30,11 @@ from emoedit.nn.measuring import NetworkConfig
 from emoedit.nn.mouth import MouthNetwork
 from emoedit.photo import PhotoEditor
 from emoedit.training.augment import Augment, augment
+from emoedit.training.cropping import Filter
 from emoedit.training.data import CropSet
 from emoedit.training.loop import TrainerConfig, train
-from emoedit.training.measuring import UNKNOWN, LabelledBatches, MeasuringTask, balanced
-from emoedit.training.prepare import Filter, prepare
+from emoedit.training.measuring import UNKNOWN, LabelledBatches, Labels, MeasuringTask, balanced
+from emoedit.training.prepare import prepare
 from emoedit.training.readers import Sample, read_landmarks68
 from emoedit.types import CropSpec, DataError, Edit
 
@@ -157,17 +158,9 @@ def crops(tmp_path) -> CropSet:
 
 def batches(crops: CropSet, weights: np.ndarray, batch_size: int = 16, how: Augment = STILL) -> LabelledBatches:
     numbers = np.arange(40)
-    return LabelledBatches(
-        crops,
-        weights,
-        emotion=numbers % 5,
-        person=np.where(numbers < 20, numbers, UNKNOWN),
-        points=labelled_face() + numbers[:, None, None] / 1000,
-        batch_size=batch_size,
-        resolution=12,
-        how=how,
-        seed=3,
-    )
+    people, points = np.where(numbers < 20, numbers, UNKNOWN), labelled_face() + numbers[:, None, None] / 1000
+    labels = Labels(numbers % 5, people, points)
+    return LabelledBatches(crops, weights, labels, batch_size=batch_size, resolution=12, how=how, seed=3)
 
 
 def which(batch: dict) -> np.ndarray:

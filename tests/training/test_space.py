@@ -102,7 +102,7 @@ def test_coordinates_are_finetuned_at_no_higher_cost():
     inner = RecogniserGuide(classifier, classifier.config.emotions, jitter=0.0, noise=0.0)
     guide = learning.VotesGuide(inner, landmarks, targets, classifier.config.emotions).eval()
     basis, latents, start = torch.cat([vectors.flatten(1), free]), torch.randn(4, layers, width), torch.full((4,), 0.2)
-    how = {"steps": 6, "batch_size": 4, "learning_rate": 0.1}
+    how = learning.Descent(steps=6, batch_size=4, learning_rate=0.1)
     parts = backbone.requires_grad_(False), guide, latents, basis, start, 1
 
     def read(where: torch.Tensor) -> float:
@@ -110,11 +110,11 @@ def test_coordinates_are_finetuned_at_no_higher_cost():
             edited = backbone.synthesis(latents + (where @ basis).unflatten(0, (layers, width)), dtype=backbone.dtype)
             return float(guide(edited, edited, torch.ones(4, dtype=torch.long))["emotion"])
 
-    found = learning.finetune_coordinates(*parts, {"emotion": 1.0}, **how)
+    found = learning.led_coordinates(*parts, {"emotion": 1.0}, how)
     assert read(found) < read(start)
-    again = learning.finetune_coordinates(*parts, {"emotion": 1.0}, **how)
+    again = learning.led_coordinates(*parts, {"emotion": 1.0}, how)
     assert torch.equal(found, again)
-    still = learning.finetune_coordinates(*parts, {"near": 1.0}, **how)  # what the start costs is free
+    still = learning.led_coordinates(*parts, {"near": 1.0}, how)  # what the start costs is free
     torch.testing.assert_close(still, start)
 
 
@@ -132,7 +132,7 @@ def test_words_are_finetuned():
     weights = {"diffusion": 1.0, "emotion": 1.0, "person": 1.0, "near": 1.0, "outside": 1.0}
     task = WordTask(backbone, steering, guide, weights, templates=["a {}"], batch_size=2)
     latents = torch.randn(4, *backbone.latent_shape)
-    batches = WordBatches(latents, torch.randn(4, 3), np.ones(4), latents, torch.randn(5, 3), np.ones(5), templates=1,
+    batches = WordBatches(latents, torch.randn(4, 3), latents, torch.randn(5, 3), np.ones(5), templates=1,
                           batch_size=2, seed=0)  # fmt: skip
     found = task(batches(1))
     found["loss"].backward()

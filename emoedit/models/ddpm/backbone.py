@@ -9,27 +9,27 @@ folders have diffusers' layout, so ``diffusers.DDIMPipeline`` reads them too.
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from emoedit import sampling
 from emoedit.io import checkpoints
 from emoedit.models import luminance as light
-from emoedit.models.base import Backbone, Callback, check_settings
+from emoedit.models.base import Callback
 from emoedit.models.ddpm import files as ddpm_files
 from emoedit.models.ddpm.config import SAMPLING, DDPMConfig, check_unet, read_config
 from emoedit.models.ddpm.unet import down, new_unet, prepare_bfloat16, up
 from emoedit.models.devices import choose_precision
+from emoedit.models.diffusion import DiffusionBackbone
 from emoedit.models.noise import read_betas
 from emoedit.models.precision import PrecisionCopy, cast_weights, check_precision, finite_or_float32
 from emoedit.types import CheckpointError, Control, CropSpec, EditError, HState, ImageError, Inversion
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
 
-class DDPMBackbone(light.NormalisesLuminance, Backbone):
+class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
     """DDIM inversion and decoding around a U-Net.
 
     ``latent`` is x_T, ``[N, C, R, R]``. ``extras``: ``mean`` and ``gain`` of each crop; ``seed`` of its noise; and if
@@ -56,14 +56,15 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
     """
 
     settings = SAMPLING
-    unsupported: Mapping[str, str] = {"offload": "its one U-Net is at work in every step, so that nothing could wait"}
-    config: DDPMConfig
+    refuses: Mapping[str, str] = {"offload": "its one U-Net is at work in every step, so that nothing could wait"}
+    unet: UNet2DModel
 
     def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
         super().__init__()
         resolution = check_unet(config.unet, config.patch)
         self.unet = new_unet(config.unet) if unet is None else unet
         self.crop = CropSpec(resolution, config.crop_style, config.crop_scale, config.crop_down)
+        self.unet_side = resolution // config.patch
         self.channels = config.unet.get("in_channels", 3) // config.patch**2
         self.alpha_bar = sampling.alpha_bar(read_betas(config.scheduler))
         self.register_buffer("oval", light.face_oval(resolution), persistent=False)
@@ -87,30 +88,6 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
             raise EditError("boost='changed' keeps to the source's path where nothing changes, which needs exact=True")
         self.config = config
 
-    def with_sampling(self, **settings: Any) -> Self:
-        """See ``Backbone.with_sampling``."""
-        check_settings(self, settings)
-        other = copy.copy(self)
-        other._set(replace(self.config, **settings))
-        return other
-
-    @property
-    def steps(self) -> int:
-        """Steps of decoding; a fitted shift of h is scaled by them."""
-        return self.config.steps
-
-    @property
-    def h_shape(self) -> tuple[int, int, int]:
-        """``(Ch, r, r)`` of the mid block's output."""
-        widths = self.unet.config.block_out_channels
-        side = self.crop.resolution // self.config.patch // 2 ** (len(widths) - 1)
-        return widths[-1], side, side
-
-    @property
-    def temb_dim(self) -> int:
-        """Length of the timestep embedding."""
-        return self.unet.time_embedding.linear_2.out_features
-
     def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The normalised crops of ``x`` ``[N, C, R, R]`` in [-1, 1], which noise is added to; see ``normalise``.
 
@@ -133,11 +110,7 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         self._set(replace(self.config, precision=cast("Any", str(dtype).removeprefix("torch."))))
         return self.to(device)
 
-    def compiled_parts(self) -> Sequence[nn.Module]:
-        """See ``Backbone.compiled_parts``: the U-Net's blocks, as it is cut behind its mid block."""
-        return *self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks
-
-    def _unet_in_precision(self) -> UNet2DModel:
+    def _working(self) -> UNet2DModel:
         return self._in_precision.of(self.unet, self.config.precision)
 
     def eps_at(
@@ -353,10 +326,6 @@ class DDPMBackbone(light.NormalisesLuminance, Backbone):
         """``count`` random faces, ``[count, C, R, R]``, at the model's mean and contrast, from ``generator``."""
         x = torch.randn(count, self.channels, *[self.crop.resolution] * 2, generator=generator, device=generator.device)
         return sampling.decode(self.eps_at(), x.to(self.device), self.schedule)
-
-    def to_config(self) -> dict[str, Any]:
-        """See ``Backbone.to_config``."""
-        return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

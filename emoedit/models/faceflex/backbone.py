@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -57,13 +57,13 @@ class FaceFlexVAE(Backbone):
         up = [16 * width, 8 * width, 4 * width, 2 * width, width]
         for i in range(1, 6):
             self.add_module(f"e{i}", nn.Conv2d(down[i - 1], down[i], 4, stride=2, padding=1))
-            self.add_module(f"bn{i}", nn.BatchNorm2d(down[i]))
+            self.add_module(f"bn{i}", _Norm(down[i]))
         self.fc1 = nn.Linear(down[-1] * 4 * 4, latent)
         self.fc2 = nn.Linear(down[-1] * 4 * 4, latent)
         self.d1 = nn.Linear(latent, up[0] * 4 * 4)
         for i in range(2, 6):
             self.add_module(f"d{i}", nn.Conv2d(up[i - 2], up[i - 1], 3, padding=1, padding_mode="replicate"))
-            self.add_module(f"bn{i + 4}", nn.BatchNorm2d(up[i - 1], eps=1e-3))
+            self.add_module(f"bn{i + 4}", _Norm(up[i - 1], eps=1e-3))
         self.d6 = nn.Conv2d(width, 3, 3, padding=1, padding_mode="replicate")
         self.eval()
 
@@ -131,10 +131,7 @@ class FaceFlexVAE(Backbone):
         return h.sigmoid()
 
     def _normalise(self, i: int, h: Tensor) -> Tensor:
-        norm = self.get_submodule(f"bn{i}")
-        if self.batch_statistics:  # per picture: what statistics of a batch are when the batch is one picture
-            return F.instance_norm(h, weight=norm.weight, bias=norm.bias, eps=norm.eps)
-        return F.batch_norm(h, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        return self.get_submodule(f"bn{i}")(h, by_picture=self.batch_statistics)
 
     @torch.no_grad()
     def invert(
@@ -165,6 +162,15 @@ class FaceFlexVAE(Backbone):
         if callback:
             callback(1, 1)
         return 2 * light - 1
+
+
+class _Norm(nn.BatchNorm2d):
+    """Batch normalisation by the statistics of training, or by those of each picture."""
+
+    def forward(self, h: Tensor, *, by_picture: bool = False) -> Tensor:
+        if by_picture:  # what statistics of a batch are when the batch is one picture
+            return F.instance_norm(h, weight=self.weight, bias=self.bias, eps=self.eps)
+        return F.batch_norm(h, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 def _read(path: Path) -> object:
@@ -225,7 +231,7 @@ def _checked(state: object, path: Path) -> tuple[dict[str, Tensor], int, int]:
     return fitting | counters, width, latent
 
 
-def _dense(value: object) -> bool:
+def _dense(value: object) -> TypeGuard[Tensor]:
     """Whether it is an ordinary floating-point tensor with all its numbers in memory.
 
     An expanded one could be a few bytes in a file and claim any size.
@@ -239,5 +245,5 @@ def _dense(value: object) -> bool:
     )
 
 
-def _shortened(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

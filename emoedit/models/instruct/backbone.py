@@ -6,11 +6,10 @@ picture minus the source. It serves as a reference for other editors.
 
 from __future__ import annotations
 
-import copy
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,7 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from emoedit.io import checkpoints
-from emoedit.models.base import Backbone, Callback, check_settings
+from emoedit.models.base import Callback
+from emoedit.models.configured import ConfiguredBackbone
 from emoedit.models.devices import choose_precision
 from emoedit.models.identify import INDEX
 from emoedit.models.instruct.pipelines import KINDS, LIBRARIES
@@ -63,7 +63,7 @@ class InstructConfig:
     crop_down: float = 0.0
 
 
-class InstructBackbone(Backbone):
+class InstructBackbone(ConfiguredBackbone[InstructConfig]):
     """Pictures edited by instruction.
 
     ``latent`` is the crop, ``[N, 3, R, R]``. ``extras``: ``seed`` ``[N]`` of the noise.
@@ -104,15 +104,8 @@ class InstructBackbone(Backbone):
             raise EditError(f"a {config.kind} takes no image_guidance")
         self.config = config
 
-    def with_sampling(self, **settings: Any) -> Self:
-        """See ``Backbone.with_sampling``."""
-        check_settings(self, settings)
-        other = copy.copy(self)
-        other._set(replace(self.config, **settings))
-        return other
-
-    def to_device(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See ``Backbone.to_device``; offloading is diffusers' own, network by network.
+    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+        """See ``Backbone.settle``; offloading is diffusers' own, network by network.
 
         Raises:
             MissingExtraError: offloading needs accelerate, which is not installed.
@@ -241,10 +234,6 @@ class InstructBackbone(Backbone):
         if drawn.shape != x.shape:
             drawn = F.interpolate(drawn[None], size=x.shape[-2:], mode="bilinear", antialias=True)[0]
         return x + strength * (drawn - x) if kind.strength == "mixing" else drawn
-
-    def to_config(self) -> dict[str, Any]:
-        """What ``from_config`` needs to build the same, as json."""
-        return asdict(self.config)
 
     @classmethod
     def load(

@@ -6,7 +6,7 @@ landmark (``Control.displacements``).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -20,7 +20,8 @@ from emoedit.faces.layout import EYES, OUTER
 from emoedit.faces.masks import face_masks
 from emoedit.faces.moving import crease_light, face_flow, possible
 from emoedit.faces.warp import sample
-from emoedit.models.base import Backbone, Callback
+from emoedit.models.base import Callback
+from emoedit.models.configured import ConfiguredBackbone
 from emoedit.types import Change, CheckpointError, Control, CropSpec, Inversion
 
 
@@ -39,7 +40,7 @@ class LandmarksConfig:
     crop_down: float = 0.074
 
 
-class LandmarkBackbone(Backbone):
+class LandmarkBackbone(ConfiguredBackbone[LandmarksConfig]):
     """Moves the landmarks of a crop. It has no weights of its own; the embedded landmark network finds the landmarks.
 
     Args:
@@ -131,10 +132,6 @@ class LandmarkBackbone(Backbone):
             light = crease_light(flow, mask, hidden, 127.5 * (self._level(crop) + 1))
             result.append(Change(flow.astype(np.float32), light, np.stack([before, after])))
         return result
-
-    def to_config(self) -> dict[str, Any]:
-        """See [Backbone.to_config][emoedit.models.base.Backbone.to_config]."""
-        return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> LandmarkBackbone:

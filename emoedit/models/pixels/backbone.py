@@ -6,7 +6,7 @@ movements and lights, learned once, is a direction like any other editor's.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emoedit.models.base import Backbone, Callback
+from emoedit.models.base import Callback
+from emoedit.models.configured import ConfiguredBackbone
 from emoedit.types import Change, CheckpointError, Control, CropSpec, Inversion
 
 PLANES = 4  # luminance; movement across, movement down, in crops; light to add, in [-1, 1]
@@ -35,7 +36,7 @@ class PixelsConfig:
     crop_down: float = 0.074
 
 
-class PixelBackbone(Backbone):
+class PixelBackbone(ConfiguredBackbone[PixelsConfig]):
     """Moves the pixels of a crop and adds light to them.
 
     ``latent`` is ``[N, 4 * R * R]``: planes of luminance in [-1, 1], movement (x, y; fractions of the side; where the
@@ -90,10 +91,6 @@ class PixelBackbone(Backbone):
         planes = self._planes(inversion, control).cpu().numpy()
         side = self.config.resolution
         return [Change(np.ascontiguousarray(p[1:3].transpose(1, 2, 0)) * side, p[3] * 127.5) for p in planes]
-
-    def to_config(self) -> dict[str, Any]:
-        """What ``from_config`` needs to build the same, as json."""
-        return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

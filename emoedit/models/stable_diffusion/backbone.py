@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +25,7 @@ from emoedit.models.stable_diffusion.config import (
     StableDiffusionConfig,
     check_parts,
 )
-from emoedit.models.stable_diffusion.inversion import noise_maps, noisy_path, null_text, path_residuals
+from emoedit.models.stable_diffusion.inversion import EpsUnder, lost_steps, noise_maps, noisy_path, null_text
 from emoedit.models.stable_diffusion.predictor import NoisePredictor
 from emoedit.types import CheckpointError, Control, EditError, HState, Inversion
 
@@ -89,8 +88,8 @@ class StableDiffusionBackbone(NoisePredictor):
 
         neutral = self.context()
 
-        def eps_under(x_t: Tensor, t: int, context: Tensor = neutral) -> Tensor:
-            return self._state_and_eps(x_t, t, context)[1]
+        def eps_under(x_t: Tensor, t: int, context: Tensor | None = None) -> Tensor:
+            return self._see(x_t, t, neutral if context is None else context)[1]
 
         if config.inversion == "edit_friendly":
             path = noisy_path(z, schedule, noise)
@@ -110,16 +109,13 @@ class StableDiffusionBackbone(NoisePredictor):
             eps = torch.stack(guided, 1)
         return Inversion(path[:, -1], {**extras, "path": path, "eps": eps})
 
-    def _null_text(
-        self, eps_under: Callable[[Tensor, int, Tensor], Tensor], path: Tensor, z: Tensor, callback: Callback
-    ) -> Tensor:
-        """Embeddings in place of the negative prompt that reproduce the path, ``[N, S, T, D]``."""
+    def _null_text(self, eps_under: EpsUnder, path: Tensor, z: Tensor, callback: Callback) -> Tensor:
+        """Embeddings in place of the negative prompt that lead back along the path, ``[N, S, T, D]``."""
         assert self.config.negative is not None  # check_sampling: this inversion needs a negative prompt
         return null_text(
             eps_under,
             path,
             z,
-            self.context(),
             self.context(self.config.negative).expand(len(z), -1, -1),
             self.schedule,
             guidance=self.config.guidance,
@@ -259,10 +255,6 @@ class StableDiffusionBackbone(NoisePredictor):
         )
 
     # Files
-
-    def to_config(self) -> dict[str, Any]:
-        """What ``from_config`` needs to build the same, as json."""
-        return asdict(self.config)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write diffusers' layout, which ``StableDiffusionPipeline`` reads, and beside it ``config.json``."""

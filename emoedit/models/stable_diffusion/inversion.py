@@ -9,7 +9,8 @@ from torch import Tensor
 
 from emoedit.sampling import Schedule, ddim_step
 
-EpsUnder = Callable[[Tensor, int, Tensor], Tensor]  # x_t [N, C, R, R], t, context [N, T, D] -> the noise
+# x_t [N, C, R, R], t, context [N, T, D], the picture's own for None -> the noise
+EpsUnder = Callable[[Tensor, int, Tensor | None], Tensor]
 
 
 def noisy_path(x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]) -> Tensor:
@@ -78,7 +79,6 @@ def null_text(
     eps_under: EpsUnder,
     path: Tensor,
     x: Tensor,
-    neutral: Tensor,
     null: Tensor,
     schedule: Schedule,
     *,
@@ -98,8 +98,7 @@ def null_text(
         eps_under: gives the noise under a context.
         path: ``[N, S, C, R, R]`` of DDIM inversion without guidance.
         x: ``[N, C, R, R]``.
-        neutral: ``[N, T, D]``, of the picture's prompt and of the empty one.
-        null: as ``neutral``.
+        null: ``[N, T, D]``, of the empty prompt.
         schedule: timesteps and their alpha_bar.
         guidance: scale of classifier-free guidance.
         iterations: iterations of the optimiser at each step.
@@ -110,7 +109,7 @@ def null_text(
         t, a_t, a_next = schedule.timesteps[k], schedule.alpha_bar[k], schedule.below(k)
         x_t = path[:, k]
         with torch.no_grad():
-            eps = eps_under(x_t, t, neutral)
+            eps = eps_under(x_t, t, None)
         with torch.enable_grad():
             null = null.detach().clone().requires_grad_()
             adam = torch.optim.Adam([null], 1e-2 * (1 - done / (2 * len(schedule))))

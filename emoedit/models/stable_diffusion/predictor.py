@@ -6,8 +6,7 @@ The U-Net is ``diffusers.UNet2DConditionModel``, cut behind its mid block, so th
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 from emoedit import sampling
 from emoedit.faces.masks import face_masks
 from emoedit.models import luminance as light
-from emoedit.models.base import Backbone, check_settings
 from emoedit.models.devices import choose_precision
-from emoedit.models.precision import PrecisionCopy, cast_weights, finite_or_float32
+from emoedit.models.diffusion import DiffusionBackbone
+from emoedit.models.precision import InPrecision, finite_or_float32, hold
 from emoedit.models.stable_diffusion import files
 from emoedit.models.stable_diffusion.config import (
     SAMPLING,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 
-class NoisePredictor(light.NormalisesLuminance, Backbone):
+class NoisePredictor(DiffusionBackbone[StableDiffusionConfig]):
     """A U-Net, a VAE and a text encoder that fit together; without inversion and decoding.
 
     Args:
@@ -55,8 +54,8 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
     """
 
     settings = SAMPLING
-    unsupported: Mapping[str, str] = {}
-    config: StableDiffusionConfig
+    refuses: Mapping[str, str] = {}
+    unet: UNet2DConditionModel
     face: Tensor
 
     def __init__(
@@ -80,7 +79,7 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         resolution = side * 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.crop = CropSpec(resolution, config.crop_style, config.crop_scale, config.crop_down)
         self.channels = self.vae.config.in_channels
-        self.latent_shape = (self.unet.config.in_channels, side, side)
+        self.unet_side, self.latent_shape = side, (self.unet.config.in_channels, side, side)
         self.alpha_bar = sampling.alpha_bar(files.betas(config.scheduler))
         self.register_buffer("oval", light.face_oval(resolution), persistent=False)
         face = torch.from_numpy(face_masks(self.crop).face)[None, None]
@@ -95,30 +94,6 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
         check_sampling(config, len(self.alpha_bar) - 1)
         self.schedule = sampling.make_schedule(self.alpha_bar, config.steps, config.t_last)
         self.config = config
-
-    def with_sampling(self, **settings: Any) -> Self:
-        """See ``Backbone.with_sampling``."""
-        check_settings(self, settings)
-        other = copy.copy(self)
-        other._set(replace(self.config, **settings))
-        return other
-
-    @property
-    def steps(self) -> int:
-        """Steps of decoding; a fitted shift of h is scaled by them."""
-        return self.config.steps
-
-    @property
-    def h_shape(self) -> tuple[int, int, int]:
-        """``(Ch, r', r')`` of the mid block's output."""
-        widths = self.unet.config.block_out_channels
-        side = self.latent_shape[1] // 2 ** (len(widths) - 1)
-        return widths[-1], side, side
-
-    @property
-    def temb_dim(self) -> int:
-        """Length of the timestep embedding."""
-        return self.unet.time_embedding.linear_2.out_features
 
     @property
     def v_prediction(self) -> bool:
@@ -190,10 +165,6 @@ class NoisePredictor(light.NormalisesLuminance, Backbone):
             for part in (self.vae, self.text_encoder):
                 part.to(self._offload_device)
         return self
-
-    def compiled_parts(self) -> Sequence[nn.Module]:
-        """See ``Backbone.compiled_parts``: the U-Net's blocks, as it is cut behind its mid block."""
-        return *self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks
 
     @contextmanager
     def _on_device(self, part: nn.Module) -> Iterator[None]:

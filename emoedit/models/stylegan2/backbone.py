@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,7 +21,8 @@ from torch import Tensor
 from emoedit.io import checkpoints
 from emoedit.io.weights import read_torch
 from emoedit.models import luminance as light
-from emoedit.models.base import Backbone, Callback, check_settings
+from emoedit.models.base import Callback
+from emoedit.models.configured import ConfiguredBackbone
 from emoedit.models.devices import NAMES
 from emoedit.models.stylegan2 import files as stylegan2_files
 from emoedit.models.stylegan2.encoders import EncoderFile, StyleEncoder, holds_encoder, read_encoder
@@ -58,8 +59,8 @@ class StyleGAN2Config:
         mean: what mean and contrast inside the face every crop is brought to before it is inverted (undone after
             decoding), in [-1, 1]; ``std`` None leaves crops as they are.
         std: as ``mean``.
-        optimise_steps: optimisation steps of w+, from where the encoder starts or, without one, from the mean of w.
-        precision: precision of the synthesis network's maps.
+        optimise_steps: of w+, from where the encoder starts or, without one, from the mean of w.
+        precision: of the synthesis network's maps, ``"float32"`` or ``"bfloat16"``.
     """
 
     resolution: int = 64
@@ -79,7 +80,7 @@ class StyleGAN2Config:
     mean: float = 0.0
     std: float | None = None
     optimise_steps: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: str = "float32"
 
 
 def mix(coarse: Tensor, fine: Tensor, layer: int) -> Tensor:
@@ -93,8 +94,8 @@ def mix(coarse: Tensor, fine: Tensor, layer: int) -> Tensor:
     return torch.cat([coarse[:, :layer], fine[:, layer:]], 1)
 
 
-class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
-    """Generator, mapping network and encoder.
+class StyleGAN2Backbone(light.NormalisesLuminance, ConfiguredBackbone[StyleGAN2Config]):
+    """The generator with what leads to it.
 
     ``latent`` is w+, ``[N, L, w_dim]``. ``extras``: ``mean`` and ``gain`` of each crop, and ``noise`` ``[N, P]`` if it
     was optimised.
@@ -111,7 +112,8 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
     """
 
     settings = SETTINGS
-    unsupported = {
+    config: StyleGAN2Config
+    refuses = {
         "offload": "its generator takes .12 GB and is at work in every step",
         "compile": "its layers keep prepared weights from one picture to the next, which a compiled graph cannot",
     }
@@ -158,15 +160,8 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         other.losses = self.losses if losses is None else losses
         return other
 
-    def with_sampling(self, **settings: Any) -> Self:
-        """See ``Backbone.with_sampling``; its settings are those of inversion and the precision."""
-        check_settings(self, settings)
-        other = copy.copy(self)
-        other._set(replace(self.config, **settings))
-        return other
-
-    def to_device(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See ``Backbone.to_device``; the maps are computed in float32 unless bfloat16 is asked for.
+    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+        """See ``Backbone.settle``; the maps are computed in float32 unless bfloat16 is asked for.
 
         Raises:
             EditError: another precision.
@@ -271,21 +266,17 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
         return normal * inversion.extras["gain"] + inversion.extras["mean"]
 
     @torch.no_grad()
-    def latents(
-        self, generator: torch.Generator, count: int, *, truncation: float = 1.0, cutoff: int | None = None
-    ) -> Tensor:
+    def latents(self, generator: torch.Generator, count: int, *, truncation: float = 1.0) -> Tensor:
         """w+ of random people, ``[count, L, w_dim]``, the same w in all layers.
 
         Args:
             generator: draws the noise; a model that draws none ignores it.
             count: how many.
-            truncation: truncation psi; 1 for the full distribution, 0 for its mean.
-            cutoff: layers from this one on are not truncated.
+            truncation: 1 for all the model knows, 0 for its mean.
         """
         z = torch.randn(count, self.config.z_dim, generator=generator, device=generator.device).to(self.device)
-        w = self.mapping(z)[:, None].repeat(1, self.latent_shape[0], 1)
-        w[:, :cutoff] = self.mapping.w_avg.lerp(w[:, :cutoff], truncation)
-        return w
+        w = self.mapping.w_avg.lerp(self.mapping(z), truncation)
+        return w[:, None].repeat(1, self.latent_shape[0], 1)
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator, count: int, *, truncation: float = 1.0) -> Tensor:
@@ -297,10 +288,6 @@ class StyleGAN2Backbone(light.NormalisesLuminance, Backbone):
             truncation: truncation psi; 1 for the full distribution, 0 for its mean.
         """
         return self.synthesis(self.latents(generator, count, truncation=truncation), dtype=self.dtype)
-
-    def to_config(self) -> dict[str, Any]:
-        """What ``from_config`` needs to build the same, as json."""
-        return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

@@ -19,6 +19,7 @@ from emoedit.types import EmoEditError
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 RAMP_UP, RAMP_DOWN = 0.05, 0.25  # shares of the steps over which the learning rate rises and falls
+RATE = 0.05  # of Adam, at its highest
 NOISE_WEIGHT = 1e5  # of the maps' squared autocorrelation
 UNEXPLAINED = 0.5  # a picture of which more variance than this is left has not been found
 
@@ -104,7 +105,6 @@ def optimise(
     losses: Losses,
     *,
     steps: int,
-    rate: float = 0.05,
     callback: Callback | None = None,
 ) -> tuple[Tensor, Tensor]:
     """w+ and noise maps that draw the target. Nothing is random; pictures of a batch are independent.
@@ -117,7 +117,6 @@ def optimise(
         sizes: values of each map.
         losses: losses that are minimised.
         steps: number of steps.
-        rate: Adam's highest learning rate.
         callback: called with (steps done, steps in all).
 
     Raises:
@@ -125,9 +124,9 @@ def optimise(
     """
     with torch.enable_grad():
         latent, noise = (part.clone(memory_format=torch.contiguous_format).requires_grad_() for part in (start, noise))
-        adam = torch.optim.Adam([latent, noise], lr=rate)
+        adam = torch.optim.Adam([latent, noise], lr=RATE)
         for step in range(steps):
-            adam.param_groups[0]["lr"] = rate * learning_rate(step, steps)
+            adam.param_groups[0]["lr"] = RATE * learning_rate(step, steps)
             loss = losses(draw(latent, noise), target)
             check_finite(loss, step)
             total = loss.sum() + NOISE_WEIGHT * autocorrelation(_noise_maps(noise, sizes)).sum()

@@ -1,6 +1,6 @@
 """StyleGAN2's networks (Karras et al. 2020, arXiv 1912.04958) in plain PyTorch.
 
-Mapping, synthesis, discriminator, and a small encoder into W+.
+Mapping, synthesis, and a small encoder into W+.
 
 Modulation scales what goes into an ordinary convolution and demodulation what comes out of it. That equals a
 convolution with weights of each picture's own (the paper's equations 1 to 3) and is one large convolution for a whole
@@ -17,21 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emoedit.nn.layers import ModuleList, zeroed
+
 EPS = 1e-8
 SLOPE, GAIN = 0.2, math.sqrt(2)  # of the leaky rectifier, and what keeps the variance behind it at 1
 FIR = (1.0, 3.0, 3.0, 1.0)  # the low-pass filter of every resampling
-STD_GROUP = 4  # pictures per group of the discriminator's minibatch deviation
 
 
-def widths(resolution: int, *, base: int = 32768, largest: int = 512) -> tuple[int, ...]:
-    """Channels at 4, 8, ... ``resolution`` pixels as the published models have them: ``min(base / side, largest)``.
-
-    Args:
-        resolution: side of the pictures in pixels.
-        base: channels times side.
-        largest: most channels.
-    """
-    return tuple(min(base // side, largest) for side in sides(resolution))
+def widths(resolution: int, *, base: int = 32768) -> tuple[int, ...]:
+    """Channels at 4, 8, ... ``resolution`` pixels as the published models have them: ``min(base / side, 512)``."""
+    return tuple(min(base // side, 512) for side in sides(resolution))
 
 
 def sides(resolution: int) -> list[int]:
@@ -101,7 +96,7 @@ class Mapping(nn.Module):
     def __init__(self, z_dim: int, w_dim: int, *, layers: int = 8, rate: float = 0.01) -> None:
         super().__init__()
         sizes = [z_dim, *[w_dim] * layers]
-        self.layers = nn.ModuleList(EqualLinear(a, b, rate=rate) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = ModuleList(EqualLinear(a, b, rate=rate) for a, b in zip(sizes, sizes[1:], strict=False))
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -163,7 +158,7 @@ class ModulatedConv(nn.Module):
         return (
             weight.to(dtype, memory_format=torch.channels_last),
             self.weight.square().sum((2, 3)).T,
-            self.fir.to(dtype) if self.up else None,
+            None if self.fir is None else self.fir.to(dtype),
         )
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
@@ -189,7 +184,7 @@ class ModulatedConv(nn.Module):
             style, scale = (part.to(dtype)[:, :, None, None] for part in (style, scale))
             x = x.mul_(style) if frozen else x * style
         inside = bias.to(dtype) if folded else None
-        if self.up:
+        if fir is not None:
             x = F.conv2d(F.conv_transpose2d(x, weight, stride=2), fir, inside, padding=1, groups=len(fir))
         else:
             x = F.conv2d(x, weight, inside, padding=1)
@@ -252,8 +247,8 @@ class Synthesis(nn.Module):
         for before, after in zip(widths, widths[1:], strict=False):
             convs += [ModulatedConv(before, after, w_dim, up=True, clamp=clamp)]
             convs += [ModulatedConv(after, after, w_dim, clamp=clamp)]
-        self.convs = nn.ModuleList(convs)
-        self.to_images = nn.ModuleList(ToImage(width, channels, w_dim, clamp=clamp) for width in widths)
+        self.convs = ModuleList(convs)
+        self.to_images = ModuleList(ToImage(width, channels, w_dim, clamp=clamp) for width in widths)
         self.sizes = [side**2 for side in noise_sides(resolution)]
         self.register_buffer("noise", torch.randn(1, sum(self.sizes), generator=torch.Generator().manual_seed(0)))
 
@@ -275,112 +270,16 @@ class Synthesis(nn.Module):
         """
         maps = (self.noise if noise is None else noise).split(self.sizes, 1)
         x = self.const.to(dtype).repeat(len(w_plus), 1, 1, 1).contiguous(memory_format=torch.channels_last)
-        image = None
-        for k, (conv, flat) in enumerate(zip(self.convs, maps, strict=True)):
-            x = conv(x, w_plus[:, k], flat.view(-1, 1, *[math.isqrt(flat.shape[1])] * 2))
+        noises = [flat.view(-1, 1, *[math.isqrt(flat.shape[1])] * 2) for flat in maps]
+        x = self.convs[0](x, w_plus[:, 0], noises[0])
+        image = self.to_images[0](x, w_plus[:, 1])
+        for k in range(1, len(noises)):
+            if image.shape[-1] == side:
+                break
+            x = self.convs[k](x, w_plus[:, k], noises[k])
             if k % 2 == 0:  # the last convolution of its resolution
-                shown = self.to_images[k // 2](x, w_plus[:, k + 1])
-                image = shown if image is None else upsample(image) + shown
-                if image.shape[-1] == side:
-                    break
+                image = upsample(image) + self.to_images[k // 2](x, w_plus[:, k + 1])
         return image
-
-
-class EqualConv(nn.Module):
-    """A convolution with weights scaled as in ``EqualLinear``; ``down`` halves the resolution, filtered.
-
-    Args:
-        inputs: channels.
-        outputs: as ``inputs``.
-        kernel: 1 or 3.
-        gain: gain of its output.
-        plain: without bias and rectifier.
-    """
-
-    fir: Tensor | None
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, down: bool = False, gain: float = 1.0, plain: bool = False
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
-        self.bias = None if plain else nn.Parameter(torch.zeros(outputs))
-        self.down, self.gain = down, gain * (1.0 if plain else GAIN)
-        self.register_buffer("fir", _fir(inputs, 1.0) if down else None, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, I, R, R]`` -> ``[N, O, R, R]``, or of half the side if ``down``."""
-        kernel = self.weight.shape[-1]
-        stride, padding = 1, kernel // 2
-        if self.down:
-            # Filtered and thinned at once where a single point is looked at; else the convolution does the thinning.
-            thin = 2 if kernel == 1 else 1
-            x = F.conv2d(x, self.fir.to(x.dtype), stride=thin, padding=padding + 1, groups=len(self.fir))
-            stride, padding = 2 // thin, 0
-        scale = self.gain / math.sqrt(self.weight[0].numel())
-        weight = (self.weight * scale).to(x.dtype, memory_format=torch.channels_last)
-        x = F.conv2d(x, weight, stride=stride, padding=padding)
-        if self.bias is None:
-            return x
-        return F.leaky_relu_(x.add_((self.gain * self.bias).to(x.dtype)[:, None, None]), SLOPE)
-
-
-class _DiscriminatorBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = EqualConv(inputs, inputs, 3)
-        self.down = EqualConv(inputs, outputs, 3, down=True, gain=math.sqrt(0.5))
-        self.skip = EqualConv(inputs, outputs, 1, down=True, gain=math.sqrt(0.5), plain=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.skip(x) + self.down(self.conv(x))
-
-
-class Discriminator(nn.Module):
-    """Picture -> how real it looks.
-
-    Residual blocks, the deviation within a group of pictures as one more map, two linear layers. For training only.
-
-    Args:
-        resolution: the generator's (``Synthesis``).
-        channels: as ``resolution``.
-        widths: as ``resolution``.
-    """
-
-    def __init__(self, resolution: int, channels: int, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.from_image = EqualConv(channels, widths[-1], 1)
-        fine_to_coarse = list(widths)[::-1]
-        pairs = zip(fine_to_coarse, fine_to_coarse[1:], strict=False)
-        self.blocks = nn.ModuleList(_DiscriminatorBlock(a, b) for a, b in pairs)
-        self.conv = EqualConv(widths[0] + 1, widths[0], 3)
-        self.hidden = EqualLinear(widths[0] * 16, widths[0])
-        self.out = EqualLinear(widths[0], 1)
-        self.resolution = resolution
-
-    def forward(self, image: Tensor) -> Tensor:
-        """``[N, C, R, R]`` -> logits ``[N]`` in float32; N is below ``STD_GROUP`` or a multiple of it.
-
-        Convolutions are computed in the type of the picture.
-        """
-        x = self.from_image(image.contiguous(memory_format=torch.channels_last))
-        for block in self.blocks:
-            x = block(x)
-        x = self.conv(torch.cat([x, _group_deviation(x)], 1))
-        x = F.leaky_relu(self.hidden(x.float().contiguous().flatten(1)), SLOPE) * GAIN
-        return self.out(x)[:, 0]
-
-
-def _group_deviation(x: Tensor) -> Tensor:
-    """Standard deviation within a group of pictures, ``[N, 1, h, w]``.
-
-    It is averaged over channels and places (Karras et al. 2018, section 3).
-    """
-    count, _, height, width = x.shape
-    group = min(STD_GROUP, count)
-    parts = x.float().reshape(group, -1, *x.shape[1:])
-    deviation = (parts.var(0, unbiased=False) + EPS).sqrt().mean((1, 2, 3))
-    return deviation.repeat(group)[:, None, None, None].expand(count, 1, height, width).to(x.dtype)
 
 
 class _EncoderBlock(nn.Module):
@@ -388,9 +287,7 @@ class _EncoderBlock(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(math.gcd(8, width), width)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        self.conv2 = zeroed(nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
@@ -425,9 +322,7 @@ class Encoder(nn.Module):
         self.norm = nn.GroupNorm(math.gcd(8, widths[-1]), widths[-1])
         self.reduce = nn.Conv2d(widths[-1], neck, 1)
         self.shared = nn.Linear(neck * 16, w_dim)
-        self.own = nn.Linear(neck * 16, self.shape[0] * w_dim)
-        nn.init.zeros_(self.own.weight)
-        nn.init.zeros_(self.own.bias)
+        self.own = zeroed(nn.Linear(neck * 16, self.shape[0] * w_dim))
 
     def trunk(self, x: Tensor) -> Tensor:
         """What the linear layers read: ``[N, C, R, R]`` -> ``[N, 16 neck]``."""

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from emoedit.io import checkpoints
 from emoedit.io.images import write_atomic
-from emoedit.models.base import Callback
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
 from emoedit.models.stylegan2.inversion import InversionError, Losses, check_finite
 from emoedit.types import CheckpointError, Inversion
@@ -133,7 +132,6 @@ def tune(
     losses: Losses | None = None,
     steps: int = 100,
     rate: float = 3e-4,
-    callback: Callback | None = None,
 ) -> Tuning:
     """Teach a copy of the synthesis network to draw pictures at their w+ (pivotal tuning).
 
@@ -144,7 +142,6 @@ def tune(
         losses: default: the backbone's own.
         steps: number of steps of Adam; the paper takes 350.
         rate: learning rate; the paper takes 3e-4.
-        callback: called with (steps done, steps in all).
 
     Raises:
         ImageError: pictures of another shape.
@@ -170,8 +167,6 @@ def tune(
             for weight, gradient in zip(weights, gradients, strict=True):
                 weight.grad = gradient
             adam.step()
-            if callback is not None:
-                callback(step + 1, steps)
     with torch.no_grad():
         loss_now(steps)
     if steps and course[-1] >= course[0]:

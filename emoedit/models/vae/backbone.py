@@ -7,7 +7,7 @@ It modulates the decoder at every resolution (a scale and a shift a channel, Per
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emoedit.models import luminance as light
-from emoedit.models.base import Backbone, Callback
+from emoedit.models.base import Callback
+from emoedit.models.configured import ConfiguredBackbone
+from emoedit.nn.layers import ModuleList, zeroed
 from emoedit.types import CheckpointError, Control, CropSpec, ImageError, Inversion
 
 NECK = 48  # channels of the smallest map next to the vector
@@ -55,10 +57,8 @@ class _Block(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(8, width)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = zeroed(nn.Conv2d(width, width, 3, padding=1))
         self.style = nn.Linear(style_dim, 2 * width) if style_dim else None
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(self.norm(x)))
@@ -107,10 +107,10 @@ class Decoder(nn.Module):
         self.side = config.resolution // 2 ** len(widths)
         self.start = nn.Linear(config.latent_dim, NECK * self.side * self.side)
         self.expand = nn.Conv2d(NECK, widths[0], 1)
-        self.levels = nn.ModuleList()
+        self.levels: ModuleList[ModuleList[_Block]] = ModuleList()
         self.ups = nn.ModuleList()
         for i, width in enumerate(widths):
-            self.levels.append(nn.ModuleList(_Block(width, config.latent_dim) for _ in range(config.decoder_blocks)))
+            self.levels.append(ModuleList(_Block(width, config.latent_dim) for _ in range(config.decoder_blocks)))
             if i + 1 < len(widths):
                 self.ups.append(nn.Conv2d(width, widths[i + 1] * 4, 1))
         self.norm = nn.GroupNorm(8, widths[-1])
@@ -132,7 +132,7 @@ class Decoder(nn.Module):
         return F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
 
 
-class VAEBackbone(light.NormalisesLuminance, Backbone):
+class VAEBackbone(light.NormalisesLuminance, ConfiguredBackbone[VAEConfig]):
     """The VAE as a backbone: ``invert`` is the encoder's mean, ``decode`` the decoder; both undo and redo lighting.
 
     It sees luminance alone: a photograph keeps its own colours, and no edit can change one (a VAE of colour is
@@ -146,8 +146,7 @@ class VAEBackbone(light.NormalisesLuminance, Backbone):
     """
 
     channels = 1
-
-    oval: Tensor
+    config: VAEConfig
 
     def __init__(self, config: VAEConfig = VAEConfig()) -> None:  # noqa: B008 - frozen
         super().__init__()
@@ -159,10 +158,6 @@ class VAEBackbone(light.NormalisesLuminance, Backbone):
         self.crop = CropSpec(config.resolution, "stable", config.crop_scale, config.crop_down)
         self.register_buffer("oval", light.face_oval(config.resolution), persistent=False)
         self.to(memory_format=torch.channels_last)
-
-    def to_config(self) -> dict[str, Any]:
-        """What ``from_config`` needs to build the same, as json."""
-        return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
