@@ -81,8 +81,8 @@ def drawn_table(found: Evaluation, drawn: Evaluation, strength: float, emotions:
         for (editor, name, s), group in crop.items():
             if name == emotion and s == strength:
                 both = (photo[editor, name, s], group)
-                cells = [interval(part, key) for key in ("target_score", "identity") for part in both]
-                rows.append([emotion, editor, *(in_words(c.value, c.low, c.high) for c in cells)])
+                cells = [people_interval(part, key) for key in ("target_score", "identity") for part in both]
+                rows.append([emotion, editor, *(format_interval(c.value, c.low, c.high) for c in cells)])
     return table(["emotion", "editor", "target, photo", "target, crop", "identity, photo", "identity, crop"], rows)
 
 

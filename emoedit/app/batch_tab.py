@@ -8,7 +8,7 @@ import gradio as gr
 
 from emoedit.app import figures
 from emoedit.app.batch import MAX_FILES, Outcome, edit_files
-from emoedit.app.parts import emotion_box, refusing
+from emoedit.app.components import emotion_box, or_reason
 from emoedit.app.studio import Studio
 from emoedit.registry import DEFAULT_EDITOR
 

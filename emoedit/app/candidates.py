@@ -67,7 +67,7 @@ class Search:
 
 def search(
     studio: Studio, session: Session, asked: Search, callback: Callable[[int, int], None] | None = None
-) -> Found:
+) -> SearchResult:
     """Try many edits of the open photograph, and rank them ([emoedit.evaluation.best][]).
 
     Args:
@@ -86,8 +86,8 @@ def search(
     photo = session.need_photo()
     if not (asked.emotion and asked.editors):
         raise SessionError("choose an emotion and at least one editor")
-    if asked.candidates > MOST:
-        raise SessionError(f"at most {MOST} candidates at once; `emoedit best` takes more")
+    if asked.candidates > MAX_CANDIDATES:
+        raise SessionError(f"at most {MAX_CANDIDATES} candidates at once; `emoedit best` takes more")
     share = -(-asked.candidates // len(asked.editors))  # of each editor, rounded up
     with studio.comparing:  # its models are not those of the Edit tab, which goes on meanwhile
         found = best(
@@ -104,7 +104,7 @@ def search(
             progress=callback,
         )
     session.best, session.best_face = found, asked.face or 0
-    return Found(found.explanation, _labelled(found), found.sheet(), _rows(found), _zip(session, found))
+    return SearchResult(found.explanation, _labelled(found), found.sheet(), _rows(found), _zip(session, found))
 
 
 def _spread(weakest: float, strongest: float, count: int) -> list[float]:

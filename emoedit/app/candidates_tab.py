@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 
 from emoedit.app import figures
-from emoedit.app.candidates import HEADERS, MOST, Found, Search, chosen, search
+from emoedit.app.candidates import HEADERS, MAX_CANDIDATES, Search, SearchResult, chosen, search
+from emoedit.app.components import emotion_box, or_reason
 from emoedit.app.edit import number_of
 from emoedit.app.edit_tab import EditLayout
-from emoedit.app.parts import emotion_box, refusing
 from emoedit.app.session import Session
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio
@@ -64,7 +64,9 @@ class CandidatesLayout:
         names = [name for _, name in self.studio.editors()]
         with gr.Row():
             self.emotion = emotion_box("happy", elem_id="candidates-emotion")
-            self.count = gr.Slider(2, MOST, value=9, step=1, label="Candidates", elem_id="candidates-count", buttons=[])
+            self.count = gr.Slider(
+                2, MAX_CANDIDATES, value=9, step=1, label="Candidates", elem_id="candidates-count", buttons=[]
+            )
             self.keep = gr.Slider(1, 12, value=3, step=1, label="Kept, at most", elem_id="candidates-keep", buttons=[])
         own = [name for name in names if self.studio.own is not None and name == self.studio.own.name]
         self.editors = gr.CheckboxGroup(
@@ -126,7 +128,7 @@ class CandidatesLayout:
             seed=int(values[self.seed] or 0),
         )
 
-        def run() -> Found:
+        def run() -> SearchResult:
             return search(self.studio, session, asked, lambda n, of: progress((n, of), unit="candidates"))
 
         found = or_reason(run)

@@ -47,7 +47,7 @@ def emotion_box(value: str | None, *, elem_id: str) -> gr.Dropdown:
     )
 
 
-def refusing(work: Callable[[], T]) -> T | str:
+def or_reason(work: Callable[[], T]) -> T | str:
     """What the work returns, or the reason why it is refused.
 
     Args:

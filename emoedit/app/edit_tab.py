@@ -9,9 +9,8 @@ from typing import Any
 import gradio as gr
 
 from emoedit.app import figures, pad
-from emoedit.app.components import fetch_file, or_reason, photo_input
+from emoedit.app.components import emotion_box, fetch_file, or_reason, photo_input
 from emoedit.app.edit import ALL, SLIDERS, UNIT_NAMES, EditTab, View
-from emoedit.app.parts import emotion_box, fetch_file, photo_input, refusing
 from emoedit.app.session import Session
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio

@@ -38,11 +38,11 @@ def launch(
         CheckpointError: damaged weights.
         OutputError: the port is taken.
     """
-    check_host(access.host, access.auth, access.know)
+    check_host(access.host, access.auth, access.allow_anybody)
     check_port(access.host, access.port)
     check = password_check(*access.auth) if access.auth is not None else None
     with private_folder() as folder:
         from emoedit.app.server import serve
 
         studio = Studio(folder / "sessions", device=device, own=own)
-        serve(studio, access, check, editor=editor, browser=browser, ready=ready, until=until)
+        serve(studio, access, check, editor=editor, browser=browser, ready=ready, stop=stop)

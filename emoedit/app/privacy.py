@@ -49,19 +49,19 @@ class Access:
         host: to listen on.
         port: likewise.
         auth: user and password file, where the page asks for them.
-        know: whether the caller knows that anybody who reaches the port can use it.
+        allow_anybody: whether the caller knows that anybody who reaches the port can use it.
     """
 
     host: str = "127.0.0.1"
     port: int = 7860
     auth: tuple[str, Path] | None = None
-    know: bool = False
+    allow_anybody: bool = False
 
 
 THIS_MACHINE = Access()
 
 
-def check_host(host: str, auth: tuple[str, Path] | None, know: bool) -> None:
+def check_host(host: str, auth: tuple[str, Path] | None, allow_anybody: bool) -> None:
     """Refuse an address that others can reach where neither a password is set nor the caller says that this is meant.
 
     Args:

@@ -100,7 +100,7 @@ def add_editor(parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser)
     add_device(parser)
-    add_compute(parser)
+    add_compute_options(parser)
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:

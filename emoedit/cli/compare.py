@@ -198,7 +198,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     with usage():
-        editors = _contest(args)
+        editors = _checked_editors(args)
     from emoedit.evaluation.cases import read_cases
     from emoedit.evaluation.evaluate import evaluate
 

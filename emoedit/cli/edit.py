@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from emoedit.cli.common import (
     CommandParser,
     UsageError,
-    add_editing,
+    add_editor_options,
     add_face,
-    add_reading,
+    add_input_options,
     add_seed,
     check_format,
     check_free,
     describe,
+    edit_label,
     load,
     printable,
     say,
@@ -72,8 +73,8 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         metavar="NAME",
         help="names (see: emoedit emotions) or algebra on names, such as 'happy - 0.4*surprised'; default: happy",
     )
-    add_asking(parser)
-    add_editing(parser)
+    add_edit_options(parser)
+    add_editor_options(parser)
     add_face(parser, "largest", "all")
     _add_results(parser)
     add_seed(parser)

@@ -114,7 +114,7 @@ class Movement:
         large = large.clip(0, 1)
         low, high = np.percentile(before[mask > 0.5], (1, 99))
         levels = float(low), float(high)
-        if led is None:
+        if known is None:
             flow = self._bounded(self._supported(_dense(first, last, large, levels), first, last, large, levels))
         else:
             coarse, sure = known

@@ -304,7 +304,7 @@ def _rows_of(
     """Every editor's edits of one photograph with their numbers; references only edit the emotions they support."""
     from tqdm import tqdm
 
-    jobs = [(c, [e for e in edits if c.knows(e.emotion) or not c.reference]) for c in entries]
+    jobs = [(c, [e for e in edits if c.supports(e.emotion) or not c.reference]) for c in entries]
     with tqdm(total=sum(len(own) for _, own in jobs), unit="edit", disable=None) as bar:
         for entry, own in jobs:
             done = 0

@@ -26,8 +26,8 @@ from emoedit.evaluation.entries import (
     NOTHING,
     PHOTOGRAPH,
     canonical_names,
-    edited,
-    failed,
+    edited_rows,
+    failed_row,
     load_entries,
     photograph_row,
     unedited_row,
@@ -90,11 +90,11 @@ def evaluate(
     _need_matplotlib()
     names = tuple(canonical_names([emotions] if isinstance(emotions, str) else emotions))
     edits = [Edit(name, float(s)) for name in names for s in dict.fromkeys(strengths)]
-    cases = _named_once(read_cases(data) if isinstance(data, str | os.PathLike) else list(data))
+    cases = _check_unique_names(read_cases(data) if isinstance(data, str | os.PathLike) else list(data))
     entries = load_entries(editors, references=references, device=device, stage=stage)
     plan = Plan(entries, edits, suite or Suite(), references, seed)
     folder = Path(output).expanduser()
-    fill(folder, cases, plan, retry=retry)
+    complete_results(folder, cases, plan, retry=retry)
     found = Evaluation(Rows(folder / RESULTS, {key for case in cases for key in plan.cells(case)}), names)
     with exclusive(folder / LOCK):
         write_reports(found, folder)
@@ -156,7 +156,7 @@ def complete_results(
     plan.check()
     total = sum(plan.count(case) for case in cases)
     with exclusive(folder / LOCK):
-        _settle(folder, plan)
+        _check_or_write_settings(folder, plan)
         with Results(folder / RESULTS) as results, _bar(progress, total) as bar:
             _write_job(folder, about, total, results.rows)
             for case, done in _with_done(cases, results, retry):
@@ -167,7 +167,7 @@ def complete_results(
                 if not missing:
                     continue
                 facts = {**case.info, "photo": case.name, "person": case.person, "content": content}
-                for rows in _one(case, missing, plan, folder):
+                for rows in _missing_rows(case, missing, plan, folder):
                     results.append([{**facts, **row} for row in rows])
                     bar.update(len(rows))
 
@@ -226,7 +226,7 @@ def _content(case: Case) -> str:
     return digest.hexdigest()[:16]
 
 
-def _looked_at(
+def _subjects(
     case: Case, suite: Suite | NullSuite, detector: FaceDetector, names: Sequence[str]
 ) -> tuple[Picture, Face, dict[str, tuple[np.ndarray, Face]], dict[str, Any]]:
     """A photograph, its face, true photographs of the same person, and for each emotion what is compared with."""
@@ -242,15 +242,15 @@ def _looked_at(
     return picture, face, truths, subjects
 
 
-def _one(case: Case, missing: set[Key], plan: Plan, folder: Path) -> Iterator[list[dict[str, Any]]]:
+def _missing_rows(case: Case, missing: set[Key], plan: Plan, folder: Path) -> Iterator[list[dict[str, Any]]]:
     """The missing rows of one photograph, an editor at a time."""
     suite, seed = plan.suite, plan.seed
     jobs = [(c, [e for e in plan.edits if (case.name, c.name, e.emotion, e.strength) in missing]) for c in plan.entries]
     try:
         detector = plan.entries[0].photo_editor.detector
-        picture, face, truths, subjects = _looked_at(case, suite, detector, plan.emotions)
+        picture, face, truths, subjects = _subjects(case, suite, detector, plan.emotions)
     except EmoEditError as error:  # the photograph's fault: a row that says so in every cell, and the next photograph
-        yield [failed(entry, edit, error, seed=seed) for entry, own in jobs for edit in own] + [
+        yield [failed_row(entry, edit, error, seed=seed) for entry, own in jobs for edit in own] + [
             {"editor": editor, "reference": True, "emotion": emotion, "strength": strength, "error": str(error)}
             for _, editor, emotion, strength in sorted(missing, key=str)
             if strength is None
@@ -261,7 +261,7 @@ def _one(case: Case, missing: set[Key], plan: Plan, folder: Path) -> Iterator[li
             continue
         rows: list[dict[str, Any]] = []
         try:
-            for row, image in edited(suite, entry, picture, subjects, face, own, seed=seed):
+            for row, image in edited_rows(suite, entry, picture, subjects, face, own, seed=seed):
                 if plan.pictures is not None and image is not None:
                     try:
                         row["picture"] = _save(image, case, row, folder, plan.pictures)
@@ -320,7 +320,7 @@ def fingerprint(photo_editor: PhotoEditor) -> str:
     return digest.hexdigest()[:16]
 
 
-def _settle(folder: Path, plan: Plan) -> None:
+def _check_or_write_settings(folder: Path, plan: Plan) -> None:
     """Write down what the results are made with, or make sure that it is what earlier ones were made with."""
     now = {entry.name: fingerprint(entry.photo_editor) for entry in plan.entries}
     settings = {**plan.settings(), "editors": now}

@@ -45,7 +45,7 @@ class GeneratedCandidate:
 
 
 @dataclass(frozen=True)
-class Drawn(Ranking[DrawnCandidate]):
+class Generated(Ranking[GeneratedCandidate]):
     """What came of drawing.
 
     Args:
@@ -86,7 +86,7 @@ class Drawn(Ranking[DrawnCandidate]):
         pictures = [candidate.image.convert("RGB") for candidate in self.candidates]
         return labelled_grid(pictures, labels, columns=columns, cell=CELL)
 
-    def stem(self, candidate: DrawnCandidate) -> str:
+    def stem(self, candidate: GeneratedCandidate) -> str:
         """Model and seed."""
         return f"{self.model}_{candidate.seed}"
 
@@ -101,7 +101,7 @@ def generate_best(
     seed: int = 0,
     clip: Clip | None = None,
     steps: int | None = None,
-) -> Drawn:
+) -> Generated:
     """Draw many pictures of an emotion and keep the best.
 
     Args:
@@ -123,7 +123,7 @@ def generate_best(
         raise EditError(f"at least one candidate has to be drawn and kept, not {candidates} and {keep}")
     prompt = emotion_prompt(emotion, style)
     seeds = tqdm(range(seed, seed + candidates), unit="picture", disable=None)
-    drawn = [DrawnCandidate(number, model.draw(prompt, seed=number, steps=steps)) for number in seeds]
+    drawn = [GeneratedCandidate(number, model.draw(prompt, seed=number, steps=steps)) for number in seeds]
     if clip is None:
         why = "no CLIP was given that could rank them"
         ranked = [replace(c, kept=n < keep, reason=f"number {n + 1}; {why}") for n, c in enumerate(drawn)]

@@ -116,7 +116,7 @@ def frames(source: int | str | os.PathLike[str], *, limit: int | None = None) ->
         capture.release()
 
 
-def watch(pictures: Iterable[np.ndarray], *, device: str = "cpu") -> Iterator[Reading]:
+def read_expressions(pictures: Iterable[np.ndarray], *, device: str = "cpu") -> Iterator[Reading]:
     """The expression of the largest face of every frame, smoothed over time.
 
     A frame without a face keeps the last reading.

@@ -49,7 +49,7 @@ class Plan:
             (entry.name, emotion)
             for entry in self.entries
             for emotion in self.emotions
-            if entry.reference and not entry.knows(emotion)
+            if entry.reference and not entry.supports(emotion)
         }
         every = [(entry.name, edit.emotion, edit.strength) for entry in self.entries for edit in self.edits]
         return [cell for cell in every if cell[:2] not in unknown]

@@ -276,7 +276,7 @@ class Job:
             return {"cells": 0, "failed": 0}
         from emoedit.editors import choose_device, load_editor
         from emoedit.evaluation.entries import Entry, load_entries
-        from emoedit.evaluation.evaluate import RESULTS, fill, fingerprint
+        from emoedit.evaluation.evaluate import RESULTS, complete_results, fingerprint
         from emoedit.evaluation.plan import Plan
         from emoedit.io.results import Rows
         from emoedit.metrics.null_suite import NullSuite
@@ -302,7 +302,7 @@ class Job:
         measured = references and self.metric_networks is not None
         pictures = None if self.pictures is None else f".{self.pictures}"
         plan = Plan(entries, self.edits, suite, measured, self.seed, pictures)
-        fill(self.folder, self.cases, plan, retry=self.retry, about=self.about, progress=progress)
+        complete_results(self.folder, self.cases, plan, retry=self.retry, about=self.about, progress=progress)
         counts = {"cells": 0, "failed": 0}
         for row in Rows(self.folder / RESULTS):
             counts["cells"] += 1

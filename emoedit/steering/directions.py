@@ -139,7 +139,7 @@ class LatentDirections(Steering):
                 f"{tuple(latent.shape[1:])}"
             )
         weights = self.weights(inversion, edits)
-        return (weights * self.gain) @ self.directions - self.already(latent, weights)
+        return (weights * self.gain) @ self.directions - self.shown_part(latent, weights)
 
     def shown_part(self, latent: Tensor, weights: Tensor) -> Tensor:
         """The part of a shift that is subtracted because of the source's own expression, ``[N, D]``.

@@ -292,7 +292,7 @@ class EncoderTask(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = _own_encoder(backbone).requires_grad_(True)
-        losses = _Rebuilding(weights, perceptual, identity)
+        losses = _ReconstructionLosses(weights, perceptual, identity)
         self.frozen = Shared(backbone=backbone, losses=losses)
         backbone.mapping.requires_grad_(False)
         backbone.synthesis.requires_grad_(False)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from emoedit.cli import main
-from emoedit.evaluation.best import Best, Candidate, Floors, _explained, _ranked, best, plan
+from emoedit.evaluation.best import Best, Candidate, Floors, _explained, _ranked, best, plan_candidates
 from emoedit.metrics.suite import Suite
 from emoedit.photo import PhotoEditor
 from emoedit.types import EditError, NoFaceError, OutputError, UnknownNameError

@@ -42,7 +42,7 @@ class Light:
 
 def test_the_pictures_that_look_most_like_the_emotion_are_kept(tmp_path):
     model = Grey()
-    found = draw_best(model, "happy", style="a watercolour", candidates=4, keep=2, seed=3, clip=Light(), steps=5)
+    found = generate_best(model, "happy", style="a watercolour", candidates=4, keep=2, seed=3, clip=Light(), steps=5)
     assert model.asked == [(emotion_prompt("happy", "a watercolour"), 3 + n, 5) for n in range(4)]
     assert [c.seed for c in found.candidates] == [6, 5, 4, 3] and [c.seed for c in found.kept] == [6, 5]
     scores = [c.score for c in found.candidates]

@@ -10,7 +10,7 @@ import pytest
 
 from emoedit.cli import main
 from emoedit.evaluation.best import Floors
-from emoedit.evaluation.mirror import OPPOSITES, VideoError, frames, mirror, watch
+from emoedit.evaluation.mirror import OPPOSITES, VideoError, frames, mirror, read_expressions
 from emoedit.metrics.suite import Suite
 from emoedit.types import NoFaceError
 
@@ -52,7 +52,7 @@ def test_a_frame_without_a_face_keeps_the_last_reading(film):
 def test_the_expression_is_answered(film):
     told = []
     how = {"candidates": 2, "editors": ["facs"], "suite": Suite(), "floors": Floors(target_score=0.0)}
-    found = mirror(film, opposite=True, told=told.append, **how)
+    found = mirror(film, opposite=True, callback=told.append, **how)
     assert (found.frames, found.faceless, len(told)) == (6, 2, 6)
     assert (found.shown, found.answered) == ("happy", OPPOSITES["happy"])
     assert len(found.best.candidates) == 2 and all(c.emotion == "sad" for c in found.best.candidates)

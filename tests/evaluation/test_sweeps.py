@@ -351,7 +351,7 @@ def test_memory_does_not_grow_with_the_number_of_photographs(config, tmp_path, t
 
     def peak(count: int) -> int:
         tracemalloc.start()
-        fill(tmp_path / f"{count}", Many(range(count)), plan, progress=False)
+        complete_results(tmp_path / f"{count}", Many(range(count)), plan, progress=False)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         rows = (tmp_path / f"{count}" / "results.jsonl").read_bytes().count(b"\n")

@@ -56,7 +56,7 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
     """
 
     settings = SAMPLING
-    refuses: Mapping[str, str] = {"offload": "its one U-Net is at work in every step, so that nothing could wait"}
+    unsupported: Mapping[str, str] = {"offload": "its one U-Net is at work in every step, so that nothing could wait"}
     unet: UNet2DModel
 
     def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
@@ -110,7 +110,7 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
         self._set(replace(self.config, precision=cast("Any", str(dtype).removeprefix("torch."))))
         return self.to(device)
 
-    def _working(self) -> UNet2DModel:
+    def _unet_in_precision(self) -> UNet2DModel:
         return self._in_precision.of(self.unet, self.config.precision)
 
     def eps_at(

@@ -104,8 +104,8 @@ class InstructBackbone(ConfiguredBackbone[InstructConfig]):
             raise EditError(f"a {config.kind} takes no image_guidance")
         self.config = config
 
-    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See ``Backbone.settle``; offloading is diffusers' own, network by network.
+    def to_device(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+        """See ``Backbone.to_device``; offloading is diffusers' own, network by network.
 
         Raises:
             MissingExtraError: offloading needs accelerate, which is not installed.

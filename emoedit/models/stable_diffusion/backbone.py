@@ -25,7 +25,7 @@ from emoedit.models.stable_diffusion.config import (
     StableDiffusionConfig,
     check_parts,
 )
-from emoedit.models.stable_diffusion.inversion import EpsUnder, lost_steps, noise_maps, noisy_path, null_text
+from emoedit.models.stable_diffusion.inversion import EpsUnder, noise_maps, noisy_path, null_text, path_residuals
 from emoedit.models.stable_diffusion.predictor import NoisePredictor
 from emoedit.types import CheckpointError, Control, EditError, HState, Inversion
 
@@ -89,7 +89,7 @@ class StableDiffusionBackbone(NoisePredictor):
         neutral = self.context()
 
         def eps_under(x_t: Tensor, t: int, context: Tensor | None = None) -> Tensor:
-            return self._see(x_t, t, neutral if context is None else context)[1]
+            return self._state_and_eps(x_t, t, neutral if context is None else context)[1]
 
         if config.inversion == "edit_friendly":
             path = noisy_path(z, schedule, noise)

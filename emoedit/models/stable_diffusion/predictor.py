@@ -20,7 +20,7 @@ from emoedit.faces.masks import face_masks
 from emoedit.models import luminance as light
 from emoedit.models.devices import choose_precision
 from emoedit.models.diffusion import DiffusionBackbone
-from emoedit.models.precision import InPrecision, finite_or_float32, hold
+from emoedit.models.precision import PrecisionCopy, cast_weights, finite_or_float32
 from emoedit.models.stable_diffusion import files
 from emoedit.models.stable_diffusion.config import (
     SAMPLING,
@@ -54,7 +54,7 @@ class NoisePredictor(DiffusionBackbone[StableDiffusionConfig]):
     """
 
     settings = SAMPLING
-    refuses: Mapping[str, str] = {}
+    unsupported: Mapping[str, str] = {}
     unet: UNet2DConditionModel
     face: Tensor
 

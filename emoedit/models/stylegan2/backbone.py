@@ -113,7 +113,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, ConfiguredBackbone[StyleGAN2C
 
     settings = SETTINGS
     config: StyleGAN2Config
-    refuses = {
+    unsupported = {
         "offload": "its generator takes .12 GB and is at work in every step",
         "compile": "its layers keep prepared weights from one picture to the next, which a compiled graph cannot",
     }
@@ -160,8 +160,8 @@ class StyleGAN2Backbone(light.NormalisesLuminance, ConfiguredBackbone[StyleGAN2C
         other.losses = self.losses if losses is None else losses
         return other
 
-    def settle(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
-        """See ``Backbone.settle``; the maps are computed in float32 unless bfloat16 is asked for.
+    def to_device(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
+        """See ``Backbone.to_device``; the maps are computed in float32 unless bfloat16 is asked for.
 
         Raises:
             EditError: another precision.
