@@ -53,7 +53,15 @@ def _port(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status."""
+    """The exit status.
+
+    Args:
+        args: the parsed options.
+
+    Raises:
+        MissingExtraError: gradio is not installed.
+        UsageError: options that make no sense.
+    """
     from emoedit.app.privacy import Access, HostError, check_host, check_port, read_auth
     from emoedit.full_size import Request
 

@@ -90,7 +90,11 @@ def add_editor_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_editor(parser: argparse.ArgumentParser) -> None:
-    """``--editor``, and what it is made of and computes on."""
+    """``--editor``, and what it is made of and computes on.
+
+    Args:
+        parser: parser of a command, to which the options are added.
+    """
     parser.add_argument(
         "--editor",
         default=DEFAULT_EDITOR,
@@ -104,7 +108,11 @@ def add_editor(parser: argparse.ArgumentParser) -> None:
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """``--overwrite``."""
+    """``--overwrite``.
+
+    Args:
+        parser: parser of a command, to which the options are added.
+    """
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
@@ -121,7 +129,12 @@ def add_photo(parser: argparse.ArgumentParser, *faces: str) -> None:
 
 
 def add_face(parser: argparse.ArgumentParser, *faces: str) -> None:
-    """``--face``: one of some words, of which the first is the default, or a number."""
+    """``--face``: one of some words, of which the first is the default, or a number.
+
+    Args:
+        parser: parser of a command, to which the options are added.
+        *faces: words for ``--face``; the first is the default.
+    """
     parser.add_argument(
         "--face",
         type=face_type(*faces),
@@ -132,7 +145,11 @@ def add_face(parser: argparse.ArgumentParser, *faces: str) -> None:
 
 
 def add_candidates(parser: argparse.ArgumentParser) -> None:
-    """How many candidates are tried and kept, and by which editors."""
+    """How many candidates are tried and kept, and by which editors.
+
+    Args:
+        parser: parser of a command, to which the options are added.
+    """
     parser.add_argument("--candidates", type=int, default=12, metavar="N", help="how many are tried; default: 12")
     parser.add_argument("--keep", type=int, default=3, metavar="K", help="how many are kept, at most; default: 3")
     parser.add_argument("--editors", nargs="+", metavar="NAME", help="default: the quick ones: stylegan facs vae")

@@ -17,6 +17,9 @@ _VOCABULARY = {emotion.name: emotion for emotion in EMOTIONS}
 def fold_name(name: str) -> str:
     """The form in which two names are compared: case, Unicode variants, spaces, hyphens and underscores do not count.
 
+    Args:
+        name: any text.
+
     Raises:
         UnknownNameError: it is not a string.
     """
@@ -26,7 +29,11 @@ def fold_name(name: str) -> str:
 
 
 def fold_text(text: str) -> str:
-    """Text with one case, one form of every letter, and single spaces."""
+    """Text with one case, one form of every letter, and single spaces.
+
+    Args:
+        text: any text.
+    """
     # NFKC twice: case folding can undo it, and a name must fold to itself
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.split())
@@ -56,6 +63,9 @@ def unknown_name(kind: str, name: str, known: Mapping[str, str]) -> UnknownNameE
 def canonical(name: str) -> str:
     """The canonical form of a name or alias of the vocabulary ("Happiness" -> "happy").
 
+    Args:
+        name: name or alias, in any spelling.
+
     Raises:
         UnknownNameError: the vocabulary does not have it; the message holds the nearest names.
     """
@@ -67,6 +77,9 @@ def canonical(name: str) -> str:
 
 def get(name: str) -> Emotion:
     """The entry of a name or alias.
+
+    Args:
+        name: name or alias, in any spelling.
 
     Raises:
         UnknownNameError: the vocabulary does not have it.

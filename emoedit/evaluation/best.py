@@ -94,7 +94,11 @@ class Floors:
     realism: float = 0.5
 
     def missed(self, candidate: Candidate) -> dict[str, tuple[float, float]]:
-        """Name -> number and floor, of the numbers of a candidate that are below their floor."""
+        """Name -> number and floor, of the numbers of a candidate that are below their floor.
+
+        Args:
+            candidate: a measured edit.
+        """
         pairs = {name: (float(getattr(candidate, name)), floor) for name, floor in asdict(self).items()}
         return {name: pair for name, pair in pairs.items() if pair[0] < pair[1]}
 
@@ -145,7 +149,11 @@ class Best(Ranking[Candidate]):
         return labelled_grid(pictures, labels, columns=columns, cell=CELL)
 
     def stem(self, candidate: Candidate) -> str:
-        """Editor and strength."""
+        """Editor and strength.
+
+        Args:
+            candidate: a candidate that is kept.
+        """
         return f"{candidate.editor}_{candidate.strength:.2f}"
 
 

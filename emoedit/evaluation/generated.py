@@ -87,7 +87,11 @@ class Generated(Ranking[GeneratedCandidate]):
         return labelled_grid(pictures, labels, columns=columns, cell=CELL)
 
     def stem(self, candidate: GeneratedCandidate) -> str:
-        """Model and seed."""
+        """Model and seed.
+
+        Args:
+            candidate: a picture that is kept.
+        """
         return f"{self.model}_{candidate.seed}"
 
 

@@ -55,7 +55,11 @@ class Plan:
         return [cell for cell in every if cell[:2] not in unknown]
 
     def cells(self, case: Case) -> list[Key]:
-        """The keys of a photograph's rows."""
+        """The keys of a photograph's rows.
+
+        Args:
+            case: a photograph of the data set.
+        """
         keys: list[Key] = [(case.name, *cell) for cell in self.asked]
         if self.references:
             keys += [(case.name, NOTHING, name, None) for name in self.emotions]
@@ -63,7 +67,11 @@ class Plan:
         return keys
 
     def count(self, case: Case) -> int:
-        """How many ``cells`` a photograph has."""
+        """How many ``cells`` a photograph has.
+
+        Args:
+            case: a photograph of the data set.
+        """
         true = sum(name in case.truth for name in self.emotions)
         return len(self.asked) + (len(self.emotions) + true if self.references else 0)
 

@@ -54,7 +54,11 @@ class Ranking(ABC, Generic[C]):
 
     @abstractmethod
     def stem(self, candidate: C) -> str:
-        """What a candidate is called in the name of its file."""
+        """What a candidate is called in the name of its file.
+
+        Args:
+            candidate: a candidate that is kept.
+        """
 
     def _repr_png_(self) -> bytes:
         """The contact sheet, for notebooks."""

@@ -101,7 +101,11 @@ class Finders:
 
     @classmethod
     def on(cls, device: str) -> Self:
-        """The embedded ones, shared by everything on a device."""
+        """The embedded ones, shared by everything on a device.
+
+        Args:
+            device: device of the networks.
+        """
         return cls(landmark_finder(device), teeth_finder(device), occlusion_finder(device))
 
 

@@ -40,11 +40,19 @@ class Tone:
         return cv2.LUT(rgb, np.rint(self.lift(np.arange(256))).astype(np.uint8))
 
     def lift(self, levels: Levels) -> Levels:
-        """Levels 0 to 255 with the dark ones lifted, of the same shape."""
+        """Levels 0 to 255 with the dark ones lifted, of the same shape.
+
+        Args:
+            levels: grey levels.
+        """
         return 255 * (np.clip(levels, 0, 255) / 255) ** self.power
 
     def lower(self, levels: Levels) -> Levels:
-        """Lifted levels at the photograph's own tones: the inverse of [lift][emoedit.faces.tone.Tone.lift]."""
+        """Lifted levels at the photograph's own tones: the inverse of [lift][emoedit.faces.tone.Tone.lift].
+
+        Args:
+            levels: lifted grey levels.
+        """
         return 255 * (np.clip(levels, 0, 255) / 255) ** (1 / self.power)
 
     def restored(self, rgb: np.ndarray, lifted: np.ndarray, edited: np.ndarray) -> np.ndarray:

@@ -30,7 +30,11 @@ def jacobian(flow: np.ndarray) -> np.ndarray:
 
 
 def unfold(flow: np.ndarray) -> np.ndarray:
-    """The flow, smoothed where and as far as needed for its Jacobian to stay above ``MIN_JACOBIAN`` everywhere."""
+    """The flow, smoothed where and as far as needed for its Jacobian to stay above ``MIN_JACOBIAN`` everywhere.
+
+    Args:
+        flow: backward flow, ``[H, W, 2]`` in pixels.
+    """
     for _ in range(40):
         bad = (jacobian(flow) < MIN_JACOBIAN).astype(np.float32)
         if not bad.any():

@@ -142,7 +142,12 @@ def _refuse(problems: list[str], path: Path | str) -> None:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """``config.json`` in a folder (made if need be)."""
+    """``config.json`` in a folder (made if need be).
+
+    Args:
+        folder: path of the folder.
+        config: contents of the file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

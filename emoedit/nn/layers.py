@@ -35,7 +35,11 @@ else:
 
 
 def zeroed(layer: M) -> M:
-    """The same layer with weights and bias at 0: what it is added to begins as if it were not there."""
+    """The same layer with weights and bias at 0: what it is added to begins as if it were not there.
+
+    Args:
+        layer: changed in place.
+    """
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

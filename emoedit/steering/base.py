@@ -16,7 +16,11 @@ from emoedit.types import Control, Edit, EditError, Inversion
 
 
 def are_names(value: object) -> TypeGuard[list[str]]:
-    """Whether what a configuration holds is a list of names."""
+    """Whether what a configuration holds is a list of names.
+
+    Args:
+        value: any value.
+    """
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 

@@ -129,6 +129,10 @@ class LatentDirections(Steering):
     def shift(self, inversion: Inversion, edits: Sequence[Edit]) -> Tensor:
         """How far edits move the latents of pictures, ``[N, D]``.
 
+        Args:
+            inversion: inversion of N pictures.
+            edits: one for each picture.
+
         Raises:
             CheckpointError: latents of another length.
         """

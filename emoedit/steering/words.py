@@ -27,6 +27,9 @@ from emoedit.types import CheckpointError, Control, Edit, Inversion
 def text_backbone(backbone: Backbone) -> StableDiffusionBackbone:
     """The backbone, if it reads text.
 
+    Args:
+        backbone: any backbone.
+
     Raises:
         CheckpointError: it does not.
     """

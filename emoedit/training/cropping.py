@@ -144,7 +144,13 @@ def _detect(key: str, rgb: np.ndarray) -> Detection:
 
 
 def crop_sample(sample: Sample, spec: CropSpec, keep: Filter) -> Outcome:
-    """The crop of one picture, or why there is none."""
+    """The crop of one picture, or why there is none.
+
+    Args:
+        sample: the picture and its labels.
+        spec: the crop.
+        keep: what is kept.
+    """
     try:
         rgb = _pixels(sample)
     except ImageError as error:
@@ -192,7 +198,11 @@ def _row(sample: Sample, face: Face, alignment: Alignment, coverage: float, pixe
 
 
 def fingerprint(crop: np.ndarray) -> bytes:
-    """256-bit difference hash: equal for re-encoded copies of one picture, different for two pictures of one person."""
+    """256-bit difference hash: equal for re-encoded copies of one picture, different for two pictures of one person.
+
+    Args:
+        crop: uint8 ``[R, R, 3]``, RGB.
+    """
     import cv2
 
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
@@ -201,6 +211,11 @@ def fingerprint(crop: np.ndarray) -> bytes:
 
 
 def chunks(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
-    """The samples, so many at a time."""
+    """The samples, so many at a time.
+
+    Args:
+        samples: all samples.
+        size: samples in a chunk.
+    """
     for start in range(0, len(samples), size):
         yield samples[start : start + size]

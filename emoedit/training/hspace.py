@@ -88,7 +88,11 @@ def learnable(directions: Directions) -> Directions:
 
 
 def fixed(shift: Shift) -> Shift:
-    """What was fitted, without ``learnable`` directions: as it is saved."""
+    """What was fitted, without ``learnable`` directions: as it is saved.
+
+    Args:
+        shift: a fitted shift.
+    """
     if isinstance(shift, ShiftBlock):
         return shift
     directions = shift.directions if isinstance(shift, AdaptedDirections) else shift

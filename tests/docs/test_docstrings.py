@@ -67,7 +67,10 @@ def inherited(root: Path) -> dict[str, set[str]]:
     for path in root.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ClassDef):
-                names = (getattr(base, "id", getattr(base, "attr", "")) for base in node.bases)
+                plain = (
+                    getattr(base, "value", base) if isinstance(base, ast.Subscript) else base for base in node.bases
+                )
+                names = (getattr(base, "id", getattr(base, "attr", "")) for base in plain)
                 bases[node.name] = [name for name in names if name != node.name]
                 own.update({name: described(text) for name, _, text in public(node, f"{node.name}.")})
     found: dict[str, set[str]] = {}

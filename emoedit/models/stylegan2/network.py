@@ -25,7 +25,12 @@ FIR = (1.0, 3.0, 3.0, 1.0)  # the low-pass filter of every resampling
 
 
 def widths(resolution: int, *, base: int = 32768) -> tuple[int, ...]:
-    """Channels at 4, 8, ... ``resolution`` pixels as the published models have them: ``min(base / side, 512)``."""
+    """Channels at 4, 8, ... ``resolution`` pixels as the published models have them: ``min(base / side, 512)``.
+
+    Args:
+        resolution: side of the pictures.
+        base: width factor of all resolutions.
+    """
     return tuple(min(base // side, 512) for side in sides(resolution))
 
 
