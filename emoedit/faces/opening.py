@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from emoedit.faces.align import Alignment
-from emoedit.faces.curves import arc, smoothstep
-from emoedit.faces.layout import LOWER_EDGE, UPPER_EDGE
+from emoedit.faces.curves import arc, filled, outline, smoothstep
+from emoedit.faces.layout import LOWER_EDGE, OUTER, UPPER_EDGE
 from emoedit.faces.masks import LUMA, FaceMasks
 from emoedit.faces.teeth import MouthGrid
 
@@ -62,7 +62,7 @@ def find_opening(
     """
     if teeth.max() < SURE:
         return None  # a gleam on a full lip has the colour of teeth
-    inside = _pale_teeth(photo, alignment, masks)
+    inside = _pale_teeth(photo, alignment, masks, points)
     small = MouthGrid(alignment.resolution).shrink(teeth)
     seen = _largest(cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR) > LIKELY)
     if inside is None or (seen is not None and (seen & inside).any()):
@@ -109,16 +109,21 @@ def _to_corners(
     return wide, *new, points[[60, 64], 1]
 
 
-def _pale_teeth(photo: np.ndarray, alignment: Alignment, masks: FaceMasks) -> np.ndarray | None:
-    """Teeth by their colour, bool ``[S, S]``, S = ``SIDE``; None for none."""
+def _pale_teeth(photo: np.ndarray, alignment: Alignment, masks: FaceMasks, points: np.ndarray) -> np.ndarray | None:
+    """Teeth by their colour, bool ``[S, S]``, S = ``SIDE``; None for none.
+
+    They are looked for within the outline of the lips alone: in cold light a chin is as pale as teeth.
+    """
     rgb = alignment.scaled(SIDE / alignment.resolution).crop(photo).astype(np.float32)
     face, mouth = (cv2.resize(m, (SIDE, SIDE)) for m in (masks.face, masks.mouth))
+    lips = filled(outline((points[OUTER] + 0.5) * SIDE / alignment.resolution - 0.5), (SIDE, SIDE))
+    lips = cv2.dilate(lips, np.ones((2 * MARGIN + 1,) * 2, np.uint8)) > 0.5
     luma, most = rgb @ LUMA, rgb.max(-1)
     colour = (most - rgb.min(-1)) / np.maximum(most, 1)
     skin = float(np.median(luma[face > 0.5]))
     # Teeth reflect alike in every face, skin does not: beside dark skin they are relatively brighter.
     bright = luma > max(0.75 * skin, 0.8 * max(1.1 * skin, 0.5 * skin + 75))
-    teeth = _largest((colour < PALE * np.median(colour[face > 0.5])) & bright & (mouth > 0.9))
+    teeth = _largest((colour < PALE * np.median(colour[face > 0.5])) & bright & (mouth > 0.9) & lips)
     if teeth is None:
         return None
     height, width = (int(teeth.any(axis).sum()) for axis in (1, 0))
