@@ -40,7 +40,7 @@ def drawn(crops: CropSet, rows: np.ndarray, config: DictConfig) -> torch.Tensor:
 
 
 def landmark_report(network: RelaxationNetwork, faces: np.ndarray, moves: np.ndarray) -> str:
-    """What the network does to people it has never seen, as Markdown."""
+    """Metrics on held-out people, as Markdown."""
     x, y = torch.from_numpy(faces).float(), torch.from_numpy(moves).float()
     with torch.no_grad():
         found = network(x)

@@ -175,7 +175,7 @@ def map_stage(config: DictConfig) -> None:
         done = work / f"{name.replace(' ', '-')}.json"
         if not done.is_file():
             begun = time.monotonic()
-            found = learning.led_coordinates(
+            found = learning.finetune_coordinates(
                 backbone,
                 guide,
                 latents,

@@ -52,7 +52,7 @@ class Search:
         keep: how many are kept, at most.
         strengths: the weakest and the strongest.
         min_identity: floor of the identity.
-        seed: of the noise an editor draws.
+        seed: seed of the noise an editor draws.
     """
 
     face: int | None
@@ -72,7 +72,7 @@ def search(
 
     Args:
         studio: models and sessions.
-        session: whose photograph, as it was opened in the Edit tab.
+        session: session with the photograph, as it was opened in the Edit tab.
         asked: what is tried and kept.
         callback: called with (candidates done, candidates in all).
 
@@ -89,7 +89,7 @@ def search(
     if asked.candidates > MAX_CANDIDATES:
         raise SessionError(f"at most {MAX_CANDIDATES} candidates at once; `emoedit best` takes more")
     share = -(-asked.candidates // len(asked.editors))  # of each editor, rounded up
-    with studio.comparing:  # its models are not those of the Edit tab, which goes on meanwhile
+    with studio.comparing:  # its models are not those of the Edit tab, which stays usable
         found = best(
             photo.shown,
             asked.emotion,

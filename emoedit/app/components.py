@@ -36,7 +36,7 @@ def emotion_box(value: str | None, *, elem_id: str) -> gr.Dropdown:
 
     Args:
         value: what it shows first.
-        elem_id: of the element.
+        elem_id: id of the element.
     """
     return gr.Dropdown(
         list(list_emotions()),
@@ -48,7 +48,7 @@ def emotion_box(value: str | None, *, elem_id: str) -> gr.Dropdown:
 
 
 def or_reason(work: Callable[[], T]) -> T | str:
-    """What the work returns, or the reason why it is refused.
+    """The result of a function, or the message of the error that it raises.
 
     Args:
         work: function to call; unexpected errors are raised.

@@ -24,8 +24,8 @@ def launch(
 
     Args:
         access: where the page listens, and who may use it.
-        editor: that is chosen at first.
-        device: where models run.
+        editor: name of the editor that is selected at first.
+        device: device of the models.
         own: an editor beside the embedded ones.
         browser: whether to open the page in the system's browser.
         ready: called with the address when the page can be opened.

@@ -46,8 +46,8 @@ class Access:
     """Where the page listens, and who may use it.
 
     Args:
-        host: to listen on.
-        port: likewise.
+        host: address to listen on.
+        port: port to listen on.
         auth: user and password file, where the page asks for them.
         allow_anybody: whether the caller knows that anybody who reaches the port can use it.
     """

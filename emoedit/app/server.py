@@ -87,8 +87,8 @@ def serve(
     Args:
         studio: models and sessions.
         access: where to listen.
-        check: of a user and a password; None where the page asks for none.
-        editor: that is chosen at first.
+        check: check of a user and a password; None where the page asks for none.
+        editor: name of the editor that is selected at first.
         browser: whether to open the page in the system's browser.
         ready: called with the address when the page can be opened.
         stop: stops the server when it is set; None to serve until Ctrl-C.

@@ -16,7 +16,7 @@ def read_upload(path: Path, *, max_pixels: int) -> tuple[bytes, Picture]:
     """The bytes and the picture of an upload, which is deleted.
 
     Args:
-        path: of the upload.
+        path: path of the upload.
         max_pixels: a larger picture is refused before it is decoded.
 
     Raises:
@@ -35,7 +35,7 @@ def pack(path: Path, files: Sequence[Path]) -> Path:
     """Files in one zip file; they are deleted.
 
     Args:
-        path: of the zip file.
+        path: path of the zip file.
         files: what it holds, by their names.
     """
 

@@ -120,7 +120,7 @@ def add_photo(parser: argparse.ArgumentParser, *faces: str) -> None:
     """One photograph, one emotion, and which face.
 
     Args:
-        parser: of the command.
+        parser: parser of the command.
         *faces: words for ``--face``; the first is the default.
     """
     parser.add_argument("photo", metavar="PHOTO", help="a picture")

@@ -79,7 +79,7 @@ def read_drawings(
         before: the reconstruction, as [Drawing][emoedit.compositing.drawing.Drawing] has it.
         edits: the edits.
         face: where the face was found in the photograph.
-        alignment: of the crop.
+        alignment: alignment of the crop.
         finders: what looks at them.
         known: for every edit, what the backbone itself moved and lit, or None.
     """

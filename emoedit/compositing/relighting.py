@@ -37,7 +37,7 @@ def relight(photo: np.ndarray, face: FaceAnalysis, network: RelightingNetwork, a
 
     Args:
         photo: uint8 ``[H, W, 3]``, the smile gone from its landmarks; not modified.
-        face: what is known of the face.
+        face: analysis of the face.
         network: network that predicts the light.
         amount: in [0, 1]: how far the light changes.
 

@@ -128,7 +128,7 @@ def smile_reduction(expression: str, strength: float, available: Collection[str]
 
     Args:
         expression: as [resolve][emoedit.emotions.algebra.resolve] has it.
-        strength: of the edit.
+        strength: strength of the edit.
         available: names that the editor knows.
 
     Returns:

@@ -46,7 +46,7 @@ def unknown_name(kind: str, name: str, known: Mapping[str, str]) -> UnknownNameE
     """The error for a ``name`` that does not exist, with the nearest ones.
 
     Args:
-        kind: what is named ("emotion", "backbone").
+        kind: kind of what is named ("emotion", "backbone").
         name: as the caller wrote it.
         known: folded name or alias -> the name it leads to.
     """

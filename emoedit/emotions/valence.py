@@ -34,8 +34,8 @@ def circumplex(valence: float, arousal: float, basic: Collection[str] = BASIC) -
     Neutral is at the middle. The mixture changes smoothly with the point.
 
     Args:
-        valence: in [-1, 1], unpleasant to pleasant.
-        arousal: in [-1, 1], sleepy to activated.
+        valence: valence in [-1, 1], unpleasant to pleasant.
+        arousal: arousal in [-1, 1], sleepy to activated.
         basic: the basic emotions to mix it from; emotions that need others have no say.
 
     Returns:

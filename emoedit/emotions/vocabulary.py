@@ -15,8 +15,8 @@ class Emotion:
     Args:
         name: the canonical name.
         aliases: other spellings, among them the labels of the usual data sets (noun forms).
-        valence: in [-1, 1], unpleasant to pleasant.
-        arousal: in [-1, 1], sleepy to activated. Both are approximations, placed by hand to a tenth after the
+        valence: valence in [-1, 1], unpleasant to pleasant.
+        arousal: arousal in [-1, 1], sleepy to activated. Both are approximations, placed by hand to a tenth after the
             circumplex of J. A. Russell ("A circumplex model of affect", J. Pers. Soc. Psychol. 39, 1980). Measured
             values are in lexicons such as NRC-VAD (S. Mohammad, ACL 2018), whose numbers are not copied here because
             commercial use of them needs permission.

@@ -108,16 +108,16 @@ FLOORS = Floors()
 
 @dataclass(frozen=True)
 class Best(Ranking[Candidate]):
-    """What came of a search.
+    """The result of a search.
 
     Args:
         source: the photograph.
         face: the face that was edited.
         emotion: as it was asked for.
         candidates: all, best first; those below a floor and those that failed come last.
-        explanation: what was found, in a sentence.
+        explanation: one sentence on the result.
         floors: what a candidate had to reach.
-        backends: which networks measured.
+        backends: names of the metric networks.
     """
 
     source: Image.Image
@@ -205,12 +205,12 @@ def best(
         candidates: how many edits are tried.
         keep: how many are kept, at most.
         editors: names, or photo editors that are loaded already.
-        strengths: for every editor; None spreads them from 0.7 to 1.6.
-        face: which face: ``"largest"``, an index by size, or a face that was found before.
-        seed: of the noise an editor draws.
+        strengths: strengths of every editor; None spreads them from 0.7 to 1.6.
+        face: the face to edit: ``"largest"``, an index by size, or a face that was found before.
+        seed: seed of the noise an editor draws.
         floors: what a candidate has to reach.
-        suite: of metric networks that are loaded already.
-        device: where editors and networks are loaded to.
+        suite: suite of metric networks that are loaded already.
+        device: device of the editors and networks.
         progress: called with (candidates done, candidates in all).
 
     Raises:

@@ -141,7 +141,7 @@ def complete_results(
         cases: names that differ.
         plan: what is done with each.
         retry: whether what failed in an earlier run is tried again.
-        about: written to ``job.json`` with what lets others say how far this is: ``cells`` (of this call), ``rows``
+        about: written to ``job.json`` with the progress: ``cells`` (of this call), ``rows``
             that were there before, and when it was ``started`` (seconds since 1970).
         progress: whether to show a bar on standard error where that is a terminal; or what makes the bar, called like
             ``tqdm.tqdm``.
@@ -249,7 +249,7 @@ def _missing_rows(case: Case, missing: set[Key], plan: Plan, folder: Path) -> It
     try:
         detector = plan.entries[0].photo_editor.detector
         picture, face, truths, subjects = _subjects(case, suite, detector, plan.emotions)
-    except EmoEditError as error:  # the photograph's fault: a row that says so in every cell, and the next photograph
+    except EmoEditError as error:  # an error of the photograph: every cell gets a row with it, then the next photograph
         yield [failed_row(entry, edit, error, seed=seed) for entry, own in jobs for edit in own] + [
             {"editor": editor, "reference": True, "emotion": emotion, "strength": strength, "error": str(error)}
             for _, editor, emotion, strength in sorted(missing, key=str)

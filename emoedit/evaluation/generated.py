@@ -46,7 +46,7 @@ class GeneratedCandidate:
 
 @dataclass(frozen=True)
 class Generated(Ranking[GeneratedCandidate]):
-    """What came of drawing.
+    """The result of [generate_best][emoedit.evaluation.generated.generate_best].
 
     Args:
         emotion: the requested emotion.
@@ -116,7 +116,7 @@ def generate_best(
         keep: how many are kept, at most.
         seed: seed of the first; the others follow.
         clip: ranks them; None keeps the first ones as they come.
-        steps: of denoising; default: the model's own.
+        steps: number of steps of denoising; default: the model's own.
 
     Raises:
         UnknownNameError: no such emotion.

@@ -123,7 +123,7 @@ def read_expressions(pictures: Iterable[np.ndarray], *, device: str = "cpu") -> 
 
     Args:
         pictures: uint8 ``[H, W, 3]`` each.
-        device: where networks run.
+        device: device of the networks.
     """
     detector = FaceDetector(device)
     network = EmbeddedNetwork.load("expression", device=device)

@@ -23,9 +23,9 @@ class Plan:
     Args:
         entries: the editors.
         edits: every one of them, by every entry; emotions in canonical form.
-        suite: what measures.
+        suite: the metric networks.
         references: whether doing nothing, and true photographs where there are any, are measured too.
-        seed: of the noise that an editor draws.
+        seed: seed of the noise that an editor draws.
         pictures: also save every edited photograph, in ``pictures/``, in the format of this suffix (``".jpg"``); its
             row then says where (``picture``).
     """

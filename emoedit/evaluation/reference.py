@@ -37,8 +37,8 @@ def expression_of(
     Args:
         reference: a path, bytes, PIL picture, array or tensor.
         emotions: the names that the editor knows; where action units are among them, the lower face is read as units.
-        face: which face of the reference, by size; None where it shows one.
-        device: where networks run.
+        face: index of the reference's face, by size; None where it shows one.
+        device: device of the networks.
 
     Returns:
         Algebra such as ``"0.82*happy + 0.11*surprised"``; ``"neutral"`` for a face that shows nothing.

@@ -57,7 +57,7 @@ def with_directions(editor: Editor, directions: Mapping[str, Directions], *, nam
     Args:
         editor: editor whose steerings are used.
         directions: emotion -> what strength 1 adds.
-        name: what it is called in results.
+        name: name in results.
 
     Raises:
         EditError: an editor without h.

@@ -124,9 +124,9 @@ def analyse(
     Args:
         photo: uint8 ``[H, W, 3]``.
         face: where it was found.
-        alignment: of its crop.
-        masks: of the crop.
-        tone: of the crop.
+        alignment: alignment of its crop.
+        masks: masks of the crop.
+        tone: tone of the crop.
         finders: what looks at it.
         brightest: ``brightest_level`` of the photograph that ``photo`` is a part of; default: that of ``photo``.
     """

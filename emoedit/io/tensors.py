@@ -157,7 +157,7 @@ def entries_of(path: Path) -> Iterator[None]:
     """Within it, an entry that is missing or of another kind is an error that names the file.
 
     Args:
-        path: of the description whose entries are used.
+        path: path of the description whose entries are used.
 
     Raises:
         CheckpointError: what went wrong.

@@ -35,9 +35,9 @@ class DiffusionBackbone(NormalisesLuminance, ConfiguredBackbone[C]):
 
     Attributes:
         config: the architecture and the settings of sampling.
-        unet: of diffusers.
+        unet: U-Net of diffusers.
         schedule: the timesteps at which it is called.
-        unet_side: of the square maps that it is given.
+        unet_side: side of its square inputs.
         alpha_bar: ``[T]`` of all timesteps (``emoedit.sampling.alpha_bar``).
     """
 

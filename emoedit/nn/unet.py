@@ -22,8 +22,8 @@ class UNetConfig:
 
     Args:
         resolution: side of the face's crop in pixels, a multiple of 16.
-        scale: of that crop ([CropSpec][emoedit.types.CropSpec], style ``stable``).
-        down: of that crop.
+        scale: scale of that crop ([CropSpec][emoedit.types.CropSpec], style ``stable``).
+        down: vertical offset of that crop.
         widths: channels at two, four, eight and sixteen pixels.
     """
 

@@ -35,7 +35,7 @@ def text_backbone(backbone: Backbone) -> StableDiffusionBackbone:
     """
     if not isinstance(backbone, StableDiffusionBackbone):
         raise CheckpointError(
-            f"{type(backbone).__name__} knows no text: prompts and learned tokens need a Stable Diffusion"
+            f"{type(backbone).__name__} has no text input: prompts and learned tokens need a Stable Diffusion"
         )
     return backbone
 

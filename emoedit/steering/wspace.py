@@ -106,7 +106,7 @@ class WDirections(LatentDirections):
 
         Args:
             directions: default: its own.
-            **parts: of ``PARTS``; those that are not given are its own.
+            **parts: parts of ``PARTS``; those that are not given are its own.
         """
         held = {name: getattr(self, name) for name in PARTS[1:]} | parts
         directions = self.directions if directions is None else directions

@@ -35,8 +35,8 @@ class Filter:
     """What is kept.
 
     Args:
-        min_confidence: of the detector, 0 to 1.
-        max_yaw: of [Face.yaw][emoedit.faces.detect.Face.yaw]; 0.45 is about 35 degrees.
+        min_confidence: lowest confidence of the detector, 0 to 1.
+        max_yaw: largest [Face.yaw][emoedit.faces.detect.Face.yaw]; 0.45 is about 35 degrees.
         min_coverage: share of the crop that lies inside the picture, 0 to 1.
         min_contrast: standard deviation of the crop's luminance, 0 to 127.
     """
@@ -66,8 +66,8 @@ class Outcome:
 
     Args:
         result: the crop, or the reason why there is none.
-        key: of the picture's content; None for one that cannot be read.
-        detection: of the face it is about.
+        key: key of the picture's content; None for one that cannot be read.
+        detection: detection of the face it is about.
     """
 
     result: Crop | str

@@ -132,8 +132,8 @@ class MixtureBatches:
         shares: data set name -> share of every batch (normalised to sum to 1).
         batch_size: pictures a batch.
         resolution: their side.
-        split: which split to draw from, or several.
-        seed: of the draws.
+        split: name of the split to draw from, or several.
+        seed: seed of the draws.
         balance: an emotion with n pictures in a data set is drawn as often as n ** balance: 1 leaves its pictures as
             frequent as they are, 0 gives all emotions the same share.
         channels: 1 for luminance, 3 for RGB.

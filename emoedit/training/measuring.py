@@ -47,11 +47,11 @@ class LabelledBatches:
     Args:
         crops: N of them.
         weights: ``[N]``, one a crop: how often each is drawn, relative to the others.
-        labels: of the crops.
+        labels: labels of the crops.
         batch_size: crops a batch.
         resolution: their side.
         how: they are augmented.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         DataError: every weight is 0.

@@ -48,7 +48,7 @@ def crop_as_photo(side: int, spec: CropSpec) -> tuple[Face, Alignment]:
     """A prepared crop seen as a photograph: the face in it, and the alignment that leaves it as it is.
 
     Args:
-        side: of the crop in pixels.
+        side: side of the crop in pixels.
         spec: how it was cut; its resolution does not matter.
     """
     k = side / spec.scale
@@ -101,7 +101,7 @@ def find_pairs(points: np.ndarray, people: list[dict[str, list[int]]]) -> list[P
 
     Args:
         points: ``[N, 68, 2]`` of [find_points][emoedit.training.relaxation.find_points].
-        people: of [people_in_pairs][emoedit.training.relaxation.people_in_pairs].
+        people: as [people_in_pairs][emoedit.training.relaxation.people_in_pairs] gives them.
     """
     turns = {row: _turn(points[row]) for found in people for rows in found.values() for row in rows}
     return [
@@ -120,7 +120,7 @@ def landmark_moves(
 
     Args:
         points: ``[N, 68, 2]``.
-        pairs: of smiles and neutral faces.
+        pairs: pairs of smiles and neutral faces.
         people: whose neutral faces stay, half of ``EACH`` of one.
 
     Returns:
@@ -161,9 +161,9 @@ def fit_relaxation(
         faces: ``[N, 68, 2]`` landmarks.
         moves: ``[N, 68, 2]`` displacements.
         weights: ``[N]``: how often each is drawn.
-        steps: of AdamW; the learning rate falls over the second half.
+        steps: number of steps of AdamW; the learning rate falls over the second half.
         batch_size: faces a step.
-        seed: of batches, mirror images and noise.
+        seed: seed of batches, mirror images and noise.
     """
     network.mean.copy_(faces.flatten(1).mean(0))
     network.deviation.copy_(faces.flatten(1).std(0))

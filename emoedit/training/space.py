@@ -264,10 +264,10 @@ class Descent:
     """How coordinates are searched for.
 
     Args:
-        steps: of Adam.
+        steps: number of steps of Adam.
         batch_size: faces a step.
         learning_rate: at first; it falls to zero.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     steps: int
@@ -276,7 +276,7 @@ class Descent:
     seed: int = 0
 
 
-def led_coordinates(
+def finetune_coordinates(
     backbone: StyleGAN2Backbone,
     guide: Guide,
     latents: Tensor,
@@ -297,8 +297,8 @@ def led_coordinates(
         latents: ``[N, L, D]`` of neutral faces.
         basis: ``[K, L * D]``.
         start: ``[K]``, such as the mixture's weights.
-        row: which of the guide's targets.
-        weights: what the guide's losses, ``near`` and ``outside`` count; those of ``SPARED`` above the start's alone.
+        row: index of the guide's target.
+        weights: weights of the guide's losses, ``near`` and ``outside``; those of ``SPARED`` above the start's alone.
         how: it is searched for.
     """
     found = start.clone().requires_grad_(True)

@@ -110,11 +110,11 @@ def test_coordinates_are_finetuned_at_no_higher_cost():
             edited = backbone.synthesis(latents + (where @ basis).unflatten(0, (layers, width)), dtype=backbone.dtype)
             return float(guide(edited, edited, torch.ones(4, dtype=torch.long))["emotion"])
 
-    found = learning.led_coordinates(*parts, {"emotion": 1.0}, how)
+    found = learning.finetune_coordinates(*parts, {"emotion": 1.0}, how)
     assert read(found) < read(start)
-    again = learning.led_coordinates(*parts, {"emotion": 1.0}, how)
+    again = learning.finetune_coordinates(*parts, {"emotion": 1.0}, how)
     assert torch.equal(found, again)
-    still = learning.led_coordinates(*parts, {"near": 1.0}, how)  # what the start costs is free
+    still = learning.finetune_coordinates(*parts, {"near": 1.0}, how)  # what the start costs is free
     torch.testing.assert_close(still, start)
 
 

@@ -110,7 +110,7 @@ class StableDiffusionBackbone(NoisePredictor):
         return Inversion(path[:, -1], {**extras, "path": path, "eps": eps})
 
     def _null_text(self, eps_under: EpsUnder, path: Tensor, z: Tensor, callback: Callback) -> Tensor:
-        """Embeddings in place of the negative prompt that lead back along the path, ``[N, S, T, D]``."""
+        """Embeddings in place of the negative prompt that reproduce the path, ``[N, S, T, D]``."""
         assert self.config.negative is not None  # check_sampling: this inversion needs a negative prompt
         return null_text(
             eps_under,

@@ -59,8 +59,8 @@ class StyleGAN2Config:
         mean: what mean and contrast inside the face every crop is brought to before it is inverted (undone after
             decoding), in [-1, 1]; ``std`` None leaves crops as they are.
         std: as ``mean``.
-        optimise_steps: of w+, from where the encoder starts or, without one, from the mean of w.
-        precision: of the synthesis network's maps, ``"float32"`` or ``"bfloat16"``.
+        optimise_steps: optimisation steps of w+, from where the encoder starts or, without one, from the mean of w.
+        precision: precision of the synthesis network's maps, ``"float32"`` or ``"bfloat16"``.
     """
 
     resolution: int = 64
@@ -95,7 +95,7 @@ def mix(coarse: Tensor, fine: Tensor, layer: int) -> Tensor:
 
 
 class StyleGAN2Backbone(light.NormalisesLuminance, ConfiguredBackbone[StyleGAN2Config]):
-    """The generator with what leads to it.
+    """Generator, mapping network and encoder.
 
     ``latent`` is w+, ``[N, L, w_dim]``. ``extras``: ``mean`` and ``gain`` of each crop, and ``noise`` ``[N, P]`` if it
     was optimised.
@@ -272,7 +272,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, ConfiguredBackbone[StyleGAN2C
         Args:
             generator: draws the noise; a model that draws none ignores it.
             count: how many.
-            truncation: 1 for all the model knows, 0 for its mean.
+            truncation: truncation psi; 1 for the full distribution, 0 for its mean.
         """
         z = torch.randn(count, self.config.z_dim, generator=generator, device=generator.device).to(self.device)
         w = self.mapping.w_avg.lerp(self.mapping(z), truncation)
