@@ -598,7 +598,7 @@ def test_pictures_and_controls_that_do_not_fit_are_refused(backbone):
         ("vae", {"in_channels": 2}, "VAE's 2 channels in"),
         ("vae", {"shift_factor": 0.1}, "shifted"),
         ("vae", {"colour": True}, "AutoencoderKL"),
-        ("text_encoder", {"vocab_size": 100}, "knows 5.. tokens, the text encoder 100"),
+        ("text_encoder", {"vocab_size": 100}, "has 5.. tokens, the text encoder 100"),
         ("text_encoder", {"num_attention_heads": 5}, "CLIPTextModel"),
     ],
 )

@@ -245,9 +245,9 @@ def test_shifts(backbone):
     for bad in (shift[:, :2], shift[:1], shift[0], shift[..., :5]):
         with pytest.raises(CheckpointError, match=r"the shift is .* but w\+ is \(3, 6, 16\)"):
             backbone.decode(inversion, Control(shift=bad))
-    with pytest.raises(EditError, match="neither text nor h"):
+    with pytest.raises(EditError, match="neither a text input nor h"):
         backbone.decode(inversion, Control(context=torch.zeros(3, 1, 1)))
-    with pytest.raises(EditError, match="neither text nor h"):
+    with pytest.raises(EditError, match="neither a text input nor h"):
         backbone.decode(inversion, Control(delta_h=lambda state: state.h))
     with pytest.raises(EditError, match="strength"):
         backbone.decode(inversion, Control(shift=1e38 * 1e2 * shift))
