@@ -28,7 +28,9 @@ from emoedit.models.stable_diffusion import files
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.models.stable_diffusion.config import StableDiffusionConfig
 from emoedit.models.stable_diffusion.text import token_ids
+from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.steering.tokens import EMBEDDINGS, EmotionTokens
+from emoedit.training.agreed import pick_agreed
 from emoedit.training.augment import Augment
 from emoedit.training.autoencoder import AutoencoderTask, face_psnr
 from emoedit.training.captions import CaptionedBatches, learn_tokenizer, vocabulary_texts
@@ -108,9 +110,10 @@ def load_backbone(config: DictConfig, *, trained: bool = False) -> StableDiffusi
 
 
 def prepare_stage(config: DictConfig) -> None:
-    """Aligned crops of every data set, once."""
-    found = prepare_config(config.data)
-    print("kept", found["kept"], "dropped", found["dropped"])
+    """Aligned crops of every data set, once, and those that people agree on."""
+    for data in (config.data, config.agreed):
+        found = prepare_config(data)
+        print("kept", found["kept"], "dropped", found["dropped"])
 
 
 def tokenizer_stage(config: DictConfig) -> None:
@@ -237,6 +240,50 @@ def unet_stage(config: DictConfig) -> None:
     report(work, "unet", numbers)
 
 
+def labelled_pictures(
+    config: DictConfig, crops: CropSet, emotion: str, classifier: MeasuringNetwork, landmarks: MeasuringNetwork
+) -> tuple[np.ndarray, str]:
+    """Positions of the pictures that a word is learned from, by label and by the guidance classifier; what they are."""
+    how = config.tokens
+    data = how.data.get(emotion, how.data.others)
+    usable = (crops.column("data") == data) & np.isin(crops.column("split"), TRAINED_ON)
+    if emotion in BASIC:
+        usable &= crops.column("emotion") == emotion
+    positions = np.flatnonzero(usable)
+    if emotion in how.closed:
+        positions = positions[mouth_opening(landmarks, crops, positions) <= how.closed[emotion]]
+    found = pick_pictures(
+        read_emotions(classifier, crops, positions),
+        classifier.config.emotions,
+        crops.column("emotion")[positions],
+        crops.column("person")[positions],
+        emotion,
+        how.pictures,
+    )
+    labels = crops.column("emotion")[positions[found]].tolist()
+    counts = ", ".join(f"{labels.count(label)} {label}" for label in sorted(set(labels), key=labels.count)[::-1])
+    return positions[found], f"labelled {counts}"
+
+
+def voted_pictures(
+    config: DictConfig, crops: CropSet, emotion: str, landmarks: MeasuringNetwork
+) -> tuple[np.ndarray, str]:
+    """Positions of the pictures of ``data=agreed`` that a word is learned from, by votes; what they are."""
+    how = config.tokens.voted[emotion]
+    named = how.get("named", ())
+    positions = pick_agreed(
+        crops,
+        emotion,
+        landmarks,
+        least=how.agreed,
+        closed=how.closed,
+        count=config.tokens.pictures,
+        named=named,
+    )
+    by_eye = ", chosen by eye among them" if named else ""
+    return positions, f"{how.agreed:.0%} or more of the people who voted see {emotion}{by_eye}"
+
+
 def tokens_stage(config: DictConfig) -> None:
     """A word for each emotion, from pictures of it."""
     work, crops, how = Path(config.work), CropSet(config.data.crops), config.tokens
@@ -244,6 +291,7 @@ def tokens_stage(config: DictConfig) -> None:
         load_backbone(config, trained=True),
         load_classifier(plain(config.classifier.config), config.classifier_weights),
     )
+    agreed = CropSet(config.agreed.crops) if how.voted else None
     shown = []
     for name, count in how.shown.items():
         chosen = held_out(crops, name, len(crops.rows))
@@ -252,32 +300,17 @@ def tokens_stage(config: DictConfig) -> None:
     numbers = {}
     landmarks = EmbeddedNetwork.load("landmarks").network
     for emotion, like in how.like.items():
-        data = how.data.get(emotion, how.data.others)
-        usable = (crops.column("data") == data) & np.isin(crops.column("split"), TRAINED_ON)
-        if emotion in BASIC:
-            usable &= crops.column("emotion") == emotion
-        usable = np.flatnonzero(usable)
-        if emotion in how.closed:
-            usable = usable[mouth_opening(landmarks, crops, usable) <= how.closed[emotion]]
-        found = pick_pictures(
-            read_emotions(classifier, crops, usable),
-            classifier.config.emotions,
-            crops.column("emotion")[usable],
-            crops.column("person")[usable],
-            emotion,
-            how.pictures,
-        )
-        chosen = usable[found]
+        if agreed is not None and emotion in how.voted:
+            source, (chosen, what) = agreed, voted_pictures(config, agreed, emotion, landmarks)
+        else:
+            source, (chosen, what) = crops, labelled_pictures(config, crops, emotion, classifier, landmarks)
+        data = str(source.column("data")[chosen[0]])
         folder = work / "tokens" / emotion
         templates = tuple(how.templates.get(data, TEMPLATES))
         about = TokenConfig(emotion, like, vectors=how.vectors, templates=templates, batch_size=how.batch_size)
-        x = crops.pixels(chosen, backbone.crop.resolution, backbone.channels)
+        x = source.pixels(chosen, backbone.crop.resolution, backbone.channels)
         learn_token(backbone, x, about, folder, trainer_config(how.trainer), validation=validation)
-        labels = crops.column("emotion")[chosen].tolist()
-        counts = ", ".join(f"{labels.count(label)} {label}" for label in sorted(set(labels), key=labels.count)[::-1])
-        numbers[f"token {about.word}"] = (
-            f"{len(chosen)} pictures of {data} (labelled {counts}), {minutes(folder):.1f} minutes"
-        )
+        numbers[f"token {about.word}"] = f"{len(chosen)} pictures of {data} ({what}), {minutes(folder):.1f} minutes"
     report(work, "tokens", numbers)
 
 

@@ -43,7 +43,9 @@ def test_emotions_of_an_editor(capsys) -> None:
     assert main(["emotions", "--editor", "ti"]) == 0
     lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["irritated"].strip() == "learned" and "happy" in lines["amused"]
-    assert "fearful" not in lines  # it has not learned fear, and cannot mix it
+    assert all(lines[name].strip() == "learned" for name in BASIC)
+    assert main(["emotions", "--editor", "mean_warp"]) == 0
+    assert "fearful" not in capsys.readouterr().out  # it has not learned fear, and cannot mix it
     assert main(["emotions", "--editor", "nosuch"]) == 2
 
 
@@ -128,8 +130,8 @@ def test_what_is_no_format_or_quality_is_refused(photo, arguments, capsys) -> No
 
 
 def test_an_error_names_the_editor(photo, capsys) -> None:
-    assert main(["edit", photo, "--editor", "ti", "--emotion", "fearful"]) == 2
-    assert "editor ti: this editor cannot do 'fearful'" in capsys.readouterr().err
+    assert main(["edit", photo, "--editor", "mean_warp", "--emotion", "fearful"]) == 2
+    assert "editor mean_warp: this editor cannot do 'fearful'" in capsys.readouterr().err
 
 
 # --- experiments ----------------------------------------------------------------------------------------------------

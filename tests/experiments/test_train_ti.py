@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from emoedit.editors import load_editor
+from emoedit.emotions import BASIC
 from emoedit.metrics.clip import Clip
 from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
 from emoedit.models.stable_diffusion import files
@@ -83,6 +84,7 @@ def test_trainers_and_names_fit_the_code():
     assert words["trainer"].keys() <= known
     assert set(words["data"].values()) | words["templates"].keys() <= set(config["data"]["sets"])
     assert words["spans"].keys() | words["closed"].keys() | (words["data"].keys() - {"others"}) <= words["like"].keys()
+    assert words["voted"].keys() <= words["like"].keys() == words["gain"].keys() >= set(BASIC)
     (shipped,) = load_editor("ti").steerings
     assert shipped.spans == {name: tuple(span) for name, span in words["spans"].items()}
     torch.testing.assert_close(shipped.gain, torch.tensor([words["gain"][name] for name in shipped.emotions]))
@@ -124,8 +126,11 @@ def folder(tmp_path_factory, grey) -> Path:
     crops = tmp_path / "crops"
     crops.mkdir()
     np.save(crops / "crops.npy", (grey + rng.normal(0, 12, (32, 16, 16))).clip(0, 255).astype(np.uint8))
-    rows = [f"faces,{n},{'happy' if n % 2 else 'neutral'},{'train' if n < 24 else 'valid'}," for n in range(32)]
-    (crops / "index.csv").write_text("\n".join(["data,name,emotion,split,person", *rows]))
+    rows = [
+        f"faces,{n},{'happy' if n % 2 else 'neutral'},{'train' if n < 24 else 'valid'},,{'' if n % 2 else '9 1'}"
+        for n in range(32)
+    ]
+    (crops / "index.csv").write_text("\n".join(["data,name,emotion,split,person,votes", *rows]))
     classifier = {"heads": {"emotion": 3, "person": 4}, "resolution": 16, "widths": (8, 8, 8, 8)}
     network = MeasuringNetwork(NetworkConfig(**classifier, emotions=("neutral", "happy", "surprised")))
     torch.save(network.state_dict(), tmp_path / "classifier.pt")
@@ -150,6 +155,7 @@ def folder(tmp_path_factory, grey) -> Path:
         str(ROOT / "experiments" / "train_ti.py"),
         f"data.root={tmp_path}",
         f"data.crops={crops}",
+        f"agreed.crops={crops}",
         "~data.sets",
         "+data.sets={faces: {reader: labels_csv, path: labels.csv}}",
         f"work={tmp_path / 'work'}",
@@ -169,9 +175,10 @@ def folder(tmp_path_factory, grey) -> Path:
         " emotions: [neutral, happy, surprised]}",
         "~tokens",
         "+tokens={data: {others: faces}, templates: {}, spans: {delighted: [0, 999]}, pictures: 4,"
-        " like: {happy: happy, delighted: happy}, vectors: 1, batch_size: 3,"
-        " shown: {faces: 2}, closed: {happy: 9.0},"
-        " gain: {happy: 1.0, delighted: 2.0}, trainer: {steps: 2, precision: 'no', save_every: 1, preview_every: 2}}",
+        " like: {happy: happy, delighted: happy, neutral: neutral}, vectors: 1, batch_size: 3,"
+        " shown: {faces: 2}, closed: {happy: 9.0}, voted: {neutral: {agreed: 0.8, closed: 9.0}},"
+        " gain: {happy: 1.0, delighted: 2.0, neutral: 1.0},"
+        " trainer: {steps: 2, precision: 'no', save_every: 1, preview_every: 2}}",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_environment())
     assert done.returncode == 0, done.stdout + done.stderr
@@ -186,7 +193,7 @@ def _environment() -> dict[str, str]:
 @pytest.mark.slow
 def test_the_whole_recipe_runs_and_its_editor_edits(folder, grey):
     editor = load_editor(folder / "editor")
-    assert editor.emotions == ("happy", "delighted")
+    assert editor.emotions == ("happy", "delighted", "neutral")
     assert editor.backbone.config.prompt == "a photo of a face" and editor.backbone.config.steps == 4
     for emotion in editor.emotions:
         (edited,) = editor.edit(editor.invert(grey.astype(np.uint8)), [Edit(emotion, 2.0)])
@@ -198,6 +205,7 @@ def test_the_whole_recipe_runs_and_its_editor_edits(folder, grey):
         "2 steps of 12 pictures",
         "loss on held-out faces under: the true caption",
         "token <delighted>: 4 pictures",
+        "token <neutral>: 4 pictures of faces (80% or more of the people who voted see neutral)",
     ):
         assert line in card, line
         assert line in (folder / "stdout").read_text()
@@ -226,7 +234,7 @@ def test_diffusers_own_pipeline_reads_it_and_its_tokens_and_draws(folder):
     steering = folder / "editor" / "steering_0"
     for path in sorted(steering.glob("*/learned_embeds.safetensors")):
         pipeline.load_textual_inversion(path)
-    assert pipeline.tokenizer.convert_tokens_to_ids("<delighted>") == len(pipeline.tokenizer) - 1
+    assert pipeline.tokenizer.convert_tokens_to_ids("<neutral>") == len(pipeline.tokenizer) - 1
     pipeline.set_progress_bar_config(disable=True)
     drawn = pipeline(
         "a photo of a <happy> face",

@@ -1,4 +1,4 @@
-"""Which pictures directions are fitted on: people agree on them, and no mouth shouts."""
+"""Which pictures directions and words are fitted on: people agree on them, and no mouth shouts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
+from emoedit.training.agreed import pick_agreed
 from emoedit.training.data import CropSet
 from emoedit.training.recipes import plain_pictures, read_as
+from emoedit.types import DataError
 
 HOW = {"pictures": 10, "agreed": {"default": 0.8, "fearful": 0.5}, "voted": ["sad"], "closed": {"sad": 0.1}}
 
@@ -45,8 +47,8 @@ def crops(tmp_path) -> CropSet:
     light = np.array([row[-1] for row in rows], np.uint8)
     np.save(tmp_path / "crops.npy", np.broadcast_to(light[:, None, None, None], (len(rows), 16, 16, 3)))
     with (tmp_path / "index.csv").open("w", newline="") as file:
-        kept = [(*row[:-1], "0.1") for row in rows]
-        csv.writer(file).writerows([("data", "emotion", "split", "votes", "yaw"), *kept])
+        kept = [(*row[:-1], "0.1", f"{row[1]}/{n}.png") for n, row in enumerate(rows)]
+        csv.writer(file).writerows([("data", "emotion", "split", "votes", "yaw", "name"), *kept])
     return CropSet(tmp_path)
 
 
@@ -60,6 +62,21 @@ def test_people_agree_on_them_and_mouths_are_closed(crops):
     assert found("fer", "fearful") == [4]
     assert found("wild", "sad") == [] and found("wild", "sad", voted=[]) == [5] and found("wild", "happy") == [6]
     assert len(found("fer", "sad", closed={}, pictures=1)) == 1
+
+
+def test_words_are_learned_from_those_on_which_most_people_agree(crops):
+    def found(emotion: str, least: float, closed: float, count: int = 10, **other) -> list[int]:
+        how = {"least": least, "closed": closed, "count": count, **other}
+        return pick_agreed(crops, emotion, ByBrightness(), **how).tolist()
+
+    assert found("sad", 0.7, 0.1) == [0, 1]  # neither the crying one, nor what is held out, nor one person's label
+    assert found("sad", 0.8, 0.1) == [0] and found("sad", 0.7, 9.0) == [0, 1, 2]
+    assert found("sad", 0.7, 9.0, 2) == [0, 2]  # the surest first
+    assert found("sad", 0.7, 9.0, named=["sad/1.png"]) == [1]
+    with pytest.raises(DataError, match=r"sad/3\.png: no training pictures in which 70% of those who voted see 'sad'"):
+        found("sad", 0.7, 9.0, named=["sad/1.png", "sad/3.png"])  # held out
+    with pytest.raises(DataError, match="see 'happy' with closed lips: prepare a data set with votes"):
+        found("happy", 0.5, 9.0)
 
 
 def test_unlabelled_pictures_are_those_that_the_classifier_reads_so(crops):
