@@ -373,7 +373,7 @@ def test_the_generator_learns_to_draw_what_it_is_shown(tmp_path, batches):
 def test_an_encoder_is_needed_and_identity_a_network():
     with pytest.raises(DataError, match="encoder_widths"):
         GANTask(replace(TINY, encoder_widths=None, optimise_steps=1), network(PerceptualNetwork))
-    with pytest.raises(DataError, match="people"):
+    with pytest.raises(DataError, match="an identity network"):
         GANTask(TINY, network(PerceptualNetwork), Weights(identity=1.0))
 
 
