@@ -75,7 +75,7 @@ def find_tone(crop: np.ndarray, face: np.ndarray) -> Tone:
 
     Args:
         crop: ``[R, R]`` luminance of an aligned crop, 0 to 255.
-        face: ``[R, R]``, over .5 where it shows the face (``emoedit.faces.masks.Regions``).
+        face: ``[R, R]``, over .5 where it shows the face (``FaceMasks.face``).
     """
     tones = crop[face > 0.5].astype(np.float64) / 255
     tones = tones.clip(*np.quantile(tones, RARE))
