@@ -79,12 +79,12 @@ class OpenPhoto:
 
     @property
     def alignments(self) -> tuple[Alignment, ...]:
-        """Of each face's crop, in pixels of ``source.rgb``."""
+        """Alignment of each face's crop, in pixels of ``source.rgb``."""
         return tuple(face.alignment for face in self.source.faces)
 
     @property
     def inversion(self) -> Inversion:
-        """Of the crops of the photograph as it is."""
+        """Inversion of the crops of the photograph as it is."""
         return self.source.inversion
 
 

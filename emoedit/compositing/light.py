@@ -23,7 +23,7 @@ class Light:
     """Gives a change of luminance its colours.
 
     Args:
-        spread: of the crop's side, about the height of a lip: how far colour is averaged around an edge that goes.
+        spread: how far colour is averaged around an edge that disappears, in crop sides; about the height of a lip.
         edge: grey levels of light over that height between which an edge's colour begins to go with it.
         darkest: how much less colour a shadow has at most.
         brightest: how much more colour light gives at most: an iris lit threefold would glow in its own colour.

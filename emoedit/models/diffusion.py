@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class DiffusionConfig(LuminanceNorm, Config, Protocol):
-    """What of a configuration is about the way there and back."""
+    """The entries of a configuration that inversion and decoding use."""
 
     @property
     def steps(self) -> int:
-        """Of inversion and of decoding."""
+        """Number of steps of inversion and of decoding."""
 
     @property
     def t_edit(self) -> int:

@@ -229,7 +229,7 @@ class MeasuringNetwork(StoredNetwork):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """As of ``StoredNetwork``; and as many emotions have to be named as there are outputs.
+        """Read what ``save_pretrained`` wrote; the outputs of the emotion head have to be named.
 
         Args:
             folder: path of the folder.

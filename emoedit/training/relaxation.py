@@ -79,7 +79,7 @@ def people_in_pairs(crops: CropSet, splits: list[str]) -> list[dict[str, list[in
 
     Args:
         crops: prepared crops.
-        splits: in which people are looked for.
+        splits: splits that are searched.
 
     Raises:
         DataError: no person has both.
@@ -121,7 +121,7 @@ def landmark_moves(
     Args:
         points: ``[N, 68, 2]``.
         pairs: pairs of smiles and neutral faces.
-        people: whose neutral faces stay, half of ``EACH`` of one.
+        people: people whose neutral faces are added with no displacement, half of ``EACH`` a person.
 
     Returns:
         Landmarks ``[M, 68, 2]``, displacements ``[M, 68, 2]``, rows of the crops ``[M]``.
