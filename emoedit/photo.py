@@ -342,7 +342,7 @@ def _compositor(description: str | Mapping[str, Any] | Compositor) -> Compositor
 
 
 def _without_smiles(source: Source, smiles: Sequence[Smile | None], amount: float, device: str) -> np.ndarray:
-    """The photograph with a share of its smiles taken out, uint8 ``[H, W, 3]``."""
+    """The photograph with a share of its smiles removed, uint8 ``[H, W, 3]``."""
     rgb = source.rgb
     for face, smile in zip(source.faces, smiles, strict=True):
         if smile is not None:

@@ -1,4 +1,4 @@
-"""Files that come from the page and go back to it."""
+"""Uploads to the page, and files to download from it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pack(path: Path, files: Sequence[Path]) -> Path:
 
     Args:
         path: path of the zip file.
-        files: what it holds, by their names.
+        files: name in the zip file -> path.
     """
 
     def write(target: BinaryIO) -> None:

@@ -1,7 +1,7 @@
-"""Landmarks that move, and the skin, lids and lips that go with them.
+"""Landmarks that move, and the skin, lids and lips that move with them.
 
-Lids lie on a ball that stays where it is: a lid that closes covers it, and one that opens stretches what is seen.
-Lips that part go their own ways. Cheeks have no landmarks; they follow the lower lids and the corners of the mouth.
+The eyeball under the lids does not move: a closing lid covers it, and an opening one stretches what is visible.
+Parting lips have a flow each. Cheeks have no landmarks; they follow the lower lids and the corners of the mouth.
 """
 
 from __future__ import annotations

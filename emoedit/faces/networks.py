@@ -1,4 +1,4 @@
-"""The measuring networks this project trained, by name, with the crop of a photograph that each takes."""
+"""The embedded measuring networks by name, each with the crop that it takes."""
 
 from __future__ import annotations
 

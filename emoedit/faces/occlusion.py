@@ -1,4 +1,4 @@
-"""What is in front of a face: hands, microphones, cups, strands of hair, as a small network sees it."""
+"""What is in front of a face: hands, microphones, cups, strands of hair; found by a small network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a crop shows teeth, as a small network sees it, on a grid finer than the crop."""
+"""Where a crop shows teeth, by a small network, on a grid finer than the crop."""
 
 from __future__ import annotations
 

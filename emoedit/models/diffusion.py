@@ -1,4 +1,4 @@
-"""What diffusion models have in common as backbones: a schedule, and an h between the halves of a U-Net."""
+"""The base class of diffusion backbones: a schedule, and h between the halves of a U-Net."""
 
 from __future__ import annotations
 

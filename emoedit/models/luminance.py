@@ -1,4 +1,4 @@
-"""A face's light taken out of a crop and put back: models see every crop at one mean and contrast."""
+"""Normalisation of a crop's luminance to one mean and contrast, and its inverse."""
 
 from __future__ import annotations
 
