@@ -32,11 +32,11 @@ def read_upload(path: Path, *, max_pixels: int) -> tuple[bytes, Picture]:
 
 
 def pack(path: Path, files: Sequence[Path]) -> Path:
-    """Files in one zip file; they are deleted.
+    """Pack files into one zip file and delete them.
 
     Args:
         path: path of the zip file.
-        files: name in the zip file -> path.
+        files: paths of the files, which keep their names.
     """
 
     def write(target: BinaryIO) -> None:
