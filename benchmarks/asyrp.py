@@ -247,7 +247,7 @@ def cost(photos: PhotoEditor, photo: object, repeats: int) -> None:
     how = f"{config.steps} steps, {config.precision}, {'exact' if config.exact else 'plain'} inversion"
     for what, ours, theirs in (
         (f"one warm edit of the crop ({how})", crop, plain_crop),
-        ("one warm edit of the photograph, with detection and pasting", photograph, plain_photograph),
+        ("one warm edit of the photograph, with detection and compositing", photograph, plain_photograph),
     ):
         print(f"{what}: emoedit {ours:.2f} s; plain {theirs:.2f} s; ratio {theirs / ours:.2f}")
     print(

@@ -50,7 +50,7 @@ def main() -> None:
     together = seconds(lambda: list(photos.edit(photos.open(photo), many)), 2)
     apart = seconds(lambda: [list(photos.edit(photos.open(photo), [e])) for e in many], 1)
     print(f"photograph {size} px; loading the editor, with its imports' first use: {load:.2f} s")
-    print(f"one warm edit: {one:.3f} s = detect {detect:.3f} + invert {invert:.3f} + decode and paste {paste:.3f}")
+    print(f"one warm edit: {one:.3f} s = detect {detect:.3f} + invert {invert:.3f} + decode and composite {paste:.3f}")
     print(f"{len(many)} edits, one inversion: {together:.2f} s; {len(many)} separate edits: {apart:.2f} s")
     print(f"ratio: {apart / together:.1f} times faster together")
 

@@ -257,7 +257,7 @@ class Resolved:
 def load_backbone(
     kind: str, source: str | os.PathLike[str], settings: Mapping[str, Any], *, revision: str | None = None
 ) -> Backbone:
-    """A model of others, which remembers where it came from.
+    """A published model with its source, which is saved with an editor.
 
     Args:
         kind: its registered name.

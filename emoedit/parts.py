@@ -54,7 +54,7 @@ def keep_only(result: PhotoEdit, photo: OpenPhoto, parts: Collection[str]) -> Ph
 
     Args:
         result: the edit.
-        photo: what it is an edit of.
+        photo: the photograph that was edited.
         parts: names, of ``brows``, ``eyes`` and ``mouth``.
 
     Raises:

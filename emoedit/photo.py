@@ -1,8 +1,8 @@
 """A photograph in, a photograph out: everything around an editor.
 
-``open`` reads a photograph, finds its faces, looks at them and inverts them. ``edit`` plans which edit needs which
-source (the photograph, or the photograph with its smile taken out), decodes all edits of a source in common batches,
-and puts each into the photograph with the model's compositor.
+``open`` reads a photograph, finds its faces, analyses and inverts them. ``edit`` chooses a source for each edit (the
+photograph, or the photograph with its smile removed), decodes all edits of a source in common batches, and puts each
+into the photograph with the model's compositor.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Source:
 
     Args:
         rgb: uint8 ``[H, W, 3]``; of a large photograph, the part around its faces.
-        faces: what is known of each of its N faces, in pixels of ``rgb``.
+        faces: analysis of each of its N faces, in pixels of ``rgb``.
         inversion: inversion of the N aligned crops.
     """
 
@@ -56,16 +56,16 @@ class Source:
 
 @dataclass(frozen=True)
 class OpenPhoto:
-    """A photograph that has been read, its faces found and inverted: ready for any number of edits.
+    """A photograph whose faces have been found and inverted, ready for any number of edits.
 
     Args:
         picture: the pixels and what came with them.
         faces: the N faces to edit, largest first.
-        near: the part of the photograph that is worked on.
+        near: the part of the photograph around the faces.
         source: the photograph as it is.
-        smiles: states of each face; None where there is none, or where the editor's compositor closes no smiles.
-        relaxed: the photograph without these smiles, for edits that end them; None where there are none, or where
-            ``open`` was told of edits that need none.
+        smiles: smile of each face; None where it has none, or where the editor's compositor closes no smiles.
+        relaxed: the photograph without these smiles, for edits that end them; None where there are none, or where none
+            of the edits given to ``open`` ends them.
         seconds: duration of reading, detection, analysis and inversion.
     """
 
@@ -79,12 +79,12 @@ class OpenPhoto:
 
     @property
     def alignments(self) -> tuple[Alignment, ...]:
-        """Of each face's crop, in pixels of ``source.rgb``."""
+        """Alignment of each face's crop, in pixels of ``source.rgb``."""
         return tuple(face.alignment for face in self.source.faces)
 
     @property
     def inversion(self) -> Inversion:
-        """Of the crops of the photograph as it is."""
+        """Inversion of the crops of the photograph as it is."""
         return self.source.inversion
 
 
@@ -99,7 +99,7 @@ class PhotoEdit:
         edit: emotion and strength.
         editor: name of the editor.
         seed: seed of the noise an editor draws (one that draws none ignores it).
-        seconds: what this edit took, its share of a common batch with it, without reading, detection and inversion.
+        seconds: duration of this edit, with its share of a common batch and without reading, detection and inversion.
         notes: notes for the user, such as a mouth that is hidden.
     """
 
@@ -129,14 +129,14 @@ class PhotoEdit:
         return photo_edit_png(self.source, self.image, self.edit)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write the picture (format by suffix); whole or not at all.
+        """Write the picture, in the format of the suffix; a file appears only when it is complete.
 
         Args:
             path: path of the picture.
             overwrite: whether a file that exists is replaced.
 
         Raises:
-            OutputError: it exists and ``overwrite`` is not set, or cannot be written.
+            OutputError: the file exists and ``overwrite`` is not set, or it cannot be written.
         """
         save_picture(self.image, path, overwrite=overwrite)
         return Path(path)
@@ -147,7 +147,7 @@ class _Planned:
     """Which edits start from which source.
 
     Args:
-        reduction: for every edit, how much of a smile goes, in [0, 1].
+        reduction: for every edit, how much of a smile is removed, in [0, 1].
         relaxed: for every edit, whether it is drawn from the photograph without its smiles.
     """
 
@@ -160,13 +160,13 @@ class PhotoEditor:
 
     Args:
         editor: an [Editor][emoedit.editors.Editor] or the name of one.
-        detector: default: MTCNN on the editor's device, shared by everything there.
+        detector: face detector; default: MTCNN, one for each device.
         compositor: how changes are put into photographs: a name, a description, or a
             [Compositor][emoedit.compositing.compositors.Compositor]; default: the editor's own.
 
     Raises:
         UnknownNameError: no such editor or compositor.
-        CheckpointError: a model or a description of a compositor that makes no sense.
+        CheckpointError: a damaged model, or a description of a compositor that makes no sense.
         EditError: a compositor for an editor that redraws whole photographs.
     """
 
@@ -194,10 +194,10 @@ class PhotoEditor:
                 modified.
             face: ``"largest"``, ``"all"``, an index by size, or a face that was found before (of that photograph).
             seed: seed of the noise an editor draws.
-            edits: all edits that will be asked for, if that is known: what none of them needs is not computed.
+            edits: all edits that will follow, if they are known: what none of them needs is not computed.
 
         Raises:
-            ImageError: it cannot be read.
+            ImageError: the photograph cannot be read.
             NoFaceError: it shows no face, or not that one.
         """
         start = time.perf_counter()
@@ -216,7 +216,7 @@ class PhotoEditor:
         return OpenPhoto(picture, tuple(faces), near, source, smiles, relaxed, time.perf_counter() - start)
 
     def _source(self, near: Nearby, seed: int) -> Source:
-        """Look at faces and invert them."""
+        """Analyse faces and invert their crops."""
         backbone, rgb = self.editor.backbone, near.rgb
         finders = Finders.on(self.device)
         x, tones = crop_and_normalise(rgb, near.alignments, backbone)
@@ -233,12 +233,12 @@ class PhotoEditor:
         return self._source(near.with_pixels(_without_smiles(source, smiles, 1.0, self.device)), seed)
 
     def edit(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit]:
-        """The photograph with every edit, one after the other; edits of one source are drawn in common batches.
+        """The photograph with each edit in turn; edits of one source are decoded in common batches.
 
         Args:
             photo: as ``open`` returned it.
             edits: emotions and strengths. Strength 0 gives the photograph itself, bit for bit.
-            seed: which is kept with the results.
+            seed: seed that is stored with the results.
 
         Raises:
             UnknownNameError: an emotion that the editor does not know.
@@ -246,7 +246,7 @@ class PhotoEditor:
         """
         original, planned = Original(photo.picture), self._plan(photo, edits)
         sources = {False: photo.source}
-        if any(planned.relaxed):  # None where it was opened for other edits
+        if any(planned.relaxed):  # ``photo.relaxed`` is None where it was opened for other edits
             sources[True] = photo.relaxed or self._relaxed(photo.near, photo.source, photo.smiles, seed)
         size = max(1, self.editor.batch_size // len(photo.faces)) if self.editor.batches_edits else 1
         waiting: dict[int, tuple[np.ndarray, float, tuple[str, ...]]] = {}
@@ -275,7 +275,7 @@ class PhotoEditor:
     def _edit_batch(
         self, photo: OpenPhoto, source: Source, batch: Sequence[int], edits: Sequence[Edit], planned: _Planned
     ) -> Mapping[int, tuple[np.ndarray, float, tuple[str, ...]]]:
-        """For the numbers of some edits of one source, the photograph with each, what it took, and notes."""
+        """Number of an edit -> the edited photograph, its duration and notes, for some edits of one source."""
         if self.editor.backbone.edits_whole:
             return edit_whole(self.editor, source.rgb, source.inversion, batch, edits)
         start = time.perf_counter()
@@ -307,15 +307,15 @@ class PhotoEditor:
         return results
 
     def _base(self, photo: OpenPhoto, source: Source, reduction: float) -> np.ndarray:
-        """The photograph that an edit is put into: with less of its smiles as the edit becomes stronger."""
+        """The photograph that an edit is put into; the stronger the edit, the less it smiles."""
         return (
             source.rgb if reduction in (0, 1) else _without_smiles(photo.source, photo.smiles, reduction, self.device)
         )
 
     def attempt(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit | EmoEditError]:
-        """For each edit its result, or its error: edits are drawn together, and one that fails takes others with it.
+        """Each edit's result or error. Where a common batch fails, its edits are tried one by one.
 
-        What an editor does not draw together is tried once.
+        An editor without common batches tries each edit once.
 
         Args:
             photo: as ``open`` gives it.
@@ -329,7 +329,7 @@ class PhotoEditor:
                 yield result
                 del result
         except EmoEditError:
-            pass  # whose it is will be found below
+            pass  # the loop below finds the edit that fails
         for edit in edits[done:]:
             try:
                 yield next(self.edit(photo, [edit], seed=seed))
@@ -342,7 +342,7 @@ def _compositor(description: str | Mapping[str, Any] | Compositor) -> Compositor
 
 
 def _without_smiles(source: Source, smiles: Sequence[Smile | None], amount: float, device: str) -> np.ndarray:
-    """The photograph with a share of its smiles taken out, uint8 ``[H, W, 3]``."""
+    """The photograph with a share of its smiles removed, uint8 ``[H, W, 3]``."""
     rgb = source.rgb
     for face, smile in zip(source.faces, smiles, strict=True):
         if smile is not None:
@@ -406,10 +406,10 @@ def _photo_editor(
     device: str | None,
     compositor: str | Mapping[str, Any] | Compositor | None,
 ) -> PhotoEditor:
-    """The editor for ``edit``; see there.
+    """The editor for ``edit``.
 
     Raises:
-        EditError: a device or compositor for what has one.
+        EditError: a device or compositor for an editor that has one.
     """
     if isinstance(editor, str | os.PathLike):
         return PhotoEditor(load_editor(editor, device=device or "auto"), compositor=compositor)

@@ -189,7 +189,7 @@ def decode(
         eps_at: gives the noise in x_t at a timestep.
         x: ``[N, C, R, R]``, x_T.
         schedule: timesteps and their alpha_bar.
-        residuals: of ``exact_inversion``, for a source that is reproduced exactly.
+        residuals: result of ``exact_inversion``, for a source that is reproduced exactly.
         t_boost: quality boosting: at timesteps below it noise is drawn (eta = 1), and ``residuals``, which belong to
             the path without noise, are left out.
         changed: where noise is drawn: given P_t of the first boosted step, ``[N, 1, R, R]`` in [0, 1]; where it is 0

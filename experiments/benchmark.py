@@ -216,7 +216,7 @@ Identity is read by the **{who["identity_backend"]}** network, perceptual distan
 expressions by **{who["expression_backend"]}**: the embedded ones are small, and their cards say how good they are
 ([identity](../checkpoints/identity/README.md), [perceptual](../checkpoints/perceptual/README.md),
 [expression](../checkpoints/expression/README.md)). No editor was fitted with the recogniser of this page, but both
-learned from the same training pictures. How the VAE's changes are pasted was tuned by eye on London people of both
+learned from the same training pictures. The compositor of the VAE was tuned by eye on London people of both
 splits (its card says so): the wild people are the cleaner test. A recogniser can be fooled by a torn face: read its
 score beside folds, sharpness and the detector's confidence.
 

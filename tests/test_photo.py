@@ -227,7 +227,7 @@ def test_an_embedded_editor_changes_the_face_and_only_the_face(name, astronaut):
 @pytest.mark.skipif("vae" not in checkpoints.embedded_names(), reason="no embedded VAE in this checkout")
 def test_emotions_are_read_back_from_the_edited_photo(astronaut):
     """The edited photograph, opened again, reads more as the target than the source did (in the editor's own latent: a
-    check that the change survives pasting, not a judgement of the picture)."""
+    check that the change survives compositing, not a judgement of the picture)."""
     photos = PhotoEditor("vae")
     steering = photos.editor.steerings[0]
 

@@ -191,7 +191,7 @@ def _is_own(folder: Path) -> bool:
 class LocalOnly:
     """ASGI middleware: the server fetches no addresses for the page, and the page may load nothing from elsewhere.
 
-    Of gradio's interfaces only those are open that the page itself uses.
+    Only those interfaces of gradio are open that the page itself uses.
 
     Args:
         app: the application behind it.

@@ -1,4 +1,4 @@
-"""Files that come from the page and go back to it."""
+"""Uploads to the page, and files to download from it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def read_upload(path: Path, *, max_pixels: int) -> tuple[bytes, Picture]:
 
 
 def pack(path: Path, files: Sequence[Path]) -> Path:
-    """Files in one zip file; they are deleted.
+    """Pack files into one zip file and delete them.
 
     Args:
         path: path of the zip file.
-        files: what it holds, by their names.
+        files: paths of the files, which keep their names.
     """
 
     def write(target: BinaryIO) -> None:

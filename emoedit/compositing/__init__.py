@@ -1,1 +1,1 @@
-"""The parts of a composite: how a change is put into the photograph."""
+"""Compositors: how a change is put into the photograph, one file a part."""

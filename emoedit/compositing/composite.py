@@ -1,4 +1,4 @@
-"""The value that the parts of a compositor pass on: how a photograph becomes its edit."""
+"""The values that the parts of a compositor read and pass on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from emoedit.faces.analysis import FaceAnalysis
 
 @dataclass(frozen=True)
 class Layer:
-    """Something that is laid over the photograph.
+    """A picture that is blended over the photograph.
 
     Args:
         rgb: float32 ``[h, w, 3]``, 0 to 255, on a grid of its own.
-        alpha: float32 ``[h, w]`` in [0, 1]: how much of it covers what lies below.
+        alpha: float32 ``[h, w]`` in [0, 1]: its opacity.
         to_crop: ``[2, 3]``: pixels of the grid -> pixels of the crop.
     """
 
@@ -30,7 +30,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scene:
-    """What every part may look at.
+    """What every part can read.
 
     Args:
         face: analysis of the face in the photograph.
@@ -42,7 +42,7 @@ class Scene:
 
     @cached_property
     def lips(self) -> LipReading:
-        """Where the lips of the drawing are, and what comes to be seen between them."""
+        """Where the lips of the drawing are, and what becomes visible between them."""
         before, after = self.drawing.luma
         has_teeth = self.face.opening is not None
         return read_lips(self.drawing.points, before, after, self.drawing.teeth, self.face.masks, has_teeth=has_teeth)
@@ -57,7 +57,8 @@ class Composite:
         change: float32 ``[R, R]`` grey levels or ``[R, R, 3]`` RGB levels to add after the movement.
         layers: layers over both, in order.
         notes: notes for the user.
-        blend: how fast the edit takes over inside the face mask: 1 follows the mask, more takes over nearer its edge.
+        blend: factor on the face mask, whose product, at most 1, is the edit's opacity: above 1 the edit is opaque
+            nearer the mask's edge.
     """
 
     flow: np.ndarray
@@ -79,6 +80,6 @@ class Composite:
         """The same with another layer on top.
 
         Args:
-            layer: put over the others.
+            layer: the layer to add.
         """
         return replace(self, layers=(*self.layers, layer))

@@ -19,7 +19,7 @@ from emoedit.compositing.window import render
 from emoedit.registry import COMPOSITOR_PARTS, COMPOSITORS
 from emoedit.types import CheckpointError, EditError
 
-# A part may say with an attribute ``channels`` which drawings it is for: 1 those of luminance, 3 those of colour.
+# A part's attribute ``channels``, if it has one, says which drawings it is for: 1 for luminance, 3 for colour.
 Part = Callable[[Scene, Composite], Composite]
 
 
@@ -29,10 +29,10 @@ class Compositor:
 
     Args:
         name: name of the compositor.
-        parts: name and part, in the order in which they work.
+        parts: names and parts, in the order in which they run.
         closes_smiles: whether smiles are closed before an edit that ends them (``emoedit.compositing.relaxing``).
-        reads_drawings: whether a part looks at what was drawn; if none does, what the backbone moves and lights is
-            enough, and nothing is drawn.
+        reads_drawings: whether a part reads the drawings; if none does, the backbone's own movement and light are
+            enough, and nothing is decoded.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Compositor:
     reads_drawings: bool = True
 
     def compose(self, scene: Scene) -> Composite:
-        """What has to change in the photograph.
+        """The composite of a face: what changes in the photograph.
 
         Args:
             scene: one face and its drawing.
 
         Raises:
-            EditError: a part that is for other drawings, of luminance or of colour, than this one.
+            EditError: a part is for drawings of luminance and this one has colour, or the reverse.
         """
         composite = Composite.empty(len(scene.face.crop))
         channels = 1 if scene.drawing.after.ndim == 2 else 3
@@ -59,14 +59,14 @@ class Compositor:
         return composite
 
     def __call__(self, photo: np.ndarray, scene: Scene) -> tuple[np.ndarray, tuple[str, ...]]:
-        """The photograph with the edit in it, uint8 ``[H, W, 3]``, and what a person should know of it.
+        """The photograph with the edit in it, uint8 ``[H, W, 3]``, and notes for the user.
 
         Args:
             photo: uint8 ``[H, W, 3]``; not modified.
             scene: the face and its drawing.
 
         Raises:
-            EditError: a part that is for other drawings than this one.
+            EditError: as for ``compose``.
         """
         drawing = scene.drawing
         if drawing.known is None and np.array_equal(drawing.before, drawing.after):
@@ -75,17 +75,17 @@ class Compositor:
         return render(photo, scene.face.alignment, scene.face.masks, composite), composite.notes
 
     def without(self, *names: str) -> Compositor:
-        """The same compositor without some parts, for measuring what they are worth."""
+        """The same compositor without some parts, for measuring their effect."""
         return replace(self, parts=tuple((name, part) for name, part in self.parts if name not in names))
 
     def with_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> Compositor:
         """The same compositor with other settings of its parts.
 
         Args:
-            settings: for names of parts, names of their settings and values.
+            settings: name of a part -> names and values of its settings.
 
         Raises:
-            CheckpointError: a part that this compositor has not, or a setting that a part has not.
+            CheckpointError: this compositor has no such part, or a part no such setting.
         """
         if not isinstance(settings, Mapping):
             raise CheckpointError(f"settings of a compositor are a mapping of its parts, not {settings!r}")
@@ -112,7 +112,7 @@ def _check_settings(name: str, part: Part, values: Mapping[str, Any]) -> None:
 
 
 def _alike(value: Any, offered: Any) -> bool:
-    """Whether a setting is a finite number where one is, or as many of them."""
+    """Whether a setting is a finite number, or as many of them as the default has."""
     if isinstance(offered, tuple):
         same = isinstance(value, list | tuple) and len(value) == len(offered)
         return same and all(_alike(v, o) for v, o in zip(value, offered, strict=True))
@@ -149,29 +149,29 @@ def compositor(description: str | Mapping[str, Any]) -> Compositor:
 
 
 def drawn() -> Compositor:
-    """For small models of luminance: they say what moves and how light changes; mouths are drawn by anatomy."""
+    """For small models of luminance: movement and light come from their drawings; mouths are drawn by anatomy."""
     names = ("movement", "skin", "eyes", "mouth", "light", "front")
     return Compositor("drawn", tuple((name, COMPOSITOR_PARTS.get(name)()) for name in names), closes_smiles=True)
 
 
 def rgb() -> Compositor:
-    """For models of colour, which draw everything themselves."""
+    """For models of colour, whose drawings include mouths, eyes and skin."""
     movement = replace(COMPOSITOR_PARTS.get("movement")(), held=0.0)
     others = tuple((name, COMPOSITOR_PARTS.get(name)()) for name in ("new_edges", "front"))
     return Compositor("rgb", (("movement", movement), *others))
 
 
 def moved() -> Compositor:
-    """For references without a model, which say themselves what they move and light."""
+    """For references without a generative model, which give their own flow and light."""
     names = ("known_movement", "light", "front")
     return Compositor("moved", tuple((name, COMPOSITOR_PARTS.get(name)()) for name in names))
 
 
 def replaced() -> Compositor:
-    """For finished pictures, as services give them back: they stand in place of the photograph."""
+    """For finished pictures, such as services return: they replace the photograph inside the face mask."""
     return Compositor("replace", (("whole_drawing", COMPOSITOR_PARTS.get("whole_drawing")()),))
 
 
 def added() -> Compositor:
-    """What a model itself changes, without anything that makes a photograph of it: for comparing models."""
+    """The model's whole change, without the other parts: for comparing models."""
     return Compositor("added", (("added_change", COMPOSITOR_PARTS.get("added_change")()),))

@@ -1,4 +1,4 @@
-"""What a backbone drew of a face, before and after an edit, and what is seen in both."""
+"""A backbone's drawings of a face before and after an edit, with the landmarks and teeth found in them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Drawing:
         before: the reconstruction, float32 ``[R, R]`` luminance or ``[R, R, 3]`` RGB, 0 to 255.
         after: the edit, of the same shape.
         points: ``[2, 68, 2]`` landmarks of both, in pixels of the crop.
-        teeth: how likely the edit shows teeth, float32 ``[h, w]`` on the crop's mouth grid.
-        known: what the backbone itself moved and lit, where it knows; None where it only draws pictures.
+        teeth: probability that the edit shows teeth, float32 ``[h, w]`` on the crop's mouth grid.
+        known: the backbone's own movement and light; None for a backbone that only draws pictures.
     """
 
     before: np.ndarray
@@ -49,14 +49,14 @@ def known_drawings(
     *,
     known: Sequence[Change | None],
 ) -> Iterator[Drawing]:
-    """As ``read_drawings``, of a backbone that knows where landmarks go, for a compositor that looks at no drawing.
+    """Drawings of a backbone that moves landmarks, for a compositor that reads no drawing.
 
     Args:
         before: the reconstruction.
-        edits: what stands for the edits.
+        edits: pictures in place of the edits; nothing reads them.
         face: where the face was found in the photograph.
         alignment: alignment of the crop.
-        known: for every edit, what the backbone moves and lights, with landmarks.
+        known: for every edit, the backbone's movement and light, with landmarks.
     """
     nothing = np.zeros(MouthGrid(alignment.resolution).size[::-1], np.float32)
     for after, change in zip(edits, known, strict=True):
@@ -73,15 +73,15 @@ def read_drawings(
     finders: Finders,
     known: Sequence[Change | None],
 ) -> Iterator[Drawing]:
-    """Look at several edits of one face at once.
+    """Find landmarks and teeth in several edits of one face at once.
 
     Args:
         before: the reconstruction, as [Drawing][emoedit.compositing.drawing.Drawing] has it.
         edits: the edits.
         face: where the face was found in the photograph.
         alignment: alignment of the crop.
-        finders: what looks at them.
-        known: for every edit, what the backbone itself moved and lit, or None.
+        finders: networks that find landmarks and teeth.
+        known: for every edit, the backbone's own movement and light, or None.
     """
     points, teeth = finders.landmarks([before, *edits], alignment, face), finders.teeth(edits, alignment, face)
     for after, there, shown, change in zip(edits, points[1:], teeth, known, strict=True):

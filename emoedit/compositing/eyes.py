@@ -1,8 +1,8 @@
 """The third part of a composite: irises and brows keep their own light, whites of eyes take the drawing's.
 
-An iris is five pixels of a small drawing: a blur, and one that squints where lids move; blur fades brows. Landmarks
-move both with the lids. The whites between lids are as bright as they are drawn: where all of an eye kept its light, a
-recogniser saw surprise in .57 of held-out faces in place of .67.
+In a small drawing an iris is five pixels wide and blurred; where lids move it seems to squint, and blur fades brows.
+Landmarks move both with the lids. The whites between lids are as bright as in the drawing: where the whole eye keeps
+its light, a recogniser reads surprise at .57 on held-out faces in place of .67.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from emoedit.faces.curves import arc, filled, smoothstep
 from emoedit.faces.layout import BROWS, EYES
 from emoedit.faces.warp import sample
 
-FINER = 4  # times as fine as the crop a brow is drawn
+FINER = 4  # brows are drawn at this multiple of the crop's resolution
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Eyes:
     """Keeps the light of irises and brows. Fractions are of the crop's side.
 
     Args:
-        kept: share of their light that stays; chosen on 34 people whom no table shows.
+        kept: share of their light that stays; chosen on 34 people who are in no reported result.
         brow: how broad a brow is.
         below: how far below its landmarks the middle of a brow lies.
-        fade: how softly what is kept ends.
+        fade: width of the soft edge of what is kept.
         iris: percentile of the light between lids: how dark an iris is.
         white: percentile of the light between lids: how bright the white is.
     """
@@ -63,7 +63,7 @@ class Eyes:
     def _iris(self, lids: np.ndarray, light: np.ndarray) -> np.ndarray:
         """How dark each pixel of an eye is, from its white to its iris: ``[R, R]`` in [0, 1]."""
         eye = filled(lids, light.shape)
-        if not (eye > 0.5).any():  # shut: there is nothing but lashes
+        if not (eye > 0.5).any():  # a shut eye shows only lashes
             return eye
         dark, white = (float(level) for level in np.percentile(light[eye > 0.5], (self.iris, self.white)))
         near = cv2.dilate(eye, np.ones((3, 3), np.uint8))

@@ -1,7 +1,7 @@
-"""A part of every composite: what is in front of the face stays as it is.
+"""A part of several compositors: what is in front of the face stays as it is.
 
-A microphone before a mouth has no teeth. Where something hides the face neither pixels move nor light changes; where it
-hides the mouth itself, the edit is made elsewhere and says so.
+Where something hides the face, such as a microphone, neither pixels move nor light changes. Where it hides the mouth,
+the mouth stays as it is, and a note says so.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Front:
 
 
 def _uncovered(layer: Layer, hidden: np.ndarray) -> Layer:
-    """A layer where nothing is in front of it."""
+    """The layer, transparent where something is in front of the face."""
     size, flags = layer.alpha.shape[::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     there = cv2.warpAffine(hidden, layer.to_crop, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return replace(layer, alpha=layer.alpha * (1 - there))

@@ -1,4 +1,4 @@
-"""Mouths of a backbone that knows where the lips go: what parts is known, and need not be read from a drawing."""
+"""Mouths for a backbone that moves landmarks: where lips part is known and not read from a drawing."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from emoedit.types import EditError
 
 @dataclass(frozen=True)
 class _KnownLips(Scene):
-    """A scene whose lips are known."""
+    """A scene whose lips come from the backbone's landmarks."""
 
-    lips: LipReading  # takes the place of what would be read from the drawing
+    lips: LipReading  # in place of what ``Scene`` reads from the drawing
 
 
 @dataclass(frozen=True)
 class KnownMouth:
-    """Draws what lips hid that were together and part. Fractions are of the crop's side.
+    """Draws the inside of a mouth whose closed lips part. Fractions are of the crop's side.
 
-    Lips that were apart in the photograph already show their own inside, which is stretched.
+    Where lips are apart in the photograph, the visible inside of the mouth is stretched instead.
 
     Args:
-        parted: by how much lips part where nothing is drawn, and where it is drawn whole.
-        apart: how far apart lips were whose own inside is stretched: not at all, and altogether.
-        wider: by how much the mouth becomes wider where no teeth show, and where a row shows.
-        wide: opening between which a row of teeth becomes the dark of a dropped jaw.
+        parted: how far lips part where the inside begins to be drawn, and where it is opaque.
+        apart: distance of the lips in the photograph from which the inside is stretched in part, and altogether.
+        wider: how much the mouth widens where teeth begin to show, and where a whole row shows.
+        wide: openings between which the row of teeth fades into the dark of a dropped jaw.
         mouth: how the inside is drawn.
     """
 
@@ -57,7 +57,7 @@ class KnownMouth:
         )
 
     def read(self, points: np.ndarray, side: int) -> LipReading:
-        """What the landmarks say of the mouth.
+        """The lips according to the landmarks.
 
         Args:
             points: ``[2, 68, 2]`` before and after, in pixels of the crop.
@@ -71,7 +71,7 @@ class KnownMouth:
 
 
 def landmarks() -> Compositor:
-    """For backbones that move landmarks and light, and know where lips part."""
+    """For backbones that move landmarks and light."""
     names = ("known_movement", "known_mouth", "light")
     parts = tuple((name, COMPOSITOR_PARTS.get(name)()) for name in names)
     return Compositor("landmarks", parts, closes_smiles=True, reads_drawings=False)

@@ -1,7 +1,7 @@
-"""The last part of a composite of luminance: a change of light becomes one of colour.
+"""The part for luminance that turns a change of light into a change of colour.
 
-Shading scales red, green and blue alike. An edge that goes takes its colour along: a crease is warmer than the skin
-that it becomes. Dark faces are drawn at lifted tones; here the change comes back to the photograph's own.
+Shading scales red, green and blue alike. An edge that disappears takes its colour along: a crease is warmer than the
+skin that replaces it. Dark faces are drawn at lifted tones; here the change is converted to the photograph's own.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Light:
     """Gives a change of luminance its colours.
 
     Args:
-        spread: of the crop's side, about the height of a lip: how far colour is averaged around an edge that goes.
-        edge: grey levels of light over that height between which an edge's colour begins to go with it.
-        darkest: how much less colour a shadow has at most.
-        brightest: how much more colour light gives at most: an iris lit threefold would glow in its own colour.
-        floor: grey levels, added to both sides of the ratio: noise in the dark has no colour.
+        spread: how far colour is averaged around an edge that disappears, in crop sides; about the height of a lip.
+        edge: grey levels over that height between which an edge's colour begins to disappear with it.
+        darkest: smallest factor on the colour in a shadow.
+        brightest: largest factor on the colour in light: an iris lit threefold would glow in its own colour.
+        floor: grey levels added to both sides of the ratio, so that noise in the dark gets no colour.
     """
 
     channels: ClassVar[int] = 1
@@ -51,20 +51,20 @@ class Light:
         return replace(composite, change=after[..., None] + colour - moved)
 
     def _colour(self, chroma: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """The colour of what is lit, RGB less luminance, ``[R, R, 3]``."""
+        """The new colour, RGB less luminance, ``[R, R, 3]``."""
         spread = self.spread * len(before)
         ratio = np.clip((after + self.floor) / (before + self.floor), self.darkest, self.brightest)
-        # A crease that goes is not lit: scaled as sharply as it is thin, its shadow's colour would be left glowing.
+        # A crease that disappears is not lit: a ratio as sharp as the crease would leave its colour glowing.
         near = [cv2.GaussianBlur(levels, (0, 0), spread) for levels in (before, after)]
         ratio = np.minimum(ratio, np.maximum(1, (near[1] + self.floor) / (near[0] + self.floor)))
-        # Shadows on skin are warmer than grey ones would be: light comes through it from beside.
+        # Shadows on skin are warmer than grey ones: light scatters into them through the skin.
         ratio = np.where(ratio < 1, np.sqrt(ratio), ratio)
         colour = chroma * ratio[..., None].astype(np.float32)
         light = after - before
         sharp = light - (near[1] - near[0])
         even = cv2.GaussianBlur(colour, (0, 0), spread)
         excess = np.linalg.norm(colour, axis=-1) - np.linalg.norm(even, axis=-1)
-        # An iris that is darkened is no gleam that goes: it would take on the colour of skin.
+        # Darkening an iris removes no edge: without this test it would take on the colour of skin.
         taken = (excess * sharp > 0) & (sharp * (before - near[0]) < 0)
         share = (smoothstep(np.abs(sharp), *self.edge) * taken).astype(np.float32)
         return colour + (even - colour) * share[..., None]

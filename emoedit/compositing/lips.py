@@ -1,8 +1,8 @@
-"""Where lips are in a drawing, whether they part, and what comes to be seen between them.
+"""Where lips are in a drawing, whether they part, and what becomes visible between them.
 
-A drawing of a hundred pixels is unsure of a mouth: its lips, teeth and gap are one blur. Landmarks of that blur say
-well where the lips are; where teeth or the dark are seen beyond an inner edge, they correct it. Every measure is
-continuous, so that a mouth opens by degrees as an edit becomes stronger.
+In a drawing of a hundred pixels lips, teeth and gap are one blur. Landmarks still locate its lips well; where teeth or
+the dark extend beyond an inner edge, that edge is corrected. Every measure is continuous, so that a mouth opens
+gradually as an edit becomes stronger.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from emoedit.faces.layout import INNER, LOWER_MIDDLE, PAIRS, UPPER_MIDDLE
 from emoedit.faces.masks import FaceMasks
 from emoedit.faces.teeth import MOUTH_UPSCALE, MouthGrid
 
-# How far lips part, of the crop's side: landmarks err by less than the first; the second is an open mouth.
+# How far lips part, in crop sides: below the first is landmark error; from the second on the mouth is open.
 PARTED = (0.002, 0.006)
-DARKER = (0.03, 0.1)  # of what was there: how much darker what parting lips show is, where it is no teeth
-WIDE = (0.045, 0.075)  # of the crop's side: lips further apart than in a smile
-TEETH = (0.2, 0.45)  # how likely teeth are where they begin, and where they are whole
-# A row of teeth and no gleam on a lip: at least so wide (of the side), so even about the mouth's middle, so likely at
-# its surest place and on average, so much of it between the lips, and not below their middle by more than this (of
-# the side).
+DARKER = (0.03, 0.1)  # relative darkening between parting lips, where no teeth show
+WIDE = (0.045, 0.075)  # in crop sides: lips further apart than in a smile
+TEETH = (0.2, 0.45)  # probability of teeth where they begin to count, and where they count fully
+# What tells a row of teeth from a highlight on a lip: least width (in crop sides), symmetry about the mouth's middle,
+# peak and mean probability, and share between the lips; and the largest distance below the lips' middle (in crop
+# sides).
 ROW_WIDTH, ROW_EVEN, ROW_PEAK, ROW_MEAN, ROW_INSIDE, ROW_LOW = 0.14, 0.6, 0.5, 0.35, 0.3, 0.04
-DOUBT = (0.45, 1.05)  # of these: below the first a row is none, from the second on it is one
+DOUBT = (0.45, 1.05)  # multiples of these: below the first it is no row, from the second on it is one
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class LipReading:
     Args:
         before: ``[68, 2]`` landmarks in pixels of the crop.
         after: ``[68, 2]``, the inner edges corrected by what is seen between them.
-        opens: in [0, 1]: how surely lips part and show what was hidden.
-        teeth: in [0, 1]: how surely that is a row of teeth, and not the dark of a mouth.
-        shuts: in [0, 1]: how surely a mouth closes that was wide open.
+        opens: in [0, 1]: how surely lips part and show the inside of the mouth.
+        teeth: in [0, 1]: how surely that inside is a row of teeth and not dark.
+        shuts: in [0, 1]: how surely a wide open mouth closes.
     """
 
     before: np.ndarray
@@ -57,15 +57,15 @@ def read_lips(
     *,
     has_teeth: bool,
 ) -> LipReading:
-    """What a drawing says of a mouth.
+    """The lips of a drawing.
 
     Args:
         points: ``[2, 68, 2]`` landmarks of reconstruction and edit, in pixels of the crop.
         before: float32 ``[R, R]`` grey levels.
         after: float32 ``[R, R]``.
-        teeth: how likely the edit shows teeth, float32 ``[h, w]`` on the mouth grid.
+        teeth: probability that the edit shows teeth, float32 ``[h, w]`` on the mouth grid.
         masks: masks of the crop.
-        has_teeth: whether the photograph shows teeth: then none are drawn.
+        has_teeth: whether the photograph shows teeth; if so, no row of teeth is looked for.
     """
     side, grid = len(after), MouthGrid(len(after))
     first, last = points
@@ -122,14 +122,14 @@ def _dark_patch(points: np.ndarray, after: np.ndarray, skin: float, mouth: np.nd
 
 
 def snap_lips(points: np.ndarray, seen: np.ndarray, grid: MouthGrid, *, outwards: float, weight: float) -> np.ndarray:
-    """Landmarks with the inner edges of the lips where ends what is seen between them, as both may be off.
+    """Landmarks with the inner edges of the lips moved towards the edge of the visible teeth or dark.
 
     Args:
         points: ``[68, 2]`` landmarks in pixels of the crop.
         seen: bool ``[h, w]`` on the mouth grid: teeth, or the dark.
         grid: the mouth grid.
-        outwards: the share of the way that a lip goes for what is seen beyond it; half of it otherwise.
-        weight: in [0, 1]: how much of all this is done.
+        outwards: share of the distance that a lip moves outwards; inwards it is half.
+        weight: in [0, 1]: share of this movement that is applied.
     """
     points = points.copy()
     for number, middle, end, out in ((0, UPPER_MIDDLE, 0, -1), (1, LOWER_MIDDLE, -1, 1)):
@@ -138,7 +138,7 @@ def snap_lips(points: np.ndarray, seen: np.ndarray, grid: MouthGrid, *, outwards
         columns = np.clip(np.rint(there[:, 0]).astype(int), 0, seen.shape[1] - 1)
         ends = [np.nonzero(seen[:, x])[0] for x in columns]
         off = [(e[end] - y) / MOUTH_UPSCALE for e, y in zip(ends, there[:, 1], strict=True) if len(e)]
-        if off:  # one for all three: a patch is no lip, and has corners of its own
+        if off:  # one distance for all three: the patch's corners are not the lips'
             way = float(np.median(off))
             points[[*inner, *middle], 1] += weight * way * (outwards if way * out > 0 else 0.5)
     return points

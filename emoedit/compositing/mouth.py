@@ -1,8 +1,8 @@
-"""The fourth part of a composite of luminance: lips are the photograph's own, and what they hid is drawn between them.
+"""The fourth part for luminance: lips are the photograph's own, and the inside of an opening mouth is drawn.
 
-In a drawing of a hundred pixels a lip is half the dark between lips and half the skin beside it. Landmarks of that blur
-say well where its lips are, so the photograph's lips go there and nearly keep their light; of the drawing's mouth
-nothing is shown. What comes to be seen is drawn: the dark, a tongue, and upper teeth.
+In a drawing of a hundred pixels lips blur into the dark between them and the skin beside them. Landmarks still locate
+its lips well, so the photograph's lips move there and nearly keep their light; the drawing's own mouth is not shown.
+What becomes visible is drawn: the dark, a tongue, and upper teeth.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from emoedit.faces.warp import sample
 DEPTH = (0.0, 0.15, 0.35, 0.5, 0.7, 0.88, 1.0)
 DARK = (0.30, 0.20, 0.14, 0.13, 0.14, 0.17, 0.22)
 TONGUE = (0.30, 0.20, 0.14, 0.17, 0.32, 0.44, 0.40)
-# As bright as the teeth of 77 people who smile in the training data: 1.16 to 1.27 of what their skin lets expect.
+# As bright as the teeth of 77 people who smile in the training data: 1.16 to 1.27 times ``teeth_level`` of their skin.
 SMILE = TeethVisibility(share=0.93, longest=11.0, light=1.3, shadow=0.3, wide=(28.0, 29.5), tongue=0.0)
 SURPRISE = TeethVisibility(share=0.28, longest=4.0, light=0.8, shadow=0.45, wide=(9.0, 19.0), tongue=1.0)
 
 
 @dataclass(frozen=True)
 class LipAperture:
-    """What is between lips, on the mouth grid.
+    """The gap between lips, on the mouth grid.
 
     Args:
         mask: float32 ``[h, w]`` in [0, 1].
         below: float32 ``[h, w]``: how far a pixel is below the upper lip, in pixels of the grid.
-        height: float32 ``[w]``: between upper and lower lip, in pixels of the grid.
+        height: float32 ``[w]``: distance between upper and lower lip, in pixels of the grid.
         left: x of the left corner, in pixels of the grid.
         middle: x of the middle of the face.
         right: x of the right corner.
-        soft: how soft edges are, in pixels of the grid.
+        soft: width of soft edges, in pixels of the grid.
     """
 
     mask: np.ndarray
@@ -61,7 +61,7 @@ class LipAperture:
         Args:
             points: ``[68, 2]`` landmarks in pixels of the crop.
             grid: the mouth grid.
-            soft: how soft edges are, in pixels of the grid.
+            soft: width of soft edges, in pixels of the grid.
         """
         mask = cv2.GaussianBlur(grid.fill(outline(points[INNER])), (0, 0), soft)
         mask = smoothstep(mask, 0.15, 0.85).astype(np.float32)
@@ -69,7 +69,7 @@ class LipAperture:
         rows = np.arange(len(mask), dtype=np.float32)[:, None]
         centre = (mask * rows).sum(0) / np.maximum(height, 1e-3)
         left, right = sorted(float(x) for x in grid.points(points[[60, 64]])[:, 0])
-        # Upper lip and its notch say where the middle of the face is: on a turned head that is not half-way.
+        # The upper lip's notch is the middle of the face; on a turned head that is not half-way.
         middle = float(np.clip(grid.points(points[[51, 62]])[:, 0].mean(), left + 1, max(right - 1, left + 1)))
         return cls(mask, rows - (centre - height / 2), height, left, middle, right, soft)
 
@@ -80,16 +80,16 @@ class Mouth:
 
     Args:
         kept: share of the lips' light that stays as it was.
-        around: how far around the lips that reaches.
-        fade: how softly it ends.
-        soft: how soft the edges of what is drawn are, at least.
+        around: how far around the lips the light is kept.
+        fade: width of the soft edge of that region.
+        soft: least width of the drawn layer's soft edges.
         pixel: the same in pixels of the photograph.
-        blur: the same, the photograph's own blur being 1.
-        lit: how far around a mouth the light is what is in it.
-        least_light: how dark it is there at most, of the face's level.
-        colour: how far around a mouth its inside takes its colour from.
-        saturated: how much more colour than skin the dark inside of a mouth has.
-        deeper: level of the inside of a mouth at least, of the photograph's darkest places.
+        blur: the same as a multiple of the photograph's own blur.
+        lit: how far around a mouth skin is averaged for the light inside it.
+        least_light: lowest level of that light, the face's level being 1.
+        colour: how far around a mouth colour is averaged for the inside.
+        saturated: saturation of the dark inside of a mouth, that of skin being 1.
+        deeper: lowest level of the inside of a mouth, that of the photograph's darkest places being 1.
         teeth: how upper teeth are drawn.
     """
 
@@ -108,7 +108,7 @@ class Mouth:
     teeth: UpperTeeth = UpperTeeth()
 
     def __call__(self, scene: Scene, composite: Composite) -> Composite:
-        """The composite with lips in their own light and, where they part, a layer with what is between them."""
+        """The composite with lips in their own light and, where they part, a layer with the inside of the mouth."""
         lips, side = scene.lips, len(composite.change)
         mask = cv2.dilate(filled(lips.after[OUTER], (side, side)), np.ones((round(self.around * side) | 1,) * 2))
         drawn = 1 - self.kept * cv2.GaussianBlur(mask, (0, 0), self.fade * side)
@@ -117,13 +117,13 @@ class Mouth:
         return composite if lips.opens == 0 else composite.with_layer(self._inside(scene, composite.flow))
 
     def _inside(self, scene: Scene, flow: np.ndarray) -> Layer:
-        """What is between the lips, in the light of the face, no crisper and not much darker than its photograph."""
+        """The inside of the mouth in the light of the face, no sharper and not much darker than the photograph."""
         face, lips = scene.face, scene.lips
         side = len(face.crop)
         grid = MouthGrid(side)
         soft = max(self.soft * side, self.pixel / face.alignment.zoom, self.blur * face.blur) * MOUTH_UPSCALE
         aperture = LipAperture.between(lips.after, grid, soft)
-        tone = face.tone  # on dark skin the dark of a mouth is as much darker as at lifted tones
+        tone = face.tone  # the dark of a mouth is as much darker than skin as at lifted tones
         skin = tone.lift(grid.enlarge(self._lit_skin(sample(face.crop @ LUMA, flow), face)))
         shown = SURPRISE.towards(SMILE, lips.teeth)
         behind = self._cavity(aperture, skin, shown.tongue)
@@ -139,7 +139,7 @@ class Mouth:
         return Layer(rgb, aperture.mask * np.float32(lips.opens), grid.to_crop)
 
     def _cavity(self, aperture: LipAperture, skin: np.ndarray, tongue: float) -> np.ndarray:
-        """How bright the dark and the tongue are, float32 ``[h, w]``."""
+        """Levels of the dark and the tongue, float32 ``[h, w]``."""
         depth = aperture.below / np.maximum(aperture.height, 1.0)
         half = max((aperture.right - aperture.left) / 2, MOUTH_UPSCALE)
         across = (np.arange(len(aperture.height)) - (aperture.left + aperture.right) / 2) / half
@@ -148,7 +148,7 @@ class Mouth:
         return ((dark + seen * (pale - dark)) * skin).astype(np.float32)
 
     def _lit_skin(self, levels: np.ndarray, face: FaceAnalysis) -> np.ndarray:
-        """How bright skin is around each place, ``[R, R]``: one side of a face may be in shadow."""
+        """Levels of skin around each place, ``[R, R]``: one side of a face may be in shadow."""
         share, spread = face.masks.face * (1 - face.masks.mouth), self.lit * len(levels)
         near = cv2.GaussianBlur(levels * share, (0, 0), spread)
         near = near / np.maximum(cv2.GaussianBlur(share, (0, 0), spread), 1e-3)

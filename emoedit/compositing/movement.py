@@ -1,8 +1,8 @@
 """The first part of a composite: the photograph's own pixels move as the drawing's do.
 
 Landmarks give the flow of lips, lids and brows, which move by more than their height and change their light; dense
-optical flow gives the rest. Optical flow is used where both pictures have edges and lies smoothly between them: an even
-cheek matches everything, and a change of its light would be taken for movement.
+optical flow gives the rest. Optical flow is used where both pictures have edges and interpolated smoothly between them:
+an even cheek matches everywhere, and a change of its light would be taken for movement.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from emoedit.faces.layout import BROWS, EYES, LIPS, LOWER, LOWER_EDGE, UPPER, UP
 from emoedit.faces.warp import landmark_flow, pixel_grid, sample, unfold
 from emoedit.types import EditError
 
-SIDE = 192  # flow is found at this side: DIS matches patches of 8 pixels, which on 96 pixels would span half a mouth
+SIDE = 192  # flow is found at this side: DIS matches patches of 8 pixels, which at 96 pixels would span half a mouth
 UPPER_FACE = [i for part in (*BROWS, *EYES) for i in range(part.start, part.stop)]
 
 
 @dataclass(frozen=True)
 class Movement:
-    """Finds the flow. Fractions are of the crop's side; all were chosen on 34 people whom no table shows.
+    """Finds the flow. Fractions are of the crop's side; all were chosen on 34 people who are in no reported result.
 
     Args:
-        lip_reach: how far a lip takes the skin beside it along.
-        jaw_reach: how far a lower lip does that leaves the upper one: the jaw goes with it.
-        lid_reach: how far a lid or a brow does.
-        noise: how far a landmark of lips may be off, as its share in what the others say.
+        lip_reach: how far around a lip the skin moves along.
+        jaw_reach: the same for a lower lip that leaves the upper one: the jaw moves along.
+        lid_reach: the same for lids and brows.
+        noise: error expected of lip landmarks, as the regularisation of ``landmark_flow``.
         parted_noise: the same, where each lip moves by its own landmarks alone.
         lid_noise: the same for lids and brows.
-        longest: the widest movement a lip or a brow makes; more is a mismatch.
-        rest: what optical flow adds at most where landmarks are sure.
+        longest: largest movement of a lip or a brow; more is a mismatch.
+        rest: largest movement that optical flow adds near landmarks.
         edges: slopes, in the face's contrast a pixel, between which edges begin to count.
         spread: how far around edges optical flow is used.
-        still: how surely what is far from all edges stays where it is.
-        held: share of the change that is taken from the nose: directions that were fitted on other people make it wider
-            than the expression does, and people are told apart by it.
+        still: weight of no movement far from all edges.
+        held: share of the change that is removed from the nose: directions fitted on other people widen it more than
+            the expression does, and a nose is part of a person's identity.
     """
 
     lip_reach: float = 0.07
@@ -61,11 +61,11 @@ class Movement:
         before, after = scene.drawing.luma
         masks = scene.face.masks
         flow = self.find(before, after, masks.face, self._landmark_flow(scene.lips, len(after)))
-        # Two pictures laid over each other would show everything twice: what is held moves less and changes less.
+        # Blending two pictures would show edges twice: the nose moves less and changes less instead.
         share = 1 - self.held * masks.nose
         less = unfold(flow * share[..., None])
         if scene.drawing.after.ndim == 2:
-            change = (after - sample(before, flow)) * share * masks.face  # small models know little of its edge
+            change = (after - sample(before, flow)) * share * masks.face  # small models are wrong near its edge
         else:
             change = (scene.drawing.after - sample(scene.drawing.before, flow)) * share[..., None]
         return replace(composite, flow=less, change=change)
@@ -81,13 +81,13 @@ class Movement:
         return flow + lids, np.maximum(near, near_lids)
 
     def _parted(self, lips: LipReading, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Each lip goes its own way, apart from the other in the middle of what comes to be seen between them."""
+        """A flow for each lip, divided along the middle of the gap between them."""
         before, after, noise = lips.before, lips.after, self.parted_noise
         above, near_above = landmark_flow(before, after, UPPER, *shape, reach=self.lip_reach, noise=noise)
         below, near_below = landmark_flow(before, after, LOWER, *shape, reach=self.jaw_reach, noise=noise)
         x, y = pixel_grid(*shape)
         middle = sum(np.interp(x[0], *after[edge].T) for edge in (UPPER_EDGE, LOWER_EDGE)) / 2
-        soft = 0.004 * shape[0]  # of the side: half a pixel of the photographs these drawings are made for
+        soft = 0.004 * shape[0]  # of the side: about half a pixel of a small model's crop
         lower = smoothstep(y - middle, -soft, soft).astype(np.float32)
         return above + (below - above) * lower[..., None], np.maximum(near_above, near_below)
 
@@ -170,7 +170,7 @@ def _dense(first: np.ndarray, second: np.ndarray, mask: np.ndarray, levels: tupl
 
 
 def _wide_blur(picture: np.ndarray, spread: float) -> np.ndarray:
-    """A Gaussian blur that is wide for its picture, found at a quarter of the side."""
+    """A wide Gaussian blur, computed at a quarter of the side."""
     small = cv2.resize(picture, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), spread / 4)
     return cv2.resize(small, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
@@ -178,7 +178,7 @@ def _wide_blur(picture: np.ndarray, spread: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class KnownMovement:
-    """The movement and the light that a backbone itself knows: nothing is looked for between pictures."""
+    """The backbone's own movement and light; no optical flow."""
 
     def __call__(self, scene: Scene, composite: Composite) -> Composite:
         """The composite with the backbone's own flow and light.

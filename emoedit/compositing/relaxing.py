@@ -1,9 +1,9 @@
-"""A smile taken out of a photograph, before an edit that ends it is drawn.
+"""Removal of a smile from a photograph before an edit that ends it.
 
 A model's edit of a smile towards sadness keeps the smile's corners and the width of its mouth. So lips are brought
-together over the teeth, and the face's landmarks go where the same person's neutral face has them, as a network learned
-from pairs of photographs. All pixels are the photograph's own; only the shadow in the line between the lips is drawn,
-and the lines that a smile folds into cheeks are averaged away.
+together over the teeth, and the face's landmarks move to where a network predicts them in the same person's neutral
+face. All pixels are the photograph's own; only the shadow in the line between the lips is drawn, and the lines that a
+smile folds into cheeks are averaged away.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from emoedit.types import CropSpec
 JAW, NOSE = 17, 27  # of the 68 landmarks, the end of the jaw and the beginning of the nose
 SIDE = 192  # of the crop in which movements are found
 FOLD_SIDE = 256  # of the crop in which the lines of a smile are found
-# of the side: so far beyond the opening lips are taken from, or teeth show in the line between them
+# in crop sides: lips are taken from this far above and below the opening; nearer, teeth show in the line between them
 MARGIN = 0.008, 0.012
-UPPER = 0.4  # share of the way that is the upper lip's; the lower lip and the chin do the rest
-ABOVE, BELOW = 0.11, 0.24  # of the side: how far the skin above and below goes with its lip
-ENDS = 0.05  # of the side: how softly that ends beside the corners
-DARK, SATURATED = 0.35, 2.5  # level of the line between lips, skin being 1; its colour, that of skin being 1
-SHADOW, LINE, OPEN = 0.7, 0.005, 0.03  # how dark the line between lips is; its width and a whole opening, of the side
-REACH, NOISE = 0.1, 0.1  # how far a landmark takes the face along, of the side; how far it may be off
-SMILE = (0.006, 0.012)  # of the side: how far the corners of a mouth move where there is a smile; less is an error
-LONG, FINE, WIDE = 0.02, 0.004, 0.03  # of the side: how long, fine and wide the line of a fold is
+UPPER = 0.4  # share of the distance that the upper lip moves; the lower lip and the chin move the rest
+ABOVE, BELOW = 0.11, 0.24  # in crop sides: how far the skin above and below moves with its lip
+ENDS = 0.05  # in crop sides: width over which that movement ends beside the corners
+DARK, SATURATED = 0.35, 2.5  # level and saturation of the line between lips, those of skin being 1
+SHADOW, LINE, OPEN = 0.7, 0.005, 0.03  # the line's opacity; its width and a whole opening, in crop sides
+REACH, NOISE = 0.1, 0.1  # of ``landmark_flow``
+SMILE = (0.006, 0.012)  # in crop sides: movement of the mouth's corners, from error to a smile
+LONG, FINE, WIDE = 0.02, 0.004, 0.03  # in crop sides: length and thickness of a fold's line, scale of light
 SLANTS = tuple(range(0, 180, 20))  # degrees from upright
-BESIDE = 0.02  # of the side: how far from the lips lines are taken for those of cheeks
+BESIDE = 0.02  # in crop sides: distance from the lips at which lines count as those of cheeks
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Smile:
     Args:
         before: ``[68, 2]`` landmarks, lips together, in fractions of the crop's side.
         after: ``[68, 2]`` landmarks of the neutral face.
-        opening: state of the mouth; None where it shows no teeth.
+        opening: opening of the mouth; None where it shows no teeth.
         amount: in [0, 1]: how much of a smile there is.
     """
 
@@ -64,21 +64,21 @@ class Smile:
 
 @lru_cache(maxsize=4)
 def relaxation_network(device: str) -> RelaxationNetwork:
-    """The network that everything on a device shares; it is frozen.
+    """The frozen relaxation network, loaded once for each device.
 
     Args:
-        device: a name that ``torch.device`` takes.
+        device: name of a ``torch.device``.
     """
     return RelaxationNetwork.from_pretrained(checkpoints.embedded_root() / "relaxation").to(device)
 
 
 @torch.no_grad()
 def find_smile(face: FaceAnalysis, network: RelaxationNetwork) -> Smile | None:
-    """How a face smiles.
+    """The smile of a face.
 
     Args:
         face: analysis of the face.
-        network: which knows neutral faces.
+        network: network that predicts neutral landmarks.
 
     Returns:
         None where there is no smile and no teeth are seen, or the mouth is hidden.
@@ -104,10 +104,10 @@ def find_smile(face: FaceAnalysis, network: RelaxationNetwork) -> Smile | None:
 
 
 def _beyond_affine(points: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """Movements ``[68, 2]`` less the affine map that is in them.
+    """Movements ``[68, 2]`` less the affine map that fits those of jaw, nose and eyes.
 
-    Faces are longer or shorter than those that the network learned from, and jaw, nose and eyes, which a smile hardly
-    moves, say by how much.
+    A smile hardly moves these: their predicted movement is the difference between this face's shape and those that the
+    network was trained on.
     """
     where = np.c_[points, np.ones(len(points))]
     still = [*range(JAW), *range(NOSE, LIPS.start)]
@@ -120,8 +120,8 @@ def relax(photo: np.ndarray, face: FaceAnalysis, smile: Smile, amount: float = 1
     Args:
         photo: uint8 ``[H, W, 3]``; not modified.
         face: analysis of the face.
-        smile: state of that face.
-        amount: in [0, 1]: how much of the smile goes.
+        smile: the smile of that face.
+        amount: in [0, 1]: how much of the smile is removed.
 
     Returns:
         uint8 ``[H, W, 3]``; outside the face mask not one bit changes.
@@ -153,7 +153,7 @@ def relax(photo: np.ndarray, face: FaceAnalysis, smile: Smile, amount: float = 1
 
 
 def _edges(opening: Opening, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Upper and lower edge of the opening and the line where lips meet at columns ``u``, and where it reaches."""
+    """At columns ``u``: upper and lower edge of the opening, the line where lips meet, and a weight in [0, 1]."""
     top, bottom = np.interp(u, opening.x, opening.top), np.interp(u, opening.x, opening.bottom)
     within = (bottom - top) > 0.5 / SIDE
     top, bottom = top - MARGIN[0] * within, bottom + MARGIN[1] * within
@@ -177,11 +177,11 @@ def _closed_landmarks(points: np.ndarray, opening: Opening) -> np.ndarray:
 
 
 def _meeting(neutral: np.ndarray) -> np.ndarray:
-    """Landmarks ``[68, 2]`` with lips that meet in a smooth line; those of closed lips are a little apart."""
+    """Landmarks ``[68, 2]`` whose lips meet in a smooth line; predicted ones are a little apart."""
     after = neutral.copy()
     middles = np.array([(neutral[upper] + neutral[lower]) / 2 for upper, lower in PAIRS])
     inner = np.concatenate([neutral[[60, 64]], middles])
-    line = np.polyfit(inner[:, 0], inner[:, 1], 2)  # a mouth that is shut has one bend
+    line = np.polyfit(inner[:, 0], inner[:, 1], 2)  # the line of a closed mouth has one bend
     ends = np.sort(inner[:2, 0])
     after[INNER, 1] = np.polyval(line, np.clip(neutral[INNER, 0], *ends))
     return after
@@ -234,14 +234,14 @@ def _lip_line(smile: Smile, face: FaceAnalysis, amount: float) -> tuple[np.ndarr
 def _smile_lines(photo: np.ndarray, face: FaceAnalysis) -> np.ndarray:
     """The lines that a smile folds into cheeks, ``[F, F]`` grey levels.
 
-    Only as far as they are finer than the crop: a model takes the rest away. They go by averages along lines, which
-    leave pores and stubble.
+    Only detail finer than the crop: the edit removes the rest. Averages along lines find them, and leave pores and
+    stubble.
     """
     fine = face.alignment.scaled(FOLD_SIDE / len(face.crop)).crop(photo).astype(np.float32)
     coarse = cv2.resize(face.crop, (FOLD_SIDE, FOLD_SIDE), interpolation=cv2.INTER_CUBIC)
     left = (fine - coarse) @ LUMA
     lines = np.zeros_like(left)
-    for _ in range(2):  # what one pass leaves of a curved line, the next one takes
+    for _ in range(2):  # the second pass finds what the first leaves of curved lines
         band = left - cv2.GaussianBlur(left, (0, 0), WIDE * FOLD_SIDE)
         responses = np.stack([cv2.filter2D(band, -1, _along(slant)) for slant in SLANTS])
         found = np.take_along_axis(responses, np.abs(responses).argmax(0)[None], 0)[0]

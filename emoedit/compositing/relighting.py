@@ -1,4 +1,4 @@
-"""The light that a smile leaves on a face, taken back: cheeks flatten and the shadows around them go."""
+"""Removal of a smile's light from a face: cheeks flatten, and the shadows around them disappear."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from emoedit.faces.masks import LUMA, face_masks
 from emoedit.io import checkpoints
 from emoedit.nn.relighting import DIM, RelightingNetwork
 
-AMOUNT = 0.6  # of the network's answer: the rest is left to the edit, for models flatten cheeks, too
-EDGE = 0.03  # of the side: how softly the light ends before the outline of the face
+AMOUNT = 0.6  # share of the predicted change that is applied: the edit itself flattens cheeks, too
+EDGE = 0.03  # in crop sides: width over which the light fades before the outline of the face
 
 
 @lru_cache(maxsize=4)
@@ -33,13 +33,13 @@ def relighting_network(device: str) -> RelightingNetwork:
 
 @torch.no_grad()
 def relight(photo: np.ndarray, face: FaceAnalysis, network: RelightingNetwork, amount: float = 1.0) -> np.ndarray:
-    """A face in a neutral face's light.
+    """The photograph with the face in a neutral face's light.
 
     Args:
-        photo: uint8 ``[H, W, 3]``, the smile gone from its landmarks; not modified.
+        photo: uint8 ``[H, W, 3]`` after ``relax``; not modified.
         face: analysis of the face.
         network: network that predicts the light.
-        amount: in [0, 1]: how far the light changes.
+        amount: in [0, 1]: share of the change of light.
 
     Returns:
         uint8 ``[H, W, 3]``; outside the face mask not one bit changes.
@@ -52,7 +52,7 @@ def relight(photo: np.ndarray, face: FaceAnalysis, network: RelightingNetwork, a
     for strip in () if window.empty else window.strips():
         part = photo[strip.slices].astype(np.float32)
         mask = strip.warp(free, flags=cv2.INTER_LINEAR)
-        # Equal for red, green and blue: the shadow in a fold has more colour than skin, which light would bring out.
+        # Equal for red, green and blue: the shadow in a fold is more saturated than skin, and would turn red.
         brighter = (part @ LUMA + DIM) * (np.exp(amount * strip.warp(ratio, to_crop) * mask) - 1)
         result[strip.slices] = np.rint((part + brighter[..., None]).clip(0, 255)).astype(np.uint8)
     return result
@@ -70,7 +70,7 @@ def _ratio(photo: np.ndarray, face: FaceAnalysis, network: RelightingNetwork) ->
 
 
 def _skin(face: FaceAnalysis) -> np.ndarray:
-    """Where light may change, float32 ``[R, R]`` in [0, 1]: from jaw to brows, 0 from the outline of the face on."""
+    """Where light may change, float32 ``[R, R]`` in [0, 1]: from jaw to brows, 0 from the outline on."""
     left, right = (face.landmarks[brow] for brow in BROWS)
     outline = np.concatenate([face.landmarks[JAW], right[::-1], left[::-1]])
     side = len(face.crop)

@@ -1,8 +1,8 @@
 """Parts for models of colour, which draw mouths, eyes and skin themselves.
 
 The photograph plus the difference between edit and reconstruction, with the photograph's finer detail moved along.
-Where an edge of the drawing has no counterpart, the photograph's detail belongs to something that is gone: there the
-edit is shown as it is drawn.
+Where an edge of the drawing has no counterpart in the photograph, the photograph's detail no longer applies: there the
+drawing itself is shown.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ CROP = np.array([[1.0, 0, 0], [0, 1, 0]])  # a layer on the crop's own pixels
 
 @dataclass(frozen=True)
 class NewEdges:
-    """Shows the drawing where it has edges that the photograph had not. Fractions are of the crop's side.
+    """Shows the drawing where it has edges that the photograph lacks. Fractions are of the crop's side.
 
     Args:
-        spread: what varies more slowly is light, and no edge.
-        soft: how softly what is shown ends.
-        skin: edges, in skin levels, between which the drawing begins to be shown; chosen so that a perfect editor keeps
+        spread: scale above which a variation counts as light and not as an edge.
+        soft: width of the soft edge of what is shown.
+        skin: edges, in skin levels, between which the drawing begins to be shown; chosen so that an oracle editor keeps
             more than .92 of the sharpness of five London people at 256 and 512 pixels.
-        mouth: the same in the mouth, which is new as soon as it opens: old lips would show through what opens.
+        mouth: the same in the mouth, lower, because the photograph's lips would show through an opening mouth.
     """
 
     channels: ClassVar[int] = 3
@@ -49,7 +49,7 @@ class NewEdges:
         level = float(np.median(drawing.luma[1][face.masks.face > 0.5]))
         shares = [smoothstep(edges, *(bound * level for bound in bounds)) for bounds in (self.skin, self.mouth)]
         alpha = shares[0] + face.masks.mouth * (np.maximum(*shares) - shares[0])
-        # What the model loses of every picture, its tint above all, is no change.
+        # What every reconstruction loses, above all its tint, is not part of the edit.
         lost = cv2.GaussianBlur(face.crop - drawing.before, (0, 0), self.spread * side)
         rgb = drawing.after + sample(lost, composite.flow)
         return composite.with_layer(Layer(rgb.astype(np.float32), alpha.astype(np.float32), CROP))
@@ -57,7 +57,7 @@ class NewEdges:
 
 @dataclass(frozen=True)
 class WholeDrawing:
-    """The edit itself in place of the photograph, for services that give back a finished picture and baselines."""
+    """The edit itself in place of the photograph, for services that return a finished picture, and for baselines."""
 
     def __call__(self, scene: Scene, composite: Composite) -> Composite:
         """The composite with the whole edit as a layer."""

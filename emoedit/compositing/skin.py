@@ -1,9 +1,9 @@
-"""The second part of a composite: edges of skin neither fade without a reason nor come sharper than creases are.
+"""The second part of a composite: lost edges of skin are restored, and new ones are no stronger than creases.
 
-A diffusion model of a hundred pixels draws an edited face a little softer than the one it was given: bags under eyes,
-the shadow beside a nose, a beard and a hand at the cheek grow faint, and with them goes the person. Creases that an
-emotion makes are new edges, and stay. Where a small model does not know what it sees it tears: pale patches beside a
-nose, specks at a temple. Mouths and eyes change by their landmarks, and are left alone here.
+A diffusion model of a hundred pixels draws an edited face a little softer than its reconstruction: bags under eyes, the
+shadow beside a nose, a beard and a hand at the cheek fade, and identity with them. Creases of an emotion are new edges,
+and stay. On unfamiliar input a small model makes artefacts: pale patches beside a nose, specks at a temple. Mouths and
+eyes change by their landmarks, and are left out here.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from emoedit.faces.warp import sample
 class Skin:
     """Bounds how edges of skin change.
 
-    Fractions are of the crop's side; all were chosen on 34 people whom no table shows.
+    Fractions are of the crop's side; all were chosen on 34 people who are in no reported result.
 
     Args:
-        restored: share of an edge's loss that is given back; 0 for models whose softer edges are meant.
-        gleam: by how much an edge becomes brighter at most, of the skin's level.
-        crease: by how much it becomes darker at most, of the skin's level.
-        edge: what varies more slowly is light, and no edge.
-        eyes: how far around lids nothing is done.
-        soft: how softly that ends.
+        restored: share of an edge's loss that is restored; 0 for models whose softer edges are intended.
+        gleam: most by which an edge becomes brighter, the skin's level being 1.
+        crease: most by which it becomes darker, the skin's level being 1.
+        edge: scale above which a variation counts as light and not as an edge.
+        eyes: how far around lids the change is left as it is.
+        soft: width of the soft edge of that region.
     """
 
     channels: ClassVar[int] = 1
@@ -59,7 +59,7 @@ class Skin:
         return replace(composite, change=change.astype(np.float32))
 
     def _blur(self, picture: np.ndarray) -> np.ndarray:
-        """Found at a quarter of the side: the blur is wide."""
+        """A wide blur, computed at a quarter of the side."""
         small = cv2.resize(picture, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
         small = cv2.GaussianBlur(small, (0, 0), self.edge * len(picture) / 4)
         return cv2.resize(small, picture.shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -76,11 +76,11 @@ class Skin:
 
 
 def restore_lost_edges(was: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """What edges lose, to be added back.
+    """The loss of edges, to be added back.
 
     Args:
         was: edges as they were, ``[R, R]`` grey levels.
-        change: how they change.
+        change: change of the edges, of the same shape.
 
     Returns:
         ``[R, R]``: 0 where an edge is as strong or stronger, and no more than the edge was where it turns into its
@@ -90,7 +90,7 @@ def restore_lost_edges(was: np.ndarray, change: np.ndarray) -> np.ndarray:
 
 
 def limit_new_edges(change: np.ndarray, brighter: float, darker: float) -> np.ndarray:
-    """What edges change too much, to be taken away.
+    """The excess in the change of edges, to be subtracted.
 
     Args:
         change: change of edges, ``[R, R]`` grey levels.

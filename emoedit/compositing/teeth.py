@@ -1,6 +1,6 @@
-"""Upper teeth that come to be seen between lips.
+"""Drawing of the upper teeth between parted lips.
 
-Nobody's own: of average size, each rounded, receding towards the corners of the mouth and in the shadow of the upper
+Their sizes are averages; each is rounded, recedes towards the corners of the mouth, and lies in the shadow of the upper
 lip.
 """
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 PUPILS = 63.0  # mm apart (Dodgson 2004)
 WIDTHS = np.array([8.5, 6.5, 5.5, 4.0, 3.0, 2.0])  # mm, from the middle, as seen from the front (Ash and Nelson 2003)
-SHORTER = np.array([0.0, 1.0, 0.4, 1.5, 2.0, 2.5])  # mm: than the longest, as far as these are seen
-CURVED = np.array([0.9, 0.7, 1.3, 1.0, 0.8, 0.8])  # mm, that an edge is higher at a tooth's sides than in its middle
+SHORTER = np.array([0.0, 1.0, 0.4, 1.5, 2.0, 2.5])  # mm shorter than the longest, as far as visible
+CURVED = np.array([0.9, 0.7, 1.3, 1.0, 0.8, 0.8])  # mm by which an edge is higher at a tooth's sides than in its middle
 
 
 @dataclass(frozen=True)
 class TeethVisibility:
-    """What is seen of upper teeth.
+    """How much of the upper teeth is visible.
 
     Args:
-        share: share of what is between the lips, at most.
-        longest: mm, at most.
-        light: the light that teeth reflect.
-        shadow: how much darker they are below the upper lip.
-        wide: mm from the middle between which they are lost in the dark.
-        tongue: how much of a tongue is seen below them, in [0, 1].
+        share: largest share of the gap between the lips that they cover.
+        longest: largest visible length, in mm.
+        light: brightness, that of ``teeth_level`` being 1.
+        shadow: darkening below the upper lip.
+        wide: distances from the middle, in mm, between which they fade into the dark.
+        tongue: visibility of a tongue below them, in [0, 1].
     """
 
     share: float
@@ -48,7 +48,7 @@ class TeethVisibility:
         """A share, in [0, 1], of the way to another visibility.
 
         Args:
-            other: reached at share 1.
+            other: visibility at share 1.
             share: 0 to 1.
         """
         mine, far = ({f.name: np.asarray(getattr(v, f.name)) for f in fields(v)} for v in (self, other))
@@ -61,20 +61,20 @@ class UpperTeeth:
     """Draws upper teeth.
 
     Args:
-        gap: mm: half the width of the line between two.
-        taper: mm: how much wider that is at its lower end.
-        line: how much darker teeth are in that line.
-        rounded: how much darker they are towards it.
-        reach: mm of the shadow of the upper lip.
-        arch: mm from the middle between which teeth recede.
-        back: how much darker the last ones are.
-        softest: mm.
+        gap: half the width of the line between two teeth, in mm.
+        taper: additional half width of that line at its lower end, in mm.
+        line: darkening in that line.
+        rounded: darkening towards that line.
+        reach: length of the upper lip's shadow, in mm.
+        arch: distances from the middle, in mm, between which teeth recede.
+        back: darkening of the last ones.
+        softest: least width of soft edges, in mm.
         of_skin: share of the skin's colour in that of teeth; this and the next are fitted to 135 everyday smiles.
-        of_white: share of the colour of the whites of the eyes.
-        dim: levels of skin, of the whites of the eyes, and of a photograph's brightest places below which it is dim:
-            there teeth are lit by no more than eyes are. Dark skin in good light has bright eyes or a bright
-            photograph.
-        over_white: how bright teeth are in dim pictures at most, the white of the eye being 1.
+        of_white: share of the colour of the whites of the eyes in it.
+        dim: levels of skin, of the whites of the eyes, and of a photograph's brightest places; a photograph below all
+            three is dim, and its teeth are limited by ``over_white``. Dark skin in good light has bright eyes or a
+            bright photograph.
+        over_white: largest brightness of teeth in dim photographs, that of the whites of the eyes being 1.
     """
 
     gap: float = 0.16
@@ -102,12 +102,12 @@ class UpperTeeth:
         """Upper teeth between lips, on the mouth grid.
 
         Args:
-            aperture: between the lips.
-            eyes: how far the pupils are apart, in pixels of the grid.
-            skin: float32 ``[h, w]``: the level of lit skin, 0 to 255, at lifted tones.
+            aperture: gap between the lips.
+            eyes: distance between the pupils, in pixels of the grid.
+            skin: float32 ``[h, w]``: levels of lit skin, 0 to 255, at lifted tones.
             face: analysis of the face.
-            shown: which teeth are seen.
-            behind: float32 ``[h, w]``: levels of what is there without them.
+            shown: visibility of the teeth.
+            behind: float32 ``[h, w]``: levels of the mouth without teeth.
 
         Returns:
             Levels, and where teeth are, in [0, 1]: float32 ``[h, w]`` each.
@@ -140,7 +140,7 @@ class UpperTeeth:
         x = np.arange(len(aperture.height), dtype=np.float32) - aperture.middle
         half = (aperture.right - aperture.left) / 2
         sides = np.array([aperture.middle - aperture.left, aperture.right - aperture.middle])
-        sides = np.clip(sides, 0.6 * half, 1.4 * half)  # landmarks of a profile say nothing of its far side
+        sides = np.clip(sides, 0.6 * half, 1.4 * half)  # in a profile, landmarks of the far side are wrong
         return x * np.where(x < 0, half / sides[0], half / sides[1])
 
     def _dimness(self, face: FaceAnalysis) -> float:
@@ -149,7 +149,7 @@ class UpperTeeth:
         return float(np.prod([1 - smoothstep(x, *bounds) for x, bounds in zip(levels, self.dim, strict=True)]))
 
     def _lit(self, levels: np.ndarray, face: FaceAnalysis) -> np.ndarray:
-        """Levels of teeth, in dim pictures no brighter than eyes."""
+        """Levels of teeth, limited by the whites of the eyes in dim photographs."""
         most = face.tone.lift(self.over_white * np.float64(face.white @ LUMA))
         return levels - self._dimness(face) * np.maximum(levels - most, 0)
 
@@ -162,9 +162,9 @@ class UpperTeeth:
 
 
 def teeth_level(skin: np.ndarray) -> np.ndarray:
-    """How bright teeth are in a photograph whose skin has this level, 0 to 255.
+    """The level of teeth in a photograph whose skin has this level, 0 to 255.
 
-    Teeth reflect alike in every face, skin does not: beside dark skin they are relatively brighter.
+    Teeth reflect alike in every face, and skin does not: beside dark skin teeth are relatively brighter.
 
     Args:
         skin: levels of skin, 0 to 255.

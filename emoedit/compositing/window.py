@@ -1,4 +1,4 @@
-"""Where a crop lies in a photograph, and how a composite gets to the photograph's own pixels."""
+"""Where a crop lies in a photograph, and rendering of a composite in the photograph's own pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from emoedit.compositing.composite import Composite, Layer
 from emoedit.faces.align import Alignment
 from emoedit.faces.masks import FaceMasks
 
-STRIP = 1_000_000  # pixels that are worked on at once: a face of 4,000 pixels needs no more memory than one of 1,000
+STRIP = 1_000_000  # pixels that are rendered at once: a face 4,000 pixels wide takes no more memory than one of 1,000
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class CropWindow:
             yield replace(self, y0=y, y1=min(y + rows, self.y1))
 
     def around(self, mask: np.ndarray) -> CropWindow:
-        """The part of the window where a mask of the crop, ``[R, R]``, is not zero; it is so somewhere."""
+        """The part of the window where a mask of the crop, ``[R, R]`` and not all zero, is not zero."""
         rows, columns = (np.nonzero(mask.any(axis))[0] for axis in (1, 0))
         box = np.array([[x, y] for x in (columns[0] - 1, columns[-1] + 1) for y in (rows[0] - 1, rows[-1] + 1)], float)
         return self.inside(self.alignment.to_photo(box))
@@ -77,7 +77,7 @@ class CropWindow:
         return replace(self, x0=x0, y0=y0, x1=min(self.x1, int(right)), y1=min(self.y1, int(bottom)))
 
     def warp(self, values: np.ndarray, to_crop: np.ndarray | None = None, flags: int = cv2.INTER_CUBIC) -> np.ndarray:
-        """What is on the crop, or on a grid of its own, in the window's pixels; zero outside.
+        """Values of the crop, or of a grid of their own, in the window's pixels; zero outside.
 
         Args:
             values: ``[h, w]`` or ``[h, w, C]``.
@@ -107,7 +107,7 @@ class CropWindow:
         near = photo[top : self.y1 + reach, left : self.x1 + reach]
         moved[..., 0] += np.arange(self.x0 - left, self.x1 - left, dtype=np.float32)
         moved[..., 1] += np.arange(self.y0 - top, self.y1 - top, dtype=np.float32)[:, None]
-        # Of a picture in 8 bits OpenCV would give 8 bits, and a change of half a level be lost.
+        # For 8-bit input OpenCV returns 8 bits, which would lose a change of half a level.
         near = near.astype(np.float32)
         return cv2.remap(near, moved, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
 
@@ -119,7 +119,7 @@ def render(photo: np.ndarray, alignment: Alignment, masks: FaceMasks, composite:
         photo: uint8 ``[H, W, 3]``; not modified.
         alignment: alignment of the face's crop.
         masks: masks of the crop; outside the face mask not one bit changes.
-        composite: at the photograph's own tones, its change in RGB.
+        composite: composite at the photograph's own tones; its change is grey or RGB.
 
     Returns:
         uint8 ``[H, W, 3]``.
@@ -128,7 +128,7 @@ def render(photo: np.ndarray, alignment: Alignment, masks: FaceMasks, composite:
     result = photo.copy()
     if window.empty:
         return result
-    window = window.around(masks.face)  # about two thirds of it
+    window = window.around(masks.face)  # about two thirds of the crop
     change = composite.change.astype(np.float32)
     if change.ndim == 2:  # grey levels are the same for red, green and blue
         change = np.repeat(change[..., None], 3, -1)

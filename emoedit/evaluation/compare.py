@@ -229,8 +229,8 @@ def compare(
         Rows and pictures. An edit that fails is a row with its ``error``; other edits go on.
 
     Raises:
-        ImageError: of the photograph or a truth.
-        NoFaceError: of the photograph or a truth.
+        ImageError: the photograph or a truth cannot be read.
+        NoFaceError: the photograph or a truth shows no face.
         UnknownNameError: an emotion that an editor, or the recogniser, does not know; an editor that does not exist.
         EditError: a strength or a choice of editors that makes no sense; a truth of an emotion that is not edited.
         CheckpointError: damaged weights.

@@ -301,7 +301,7 @@ def _save(image: Any, case: Case, row: Mapping[str, Any], folder: Path, suffix: 
 
 
 def fingerprint(photo_editor: PhotoEditor) -> str:
-    """Of everything an editor computes with.
+    """A fingerprint of everything an editor computes with.
 
     Args:
         photo_editor: the editor with its compositor.

@@ -161,7 +161,7 @@ def states_table(found: Sequence[dict[str, Any]]) -> Table:
     """For a report.
 
     Args:
-        found: of ``job_states``.
+        found: result of ``job_states``.
     """
     rows = [
         [s["job"], s["cells"], s["done"], s["failed"], s["rate"], None if s["left"] is None else s["left"] / 60]
@@ -224,7 +224,7 @@ def write_merged(folder: Path, output: Path, *, photographs: int = 6) -> list[Pa
     Args:
         folder: folder of a sweep.
         output: folder that they are written to.
-        photographs: of how many the page shows the edits, where they were kept.
+        photographs: number of photographs whose edits the page shows, where they were kept.
 
     Returns:
         The folders.

@@ -1,4 +1,4 @@
-"""Candidates of which some are kept: what is common to edits of a photograph and to new pictures."""
+"""Ranked candidates of which some are kept: the base classes for edits of a photograph and for new pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CELL = 256  # pixels of a picture on the contact sheet
 
 
 class Kept(Protocol):
-    """What a ranking is of."""
+    """One picture of a ranking."""
 
     @property
     def image(self) -> Image.Image | None:
@@ -24,7 +24,7 @@ class Kept(Protocol):
 
     @property
     def kept(self) -> bool:
-        """Whether it is one of those that are handed back."""
+        """Whether it is one of those that are returned."""
 
 
 C = TypeVar("C", bound=Kept)
@@ -54,7 +54,7 @@ class Ranking(ABC, Generic[C]):
 
     @abstractmethod
     def stem(self, candidate: C) -> str:
-        """What a candidate is called in the name of its file.
+        """The name of a candidate in its file name.
 
         Args:
             candidate: a candidate that is kept.
@@ -68,14 +68,14 @@ class Ranking(ABC, Generic[C]):
         """Write the kept pictures (``1_STEM.png``), ``sheet.png`` and ``candidates.json``.
 
         Args:
-            folder: made if need be.
+            folder: folder of the files; created if missing.
             overwrite: whether files that exist are replaced.
 
         Returns:
             The files.
 
         Raises:
-            OutputError: one exists and ``overwrite`` is not set, or cannot be written.
+            OutputError: a file exists and ``overwrite`` is not set, or cannot be written.
         """
         folder = Path(folder)
         pictures = {f"{n}_{self.stem(c)}.png": c.image for n, c in enumerate(self.kept, 1) if c.image is not None}

@@ -1,1 +1,1 @@
-"""From a photograph to an aligned crop and back: detection, alignment, masks, paste-back."""
+"""Faces in photographs: detection, alignment, landmarks, masks, teeth, tones and movements."""

@@ -21,11 +21,11 @@ from emoedit.faces.teeth import TeethFinder, teeth_finder
 from emoedit.faces.tone import Tone
 
 FINEST = 384  # pixels: the crop's side at which blur is measured; a larger face is measured at this one
-AGAIN = 1.5  # pixels: the second blur by which the first one is told
-EDGES, SHARPEST = 0.95, 0.25  # quantiles: of the slopes, above which is an edge; of edges' widths: shadows are soft
-DARKEST = 0.001  # share of a face that is darker: pupils, nostrils, the line between lips
-HIDDEN = 0.5  # how surely something is in front of a mouth, on average, that is hidden
-NEAREST = 0.2  # of the crop's side: how near to each other pupils are taken to be
+AGAIN = 1.5  # pixels: the additional blur by which the photograph's own is estimated
+EDGES, SHARPEST = 0.95, 0.25  # quantiles of slopes, for edges, and of edges' widths, without shadows
+DARKEST = 0.001  # quantile of a face's levels: pupils, nostrils, the line between lips
+HIDDEN = 0.5  # mean of ``hidden`` over the mouth above which the mouth counts as hidden
+NEAREST = 0.2  # in crop sides: smallest distance between pupils
 BRIGHTEST = 99  # percentile of a photograph's light
 WHITE = 85  # percentile of the light between lids, above which is the white of the eye
 
@@ -35,7 +35,7 @@ class FaceAnalysis:
     """A face in a photograph.
 
     Args:
-        face: where it was found.
+        face: its box and landmarks.
         alignment: alignment of its crop.
         masks: masks of the crop.
         tone: the power that lifts its dark tones for a model of luminance.
@@ -45,9 +45,9 @@ class FaceAnalysis:
         white: ``[3]`` RGB of the whites of its eyes.
         blur: standard deviation, in pixels of the crop, of the Gaussian by which the photograph's edges are blurred.
         black: grey level of its darkest places.
-        brightest: grey level of the brightest places of the whole photograph, which says how dim its light is.
-        opening: state of a mouth that shows teeth; None for others.
-        hidden: float32 ``[R, R]`` in [0, 1]: how surely something is in front of the face.
+        brightest: grey level of the brightest places of the whole photograph, a measure of how dim its light is.
+        opening: opening of a mouth that shows teeth; None for others.
+        hidden: float32 ``[R, R]`` in [0, 1]: confidence that something is in front of the face.
     """
 
     face: Face
@@ -77,9 +77,9 @@ class FaceAnalysis:
 
     @property
     def pupil_distance(self) -> float:
-        """How far the pupils are apart, in pixels of the crop.
+        """Distance between the pupils, in pixels of the crop.
 
-        At least a fifth of the crop's side, so that what is measured by it keeps its size on a turned face.
+        It is at least a fifth of the crop's side, so that lengths in this unit keep their size on a turned face.
         """
         left, right = (self.landmarks[eye].mean(0) for eye in EYES)
         return max(float(np.linalg.norm(right - left)), NEAREST * len(self.crop))
@@ -87,7 +87,7 @@ class FaceAnalysis:
 
 @dataclass(frozen=True)
 class Finders:
-    """The networks that look at a face.
+    """The networks that analyse a face.
 
     Args:
         landmarks: finds landmarks.
@@ -119,7 +119,7 @@ def analyse(
     *,
     brightest: float | None = None,
 ) -> FaceAnalysis:
-    """Look at a face.
+    """Analyse a face.
 
     Args:
         photo: uint8 ``[H, W, 3]``.
@@ -127,7 +127,7 @@ def analyse(
         alignment: alignment of its crop.
         masks: masks of the crop.
         tone: tone of the crop.
-        finders: what looks at it.
+        finders: networks that find landmarks, teeth and occlusions.
         brightest: ``brightest_level`` of the photograph that ``photo`` is a part of; default: that of ``photo``.
     """
     crop = alignment.crop(photo).astype(np.float32)
@@ -162,7 +162,7 @@ def eye_white(crop: np.ndarray, points: np.ndarray, skin: np.ndarray) -> np.ndar
     Args:
         crop: float32 ``[R, R, 3]``.
         points: ``[68, 2]`` landmarks in its pixels.
-        skin: ``[3]``, given back where both eyes are shut.
+        skin: ``[3]``, returned where both eyes are shut.
     """
     shape = crop.shape[:2]
     eyes = np.maximum(*(filled(points[eye], shape) for eye in EYES)) > 0.5
@@ -174,7 +174,7 @@ def eye_white(crop: np.ndarray, points: np.ndarray, skin: np.ndarray) -> np.ndar
 
 
 def edge_blur(luma: np.ndarray, inside: np.ndarray) -> float:
-    """By which Gaussian the edges of a picture are blurred.
+    """The Gaussian blur of a picture's edges.
 
     An edge that is blurred again loses the more of its slope the sharper it was (Zhuo and Sim 2011, Defocus map
     estimation from a single image, equation 4).
@@ -184,7 +184,7 @@ def edge_blur(luma: np.ndarray, inside: np.ndarray) -> float:
         inside: bool ``[H, W]``: where it is measured.
 
     Returns:
-        Its standard deviation in pixels; 0 where there are no edges to tell by.
+        Its standard deviation in pixels; 0 where there are no edges.
     """
 
     def slope(picture: np.ndarray) -> np.ndarray:

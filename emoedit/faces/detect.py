@@ -66,7 +66,7 @@ class Face:
 def _surest(faces: list[Face]) -> float:
     """The confidence of the surest face that is upright, 0 where there is none.
 
-    Of a face that lies on its side the detector sometimes tells another one, with the mouth where an eye is.
+    In a face that lies on its side the detector sometimes finds a second one, with the mouth where an eye is.
     """
     return max((face.confidence for face in faces if face.down > TILT), default=0.0)
 

@@ -1,7 +1,7 @@
-"""Landmarks that move, and the skin, lids and lips that go with them.
+"""Landmarks that move, and the skin, lids and lips that move with them.
 
-Lids lie on a ball that stays where it is: a lid that closes covers it, and one that opens stretches what is seen.
-Lips that part go their own ways. Cheeks have no landmarks; they follow the lower lids and the corners of the mouth.
+The eyeball under the lids does not move: a closing lid covers it, and an opening one stretches what is visible.
+Parting lips have a flow each. Cheeks have no landmarks; they follow the lower lids and the corners of the mouth.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from emoedit.faces.warp import jacobian, landmark_flow, pixel_grid, unfold
 NOSE_BASE, CHIN = list(range(31, 36)), list(range(3, 14))
 LIDS = ((36, [37, 38], [41, 40], 39), (42, [43, 44], [47, 46], 45))  # corner, upper lid, lower lid, corner
 CHEEKS = ((48, (41, 40), 36), (54, (46, 47), 45))  # corner of the mouth, lower lid, outer corner of the eye
-# Fractions of the crop's side: how far a landmark takes the skin beside it along.
+# In crop sides: how far around landmarks the skin moves along.
 BROW_REACH, LID_REACH, LIP_REACH, CHEEK_REACH = 0.075, 0.045, 0.075, 0.08
-NOISE = 0.05  # how far a landmark may be off
-SHUT = (0.0, 0.2)  # share of an eye's opening that goes where lids begin to cover the ball, and where they do so wholly
+NOISE = 0.05  # of ``landmark_flow``
+SHUT = (0.0, 0.2)  # relative loss of an eye's opening at which lids begin to cover the eyeball, and cover it all
 IRIS = 0.3  # shares of an eye's opening: how far above and below its middle an iris reaches
 LASHES = (0.5, 0.4)  # how far above and below an open eye its lids have neither lashes nor shadow
-APART = (0.012, 0.03)  # of the side: lips whose own inside is stretched
-SOFT = 0.004  # of the side: how soft the line between two lips or lids is
+APART = (0.012, 0.03)  # in crop sides: lips this far apart have their visible inside stretched
+SOFT = 0.004  # in crop sides: width of the soft line between two lips or lids
 CHEEK_LID, CHEEK_CORNER = 0.9, 0.35  # shares of their movements that a cheek makes
 # The light of skin that is pushed together: share of the skin's level for each doubling of its density, and at most.
 CREASE, DEEPEST = 0.10, 0.14
-CREASE_BLUR = 0.012  # of the side: as fine as a crease is drawn
+CREASE_BLUR = 0.012  # in crop sides: fineness of a drawn crease
 
 
 def possible(points: np.ndarray, moves: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ def possible(points: np.ndarray, moves: np.ndarray) -> np.ndarray:
     for upper, lower in pairs:
         gap = max(float(points[lower, 1] - points[upper, 1]), 0.0)
         over = -(gap + moves[lower, 1] - moves[upper, 1])
-        if over > 0:  # both give way, as far as each moved towards the other
+        if over > 0:  # both are moved back in proportion to their movements
             down, up = max(moves[upper, 1], 0.0), max(-moves[lower, 1], 0.0)
             share = down / (down + up) if down + up > 0 else 0.5
             moves[upper, 1] -= over * share

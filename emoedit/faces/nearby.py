@@ -1,4 +1,4 @@
-"""The part of a large photograph around the faces to edit: what is done there takes memory for the faces alone."""
+"""The part of a large photograph around the faces to edit, which bounds the memory of an edit."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from emoedit.faces.align import Alignment
 from emoedit.faces.analysis import brightest_level
 from emoedit.faces.detect import Face
 
-LARGE = 12_000_000  # pixels; smaller photographs are worked on whole
-SPARED = 2  # how many times larger than the part a photograph has to be
-AROUND = 0.5  # of the side of a crop, on each side: networks look beyond it, and pixels move into it
+LARGE = 12_000_000  # pixels; smaller photographs are edited whole
+SPARED = 2  # least ratio of the photograph's size to the part's
+AROUND = 0.5  # margin on each side, in crop sides: the networks' own crops reach beyond, and pixels move in
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Nearby:
             rgb: the photograph, uint8 ``[H, W, 3]``.
             faces: in its pixels.
             alignments: alignments of their crops.
-            whole: whether the photograph is worked on whole, whatever its size.
+            whole: whether the whole photograph is kept, whatever its size.
         """
         everything = cls(rgb, tuple(faces), tuple(alignments), brightest_level(rgb))
         height, width = rgb.shape[:2]
@@ -71,7 +71,7 @@ class Nearby:
 
 
 def _reach(face: Face, alignment: Alignment) -> np.ndarray:
-    """Corners ``[K, 2]`` of what is looked at for a face, in pixels of the photograph."""
+    """Corners ``[K, 2]`` of the region that an edit of a face reads, in pixels of the photograph."""
     low, high = -AROUND * alignment.resolution, (1 + AROUND) * alignment.resolution
     square = np.array([[low, low], [high, low], [low, high], [high, high]])
     return np.concatenate([alignment.to_photo(square), np.array(face.box).reshape(2, 2)])

@@ -1,4 +1,4 @@
-"""The measuring networks this project trained, by name, with the crop of a photograph that each takes."""
+"""The embedded measuring networks by name, each with the crop that it takes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EmbeddedNetwork:
 
     @classmethod
     def load(cls, name_or_folder: str | os.PathLike[str], *, device: str = "cpu") -> EmbeddedNetwork:
-        """Of this package by name, or from a folder.
+        """Load a network of this package by name, or one from a folder.
 
         Args:
             name_or_folder: such as ``identity``; or a folder of ``save_pretrained``.

@@ -1,4 +1,4 @@
-"""What is in front of a face: hands, microphones, cups, strands of hair, as a small network sees it."""
+"""What is in front of a face: hands, microphones, cups, strands of hair; found by a small network."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from emoedit.faces.detect import Face
 from emoedit.io import checkpoints
 from emoedit.nn.occlusion import OcclusionNetwork
 
-SURE = (0.7, 0.95)  # how surely something is there, between which it begins to count: noses gleam, and beards are dark
-AROUND, SOFT = 0.02, 0.012  # of the crop's side: how far around a thing nothing changes, and how softly that ends
+SURE = (0.7, 0.95)  # probabilities between which something begins to count: noses shine, and beards are dark
+AROUND, SOFT = 0.02, 0.012  # in crop sides: margin around an object without changes, and width of its soft edge
 
 
 class OcclusionFinder:
@@ -32,7 +32,7 @@ class OcclusionFinder:
 
     @torch.no_grad()
     def __call__(self, photo: np.ndarray, face: Face, alignment: Alignment) -> np.ndarray:
-        """How surely something is in front of each place of a crop.
+        """The confidence that something is in front of each place of a crop.
 
         Args:
             photo: uint8 ``[H, W, 3]``.

@@ -19,14 +19,14 @@ from emoedit.faces.teeth import MouthGrid
 
 SIDE = 192  # of the crop in which the opening is measured
 # Chosen on 62 London photographs: neutral mouths reach .36 at most, mouths that show teeth .66 and more.
-SURE, LIKELY = 0.6, 0.25  # how likely teeth are at their surest place, and where they end
-NARROWEST = 0.1  # of the crop's side
-MARGIN = 2  # pixels of SIDE: of blur, which makes the edge of teeth
+SURE, LIKELY = 0.6, 0.25  # probability of teeth at their peak, and at their edge
+NARROWEST = 0.1  # in crop sides: least width of an opening
+MARGIN = 2  # pixels of SIDE: blur at the edge of teeth
 BEYOND = (-1, 3)  # pixels of SIDE beyond the landmarks of the upper and the lower lip; lower lips curve more
-REACH, CORNER = 0.06, 0.02  # of the side: beyond teeth, or landmarks of corners, an opening narrows to nothing
-NEAR = 0.008  # of the side: how far landmarks move the edge of teeth that are seen
-FAR, WRONG = (0.012, 0.03), (0.12, 0.16)  # of the side: lips so far beyond teeth belong to a laugh, or to an error
-PALE = 0.6  # of the skin's saturation: what is paler can be teeth
+REACH, CORNER = 0.06, 0.02  # in crop sides: beyond teeth, or landmarks of corners, an opening narrows to 0 over this
+NEAR = 0.008  # in crop sides: largest correction of the edge of visible teeth by landmarks
+FAR, WRONG = (0.012, 0.03), (0.12, 0.16)  # in crop sides: lips this far beyond teeth are a laugh, or an error
+PALE = 0.6  # largest saturation of teeth, that of the skin being 1
 TOOTH = (0.12, 0.025, 0.3, 1.5)  # least width and height of the side, share of its box, width over height
 
 
@@ -54,14 +54,14 @@ def find_opening(
         photo: uint8 ``[H, W, 3]``.
         alignment: alignment of the face's crop.
         masks: masks of the crop.
-        teeth: how likely they are, float32 ``[h, w]`` on the crop's mouth grid.
+        teeth: their probability, float32 ``[h, w]`` on the crop's mouth grid.
         points: 68 landmarks of the crop, ``[68, 2]`` in its pixels.
 
     Returns:
         None where the mouth is closed or shows no teeth.
     """
     if teeth.max() < SURE:
-        return None  # a gleam on a full lip has the colour of teeth
+        return None  # a highlight on a full lip has the colour of teeth
     inside = _pale_teeth(photo, alignment, masks, points)
     small = MouthGrid(alignment.resolution).shrink(teeth)
     seen = _largest(cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR) > LIKELY)
@@ -98,8 +98,8 @@ def _to_corners(
     edges = [arc(points[index]) for index in (UPPER_EDGE, LOWER_EDGE)]
     wide = np.arange(min(columns[0], np.ceil(points[60, 0])), max(columns[-1], np.floor(points[64, 0])) + 1)
     lips = [np.interp(wide, *edge.T) + out for edge, out in zip(edges, BEYOND, strict=True)]
-    # Landmarks err by a little: where teeth are seen, they say no more than that there is a little more, unless lips
-    # are far beyond: in a laugh, the tongue and the dark lie between.
+    # Landmarks err by a little: where teeth are visible they extend the opening by a little only, unless lips are far
+    # beyond: in a laugh, the tongue and the dark lie between.
     seen = [np.interp(wide, columns, edge) for edge in (top, bottom)]
     beyond = (wide < columns[0]) | (wide > columns[-1])
     away = [np.maximum(sign * (lip - edge), 0) for sign, lip, edge in zip((-1, 1), lips, seen, strict=True)]
@@ -129,7 +129,7 @@ def _pale_teeth(photo: np.ndarray, alignment: Alignment, masks: FaceMasks, point
     height, width = (int(teeth.any(axis).sum()) for axis in (1, 0))
     least = width < TOOTH[0] * SIDE or height < TOOTH[1] * SIDE
     if least or teeth.sum() < TOOTH[2] * width * height or width < TOOTH[3] * height:
-        return None  # a gleam on a lip or a cheek
+        return None  # a highlight on a lip or a cheek
     return teeth
 
 

@@ -1,4 +1,4 @@
-"""Where a face lies in the emotion space, and what people would see there."""
+"""Where a face lies in the emotion space, and the votes predicted there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a crop shows teeth, as a small network sees it, on a grid finer than the crop."""
+"""Where a crop shows teeth, by a small network, on a grid finer than the crop."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ class TeethFinder:
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.device = torch.device(device)
         side = self.network.config.side
-        # 0 at the border of the network's square, where it sees half a mouth.
+        # 0 at the border of the network's square, which may cut a mouth.
         edge = np.clip((np.minimum(np.arange(side), np.arange(side)[::-1]) - 1) / (0.1 * side), 0, 1)
         self.cover = np.outer(edge, edge).astype(np.float32)
 
     @torch.no_grad()
     def __call__(self, crops: Sequence[np.ndarray], alignment: Alignment, face: Face) -> list[np.ndarray]:
-        """How likely teeth are at every place of the mouth.
+        """The probability of teeth at every place of the mouth.
 
         Args:
             crops: N of one face, float32 ``[R, R]`` luminance or ``[R, R, 3]`` RGB, 0 to 255.
@@ -108,7 +108,7 @@ class TeethFinder:
         there[:, 2] -= config.left, config.top
         seen = luminance_patches(crops, there, config.side)
         x, _, _ = standardise(torch.from_numpy(seen)[:, None].to(self.device) / 127.5 - 1)
-        # Mouths are alike on both sides: the mean with what is seen in the mirror image.
+        # Mouths are symmetric: the mean with the output for the mirror image.
         both = torch.cat([x, x.flip(-1)]).contiguous(memory_format=torch.channels_last)
         straight, mirrored = self.network(both)[1].chunk(2)
         likely = ((straight + mirrored.flip(-1)) / 2).sigmoid()[:, 0].cpu().numpy() * self.cover
@@ -120,7 +120,7 @@ class TeethFinder:
 
 @lru_cache(maxsize=4)
 def teeth_finder(device: str) -> TeethFinder:
-    """A finder that everything on a device shares; its network is frozen.
+    """The finder of a device, loaded once; its network is frozen.
 
     Args:
         device: a name that ``torch.device`` takes.

@@ -1,9 +1,9 @@
-"""The tones of a dark face brought to those that models know, and back.
+"""The tones of a dark face, lifted to those of the training data and restored afterwards.
 
-On dark skin gleams stand far above everything else: where the luminance of most faces leans to the dark (brows, lips
-and shadows below skin), that of these leans to the light. At the contrast that gleams leave them, lips and lids differ
-from skin by next to nothing, so that models draw them blurred and pasting cannot follow them. A power of the tones, as
-one lifts the shadows of a print, takes that lean away before a face is edited; afterwards it is undone.
+On dark skin highlights are far brighter than everything else: the luminance of most faces is skewed to the dark (brows,
+lips and shadows below skin), that of these faces to the light. Lips and lids then hardly differ from skin, so that
+models blur them and the compositor finds no movement. A power of the tones removes the skew before a face is edited,
+and is undone afterwards.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Tone:
 
         Args:
             rgb: uint8 ``[H, W, 3]``.
-            lifted: what [lifted][emoedit.faces.tone.Tone.lifted] gave for it.
-            edited: that, edited.
+            lifted: result of [lifted][emoedit.faces.tone.Tone.lifted] for it.
+            edited: ``lifted`` after the edit.
         """
         if self.power == 1:
             return edited
@@ -71,17 +71,17 @@ class Tone:
 
 
 def find_tone(crop: np.ndarray, face: np.ndarray) -> Tone:
-    """What takes the lean to the light from a dark face; power 1 where there is none.
+    """The power that removes the skew to the light from a dark face; 1 where there is none.
 
     Args:
         crop: ``[R, R]`` luminance of an aligned crop, 0 to 255.
-        face: ``[R, R]``, over .5 where it shows the face (``emoedit.faces.masks.Regions``).
+        face: ``[R, R]``, over .5 where it shows the face (``FaceMasks.face``).
     """
     tones = crop[face > 0.5].astype(np.float64) / 255
     tones = tones.clip(*np.quantile(tones, RARE))
     if skewness(tones) <= LEAN:
         return Tone()
-    # A flat picture of light skin can lean, too, but not be straightened: it would end up white.
+    # A flat picture of light skin can be skewed, too; removing that would make it white.
     skin = min(max(float(np.median(tones)), 1e-3), LIGHT)
     low, high = max(DEEPEST, math.log(LIGHT) / math.log(skin)), 1.0
     if skewness(tones**low) > LEAN:

@@ -60,11 +60,11 @@ def landmark_flow(
     Args:
         before: ``[68, 2]`` landmarks in pixels of the crop.
         after: the same landmarks after the movement.
-        landmarks: which of the 68 are used.
+        landmarks: indices of the landmarks that are used.
         resolution: side of the crop in pixels.
         side: side of the result in pixels.
-        reach: how far a landmark takes along what is near, as a fraction of the crop's side.
-        noise: how far a landmark may be off, as its share in what the others say about its place.
+        reach: standard deviation of the kernel, in crop sides: how far around a landmark the face moves along.
+        noise: regularisation of the regression: larger for less exact landmarks.
 
     Returns:
         A backward flow, float32 ``[side, side, 2]`` in pixels of ``side``: the pixel that lands at p comes from

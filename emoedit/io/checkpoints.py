@@ -187,8 +187,8 @@ def fetch_files(name: str, patterns: Sequence[str], *, revision: str | None = No
 def _fetch(name: str, revision: str | None) -> Path:
     """The snapshot of a repository of the hub, in the hub's cache.
 
-    Of each part's weights it holds one file, the best there is: safetensors, in half precision if there is no other, a
-    pickle of tensors if there is nothing else.
+    It holds one file of weights for each part, the best there is: safetensors, in half precision if there is no other,
+    a pickle of tensors if there is nothing else.
     """
     folder = _snapshot(name, revision, FETCHED)
     for part, names in PART_WEIGHTS.items():

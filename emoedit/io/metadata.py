@@ -83,7 +83,7 @@ def read_metadata(image: Image.Image, label: str) -> Metadata:
     """What a loaded PIL picture carries.
 
     Args:
-        image: whose pixels have been read.
+        image: PIL picture whose pixels have been read.
         label: names it in warnings.
 
     Returns:

@@ -40,7 +40,8 @@ def save_picture(
     JPEG has no transparency: there the picture is laid on white.
 
     Args:
-        image: of a mode that the format can hold (RGB, RGBA and L always are); ``Picture.to_pil`` fills ``.info``.
+        image: PIL picture of a mode that the format can hold (RGB, RGBA and L always are); ``Picture.to_pil`` fills
+            ``.info``.
         path: ends in .png, .jpg, .jpeg, .webp, .tif or .tiff; ``~`` is expanded.
         overwrite: whether an existing file may be replaced.
         quality: 1 to 100, of JPEG (without chroma subsampling) and WebP; PNG and TIFF are lossless.

@@ -109,7 +109,7 @@ class TransformersExpression(nn.Module):
             ``[N, E]`` float32, a column for each of ``emotions``; rows sum to 1. On the network's device.
 
         Raises:
-            ImageError: of another type or shape, or none at all.
+            ImageError: pictures of another type or shape, or none at all.
         """
         from PIL import Image
 

@@ -133,7 +133,7 @@ class FaceNet(nn.Module):
             ``[N, 512]`` float32, on the network's device.
 
         Raises:
-            ImageError: of another type or shape, or none at all.
+            ImageError: pictures of another type or shape, or none at all.
         """
         faces = torch.as_tensor(faces)
         if faces.dtype != torch.uint8 or faces.ndim != 4 or faces.shape[1:] != (SIDE, SIDE, 3) or not len(faces):

@@ -149,8 +149,8 @@ class Backbone(nn.Module, ABC):
 
         Args:
             device: as for ``emoedit.models.devices.choose_device``.
-            precision: of ``emoedit.models.devices.choose_precision``; a model that computes in float32 alone ignores
-                it.
+            precision: as for ``emoedit.models.devices.choose_precision``; a model that computes in float32 alone
+                ignores it.
             offload: keep parts that are not at work on the CPU, where the model has such parts.
 
         Returns:
@@ -161,7 +161,7 @@ class Backbone(nn.Module, ABC):
     def identity(self) -> str:
         """Identifies the model an inversion belongs to: its kind, settings, and a sample of its weights.
 
-        Of each tensor some dozen numbers are read, as reading billions would take seconds; training changes all.
+        A few dozen numbers of each tensor are read: reading billions would take seconds, and training changes all.
         """
         has_settings = type(self).to_config is not Backbone.to_config
         digest = hashlib.sha256(json.dumps(self.to_config(), sort_keys=True).encode() if has_settings else b"")

@@ -1,4 +1,4 @@
-"""Backbones that are made of one frozen dataclass: its architecture and its settings of sampling."""
+"""The base class of backbones with one frozen dataclass for architecture and settings of sampling."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ConfiguredBackbone(Backbone, Generic[C]):
     """A backbone with its configuration.
 
     Attributes:
-        config: what ``from_config`` builds it of.
+        config: configuration, from which ``from_config`` builds the backbone.
     """
 
     config: C
@@ -31,7 +31,7 @@ class ConfiguredBackbone(Backbone, Generic[C]):
         """Take a configuration of the same architecture.
 
         Raises:
-            EditError: its settings of sampling make no sense.
+            EditError: invalid settings of sampling.
         """
         self.config = config
 

@@ -1,4 +1,4 @@
-"""What diffusion models have in common as backbones: a schedule, and an h between the halves of a U-Net."""
+"""The base class of diffusion backbones: a schedule, and h between the halves of a U-Net."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class DiffusionConfig(LuminanceNorm, Config, Protocol):
-    """What of a configuration is about the way there and back."""
+    """The entries of a configuration that inversion and decoding use."""
 
     @property
     def steps(self) -> int:
-        """Of inversion and of decoding."""
+        """Number of steps of inversion and of decoding."""
 
     @property
     def t_edit(self) -> int:

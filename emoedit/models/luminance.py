@@ -1,4 +1,4 @@
-"""A face's light taken out of a crop and put back: models see every crop at one mean and contrast."""
+"""Normalisation of a crop's luminance to one mean and contrast, and its inverse."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def normalise(x: Tensor, oval: Tensor, *, mean: float, std: float | None) -> tup
 
 
 class LuminanceNorm(Protocol):
-    """What of a backbone's configuration is about light."""
+    """The entries of a backbone's configuration that normalise luminance."""
 
     @property
     def mean(self) -> float:
-        """Of the luminance inside the face, in [-1, 1]."""
+        """Mean of the luminance inside the face, in [-1, 1]."""
 
     @property
     def std(self) -> float | None:

@@ -1,4 +1,4 @@
-"""What several networks make their layers with."""
+"""Helpers for layers that several networks use."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from typing import Generic
 
     class ModuleList(nn.ModuleList, Generic[M]):
-        """``nn.ModuleList`` as it is; type checkers know which modules it holds."""
+        """``nn.ModuleList`` with the type of its modules, for type checkers only."""
 
         def __init__(self, modules: Iterable[M] = ()) -> None:
-            """From modules of one kind."""
+            """Hold modules of one type."""
 
         def __iter__(self) -> Iterator[M]:
             """Over the modules."""
@@ -35,7 +35,7 @@ else:
 
 
 def zeroed(layer: M) -> M:
-    """The same layer with weights and bias at 0: what it is added to begins as if it were not there.
+    """The layer with all parameters at 0, so that a residual branch that ends with it starts as zero.
 
     Args:
         layer: changed in place.

@@ -1,8 +1,7 @@
 """Small networks that measure faces: identity, expression, landmarks and perceptual distance.
 
 One residual trunk (He et al. 2016, arXiv 1512.03385) with batch normalisation and a head for each task. Their input is
-an aligned luminance crop, normalised to mean 0 and deviation 1, so that light and contrast of a photograph have no
-effect.
+an aligned luminance crop, normalised to mean 0 and deviation 1, so that brightness and contrast have no effect.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ NARROWEST = 8
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What a measuring network is made of.
+    """Architecture and input of a measuring network.
 
     Args:
         heads: head -> number of outputs: ``person`` (length of the embedding), ``emotion`` (classes), ``points``
             (landmarks). None for a trunk alone.
-        resolution: the crop it sees (``emoedit.types.CropSpec``, style ``stable``).
-        scale: as ``resolution``.
-        down: as ``resolution``.
+        resolution: side of its crop (``emoedit.types.CropSpec``, style ``stable``).
+        scale: scale of that crop.
+        down: vertical offset of that crop.
         widths: channels at strides 2, 4, 8, 16; all but the last at least ``NARROWEST``.
         emotions: names of the emotion head's classes.
 
     Raises:
-        CheckpointError: a network that is too narrow.
+        CheckpointError: a width below ``NARROWEST``.
     """
 
     heads: dict[str, int]
@@ -77,16 +76,16 @@ class _Block(nn.Module):
 
 
 def standardise(x: Tensor) -> Tensor:
-    """Every picture to mean 0 and deviation 1 (a flat one stays flat), ``[N, 1, R, R]``."""
+    """Pictures ``[N, 1, R, R]`` at mean 0 and deviation 1 each; noise in flat ones is not amplified."""
     x = x - x.mean((1, 2, 3), keepdim=True)
     return x / x.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(0.02)
 
 
 class StoredNetwork(nn.Module, ABC):
-    """A network of this project's own in a folder: ``config.json``, ``model.safetensors``, a card.
+    """A network that is stored as a folder: ``config.json``, ``model.safetensors`` and a card.
 
     Args:
-        config: a dataclass, whose fields are what ``config.json`` holds.
+        config: a dataclass whose fields are the entries of ``config.json``.
     """
 
     config: Any
@@ -101,7 +100,7 @@ class StoredNetwork(nn.Module, ABC):
         """
 
     def save_pretrained(self, folder: Path, *, card: str, **info: Any) -> None:
-        """Write ``config.json``, ``model.safetensors`` and ``README.md``; the folder appears when it is whole.
+        """Write ``config.json``, ``model.safetensors`` and ``README.md``; the folder appears when it is complete.
 
         Args:
             folder: path of the new folder.
@@ -109,7 +108,7 @@ class StoredNetwork(nn.Module, ABC):
             **info: entries of ``config.json``.
 
         Raises:
-            OutputError: it cannot be written; an older folder of that name is kept then.
+            OutputError: the folder cannot be written; an older one of that name is kept.
         """
         with checkpoints.new_folder(Path(folder)) as new:
             checkpoints.write_part(
@@ -165,8 +164,8 @@ class MeasuringNetwork(StoredNetwork):
         side, last = config.resolution // 2 ** len(widths), widths[-1]
         self.heads = nn.ModuleDict()
         if "person" in config.heads:
-            # A depthwise convolution over the whole map (MobileFaceNets, Chen et al. 2018, arXiv 1804.07573) knows
-            # where on the face a feature lies, which an average does not.
+            # A depthwise convolution over the whole map (MobileFaceNets, Chen et al. 2018, arXiv 1804.07573) weights
+            # places of the face, which an average does not.
             wide = 2 * last
             self.heads["person"] = nn.Sequential(
                 nn.Conv2d(last, wide, 1, bias=False),
@@ -229,7 +228,7 @@ class MeasuringNetwork(StoredNetwork):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """As of ``StoredNetwork``; and as many emotions have to be named as there are outputs.
+        """Read what ``save_pretrained`` wrote; the outputs of the emotion head have to be named.
 
         Args:
             folder: path of the folder.

@@ -1,7 +1,7 @@
-"""A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) that says where a mouth shows teeth and sharpens it.
+"""A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) that segments teeth and sharpens mouths.
 
-Models of 96 or 128 px draw the mean of possible lips and teeth, a blur at nearly one level. The network is trained on
-pairs of such mouths and sharp ones.
+Models of 96 or 128 px draw the mean of possible lips and teeth, a blur of nearly constant level. The network is trained
+on pairs of such mouths and sharp ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from emoedit.nn.layers import zeroed
 from emoedit.nn.measuring import StoredNetwork
 from emoedit.types import CropSpec
 
-FLAT = 0.03  # deviation, of pictures in [-1, 1], below which a patch is flat and not to be blown up
+FLAT = 0.03  # least deviation by which a patch in [-1, 1] is divided, so that noise in flat ones is not amplified
 GROUP = 8  # channels that are normalised together
 
 
@@ -27,13 +27,13 @@ class MouthConfig:
     """Architecture and input of a ``MouthNetwork``.
 
     Args:
-        resolution: the face's crop (``emoedit.types.CropSpec``, style ``stable``).
-        scale: as ``resolution``.
-        down: as ``resolution``.
-        left: the square of it in which mouths are, in pixels; ``side`` is a multiple of 4.
-        top: as ``left``.
-        side: as ``left``.
-        widths: channels at one, two and four pixels.
+        resolution: side of the face's crop (``emoedit.types.CropSpec``, style ``stable``).
+        scale: scale of that crop.
+        down: vertical offset of that crop.
+        left: left edge of the mouth's square in that crop, in pixels.
+        top: its upper edge.
+        side: its side, a multiple of 4.
+        widths: channels at strides 1, 2 and 4.
     """
 
     resolution: int = 128
@@ -67,7 +67,7 @@ def _double(x: Tensor) -> Tensor:
 
 
 def standardise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Patches ``[N, 1, S, S]`` at mean 0 and deviation 1, and the ``[N, 1, 1, 1]`` mean and deviation they had."""
+    """Patches ``[N, 1, S, S]`` at mean 0 and deviation 1, and their original mean and deviation ``[N, 1, 1, 1]``."""
     mean = x.mean((1, 2, 3), keepdim=True)
     deviation = (x - mean).square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(FLAT)
     return (x - mean) / deviation, mean, deviation

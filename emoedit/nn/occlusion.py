@@ -1,4 +1,4 @@
-"""What is in front of a face, as a small U-Net sees it."""
+"""A small U-Net that segments what is in front of a face."""
 
 from __future__ import annotations
 

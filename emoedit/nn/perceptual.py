@@ -1,6 +1,7 @@
-"""Perceptual distance of two faces: LPIPS's formula on a small trunk that comes with this package.
+"""Perceptual distance of two faces: LPIPS's formula on a small embedded trunk.
 
-It is not LPIPS: the trunk was trained on faces only, in luminance; its channels have no weights from human judgements.
+It is not LPIPS: the trunk is trained on luminance crops of faces only, and its channels have no weights from human
+judgements.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 class PerceptualNetwork(MeasuringNetwork):
     """A trunk whose stages are weighted equally in the mean distance between two people.
 
-    Always in inference mode, also after ``train()``: it was trained as part of a network with heads.
+    It is always in inference mode, also after ``train()``: the trunk is trained as part of a network with heads.
 
     Args:
-        config: without heads.
+        config: configuration without heads.
     """
 
     layer_weights: Tensor
@@ -30,7 +31,7 @@ class PerceptualNetwork(MeasuringNetwork):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in inference mode, whatever is asked for.
+        """Stay in inference mode.
 
         Args:
             mode: ignored.
@@ -67,14 +68,12 @@ def layer_distances(network: MeasuringNetwork, first: Tensor, second: Tensor) ->
 
 @torch.no_grad()
 def calibrate(network: PerceptualNetwork, first: Tensor, second: Tensor) -> None:
-    """Set the layer weights so that the mean distance in every layer is 1 / layers.
-
-    The mean is taken over crops of people and of other people, ``[N, 1, R, R]`` each.
+    """Set the layer weights so that the mean distance of different people in every layer is 1 / layers.
 
     Args:
         network: changed in place.
         first: ``[N, 1, R, R]`` crops of people.
-        second: crops of other people.
+        second: crops of other people, of the same shape.
     """
     parts = [layer_distances(network, a, b) for a, b in zip(first.split(128), second.split(128), strict=True)]
     mean = torch.cat(parts).mean(0)

@@ -1,7 +1,7 @@
 """A small network that predicts the neutral landmarks of a smiling face.
 
 It is trained on pairs of photographs of the same people, neutral and smiling. For a neutral face it predicts zero
-displacements, so the size of its displacements measures a smile.
+displacements, so their size measures a smile.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A small U-Net that predicts the change of light on a face by a smile.
+"""A small U-Net that predicts how the light on a face changes when its smile is removed.
 
-A smile that is removed from the lips still shows in the cheeks: they bulge and catch the light, and shadows run
-beside the nose and under the eyes. The network learns from smiles whose landmarks were moved to a neutral face, and the
-neutral photograph of the same person.
+A smile that is removed from the lips still shows in the cheeks: they are bright where they bulge, and shadows run
+beside the nose and under the eyes. Training pairs are smiling photographs with neutral landmarks, and neutral
+photographs of the same people.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from emoedit.nn.unet import UNet, UNetConfig
 
-DIM = 8.0  # grey levels that are added before a logarithm is taken, so that the noise of dark places stays small
+DIM = 8.0  # grey levels added before the logarithm, so that noise in dark places stays small
 
 
 class RelightingNetwork(UNet):
-    """A face whose smile is gone from its landmarks -> how the light on it changes, as an expression ratio image.
+    """A smiling face with neutral landmarks -> the change of its light, as an expression ratio image.
 
     Source: Liu, Shan and Zhang 2001, Expressive expression mapping with ratio images.
 
@@ -28,12 +28,12 @@ class RelightingNetwork(UNet):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config)
         for parameter in self.last.parameters():
-            nn.init.zeros_(parameter)  # before anything is learned light stays as it is
+            nn.init.zeros_(parameter)  # untrained, it changes nothing
 
     def forward(self, x: Tensor) -> Tensor:
-        """Natural logarithms of the ratio, ``[N, 1, R, R]``.
+        """Natural logarithms of the ratio of neutral to present light, ``[N, 1, R, R]``.
 
         Args:
-            x: logarithms of crops' grey levels (and ``DIM``), ``[N, 1, R, R]``, less their median inside the face.
+            x: ``log(grey level + DIM)`` of crops, ``[N, 1, R, R]``, minus its median inside the face.
         """
         return self.answer(x)

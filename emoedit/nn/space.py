@@ -1,4 +1,4 @@
-"""The emotion space: faces as points, ordered by valence, arousal and votes; and maps from points to edits.
+"""The emotion space: faces as points by valence, arousal and votes; and maps from points to edits.
 
 After EmoGen (Yang et al., CVPR 2024, arXiv 2401.04608), which learns such a space from labelled pictures and maps it
 into the text encoder's space by a small network. Here the labels are votes of ten people a picture (FER+, Barsoum et
@@ -28,10 +28,10 @@ class SpaceConfig:
     Args:
         emotions: names that people could vote for, in the order of the distributions.
         names: emotions that have a place in it.
-        features: F, width of what it is read from.
+        features: F, number of input features.
         dims: D, number of coordinates; the first two are valence and arousal.
         hidden: width of the encoder's hidden layer.
-        trunk: name of the embedded network whose last feature map, averaged, is read.
+        trunk: name of the embedded network whose last feature map, averaged, is the input.
 
     Raises:
         CheckpointError: fewer than two coordinates, or no emotion.
@@ -144,7 +144,8 @@ class PointMap(nn.Module):
             points: ``[n, D]``.
             coordinates: ``[n, K]``, the values in the basis.
             basis: ``[K, O]``.
-            straight: the linear part is fitted to the first so many points; they should be independent.
+            straight: number of points, from the first on, to which the linear part is fitted; they should be
+                independent.
             width: width of the Gaussians.
             ridge: regularisation of the radial basis functions, which keeps the map smooth.
         """
@@ -171,7 +172,7 @@ class PointMap(nn.Module):
         return gaussian(there) - gaussian(self.centres.square().sum(1))
 
     def coordinates(self, points: Tensor) -> Tensor:
-        """In the basis, ``[N, K]``."""
+        """Vectors in the basis, ``[N, K]``."""
         return self.linear(points) + self._near(points) @ self.pull
 
     def forward(self, points: Tensor) -> Tensor:

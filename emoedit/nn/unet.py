@@ -1,4 +1,4 @@
-"""A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) that answers for every place of a face's crop."""
+"""A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597) with one output for every pixel of a face's crop."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GROUP = 8  # channels that are normalised together
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """What a [UNet][emoedit.nn.unet.UNet] is made of and what it sees.
+    """Architecture and input of a [UNet][emoedit.nn.unet.UNet].
 
     Args:
         resolution: side of the face's crop in pixels, a multiple of 16.
         scale: scale of that crop ([CropSpec][emoedit.types.CropSpec], style ``stable``).
         down: vertical offset of that crop.
-        widths: channels at two, four, eight and sixteen pixels.
+        widths: channels at strides 2, 4, 8 and 16.
     """
 
     resolution: int = 64
@@ -47,7 +47,7 @@ class _Block(nn.Module):
 
 
 class UNet(StoredNetwork):
-    """Crops -> one number for every place.
+    """Crops -> one number for every pixel.
 
     Args:
         config: see [UNetConfig][emoedit.nn.unet.UNetConfig].
@@ -66,7 +66,7 @@ class UNet(StoredNetwork):
         self.last = nn.Conv2d(config.widths[0], 1, 1)
 
     def answer(self, x: Tensor) -> Tensor:
-        """``[N, 1, R, R]``, found at half that side.
+        """Outputs ``[N, 1, R, R]``, computed at half that side and enlarged.
 
         Args:
             x: crops ``[N, inputs, R, R]``.

@@ -35,8 +35,8 @@ class TokenShift(Steering):
     Args:
         tokens: the texts: learned tokens, or prompts of the vocabulary.
         gain: ``[E]``: how many of these differences strength 1 is; default 1 each.
-        train_steps: of decoding, for which the gains were chosen: shifts act once a step, so fewer steps need larger
-            ones.
+        train_steps: number of decoding steps for which the gains were chosen: shifts act once a step, so fewer steps
+            need larger ones.
 
     Raises:
         CheckpointError: gains of another number than emotions, or no whole number of ``train_steps``.

@@ -168,7 +168,7 @@ class _Machine:
         return taken
 
     def pop_to_mark(self) -> list[Any]:
-        """All values put since the last mark, which goes."""
+        """All values since the last mark, which is removed."""
         taken = self.stack[self.marks[-1] :]
         del self.stack[self.marks.pop() :]
         return taken

@@ -311,7 +311,7 @@ def checked_point(point: Tensor, dims: int) -> Tensor:
         dims: D.
 
     Raises:
-        EditError: of another width, not finite, or far outside of what was learned.
+        EditError: a point of another width, not finite, or far outside of what was learned.
     """
     point = torch.as_tensor(point).detach().float().cpu()
     if point.shape != (dims,):

@@ -348,8 +348,8 @@ def select(scores: Tensor, emotions: Sequence[str], *, share: float = 0.05) -> t
     Args:
         scores: ``[N, E]``, one column an emotion.
         emotions: names of emotions.
-        share: of all samples, how many for each emotion (InterFaceGAN takes the outer 2 %). A sample that is among the
-            first of several goes to the one it scores highest for.
+        share: share of all samples for each emotion (InterFaceGAN takes the outer 2 %). A sample that is among the
+            first of several emotions goes to the one it scores highest for.
 
     Raises:
         DataError: no sample for an emotion is left.

@@ -138,8 +138,8 @@ def train_adversarial(
         batches: (step, 0) -> batch on the CPU.
         folder: working folder: ``state.pt`` (whose ``seconds`` say what the training took, over all runs) and
             TensorBoard files.
-        config: of the task; ``betas``, ``clip`` (of each player's gradient) and ``ema`` among it. Of the averaged
-            weights, only the task's are kept.
+        config: settings of the task, with ``betas``, ``clip`` (for the gradient of each network) and ``ema``. Only the
+            task's averaged weights are kept.
         how: settings.
         preview: averaged task -> picture ``[3 or 1, H, W]`` in [0, 1] to log.
 

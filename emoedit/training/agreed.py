@@ -1,4 +1,4 @@
-"""Pictures that people agree on, for emotions of which the labels of the data are mostly wrong."""
+"""Pictures on whose emotion most voters agree, for emotions whose labels in the data are mostly wrong."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def pick_agreed(
     count: int,
     named: Sequence[str] = (),
 ) -> np.ndarray:
-    """Which training pictures people see an emotion in, for emotions of which the data's own labels are mostly wrong.
+    """Training pictures in which most voters see the emotion.
 
     Args:
         crops: prepared crops, with votes.
         emotion: its canonical name.
-        landmarks: a network with the head ``points``.
-        least: share of the votes that the emotion has at least, 0 to 1.
-        closed: how far lips are apart at most, in eye distances.
-        count: so many at most, those on which most people agree; the first ones where as many do.
-        named: names of pictures that were chosen by eye; among no others is chosen then.
+        landmarks: network with the head ``points``.
+        least: smallest share of votes for the emotion, 0 to 1.
+        closed: largest opening of the lips, in eye distances.
+        count: largest number of pictures: those on which most people agree, the first ones where equally many do.
+        named: names of pictures that were chosen by eye; if given, only these are candidates.
 
     Returns:
         ``[at most count]`` positions of crops, ascending.
 
     Raises:
-        DataError: a name that is none of these pictures, or no picture at all.
+        DataError: a name in ``named`` is not among the agreed pictures, or no picture is left.
     """
     found, shares = [], []
     labelled = (crops.column("emotion") == emotion) & np.isin(crops.column("split"), TRAINED_ON)

@@ -48,7 +48,7 @@ def _soften(x: Tensor, factor: float) -> Tensor:
 def augment(
     x: Tensor, points: Tensor, resolution: int, how: Augment, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Changed pictures and where their landmarks went.
+    """Augmented pictures and their landmarks.
 
     Args:
         x: ``[N, 1, S, S]`` in [-1, 1].

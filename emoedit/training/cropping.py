@@ -62,12 +62,12 @@ class Crop:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a picture led to.
+    """The result of preparing one picture.
 
     Args:
         result: the crop, or the reason why there is none.
         key: key of the picture's content; None for one that cannot be read.
-        detection: detection of the face it is about.
+        detection: detection of its face.
     """
 
     result: Crop | str

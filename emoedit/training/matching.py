@@ -37,7 +37,7 @@ class CropReadings:
     yaw: Tensor
 
     def __getitem__(self, chosen: np.ndarray) -> CropReadings:
-        """Of a part of the crops (numbers, or a mask)."""
+        """The readings of a part of the crops (numbers, or a mask)."""
         rows = torch.from_numpy(np.arange(len(self.positions))[chosen])
         return CropReadings(self.positions[chosen], self.scores[rows], self.person[rows], self.yaw[rows])
 

@@ -27,7 +27,7 @@ class Occluders:
 
     Args:
         share: share of the faces, with an object in front of them.
-        second: of these, with a second object.
+        second: share of these faces, with a second object.
         grey: share of the pictures without colour.
         blur: pixels, of pictures that are soft.
         noise: grey levels, at most.

@@ -86,7 +86,7 @@ class _Kept:
         self._own_split: set[str] = set()
 
     def add(self, data: str, sample: Sample, result: Crop | str) -> None:
-        """Take what a picture of a data set led to."""
+        """Add the result of preparing a picture of a data set."""
         known = fingerprint(result.pixels) if isinstance(result, Crop) else b""
         if known in self._seen:
             result = "duplicate"

@@ -246,7 +246,7 @@ def read_faces(root: str | Path, *, youngest: int = 18, at_most: int | None = No
     Args:
         root: the folder.
         youngest: people of a lower age are left out.
-        at_most: so many, chosen by a fixed seed; None for all.
+        at_most: largest number of pictures, chosen by a fixed seed; None for all.
 
     Raises:
         DataError: no such file or column, an age that is no whole number, a group that is no code, a picture that is

@@ -134,7 +134,7 @@ def read_as(
         crops: the crops.
         data: the data set.
         emotion: the emotion that is read.
-        limit: so many at most.
+        limit: largest number of pictures.
         least: probability of the emotion, 0 to 1.
     """
     found = choose(crops, data, [""], 4 * limit, TRAINED_ON)

@@ -17,11 +17,11 @@ from emoedit.nn.relaxation import POINTS, RelaxationNetwork
 from emoedit.training.data import CropSet
 from emoedit.types import CropSpec, DataError
 
-RIGID = [36, 39, 42, 45, 27, 28, 29, 30, 31, 33, 35]  # corners of the eyes and nose: what a smile hardly moves
-TURNED, ALIKE = 0.35, 0.12  # the nose's way from between the eyes, their distance being 1: at most, and between two
-EACH = 4  # photographs of a person's smile, and of their neutral face, at most
-JITTER = 0.003  # of the crop's side: noise that is added to landmarks, about what the landmark network errs by
-# Which landmark is which in a mirror image.
+RIGID = [36, 39, 42, 45, 27, 28, 29, 30, 31, 33, 35]  # corners of the eyes, and nose: a smile hardly moves them
+TURNED, ALIKE = 0.35, 0.12  # largest turn of a head (``_turn``), and largest difference within a pair
+EACH = 4  # largest number of smiling, and of neutral, photographs of a person
+JITTER = 0.003  # in crop sides: noise added to landmarks, about the landmark network's error
+# Index of each landmark's counterpart in a mirror image.
 MIRROR = [
     *range(16, -1, -1),
     *range(26, 16, -1),
@@ -45,11 +45,11 @@ class Pair:
 
 
 def crop_as_photo(side: int, spec: CropSpec) -> tuple[Face, Alignment]:
-    """A prepared crop seen as a photograph: the face in it, and the alignment that leaves it as it is.
+    """A prepared crop as a photograph: the face in it, and the alignment that leaves the crop unchanged.
 
     Args:
         side: side of the crop in pixels.
-        spec: how it was cut; its resolution does not matter.
+        spec: its crop; the resolution is ignored.
     """
     k = side / spec.scale
     points = FFHQ_POINTS * k + (side - 1) / 2 - np.array([0, spec.down * k])
@@ -62,8 +62,8 @@ def find_points(crops: CropSet, rows: np.ndarray, spec: CropSpec) -> np.ndarray:
 
     Args:
         crops: prepared crops.
-        rows: which of them; landmarks of the others are not a number.
-        spec: how they were cut.
+        rows: rows whose landmarks are found; the others are NaN.
+        spec: their crop.
     """
     side = crops.crops.shape[1]
     face, alignment = crop_as_photo(side, spec)
@@ -79,7 +79,7 @@ def people_in_pairs(crops: CropSet, splits: list[str]) -> list[dict[str, list[in
 
     Args:
         crops: prepared crops.
-        splits: in which people are looked for.
+        splits: splits that are searched.
 
     Raises:
         DataError: no person has both.
@@ -100,8 +100,8 @@ def find_pairs(points: np.ndarray, people: list[dict[str, list[int]]]) -> list[P
     """Photographs of one person whose heads are turned alike.
 
     Args:
-        points: ``[N, 68, 2]`` of [find_points][emoedit.training.relaxation.find_points].
-        people: as [people_in_pairs][emoedit.training.relaxation.people_in_pairs] gives them.
+        points: ``[N, 68, 2]`` from [find_points][emoedit.training.relaxation.find_points].
+        people: result of [people_in_pairs][emoedit.training.relaxation.people_in_pairs].
     """
     turns = {row: _turn(points[row]) for found in people for rows in found.values() for row in rows}
     return [
@@ -116,12 +116,12 @@ def find_pairs(points: np.ndarray, people: list[dict[str, list[int]]]) -> list[P
 def landmark_moves(
     points: np.ndarray, pairs: list[Pair], people: list[dict[str, list[int]]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the network learns from: landmarks of smiles and how they go to neutral faces; neutral faces stay.
+    """Training data: landmarks of smiles with displacements to neutral faces, and neutral faces with none.
 
     Args:
         points: ``[N, 68, 2]``.
         pairs: pairs of smiles and neutral faces.
-        people: whose neutral faces stay, half of ``EACH`` of one.
+        people: people whose neutral faces are added with no displacement, half of ``EACH`` a person.
 
     Returns:
         Landmarks ``[M, 68, 2]``, displacements ``[M, 68, 2]``, rows of the crops ``[M]``.
@@ -133,13 +133,13 @@ def landmark_moves(
 
 
 def _turned_like(face: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Landmarks moved by the affine map that brings what is rigid of them onto another face's."""
+    """Landmarks after the affine map that fits their rigid ones to another face's."""
     source = np.c_[face, np.ones(POINTS)]
     return source @ np.linalg.lstsq(source[RIGID], other[RIGID], rcond=None)[0]
 
 
 def _turn(face: np.ndarray) -> float:
-    """How far a head is turned: the way of the nose's tip from between the eyes, their distance being 1."""
+    """How far a head is turned: the nose tip's horizontal distance from the middle of the eyes, in eye distances."""
     left, right = face[36:42].mean(0), face[42:48].mean(0)
     return float((face[30, 0] - (left[0] + right[0]) / 2) / max(abs(right[0] - left[0]), 1e-6))
 
@@ -154,13 +154,13 @@ def fit_relaxation(
     batch_size: int,
     seed: int = 0,
 ) -> None:
-    """Train the network in place, by squared errors: their answer is a mean, that of absolute ones falls short of it.
+    """Train the network in place by squared errors, which yield the mean; absolute errors fall short of it.
 
     Args:
         network: network with fresh weights.
         faces: ``[N, 68, 2]`` landmarks.
         moves: ``[N, 68, 2]`` displacements.
-        weights: ``[N]``: how often each is drawn.
+        weights: ``[N]``: relative frequency of each face.
         steps: number of steps of AdamW; the learning rate falls over the second half.
         batch_size: faces a step.
         seed: seed of batches, mirror images and noise.

@@ -1,8 +1,8 @@
-"""Ratio images of smiles and neutral faces, for the network that takes a smile's light off a face.
+"""Ratio images of smiles and neutral faces, for training the network that removes a smile's light from a face.
 
-Two photographs of a person also differ in their light, which is no part of a smile. Smooth differences are fitted and
-taken out, and while the network learns, its input is lit anew at random. So the network cannot learn to take away a
-photograph's own light, and answers with what smiles have in common and with what fine lines show.
+Two photographs of a person also differ in their illumination. Smooth differences are therefore fitted and subtracted,
+and in training the input is lit at random. So the network cannot learn to remove a photograph's own illumination, and
+predicts what smiles have in common and what fine lines show.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from emoedit.training.data import CropSet
 from emoedit.training.relaxation import Pair, crop_as_photo
 from emoedit.types import CropSpec
 
-SMOOTH = 0.02  # of the side: ratios are smoothed so far; finer is what landmarks miss, not light
-LARGEST = 1.0  # ratios are below e: beyond are hair and things in front of a face
-REACH, NOISE = 0.1, 0.02  # of the flow from the neutral photograph: as compositing/relaxing.py, landmarks trusted more
+SMOOTH = 0.02  # in crop sides: ratios are smoothed by this; finer detail is landmark error and not light
+LARGEST = 1.0  # logarithms of ratios are clipped here: larger ones are hair and objects in front of a face
+REACH, NOISE = 0.1, 0.02  # of ``landmark_flow``; less noise than in compositing/relaxing.py trusts landmarks more
 # Random light of the network's input: cells across a crop, and deviation of the logarithm.
 LIGHT = ((3, 0.3), (5, 0.25), (9, 0.15))
 CONTRAST = (0.7, 1.3)  # of the input's logarithms
-SHIFT = 2  # pixels by which pictures are shifted at most: landmarks of other people are off by as much
+SHIFT = 2  # largest random shift in pixels, about the error of landmarks on other people
 AVERAGED = 0.99  # decay of the moving average of weights
-TOLERANCE = 0.1  # beyond this an error counts as its size and no longer as its square
+TOLERANCE = 0.1  # beta of the smooth L1 loss
 
 
 def analyse_crop(crop: np.ndarray, spec: CropSpec) -> FaceAnalysis:
@@ -53,19 +53,19 @@ def analyse_crop(crop: np.ndarray, spec: CropSpec) -> FaceAnalysis:
 def ratio_images(
     crops: CropSet, points: np.ndarray, pairs: list[Pair], network: RelaxationNetwork, spec: CropSpec
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the network learns from.
+    """Training data of the relighting network.
 
     Args:
         crops: prepared crops in colour.
         points: ``[N, 68, 2]`` landmarks in fractions of the side from its centre.
         pairs: pairs of smiles and neutral faces.
-        network: network that takes smiles out of landmarks.
-        spec: crop of the relighting network's crop.
+        network: network that predicts neutral landmarks.
+        spec: the relighting network's crop.
 
     Returns:
-        Logarithms of levels of smiles whose landmarks are neutral, float32 ``[M, 1, S, S]``; logarithms of the ratio of
-        the neutral photograph's light to theirs, of the same shape; the row of the smile ``[M]``. Smiles that nothing
-        is taken out of are left out.
+        Logarithms of levels of smiles after ``relax``, float32 ``[M, 1, S, S]``; logarithms of the ratio of the neutral
+        photograph's light to theirs, of the same shape; the row of the smile ``[M]``. Pictures in which ``find_smile``
+        finds none are left out.
     """
     side = crops.crops.shape[1]
     inside = face_masks(spec).face > 0.5
@@ -94,7 +94,7 @@ def ratio_images(
 
 
 def _levels(rgb: np.ndarray, side: int) -> np.ndarray:
-    """Logarithms of grey levels at a side."""
+    """Logarithms of grey levels, resized to ``[side, side]``."""
     luma = np.clip(rgb.astype(np.float32) @ LUMA, 0, 255)
     return np.log(cv2.resize(luma, (side, side), interpolation=cv2.INTER_AREA) + DIM)
 
@@ -105,7 +105,7 @@ def _ratio(difference: np.ndarray, inside: np.ndarray) -> np.ndarray:
     v, u = np.mgrid[0:side, 0:side] / side - 0.5
     surface = np.stack([np.ones_like(u), u, v, u * v, u * u, v * v], -1)
     wanted = difference[inside]
-    wanted = np.clip(wanted, *np.quantile(wanted, (0.1, 0.9)))  # hair and glasses do not bend it
+    wanted = np.clip(wanted, *np.quantile(wanted, (0.1, 0.9)))  # limits the influence of hair and glasses
     fitted = surface @ np.linalg.lstsq(surface[inside], wanted, rcond=None)[0]
     return cv2.GaussianBlur(np.clip(difference - fitted, -LARGEST, LARGEST), (0, 0), SMOOTH * side)
 
@@ -125,9 +125,9 @@ def fit_relighting(
 
     Args:
         network: network with fresh weights.
-        x: ``[N, 1, S, S]`` of [ratio_images][emoedit.training.relighting.ratio_images].
-        y: ``[N, 1, S, S]``.
-        weights: ``[N]``: how often each is drawn.
+        x: ``[N, 1, S, S]`` from [ratio_images][emoedit.training.relighting.ratio_images].
+        y: the ratios, of the same shape.
+        weights: ``[N]``: relative frequency of each pair.
         steps: number of steps of AdamW; the learning rate rises over a hundred and falls over the second half.
         batch_size: pairs a step.
         learning_rate: highest learning rate.

@@ -187,7 +187,7 @@ def encode_pictures(backbone: StableDiffusionBackbone, crops: Tensor, *, batch_s
         batch_size: pictures in one pass of the model.
 
     Raises:
-        ImageError: of another shape.
+        ImageError: crops of another shape.
         DataError: there is none.
     """
     if not len(crops):
@@ -277,7 +277,7 @@ def pick_pictures(
 ) -> np.ndarray:
     """Which pictures show an emotion most: numbers ``[count]``, ascending; one a person, where people are known.
 
-    Of a basic emotion only those that are labelled so. Of a nuanced one those whose scores come nearest, in cross
+    For a basic emotion: only pictures labelled with it. For a nuanced one: those whose scores come nearest, in cross
     entropy, to what it is mixed from (``emoedit.emotions``), what its weights leave of 1 being neutral: a mild
     emotion is not learned from faces that shout.
 

@@ -166,7 +166,7 @@ def choose_gains(found: Mapping[str, Sequence[float]], strengths: Sequence[float
     If none reaches it, the strength with the highest probability.
 
     Args:
-        found: of ``emotion_scores``, of directions whose gains are 1.
+        found: result of ``emotion_scores`` for directions whose gains are 1.
         strengths: strengths to try.
         score: the mean probability, 0 to 1.
     """

@@ -526,7 +526,7 @@ needs_networks = pytest.mark.skipif(
     ),
     reason="no embedded measuring networks in this checkout",
 )
-JUDGES = ("--identity", "embedded", "--perceptual", "embedded", "--device", "cpu")
+BACKENDS = ("--identity", "embedded", "--perceptual", "embedded", "--device", "cpu")
 CONTESTS = [["compare", "me.png"], ["evaluate", "--data", "."]]
 
 
@@ -550,7 +550,7 @@ def asked(monkeypatch) -> dict:
 @pytest.mark.parametrize("command", CONTESTS, ids=["compare", "evaluate"])
 def test_lists_have_commas(run, editor, asked, command) -> None:
     words = ("--emotions", "happy, joy - 0.4*sad", "--strengths", " .5,1 ,-2", "--editors", f"{editor}, vae")
-    assert run(*command, *words, "--output", "out", *JUDGES, "--no-references", "--seed", 7) == 130
+    assert run(*command, *words, "--output", "out", *BACKENDS, "--no-references", "--seed", 7) == 130
     everything = [(command[-1], {"split": None, "reader": None})] * 5
     assert asked["arguments"][0] == (everything if command[0] == "evaluate" else command[-1])
     assert asked["arguments"][1] == ["happy", "joy - 0.4*sad"]
@@ -677,7 +677,7 @@ def test_files_of_a_comparison_are_those_it_writes() -> None:
 def test_compare(run, editor, face, capsys, monkeypatch) -> None:
     face.resize((240, 240)).save("you.png")
     words = ("compare", "me.png", "--emotions", "happy", "--strengths", "1", "--editors", editor, "--output", "new/out")
-    words += JUDGES
+    words += BACKENDS
     assert run(*words, "--truth", "happy=you.png") == 0
     assert error_of(capsys) == f"wrote {Path('new/out/report.html')}\n"
     assert files("new/out") == set(COMPARISON)
@@ -696,7 +696,7 @@ def test_compare(run, editor, face, capsys, monkeypatch) -> None:
 
 @needs_networks
 def test_compare_tells_what_failed(run, editor, capsys) -> None:
-    words = ("--editors", editor, "--no-references", "--strengths", "1", *JUDGES)
+    words = ("--editors", editor, "--no-references", "--strengths", "1", *BACKENDS)
     assert run("compare", "me.png", "--emotions", "1e39 happy,sad", "--output", "out", *words) == 1
     err = error_of(capsys)
     assert err.startswith("emoedit: error: tiny 1e39 happy 1: strength times weight is too large")
@@ -724,7 +724,7 @@ def test_evaluate(run, editor, face, capsys, monkeypatch) -> None:
     """A folder with a picture in it; said again, nothing is done again; what cannot be."""
     Path("data").mkdir()
     face.save("data/a.png")
-    words = ("--emotions", "happy", "--strengths", "1", "--editors", editor, *JUDGES)
+    words = ("--emotions", "happy", "--strengths", "1", "--editors", editor, *BACKENDS)
     assert run("evaluate", "--data", "data", "--output", "out", *words, "--no-references") == 0
     assert error_of(capsys) == f"wrote {Path('out/report.html')}\n"
     assert files("out") == {"results.jsonl", "settings.json", "summary.csv", "pareto.svg", "report.html", "lock"}
@@ -760,7 +760,7 @@ def shelf(editor, tmp_path, monkeypatch) -> Path:
         shutil.copytree(editor, shelf / name)
         description = json.loads((shelf / name / checkpoints.EDITOR).read_text())
         (shelf / name / checkpoints.EDITOR).write_text(json.dumps({**description, **info}))
-    for name in ("landmarks", "mouth"):  # by which every small editor's mouths are led
+    for name in ("landmarks", "mouth"):  # every small editor needs them for mouths
         shutil.copytree(checkpoints.embedded_root() / name, shelf / name)
     monkeypatch.setattr(checkpoints, "embedded_root", lambda: shelf)
     return shelf

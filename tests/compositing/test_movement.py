@@ -1,4 +1,4 @@
-"""What moves: landmarks lead, flow finds the rest, and nothing folds or is made up between edges."""
+"""Flow: landmarks first, optical flow for the rest; no folds, and no movement between edges."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.fixtures.faces import (
 )
 
 MASKS = face_masks(SPEC)
-LEAD = {"reach": 0.07, "noise": 0.2}
+SETTINGS = {"reach": 0.07, "noise": 0.2}
 
 
 def blob(shift: float = 0.0) -> np.ndarray:
@@ -79,21 +79,21 @@ def test_flow_finds_the_rest_of_what_landmarks_say():
     """Lips that rise by more than their height, in other light: with landmarks that are a pixel off it finds the true
     movement better than alone."""
     before, after = lips(48, 74), lips(48, 65, light=25)
-    start = landmark_flow(points_of(48, 74), points_of(49, 66), LIPS, 96, SIDE, **LEAD)
+    start = landmark_flow(points_of(48, 74), points_of(49, 66), LIPS, 96, SIDE, **SETTINGS)
     error = {}
-    for name, known in (("alone", None), ("led", start)):
+    for name, known in (("alone", None), ("landmarks", start)):
         flow = Movement().find(before, after, MASKS.face, known)
         error[name] = float(np.abs(flow[62:69, 38:59] - [0.0, 9.0]).mean())
-    assert error["led"] < 0.8 * error["alone"] < 1.0
+    assert error["landmarks"] < 0.8 * error["alone"] < 1.0
 
 
 def test_flow_goes_no_further_than_landmarks_may_be_off():
     """What looks like the lip, but is elsewhere: where lips are sure to have stayed, it is not followed."""
     before, after = lips(48, 74), lips(48, 65)
-    flow, sure = landmark_flow(points_of(48, 74), points_of(48, 74), LIPS, 96, SIDE, **LEAD)
-    led = Movement().find(before, after, MASKS.face, (flow, sure))[68:74, 38:59, 1]
+    flow, sure = landmark_flow(points_of(48, 74), points_of(48, 74), LIPS, 96, SIDE, **SETTINGS)
+    guided = Movement().find(before, after, MASKS.face, (flow, sure))[68:74, 38:59, 1]
     free = Movement().find(before, after, MASKS.face, (flow, np.zeros_like(sure)))[68:74, 38:59, 1]
-    assert np.abs(led).mean() < 2.5 and np.abs(free).mean() > 1.5 * np.abs(led).mean()
+    assert np.abs(guided).mean() < 2.5 and np.abs(free).mean() > 1.5 * np.abs(guided).mean()
 
 
 def test_a_start_outside_the_mask_moves_nothing():
@@ -105,7 +105,7 @@ def test_a_start_outside_the_mask_moves_nothing():
 
 
 def test_lips_that_part_go_their_own_ways():
-    """Led together they would be averaged; apart, each goes the whole way, and the jaw goes with the lower one."""
+    """In one flow both lips would be averaged; in two, each goes the whole way, and the jaw goes with the lower one."""
     after = cv2.GaussianBlur(lips(48, 72), (0, 0), 1.5)
     cv2.ellipse(after, (48, 72), (11, 5), 0, 0, 360, 0.3 * LEVEL, -1)
     flow = moved(lips(48, 72), after, face_of(), points_of(48, 72, apart=9)).flow

@@ -1,4 +1,4 @@
-"""Models of colour: the photograph plus what the model changed, judged with a perfect editor."""
+"""Models of colour: the photograph plus what the model changed, measured with an oracle editor."""
 
 from __future__ import annotations
 

@@ -47,12 +47,12 @@ def test_a_narrow_row_that_only_the_network_sees_is_an_opening():
 def test_an_opening_ends_where_lips_meet():
     """The last teeth of a smile are in shadow: neither their colour nor the network says where it ends."""
     teeth, points = likely_teeth((42, 58, 62, 62)), points_of(52, 60, half=22, apart=8)
-    led = find_opening(SKIN, ITSELF, MASKS, teeth, points)
+    found = find_opening(SKIN, ITSELF, MASKS, teeth, points)
     corners = points[[60, 64], 0] + 0.5
-    np.testing.assert_allclose(led.x[[0, -1]] * 96, corners, atol=3)
+    np.testing.assert_allclose(found.x[[0, -1]] * 96, corners, atol=3)
     # Between the last teeth and the corners it is as high as the lips are apart, and nearly so over the teeth.
     x = np.array([38.0, 52.0, 66.0])
-    height = np.interp(x / 96, led.x, led.bottom - led.top) * 96
+    height = np.interp(x / 96, found.x, found.bottom - found.top) * 96
     assert height[0] == pytest.approx(height[2], abs=1.0) and 4 < height[0] < 10 and 6 < height[1] < 12
     # Landmarks that are far off move the edges of the teeth that are seen by a little only.
     wrong = find_opening(SKIN, ITSELF, MASKS, teeth, points_of(52, 60, half=22, apart=40))

@@ -1,4 +1,4 @@
-"""Movements of pixels: sampling, folds, and flows that landmarks lead."""
+"""Movements of pixels: sampling, folds, and flows from landmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from emoedit.faces.warp import jacobian, landmark_flow, pixel_grid, sample, unfo
 from tests.fixtures.faces import face_of, points_of
 
 UPPER_FACE = [i for part in (*BROWS, *EYES) for i in range(part.start, part.stop)]
-LEAD = {"reach": 0.07, "noise": 0.2}
+SETTINGS = {"reach": 0.07, "noise": 0.2}
 
 
 def test_a_picture_is_sampled_where_the_flow_points():
@@ -33,19 +33,19 @@ def test_a_flow_that_folds_is_unfolded_and_one_that_does_not_is_left_alone():
 
 def test_lips_move_as_their_landmarks_and_nothing_far_from_them():
     before, after = points_of(48, 72), points_of(51, 66)
-    flow, near = landmark_flow(before, after, LIPS, 96, 96, **LEAD)
+    flow, near = landmark_flow(before, after, LIPS, 96, 96, **SETTINGS)
     assert flow.dtype == near.dtype == np.float32
     np.testing.assert_allclose(flow[66, 40:62], np.tile([-3.0, 6.0], (22, 1)), atol=0.3)
     assert np.abs(flow[:20]).max() < 1e-3 and near[:20].max() < 1e-3 and near[66, 40:62].min() > 0.8
     # The same movement, in the pixels of a larger picture.
-    large, _ = landmark_flow(before, after, LIPS, 96, 192, **LEAD)
+    large, _ = landmark_flow(before, after, LIPS, 96, 192, **SETTINGS)
     np.testing.assert_allclose(cv2.resize(large, (96, 96), interpolation=cv2.INTER_AREA), 2 * flow, atol=0.08)
 
 
 def test_a_landmark_that_errs_is_corrected_by_the_others():
     before, after = points_of(48, 72), points_of(48, 68)
     after[57] += [0.0, 3.0]
-    assert np.abs(landmark_flow(before, after, LIPS, 96, 96, **LEAD)[0][63:74, 36:60, 1] - 4).max() < 1.5
+    assert np.abs(landmark_flow(before, after, LIPS, 96, 96, **SETTINGS)[0][63:74, 36:60, 1] - 4).max() < 1.5
 
 
 def test_lids_and_brows_move_as_their_landmarks_and_nothing_far_from_them():

@@ -1,4 +1,4 @@
-"""Pixels that are moved and lit: the backbone of the references, and pasting a change that is known."""
+"""Pixels that are moved and lit: the backbone of the references, and compositing a change that is known."""
 
 from __future__ import annotations
 

@@ -672,7 +672,7 @@ def test_the_figure_is_skipped_without_a_key_and_made_with_one(report, models, m
 
 
 @pytest.mark.skipif(
-    "identity" not in {p.name for p in checkpoints.embedded_root().glob("*")}, reason="no embedded judges here"
+    "identity" not in {p.name for p in checkpoints.embedded_root().glob("*")}, reason="no embedded metric networks here"
 )
 def test_the_figure_is_drawn_and_measured(report, service, astronaut, tmp_path):
     from emoedit.metrics.suite import Suite

@@ -101,15 +101,15 @@ def test_every_loss_is_heard(anything_goes):
 def test_nobody_elses_weights_are_touched(anything_goes):
     """Neither values nor gradients, whether or not they were frozen."""
     backbone = without_encoder(optimise_steps=3).requires_grad_(True)
-    judge = nn.Conv2d(1, 2, 3)
-    losses = Losses(perceptual=lambda a, b: (judge(a) - judge(b)).square().mean((1, 2, 3)))
+    network = nn.Conv2d(1, 2, 3)
+    losses = Losses(perceptual=lambda a, b: (network(a) - network(b)).square().mean((1, 2, 3)))
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     x = faces(backbone, 1)
     inversion = backbone.with_inversion(losses).invert(x)
     assert not inversion.latent.requires_grad
     tune(backbone, x, inversion, losses=losses, steps=3)
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
-    assert all(p.grad is None and p.requires_grad for p in (*backbone.parameters(), *judge.parameters()))
+    assert all(p.grad is None and p.requires_grad for p in (*backbone.parameters(), *network.parameters()))
 
 
 def test_pictures_that_cannot_be_found_are_an_error():

@@ -70,17 +70,17 @@ def batches(tmp_path) -> TwoMixtures:
 
 
 def test_critic_sees_variety_within_neighbouring_groups_only():
-    judge, x = critic(), torch.randn(12, 1, SIDE, SIDE)
-    together = judge(x)
+    network, x = critic(), torch.randn(12, 1, SIDE, SIDE)
+    together = network(x)
     assert together.shape == (12,) and together.dtype == torch.float32
-    alone = torch.cat([judge(part) for part in x.split(4)])
+    alone = torch.cat([network(part) for part in x.split(4)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
     changed = x.clone()
     changed[0] = x[1]
-    moved = (judge(changed) - together).abs() > 1e-6
+    moved = (network(changed) - together).abs() > 1e-6
     assert moved[:4].all() and not moved[4:].any()
-    assert torch.isfinite(judge(x[:3])).all()  # fewer than a group
-    low = judge(x.bfloat16())
+    assert torch.isfinite(network(x[:3])).all()  # fewer than a group
+    low = network(x.bfloat16())
     assert low.dtype == torch.float32 and (low - together).abs().max() < 0.1
 
 
@@ -227,10 +227,10 @@ def test_the_critic_is_silent_at_first_and_then_heard_more_and_more(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = replace(TRAINER, steps=61, learning_rate=0.0, decay=1e-9, betas=(0.0, 0.0))
-    judge = Slope()
-    judge.weight.data.fill_(1.0)
+    network = Slope()
+    network.weight.data.fill_(1.0)
     how = AdversarialConfig(learning_rate=0.0, start=20, ramp=41, gamma=0.0, target=2.0)
-    train_adversarial(Dot(0.0), judge, flat, tmp_path, config, how)
+    train_adversarial(Dot(0.0), network, flat, tmp_path, config, how)
     log = EventAccumulator(str(tmp_path))
     log.Reload()
     gradients = {event.step: event.value for event in log.Scalars("train/gradient")}

@@ -1,4 +1,4 @@
-"""Shifts of h are fitted to models of colour as to those of luminance, and judged in colour or by what sees none."""
+"""Shifts of h are fitted to models of colour as to those of luminance; a guide sees colour or luminance."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_generators_take_crops_apart_in_their_own_colours(folder):
 
 
 def test_generators_are_trained_in_colour(recogniser):
-    """Both stages: what judges sees luminance, what is drawn has colour, and the gradient reaches the encoder."""
+    """Both stages: the guide sees luminance, the output has colour, and the gradient reaches the encoder."""
     config, x = StyleGAN2Config(**CONFIG, channels=3), smooth(2, 3)
     perceptual = PerceptualNetwork(NetworkConfig({}, 16, widths=(8, 8, 8, 8)))
     task = GANTask(config, perceptual)

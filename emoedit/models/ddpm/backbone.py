@@ -92,7 +92,7 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
         """The normalised crops of ``x`` ``[N, C, R, R]`` in [-1, 1], which noise is added to; see ``normalise``.
 
         Raises:
-            ImageError: of another shape.
+            ImageError: crops of another shape.
         """
         self._check(x)
         return self.normalise(x)
@@ -238,7 +238,7 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
             callback: called with (steps done, steps in all).
 
         Raises:
-            ImageError: of another shape.
+            ImageError: crops of another shape.
         """
         self._check(x)
         start, mean, gain = self.normalise(x)

@@ -31,15 +31,16 @@ class DDPMConfig:
         mean: what mean and contrast inside the face every crop is brought to before inversion (undone after decoding),
             in [-1, 1]; ``std`` None leaves crops as they are.
         std: as ``mean``.
-        steps: of inversion and of decoding, spread over the timesteps 0 to ``t_last`` (default: all of the model).
+        steps: number of steps of inversion and of decoding, over the timesteps 0 to ``t_last`` (default: all of the
+            model).
         t_edit: h is shifted at timesteps from here up.
         t_boost: noise is drawn at timesteps below this (quality boosting); 0 for none.
         boost: noise is drawn ``"everywhere"``, as in the paper; or only where the edit has ``"changed"`` the picture
             (``emoedit.sampling.change_mask``): a new mouth is drawn whole, all else stays the source's.
         symmetric: shift P_t and D_t alike, in one pass of the up path (``emoedit.sampling.symmetric_gain``).
         exact: the reconstruction is the source (``emoedit.sampling.exact_inversion``).
-        precision: of the U-Net's passes; auto: bfloat16 where the device computes it itself, else float32. Where
-            bfloat16 gives NaN a step is repeated in float32, and that is logged.
+        precision: number type of the U-Net's passes; auto: bfloat16 where the device computes it itself, else float32.
+            Where bfloat16 gives NaN a step is repeated in float32, and that is logged.
     """
 
     unet: dict[str, Any]

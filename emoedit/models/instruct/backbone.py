@@ -45,7 +45,7 @@ class InstructConfig:
         image_guidance: how closely the picture is kept; None for pipelines without such an argument.
         whole: whether the whole photograph is given to the pipeline, at about as many pixels as a crop has, and its
             picture taken for the result; else the crop of each face is, and what changed is put back.
-        precision: in which the weights are held.
+        precision: number type of the weights.
         crop_style: the alignment (``emoedit.types.CropSpec``).
         crop_scale: as ``crop_style``.
         crop_down: as ``crop_style``.
@@ -142,7 +142,7 @@ class InstructBackbone(ConfiguredBackbone[InstructConfig]):
             callback: called with (1, 1).
 
         Raises:
-            ImageError: of another shape.
+            ImageError: crops of another shape.
         """
         side = self.crop.resolution
         if x.shape[1:] != (3, side, side):

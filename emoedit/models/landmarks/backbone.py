@@ -96,7 +96,7 @@ class LandmarkBackbone(ConfiguredBackbone[LandmarksConfig]):
 
         Args:
             inversion: inversion of crops.
-            control: whose ``displacements`` are followed.
+            control: control with the ``displacements``.
             callback: called with (steps done, steps in all).
         """
         drawn = inversion.latent.clone()
@@ -116,7 +116,7 @@ class LandmarkBackbone(ConfiguredBackbone[LandmarksConfig]):
 
         Args:
             inversion: inversion of crops.
-            control: whose ``displacements`` are followed.
+            control: control with the ``displacements``.
         """
         side, mask = self.config.resolution, face_masks(self.crop).face
         points = inversion.extras["landmarks"].double().cpu().numpy()

@@ -70,7 +70,8 @@ class StabilityClient:
             its contours, the looser the larger the strength; ``"inpaint"`` draws what a mask covers anew and leaves the
             rest, without a strength between 0 and 1.
         grow_mask: pixels by which the service makes a mask larger, softly, 0 to 100.
-        address: of another server with the same interface; ``http`` on this machine only, where the key stays local.
+        address: address of another server with the same interface; ``http`` on this machine only, where the key stays
+            local.
         timeout: seconds to wait for a connection, and for each part of an answer.
         retries: how often a request is repeated that came too early (429); others never are, because the service knows
             no two requests for the same and may charge both.
@@ -116,8 +117,7 @@ class StabilityClient:
             strength: 0 the picture, 1 as if there were none. In the method ``"structure"`` sent as 1 minus this, which
                 is how strongly the picture's contours hold.
             seed: 1 to 4,294,967,294 of noise that is the same every time, 0 of another each time.
-            mask: of the method ``"inpaint"``, and of no other: grey, of the picture's size, white where it is drawn
-                anew.
+            mask: for the method ``"inpaint"`` only: grey, as large as the picture, white where it is drawn anew.
 
         Returns:
             RGB of the picture's size.

@@ -63,7 +63,7 @@ class StableDiffusionBackbone(NoisePredictor):
             callback: called with (steps done, steps in all).
 
         Raises:
-            ImageError: of another shape.
+            ImageError: crops of another shape.
         """
         z, mean, gain = self.to_latent(x)
         config, schedule, count = self.config, self.schedule, len(x)

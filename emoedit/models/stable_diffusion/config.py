@@ -41,7 +41,8 @@ class StableDiffusionConfig:
         prompt: neutral: what the picture is inverted under, and where every edit starts.
         negative: the negative prompt of guidance; None for the neutral one, with which guidance strengthens what an
             edit changes and nothing else.
-        steps: of inversion and of decoding, spread over the timesteps 0 to ``t_last`` (default: all of the model).
+        steps: number of steps of inversion and of decoding, over the timesteps 0 to ``t_last`` (default: all of the
+            model).
         inversion: ``exact``: DDIM, the residual of each step kept (``emoedit.sampling.exact_inversion``). ``ddim``: not
             kept. ``null_text``, ``edit_friendly``: see ``emoedit.models.stable_diffusion.inversion``; what steps lose
             is kept here too. ``image_to_image``: no inversion: noise is added up to ``t_last`` and the picture drawn
@@ -58,8 +59,8 @@ class StableDiffusionConfig:
             (``emoedit.sampling.change_mask``), which needs a path whose losses are kept (``exact``, ``null_text``)
             and a ``std``, by which its distances are measured.
         null_iterations: iterations of null-text optimisation, a step.
-        precision: of the U-Net's passes; auto: bfloat16 where the device computes it itself, else float32. Where
-            bfloat16 gives NaN a step is repeated in float32, and that is logged.
+        precision: number type of the U-Net's passes; auto: bfloat16 where the device computes it itself, else float32.
+            Where bfloat16 gives NaN a step is repeated in float32, and that is logged.
     """
 
     unet: dict[str, Any]

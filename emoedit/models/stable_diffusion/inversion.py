@@ -49,7 +49,8 @@ def path_residuals(path: Tensor, x: Tensor, eps: Tensor, schedule: Schedule, *, 
         x: ``[N, C, R, R]``, the picture.
         eps: as ``path``: the noise found on it.
         schedule: timesteps and their alpha_bar.
-        stochastic: of DDPM's step (eta = 1) without its noise; sigma z_t of eq. 5 there, where z_t is the noise map.
+        stochastic: whether steps are DDPM's (eta = 1) without their noise; sigma z_t of eq. 5 there, where z_t is the
+            noise map.
     """
     targets, none = step_targets(path, x), torch.zeros_like(x) if stochastic else None
     residuals = [
@@ -65,7 +66,7 @@ def noise_maps(residuals: Tensor, schedule: Schedule) -> Tensor:
     Huberman-Spiegelglas et al. 2024, eq. 5. The last step draws none: its row is 0.
 
     Args:
-        residuals: of ``path_residuals``, stochastic.
+        residuals: result of ``path_residuals``, stochastic.
         schedule: timesteps and their alpha_bar.
     """
     maps = torch.zeros_like(residuals)

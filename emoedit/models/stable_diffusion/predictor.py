@@ -109,7 +109,7 @@ class NoisePredictor(DiffusionBackbone[StableDiffusionConfig]):
             x: ``[N, 1 or 3, R, R]`` in [-1, 1].
 
         Raises:
-            ImageError: of another shape.
+            ImageError: pictures of another shape.
         """
         side = self.crop.resolution
         if x.shape[1:] != (self.channels, side, side):

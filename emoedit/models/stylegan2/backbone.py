@@ -188,7 +188,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, ConfiguredBackbone[StyleGAN2C
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the synthesis network's maps."""
+        """Number type of the synthesis network's maps."""
         return torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
 
     def checked(self, x: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, ConfiguredBackbone[StyleGAN2C
             callback: called with (steps done, steps in all).
 
         Raises:
-            ImageError: of another shape.
+            ImageError: crops of another shape.
             InversionError: the optimisation did not converge.
         """
         target, mean, gain = self.normalise(self.checked(x))

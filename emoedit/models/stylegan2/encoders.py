@@ -149,7 +149,7 @@ class EncoderFile:
     """What an encoder's file holds.
 
     Args:
-        encoder: whose ``start`` is still 0.
+        encoder: encoder whose ``start`` is still 0.
         mean: ``[L, D]`` that is added to what it finds; None: the generator's own mean of w.
         absolute: whether what it finds is w+ itself, and nothing is added.
         mapping: ``[D, D]``: weights of the first layer of the generator it was trained with; None if they are unknown.
