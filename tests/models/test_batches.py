@@ -12,21 +12,23 @@ from tests.fixtures.editors import tiny_asyrp, tiny_vae
 
 
 @pytest.mark.parametrize(
-    ("emotion", "precision", "levels", "changed", "visible"),
-    [
-        ("sad", "float32", 2, 1e-3, 0.0),
-        ("surprised", "float32", 8, 3e-3, 3e-4),  # one block of the optical flow, which reads 8 bits, goes elsewhere
-        ("surprised", "bfloat16", 20, 3e-2, 5e-3),
-    ],
+    ("precision", "drawn", "levels", "changed", "visible"),
+    [("float32", 0.01, 16, 5e-3, 5e-4), ("bfloat16", 15.0, 20, 3e-2, 5e-3)],
 )
-def test_an_edit_by_diffusion_hardly_depends_on_its_batch(astronaut, emotion, precision, levels, changed, visible):
+@pytest.mark.parametrize("emotion", ["surprised", "sad"])
+def test_an_edit_by_diffusion_hardly_depends_on_its_batch(
+    astronaut, emotion, precision, drawn, levels, changed, visible
+):
     """Sums are taken in another order in a batch: the bounds are what docs/asyrp.md says.
+
+    In the photograph a difference that no one sees can send a block of the optical flow, which reads 8 bits, elsewhere.
 
     Args:
         astronaut: the portrait.
         emotion: of the edit.
         precision: of the U-Net's passes.
-        levels: the largest difference of a value, of 255.
+        drawn: the largest difference of what the model draws, in grey levels.
+        levels: the largest difference of a value of the photograph, of 255.
         changed: share of values that differ.
         visible: share of values that differ by more than 2 levels.
     """
@@ -34,6 +36,9 @@ def test_an_edit_by_diffusion_hardly_depends_on_its_batch(astronaut, emotion, pr
     photos = emoedit.PhotoEditor(few)
     opened = photos.open(astronaut[:300, 90:390])
     edits = sorted([Edit("surprised"), Edit("happy"), Edit("sad")], key=lambda edit: edit.emotion != emotion)
+    inversion = opened.source.inversion
+    crops = [next(iter(few.decode(inversion, part)))[0].float() for part in (edits, edits[:1])]
+    assert float((crops[0] - crops[1]).abs().max()) * 127.5 <= drawn
     together = np.asarray(next(photos.edit(opened, edits)).image).astype(int)
     alone = np.asarray(next(photos.edit(opened, edits[:1])).image).astype(int)
     difference = np.abs(alone - together)
