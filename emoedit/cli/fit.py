@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emoedit.cli.common import CommandParser, UsageError, add_device, add_seed, check_free, say
-from emoedit.cli.model_options import setting
+from emoedit.cli.model_options import add_settings
 
 if TYPE_CHECKING:
     from emoedit.models.base import Backbone
@@ -57,15 +57,7 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         metavar="X",
         help="mean differences that strength 1 is; default: 4 for a shift, 1 for a direction",
     )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        type=setting,
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings of the model",
-    )
+    add_settings(parser)
     add_seed(parser)
     add_device(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace what exists")

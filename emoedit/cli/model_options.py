@@ -34,15 +34,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--encoder", metavar="FILE", help="of e4e or pSp, for a StyleGAN2: finds a face's w+ in one pass, in seconds"
     )
-    group.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        type=setting,
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings of the model: steps=20 guidance=5",
-    )
+    add_settings(group)
 
 
 def add_compute_options(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +69,23 @@ def _layers(text: str) -> tuple[int, int]:
     if found is None or int(found[1]) >= int(found[2]):
         raise argparse.ArgumentTypeError(f"expected two numbers, the second larger, as in 4-8, not {text!r}")
     return int(found[1]), int(found[2])
+
+
+def add_settings(group: argparse._ActionsContainer) -> None:
+    """``--set``.
+
+    Args:
+        group: a parser, or a group of its options.
+    """
+    group.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        type=setting,
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of the model: steps=20 guidance=5",
+    )
 
 
 def setting(text: str) -> tuple[str, Any]:
