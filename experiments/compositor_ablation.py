@@ -38,6 +38,7 @@ ROLES = {
     "eyes": "keeps the light of irises and brows",
     "mouth": "keeps the lips' own light; draws the dark, a tongue and teeth where they part",
     "light": "gives a change of luminance its colours, at the photograph's own tones",
+    "colour": "adds the change of colour of drawings in colour",
     "new_edges": "shows the drawing where it has edges that the photograph lacks",
     "front": "keeps what is in front of the face",
 }
@@ -143,7 +144,7 @@ def layers(editor: PhotoEditor, edit: Edit) -> Image.Image:
 def page(config: DictConfig, tables: Mapping[str, Sequence[str]], parts: Sequence[str], shown: Edit) -> str:
     """The text of docs/compositing.md."""
     picture = Path(config.picture).relative_to(Path(config.output).parent)
-    roles = [f"| `{name}` | {ROLES[name]} |" for name in [*parts, "new_edges"]]
+    roles = [f"| `{name}` | {ROLES[name]} |" for name in dict.fromkeys([*parts, "colour", "new_edges"])]
     return "\n".join(
         [
             "# Compositing",

@@ -154,10 +154,18 @@ def drawn() -> Compositor:
     return Compositor("drawn", tuple((name, COMPOSITOR_PARTS.get(name)()) for name in names), closes_smiles=True)
 
 
+def coloured() -> Compositor:
+    """For small models of colour: as ``drawn``, with the drawings' own colour."""
+    colour = replace(COMPOSITOR_PARTS.get("colour")(), mouth=0.1, face=1.0)
+    names = ("movement", "skin", "eyes", "mouth", "colour", "front")
+    made = ((name, colour if name == "colour" else COMPOSITOR_PARTS.get(name)()) for name in names)
+    return Compositor("coloured", tuple(made), closes_smiles=True)
+
+
 def rgb() -> Compositor:
-    """For models of colour, whose drawings include mouths, eyes and skin."""
-    movement = replace(COMPOSITOR_PARTS.get("movement")(), held=0.0)
-    others = tuple((name, COMPOSITOR_PARTS.get(name)()) for name in ("new_edges", "front"))
+    """For full-size models of colour, whose drawings include mouths, eyes and skin."""
+    movement = replace(COMPOSITOR_PARTS.get("movement")(), held=0.0, faded=0.0)
+    others = tuple((name, COMPOSITOR_PARTS.get(name)()) for name in ("colour", "new_edges", "front"))
     return Compositor("rgb", (("movement", movement), *others))
 
 

@@ -8,7 +8,6 @@ its light, a recogniser reads surprise at .57 on held-out faces in place of .67.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -34,7 +33,6 @@ class Eyes:
         white: percentile of the light between lids: how bright the white is.
     """
 
-    channels: ClassVar[int] = 1
     kept: float = 0.85
     brow: float = 0.07
     below: float = 0.015

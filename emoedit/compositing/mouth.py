@@ -8,7 +8,6 @@ What becomes visible is drawn: the dark, a tongue, and upper teeth.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -93,7 +92,6 @@ class Mouth:
         teeth: how upper teeth are drawn.
     """
 
-    channels: ClassVar[int] = 1
     kept: float = 0.9
     around: float = 0.065
     fade: float = 0.015

@@ -41,6 +41,7 @@ class Movement:
         still: weight of no movement far from all edges.
         held: share of the change that is removed from the nose: directions fitted on other people widen it more than
             the expression does, and a nose is part of a person's identity.
+        faded: share of the change that fades with the face mask: small models are wrong near its edge.
     """
 
     lip_reach: float = 0.07
@@ -55,19 +56,17 @@ class Movement:
     spread: float = 0.06
     still: float = 0.02
     held: float = 0.6
+    faded: float = 1.0
 
     def __call__(self, scene: Scene, composite: Composite) -> Composite:
-        """The composite with a flow, and with the change of light that the flow does not explain."""
+        """The composite with a flow, and with the change of luminance that the flow does not explain."""
         before, after = scene.drawing.luma
         masks = scene.face.masks
         flow = self.find(before, after, masks.face, self._landmark_flow(scene.lips, len(after)))
         # Blending two pictures would show edges twice: the nose moves less and changes less instead.
         share = 1 - self.held * masks.nose
         less = unfold(flow * share[..., None])
-        if scene.drawing.after.ndim == 2:
-            change = (after - sample(before, flow)) * share * masks.face  # small models are wrong near its edge
-        else:
-            change = (scene.drawing.after - sample(scene.drawing.before, flow)) * share[..., None]
+        change = (after - sample(before, flow)) * share * (1 - self.faded * (1 - masks.face))
         return replace(composite, flow=less, change=change)
 
     def _landmark_flow(self, lips: LipReading, resolution: int) -> tuple[np.ndarray, np.ndarray]:

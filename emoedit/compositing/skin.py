@@ -9,7 +9,6 @@ eyes change by their landmarks, and are left out here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -35,7 +34,6 @@ class Skin:
         soft: width of the soft edge of that region.
     """
 
-    channels: ClassVar[int] = 1
     restored: float = 0.85
     gleam: float = 0.08
     crease: float = 0.2

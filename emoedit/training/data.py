@@ -16,18 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from emoedit.models.luminance import LUMA, in_luminance
 from emoedit.types import DataError
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV's grey
-
-
-def in_luminance(x: Tensor) -> Tensor:
-    """Pictures as networks that see luminance take them, ``[N, 1, R, R]``.
-
-    Args:
-        x: ``[N, 1 or 3, R, R]``; what is luminance already stays as it is.
-    """
-    return x if x.shape[1] == 1 else (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
 class CropSet:
@@ -136,6 +126,7 @@ class MixtureBatches:
         seed: seed of the draws.
         balance: an emotion with n pictures in a data set is drawn as often as n ** balance: 1 leaves its pictures as
             frequent as they are, 0 gives all emotions the same share.
+        balance_groups: the same for the groups of people that a data set records.
         channels: 1 for luminance, 3 for RGB.
 
     Raises:
@@ -152,6 +143,7 @@ class MixtureBatches:
         split: str | Sequence[str],
         seed: int,
         balance: float = 1.0,
+        balance_groups: float = 1.0,
         channels: int = 1,
     ) -> None:
         self.crops, self.batch_size, self.resolution, self.seed = crops, batch_size, resolution, seed
@@ -169,12 +161,16 @@ class MixtureBatches:
             )
         weights = np.array(list(shares.values()), float)
         self.weights = weights / weights.sum()
-        emotions = crops.column("emotion")
+        exponents = {"emotion": balance, "group": balance_groups}
+        used = {name: value - 1.0 for name, value in exponents.items() if value != 1.0}
+        columns = {name: np.array([row.get(name, "") for row in crops.rows]) for name in used}
         self.chances = []
         for pool in self.pools:
-            _, member, count = np.unique(emotions[pool], return_inverse=True, return_counts=True)
-            chance = count[member] ** (balance - 1.0)
-            self.chances.append(None if balance == 1.0 else chance / chance.sum())
+            chance = np.ones(len(pool))
+            for name, exponent in used.items():
+                _, member, count = np.unique(columns[name][pool], return_inverse=True, return_counts=True)
+                chance *= count[member] ** exponent
+            self.chances.append(chance / chance.sum() if used else None)
 
     def draw(self, step: int, process: int = 0) -> tuple[np.ndarray, Tensor]:
         """Positions of a step's crops, ``[B]``, and which of them are flipped, ``[B]`` of bool.

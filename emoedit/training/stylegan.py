@@ -19,13 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emoedit.models.luminance import in_luminance, is_grey
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.models.stylegan2.inversion import Losses
 from emoedit.models.stylegan2.network import Encoder
 from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.nn.perceptual import PerceptualNetwork, layer_distances
 from emoedit.training.adversarial import Batch, GeneratorTask
-from emoedit.training.data import MixtureBatches, in_luminance
+from emoedit.training.data import MixtureBatches
 from emoedit.training.diffusion import LIMIT
 from emoedit.training.loop import Shared, TrainerConfig
 from emoedit.training.vae import pyramid_loss, region_weights
@@ -98,12 +99,18 @@ class _ReconstructionLosses:
         self.weights, self.perceptual = weights, perceptual.requires_grad_(False)
         self.identity = identity if weights.identity else None
 
-    def __call__(self, drawn: Tensor, original: Tensor, *, half: bool, perceptual: bool = True) -> dict[str, Tensor]:
+    def __call__(
+        self, drawn: Tensor, original: Tensor, *, grey: Tensor, half: bool, perceptual: bool = True
+    ) -> dict[str, Tensor]:
         """The weighted losses of drawn pictures.
 
-        ``half``: they are compared at half the resolution, so that the generator does not learn the softness of the
-        originals. ``perceptual``: whether the perceptual distance is included.
+        ``grey`` ``[N, 1, 1, 1]``: which originals have no colour: of those, luminance alone is compared, so that they
+        do not teach a model of colour to draw in grey. ``half``: all are compared at half the resolution, so that the
+        generator does not learn the softness of the originals. ``perceptual``: whether the perceptual distance is
+        included.
         """
+        if drawn.shape[1] > 1:
+            drawn, original = (torch.where(grey, in_luminance(x), x) for x in (drawn, original))
         if half:
             drawn, original = (F.avg_pool2d(x, 2) for x in (drawn, original))
         found = {"rebuild": pyramid_loss(original, drawn, region_weights(drawn.shape[-1]).to(drawn))}
@@ -255,7 +262,8 @@ class GANTask(GeneratorTask):
         sampled = torch.where(fine[..., None], other[:, None], w[:, None])
         drawn = backbone.synthesis(torch.cat([sampled, taken[:, None].expand(-1, layers, -1)]), dtype=dtype, side=side)
         target = original if side == original.shape[-1] else F.avg_pool2d(original, original.shape[-1] // side)
-        found = self.rebuilding.losses(drawn[count:], target, half=not alone, perceptual=not alone)
+        how = {"grey": is_grey(shown), "half": not alone, "perceptual": not alone}
+        found = self.rebuilding.losses(drawn[count:], target, **how)
         found["kl"] = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1).mean()
         found["prior"] = energy_distance(possible, self.recent[among])
         # What the encoder into w+ has to find: samples, and the middle of what the posterior says of crops.
@@ -313,7 +321,7 @@ class EncoderTask(nn.Module):
                 code = self.encoder(torch.cat([sampled, original]))
             again, taken = (backbone.mapping.w_avg + code).split([self.samples, len(original)])
             drawn = backbone.synthesis(taken, dtype=dtype)
-            found = self.frozen.losses(drawn, original, half=True)
+            found = self.frozen.losses(drawn, original, grey=is_grey(x), half=True)
             found["latent"] = (again - w).square().mean()
             found["spread"] = taken.var(1, unbiased=False).mean()
         return _total(found, self.weights)

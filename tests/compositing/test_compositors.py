@@ -22,7 +22,7 @@ def scene(name: str, after: np.ndarray | None = None):
     crop = lips(48, 72)
     photo = photo_of(crop, HUE, grain=4.0)
     edited = np.roll(crop, 2, 0) + 10 if after is None else after
-    if name == "rgb":
+    if name in ("rgb", "coloured"):
         crop, edited = (p[..., None] * (HUE / (HUE @ LUMA)).astype(np.float32) for p in (crop, edited))
     flow = np.zeros((96, 96, 2), np.float32)
     flow[..., 1] = -2
@@ -51,7 +51,7 @@ def test_only_the_face_changes_and_nothing_is_modified(name):
     assert np.array_equal(again, result)  # nothing is kept from one edit to the next
 
 
-@pytest.mark.parametrize("name", ["drawn", "rgb", "replace"])
+@pytest.mark.parametrize("name", ["drawn", "coloured", "rgb", "replace"])
 def test_a_drawing_that_is_its_reconstruction_gives_the_photo_bit_for_bit(name):
     photo, edit = scene(name, lips(48, 72))
     assert np.array_equal(compositor(name)(photo, edit)[0], photo)
@@ -121,7 +121,10 @@ def test_a_description_that_makes_no_sense_is_a_typed_error(description, error, 
         compositor(description)
 
 
-@pytest.mark.parametrize(("name", "drawn"), [("drawn", "rgb"), ("rgb", "drawn"), ("moved", "drawn")])
+REFUSED = [("drawn", "rgb"), ("rgb", "drawn"), ("coloured", "drawn"), ("moved", "drawn")]
+
+
+@pytest.mark.parametrize(("name", "drawn"), REFUSED)
 def test_drawings_that_a_compositor_is_not_for_are_refused(name, drawn):
     photo, edit = scene(drawn)
     with pytest.raises(EditError, match=drawn):

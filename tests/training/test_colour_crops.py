@@ -111,13 +111,13 @@ def test_a_copy_under_another_name_is_on_the_same_side(prepared):
     assert crops.column("split").tolist() == ["valid" if value == min(drawn) else "train" for value in drawn]
 
 
-def test_emotions_are_drawn_evenly_and_in_colour(tmp_path):
+def test_emotions_and_groups_are_drawn_evenly_and_in_colour(tmp_path):
     np.save(
         tmp_path / "crops.npy", np.arange(40, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 8, 8, 3), np.uint8)
     )
-    rows = [("everyday", "sad" if n < 4 else "happy", "train") for n in range(40)]
+    rows = [("everyday", "sad" if n < 4 else "happy", "train", "asian" if n % 10 == 9 else "") for n in range(40)]
     with (tmp_path / "index.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("data", "emotion", "split"), *rows])
+        csv.writer(file).writerows([("data", "emotion", "split", "group"), *rows])
     common = {"batch_size": 50, "resolution": 8, "split": "train", "seed": 0, "channels": 3}
     crops = CropSet(tmp_path)
     even = MixtureBatches(crops, {"everyday": 1.0}, balance=0.0, **common)
@@ -125,3 +125,5 @@ def test_emotions_are_drawn_evenly_and_in_colour(tmp_path):
     assert even(0).shape == (50, 3, 8, 8)
     share = [np.mean([(batches.draw(step)[0] < 4).mean() for step in range(20)]) for batches in (even, plain)]
     assert 0.4 < share[0] < 0.6 and share[1] < 0.2
+    groups = MixtureBatches(crops, {"everyday": 1.0}, balance_groups=0.0, **common)
+    assert 0.4 < np.mean([(groups.draw(step)[0] % 10 == 9).mean() for step in range(20)]) < 0.6

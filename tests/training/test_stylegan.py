@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from emoedit.editors import load_editor
+from emoedit.models.luminance import in_luminance
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone, StyleGAN2Config
 from emoedit.models.stylegan2.network import layer_count, sides
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
@@ -101,7 +102,7 @@ def test_the_config_fits_the_code():
     assert parts["mapping"] + parts["synthesis"] <= 2.2e6 and parts["encoder"] <= 1.5e6
     assert 2 * sum(parts.values()) < 7e6 - 1e5  # bytes in half precision; directions come to it
     critic = Critic(backbone.channels, trainer["critic_widths"])
-    x = torch.zeros(4, 1, backbone.resolution, backbone.resolution)
+    x = torch.zeros(4, backbone.channels, backbone.resolution, backbone.resolution)
     assert critic(x).shape == (4,)
     assert config["finish"]["steering"] in ("finetuned", "plain")
 
@@ -213,6 +214,28 @@ def test_inversion_is_told_of_looks_and_of_people(backbone):
     assert y.grad.abs().sum() > 0
 
 
+def test_pictures_without_colour_do_not_teach_a_model_of_colour_to_draw_in_grey():
+    config = StyleGAN2Config(
+        resolution=16,
+        channels=3,
+        widths=(8, 8, 8),
+        z_dim=8,
+        w_dim=8,
+        encoder_widths=(8, 8),
+        mean=(0.3, 0, -0.2),
+        std=(0.3,) * 3,
+    )
+    torch.manual_seed(0)
+    task = GANTask(config, PerceptualNetwork(NetworkConfig({}, resolution=16, widths=(8, 8, 8, 8))))
+    colours = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 0.2
+    original = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    tinted = original + colours - in_luminance(colours)  # the same luminance
+    grey = torch.tensor([True, False])[:, None, None, None]
+    losses = task.rebuilding.losses
+    first, last = (losses(tinted[[k]], original[[k]], grey=grey[[k]], half=False)["rebuild"] for k in (0, 1))
+    assert first < 1e-6 and last > 0.01
+
+
 # The whole recipe
 
 
@@ -231,7 +254,6 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         str(ROOT / "experiments" / "train_stylegan.py"),
         f"data.root={tmp_path}",
         f"data.crops={crops}",
-        f"agreed.crops={crops}",
         f"work={tmp_path / 'work'}",
         f"output={tmp_path / 'editor'}",
         f"classifier_weights={tmp_path / 'classifier.pt'}",

@@ -99,7 +99,7 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
 
     def to_picture(self, z: Tensor, mean: Tensor, gain: Tensor) -> Tensor:
         """The inverse of ``to_latent``: ``z`` ``[N, C, R, R]`` with its ``mean`` and ``gain`` ``[N, 1, 1, 1]``."""
-        return (z if self.config.std is None else z - self.config.mean) * gain + mean
+        return self.restore(z, mean, gain)
 
     def to_device(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
         """See ``Backbone.to_device``; the U-Net is held in the chosen type."""

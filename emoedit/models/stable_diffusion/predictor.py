@@ -129,7 +129,7 @@ class NoisePredictor(DiffusionBackbone[StableDiffusionConfig]):
         """
         with self._on_device(self.vae):
             x = self.vae.decode(z / self.vae.config.scaling_factor).sample
-        return (x if self.config.std is None else x - self.config.mean) * gain + mean
+        return self.restore(x, mean, gain)
 
     def context(self, *prompts: str) -> Tensor:
         """Contexts of prompts, ``[N, T, D]``; without any, of the neutral one.

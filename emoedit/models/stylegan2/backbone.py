@@ -24,6 +24,7 @@ from emoedit.models import luminance as light
 from emoedit.models.base import Callback
 from emoedit.models.configured import ConfiguredBackbone
 from emoedit.models.devices import NAMES
+from emoedit.models.luminance import PerChannel
 from emoedit.models.stylegan2 import files as stylegan2_files
 from emoedit.models.stylegan2.encoders import EncoderFile, StyleEncoder, holds_encoder, read_encoder
 from emoedit.models.stylegan2.inversion import Losses, optimise
@@ -57,7 +58,7 @@ class StyleGAN2Config:
         crop_scale: as ``crop_style``.
         crop_down: as ``crop_style``.
         mean: what mean and contrast inside the face every crop is brought to before it is inverted (undone after
-            decoding), in [-1, 1]; ``std`` None leaves crops as they are.
+            decoding), in [-1, 1], of all channels or of each; ``std`` None leaves crops as they are.
         std: as ``mean``.
         optimise_steps: optimisation steps of w+, from where the encoder starts or, without one, from the mean of w.
         precision: precision of the synthesis network's maps, ``"float32"`` or ``"bfloat16"``.
@@ -77,8 +78,8 @@ class StyleGAN2Config:
     crop_style: Literal["ffhq", "stable"] = "ffhq"
     crop_scale: float = 1.0
     crop_down: float = 0.0
-    mean: float = 0.0
-    std: float | None = None
+    mean: PerChannel = 0.0
+    std: PerChannel | None = None
     optimise_steps: int = 0
     precision: str = "float32"
 
@@ -262,8 +263,7 @@ class StyleGAN2Backbone(light.NormalisesLuminance, ConfiguredBackbone[StyleGAN2C
             raise EditError("the picture is not finite: the strength is too large, or the weights are damaged")
         if callback is not None:
             callback(1, 1)
-        normal = picture if self.config.std is None else picture - self.config.mean
-        return normal * inversion.extras["gain"] + inversion.extras["mean"]
+        return self.restore(picture, inversion.extras["mean"], inversion.extras["gain"])
 
     @torch.no_grad()
     def latents(self, generator: torch.Generator, count: int, *, truncation: float = 1.0) -> Tensor:
@@ -398,5 +398,7 @@ def _check(config: StyleGAN2Config) -> None:
         value = getattr(config, name)
         if not (isinstance(value, int | float) and value > 0) and not (empty and value is None):
             faults.append(f"{name} {value!r} (expected a number above 0)")
+    if not light.fits(config.mean, config.std, config.channels):
+        faults.append(f"mean {config.mean!r} and std {config.std!r} (expected numbers, or one of each channel)")
     if faults:
         raise CheckpointError(f"not a configuration of this StyleGAN2: {'; '.join(faults)}")

@@ -196,4 +196,4 @@ class VAEBackbone(light.NormalisesLuminance, ConfiguredBackbone[VAEConfig]):
         normal = self.decoder(z).float()
         if callback:
             callback(1, 1)
-        return (normal - self.config.mean) * inversion.extras["gain"] + inversion.extras["mean"]
+        return self.restore(normal, inversion.extras["mean"], inversion.extras["gain"])
