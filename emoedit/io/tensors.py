@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,13 +142,14 @@ def _refuse(problems: list[str], path: Path | str) -> None:
         raise CheckpointError(f"{path} does not fit: {'; '.join(problems[:6])}{rest}")
 
 
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+def write_config(folder: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
     """``config.json`` in a folder (made if need be).
 
     Args:
         folder: path of the folder.
         config: contents of the file.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -169,7 +171,7 @@ def entries_of(path: Path) -> Iterator[None]:
 
 
 def write_part(
-    folder: Path,
+    folder: str | os.PathLike[str],
     config: Mapping[str, Any],
     state: Mapping[str, Tensor],
     *,
@@ -188,6 +190,7 @@ def write_part(
     """
     from safetensors.torch import save_file
 
+    folder = Path(folder)
     write_config(folder, config)
     compact = {k: part for name, v in state.items() for k, part in _compact(name, v.detach().cpu(), eight_bits).items()}
     save_file(compact, folder / weights, {"format": "pt"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -202,7 +203,7 @@ class Backbone(nn.Module, ABC):
         """
         raise TypeError(f"{cls.__name__} is loaded from its own files, see its from_file")
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and the weights (safetensors).
 
         Args:
@@ -211,7 +212,7 @@ class Backbone(nn.Module, ABC):
         checkpoints.write_part(folder, self.to_config(), self.state_dict(), eight_bits=True)
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Args:
@@ -220,6 +221,7 @@ class Backbone(nn.Module, ABC):
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.
         """
+        folder = Path(folder)
         config = checkpoints.read_json(folder / checkpoints.CONFIG)
         try:
             with torch.device("meta"):  # neither random numbers nor memory before the file is known to fit

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ def fits(mean: PerChannel, std: PerChannel | None, channels: int) -> bool:
         channels: channels of the pictures.
     """
     for values in (mean, 1.0 if std is None else std):
-        each = list(values) if isinstance(values, list | tuple) else [values]
+        each: list[Any] = [*values] if isinstance(values, list | tuple) else [values]
         numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in each)
         if not numbers or len(each) not in (1, channels) or (values is std and min(each) <= 0):
             return False
@@ -65,9 +65,9 @@ def normalise(x: Tensor, oval: Tensor, *, mean: PerChannel, std: PerChannel | No
     if std is None:
         return x, x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
     wanted = per_channel(std, x)
-    weight, over = oval / oval.sum(), (2, 3)
-    if len(wanted) == 1:
-        weight, over = weight / x.shape[1], (1, 2, 3)
+    together = len(wanted) == 1
+    over = (1, 2, 3) if together else (2, 3)
+    weight = oval / (oval.sum() * (x.shape[1] if together else 1))
     own = (x * weight).sum(over, keepdim=True)
     deviation = ((x - own).square() * weight).sum(over, keepdim=True).sqrt().clamp_min(MIN_STD)
     gain = deviation / wanted

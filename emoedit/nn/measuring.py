@@ -6,6 +6,7 @@ an aligned luminance crop, normalised to mean 0 and deviation 1, so that brightn
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -99,7 +100,7 @@ class StoredNetwork(nn.Module, ABC):
             raw: contents of ``config.json``.
         """
 
-    def save_pretrained(self, folder: Path, *, card: str, **info: Any) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str], *, card: str, **info: Any) -> None:
         """Write ``config.json``, ``model.safetensors`` and ``README.md``; the folder appears when it is complete.
 
         Args:
@@ -117,7 +118,7 @@ class StoredNetwork(nn.Module, ABC):
             (new / "README.md").write_text(card, encoding="utf-8")
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Args:
@@ -227,7 +228,7 @@ class MeasuringNetwork(StoredNetwork):
         )
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote; the outputs of the emotion head have to be named.
 
         Args:

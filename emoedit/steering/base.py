@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self, TypeGuard
 
 import torch
@@ -48,7 +48,7 @@ class Steering(nn.Module, ABC):
         """
 
     @abstractmethod
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and the weights (safetensors).
 
         Args:
@@ -57,7 +57,7 @@ class Steering(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Args:

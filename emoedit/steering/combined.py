@@ -8,6 +8,7 @@ the change of h that the token causes (``TokenShift``), which needs no fitting.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,20 +76,22 @@ class TokenShift(Steering):
 
         return Control(delta_h=delta_h)
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and the tokens in a folder of their own."""
+        folder = Path(folder)
         (folder / "tokens").mkdir(parents=True, exist_ok=True)
         self.tokens.save_pretrained(folder / "tokens")
         config = {"gain": self.gain.tolist(), "train_steps": self.train_steps, "tokens": _registered(self.tokens)}
         checkpoints.write_config(folder, config)
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: it is missing, damaged, or does not fit this class.
         """
+        folder = Path(folder)
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         with checkpoints.entries_of(path):
@@ -150,8 +153,9 @@ class TokenAndShift(Steering):
                 total = total + part.control(backbone, inversion, scaled)
         return total
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and each part in a folder of its own."""
+        folder = Path(folder)
         kind, texts = _registered(self.shift), _registered(self.tokens)
         for name, part in (("tokens", self.tokens), ("shift", self.shift)):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -160,12 +164,13 @@ class TokenAndShift(Steering):
         checkpoints.write_config(folder, config)
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: it is missing, damaged, or does not fit this class.
         """
+        folder = Path(folder)
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         if lacking := sorted({"shift", "token_strength", "h_strength"} - set(config)):

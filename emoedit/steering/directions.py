@@ -8,6 +8,7 @@ A linear discriminant over the same means (Fisher 1936; shared covariance) measu
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,17 +83,18 @@ class LatentDirections(Steering):
         for name, part in zip(PARTS, parts, strict=True):
             self.register_buffer(name, None if part is None else part.float())
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and the weights (safetensors)."""
         checkpoints.write_part(folder, {"emotions": list(self.emotions)}, self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: it is missing, damaged, or does not fit this class.
         """
+        folder = Path(folder)
         config = checkpoints.read_json(folder / checkpoints.CONFIG)
         emotions = config.get("emotions")
         if not are_names(emotions):

@@ -214,7 +214,7 @@ class HSpace(Steering):
                 if found != expected:
                     raise CheckpointError(f"{name}: fitted for {what} {found}, the backbone has {expected}")
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and the weights (safetensors)."""
         names: dict[type, str] = {kind: name for name, kind in KINDS.items()}
         config = {
@@ -226,12 +226,13 @@ class HSpace(Steering):
         checkpoints.write_part(folder, config, self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: it is missing, damaged, or does not fit this class.
         """
+        folder = Path(folder)
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         emotions, kinds, others = config.get("emotions"), config.get("shifts"), config.get("against", 0)

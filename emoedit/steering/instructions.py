@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -74,17 +75,18 @@ class Instructions(Steering):
         template = DESCRIPTION if describes else self.template
         return template.replace("{}", f"{'an' if joined[0].lower() in 'aeiou' else 'a'} {joined}")
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json``; there are no weights."""
         checkpoints.write_config(folder, {"phrases": self.phrases, "template": self.template})
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: it is missing, damaged, or does not fit this class.
         """
+        folder = Path(folder)
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         with checkpoints.entries_of(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -73,15 +74,16 @@ class Prompts(Steering):
         prompts, strengths = zip(*(self.words(edit) for edit in edits), strict=True)
         return Control(prompt=prompts, prompt_strength=torch.tensor(strengths, dtype=torch.float64))
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the template; nothing is fitted."""
         checkpoints.write_part(folder, {"template": self.template}, {})
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: the file is missing or damaged.
         """
+        folder = Path(folder)
         return cls(str(checkpoints.read_json(folder / checkpoints.CONFIG).get("template", TEMPLATE)))

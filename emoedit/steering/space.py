@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -113,12 +114,13 @@ class SpaceDirections(Steering):
             self.mixed,
         ).eval()
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and the weights (safetensors), and the basic directions in a folder of their own.
 
         Raises:
             CheckpointError: the basic directions are of a class that is not registered.
         """
+        folder = Path(folder)
         kinds = [name for name in STEERINGS.names() if STEERINGS.get(name) is type(self.mixed)]
         if not kinds:
             raise CheckpointError(f"{type(self.mixed).__name__} is not registered, so a folder could not name it")
@@ -130,12 +132,13 @@ class SpaceDirections(Steering):
         checkpoints.write_part(folder, config, state, eight_bits=True)
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: it is missing, damaged, or does not fit this class.
         """
+        folder = Path(folder)
         config, names, directions = _read_map(folder)
         kind = config.get("mixed")
         if not isinstance(kind, str):
@@ -272,7 +275,7 @@ class SpaceWords(TextSteering):
             spans={each: span for each, span in self.spans.items() if each != name},
         ).eval()
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and the weights (safetensors)."""
         config = {
             "emotions": list(self.emotions),
@@ -284,12 +287,13 @@ class SpaceWords(TextSteering):
         checkpoints.write_part(folder, config, self.state_dict(), eight_bits=True)
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: it is missing, damaged, or does not fit this class.
         """
+        folder = Path(folder)
         config, names, words = _read_map(folder)
         path = folder / checkpoints.CONFIG
         with checkpoints.entries_of(path):

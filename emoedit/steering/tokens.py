@@ -188,11 +188,12 @@ class EmotionTokens(TextSteering):
             self._contexts = key, encode(tokenizer, text_encoder, prompts)
         return self._contexts[1] if used is None else self._contexts[1][list(used)]
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json``, and for each emotion a folder with its ``learned_embeds.safetensors``.
 
         ``StableDiffusionPipeline.load_textual_inversion`` reads each.
         """
+        folder = Path(folder)
         names = [f"{n}-{_slug(emotion)}" for n, emotion in enumerate(self.emotions)]
         config = {
             "template": self.template,
@@ -207,12 +208,13 @@ class EmotionTokens(TextSteering):
         checkpoints.write_config(folder, config)
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: it is missing, damaged, or does not fit this class.
         """
+        folder = Path(folder)
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         with checkpoints.entries_of(path):

@@ -6,6 +6,7 @@ emotion is a sum of them (EMFACS, the subset of FACS codes that says which units
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -196,7 +197,7 @@ class ActionUnits(Steering):
         across = shares[:, :1] * (1 - self.left) + shares[:, 1:] * self.left
         return apart[:, None, None] * torch.stack([across, torch.ones_like(across)], -1)
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """See [Steering.save_pretrained][emoedit.steering.base.Steering.save_pretrained].
 
         Args:
@@ -205,7 +206,7 @@ class ActionUnits(Steering):
         checkpoints.write_part(folder, {"sums": self.sums}, self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """See [Steering.from_pretrained][emoedit.steering.base.Steering.from_pretrained].
 
         Args:
@@ -214,6 +215,7 @@ class ActionUnits(Steering):
         Raises:
             CheckpointError: a file is missing, damaged, or of another shape.
         """
+        folder = Path(folder)
         path = folder / checkpoints.CONFIG
         sums: Any = checkpoints.read_json(path).get("sums")
         state = checkpoints.read_weights(folder / checkpoints.WEIGHTS)

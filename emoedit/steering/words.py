@@ -6,6 +6,7 @@ from pictures (``emoedit.steering.tokens.EmotionTokens``).
 
 from __future__ import annotations
 
+import os
 import weakref
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -177,7 +178,7 @@ class Words(TextSteering):
             kept.update(zip(new, backbone.context(*new), strict=True))
         return torch.stack([kept[prompt] for prompt in prompts])
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json``; there are no weights."""
         config = {
             "prompts": dict(zip(self.emotions, self.prompts, strict=True)),
@@ -187,12 +188,13 @@ class Words(TextSteering):
         checkpoints.write_config(folder, config)
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: it is missing, damaged, or does not fit this class.
         """
+        folder = Path(folder)
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         with checkpoints.entries_of(path):

@@ -126,18 +126,19 @@ class WDirections(LatentDirections):
         flat = replace(inversion, latent=inversion.latent.flatten(1))
         return Control(shift=self.shift(flat, edits).unflatten(1, self.latent_shape))
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and the weights (safetensors)."""
         config = {"emotions": list(self.emotions), "latent_shape": list(self.latent_shape)}
         checkpoints.write_part(folder, config, self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read what ``save_pretrained`` wrote.
 
         Raises:
             CheckpointError: it is missing, damaged, or does not fit this class.
         """
+        folder = Path(folder)
         path = folder / checkpoints.CONFIG
         config = checkpoints.read_json(path)
         emotions, shape = config.get("emotions"), config.get("latent_shape")

@@ -332,9 +332,9 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
         """The architecture with fresh weights."""
         return cls(read_config(config))
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write diffusers' layout (``unet/``, ``scheduler/``, ``model_index.json``) and beside it ``config.json``."""
-        config = self.to_config()
+        folder, config = Path(folder), self.to_config()
         unet, scheduler = config.pop("unet"), config.pop("scheduler")
         checkpoints.write_part(folder / "unet", {"_class_name": "UNet2DModel", **unet}, self.unet.state_dict())
         (folder / "scheduler").mkdir(exist_ok=True)

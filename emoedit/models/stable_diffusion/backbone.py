@@ -256,12 +256,12 @@ class StableDiffusionBackbone(NoisePredictor):
 
     # Files
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write diffusers' layout, which ``StableDiffusionPipeline`` reads, and beside it ``config.json``."""
         config = self.to_config()
         configs = {part: config.pop(part) for part in PARTS}
         files.write_folder(
-            folder,
+            Path(folder),
             unet=self.unet,
             vae=self.vae,
             text_encoder=self.text_encoder,
