@@ -26,7 +26,6 @@ def test_all_basic_emotions_are_known_and_every_name_is_a_mixture(name):
 @pytest.mark.parametrize("name", EDITORS)
 def test_brows_and_lids_have_action_units(name):
     units = load_editor(name, device="cpu").units.sums
-    assert set(units) == {"sad", "angry", "fearful", "disgusted"}
-    assert (
-        "AU4" in units["angry"] and "AU1" in units["sad"] and "AU5" in units["fearful"] and "AU9" in units["disgusted"]
-    )
+    assert set(units) | {"happy"} == set(BASIC) - {"neutral"}
+    shown = {"sad": "AU1", "angry": "AU4", "surprised": "AU2", "fearful": "AU5", "disgusted": "AU9"}
+    assert all(units[emotion][unit] > 0 for emotion, unit in shown.items())
