@@ -18,7 +18,7 @@ from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.types import CheckpointError, ImageError
 
-NAMES = ("identity", "expression", "landmarks", "perceptual")
+NAMES = ("identity", "expression", "landmarks", "perceptual", "guidance")
 
 
 class EmbeddedNetwork:
