@@ -20,7 +20,7 @@ from PIL import Image
 from emoedit.evaluation.ranking import CELL, Ranking
 from emoedit.evaluation.trials import Editors, LoadedEditors, Trials, next_strength, plan_candidates
 from emoedit.faces.detect import Face
-from emoedit.faces.networks import EmbeddedNetwork
+from emoedit.faces.networks import GUIDANCE, EmbeddedNetwork
 from emoedit.io.images import Picture, load_picture
 from emoedit.metrics.expression import target_score
 from emoedit.metrics.suite import Subject, Suite
@@ -29,7 +29,6 @@ from emoedit.report.grid import labelled_grid
 from emoedit.types import EditError, EmoEditError
 
 EDITORS = (DEFAULT_EDITOR, "facs", "vae", f"{DEFAULT_EDITOR}+facs")  # the fast ones: a tenth to a third of a second
-SECOND = "guidance"  # the network of the second opinion
 MEASURED = ("target_score", "identity", "confidence", "fold_free", "sharpness_kept")  # metrics of a candidate
 MARGIN = 0.35  # of a face's side: what is shown around it there
 
@@ -211,7 +210,7 @@ def best(
     _check_choice(keep, face)
     suite = suite or Suite(device=device)
     suite.check_emotions([emotion])
-    second = EmbeddedNetwork.load(SECOND, device=device)
+    second = EmbeddedNetwork.load(GUIDANCE, device=device)
     search = _Search(load_picture(photo), emotion, face, seed, suite, second, LoadedEditors(editors, device))
     planned = plan_candidates(search.load.names, candidates)
     if floors.identity is None:
@@ -224,7 +223,7 @@ def best(
             progress(done, total)
     ranked = _ranked(search.tried, floors, keep)
     source, said = search.picture.to_pil(), _explained(ranked, floors)
-    backends = {**suite.backends, "second_backend": SECOND}
+    backends = {**suite.backends, "second_backend": GUIDANCE}
     return Best(source, search.chosen, emotion, tuple(ranked), said, floors, backends)
 
 

@@ -177,7 +177,7 @@ def test_the_command(tmp_path, monkeypatch, _astronaut, capsys):
     assert len(json.loads(capsys.readouterr().out)["candidates"]) == 2
     assert (tmp_path / "me_sad_best" / "sheet.png").is_file()
     assert main([*arguments, "--min-target", "1", "--output", "none"]) == 1
-    assert "none of 2 candidates" in json.loads(capsys.readouterr().out)["explanation"]
+    assert "none of 3 candidates" in json.loads(capsys.readouterr().out)["explanation"]
     assert main(["best", "me.png", "--candidates", "0"]) == 2
     assert main(["best", "me.png", "--editors", "nobody"]) == 2
     assert main(["best", "me.png", "--editors", "facs+nobody"]) == 2

@@ -93,7 +93,8 @@ def test_kept_candidates_are_counted_by_person():
     text = vaha.ranking_table(ROWS, 2, judged=False)
     lines = {line.split("|")[1].strip(): line for line in text.splitlines()[2:]}
     assert "| 0.83 [" in lines["all, and so any three on average"]  # of a two of three, of b its only one
-    assert "| 1.00 [" in lines["the 2 best as `emoedit best` ranks"]
+    assert "| 0.75 [" in lines["the 2 best as `emoedit best` ranks"]
+    assert "| 1.00 [" in lines["the best"]
     assert "| 0.75 [" in lines["the first 2 that are made"]  # of a the third and second
     seen = [{"label": "happy", "read": "happy"}, {"label": "sad", "read": "happy"}, {"label": "sad", "read": ""}]
     assert vaha.accuracy(seen) == [3, 2, 0.5, pytest.approx(1 / 3), 0.5]
