@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -229,8 +229,10 @@ class PhotoEditor:
         return Source(rgb, tuple(faces), inversion)
 
     def _relaxed(self, near: Nearby, source: Source, smiles: Sequence[Smile | None], seed: int) -> Source:
-        """The photograph without its smiles."""
-        return self._source(near.with_pixels(_without_smiles(source, smiles, 1.0, self.device)), seed)
+        """The photograph without its smiles; what is in front of its faces has not moved."""
+        relaxed = self._source(near.with_pixels(_without_smiles(source, smiles, 1.0, self.device)), seed)
+        faces = zip(relaxed.faces, source.faces, strict=True)
+        return replace(relaxed, faces=tuple(replace(face, hidden=was.hidden) for face, was in faces))
 
     def edit(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit]:
         """The photograph with each edit in turn; edits of one source are decoded in common batches.

@@ -1,7 +1,7 @@
 """``emoedit best`` against the default editor's single edit, at equal identity, on held-out people.
 
     python experiments/best_study.py data.root=/path/to/data        # writes its part of docs/best.md
-    python experiments/best_study.py data.root=/path/to/data second=/path/to/network   # not used for ranking
+    python experiments/best_study.py data.root=/path/to/data judge.crops=/path/to/crops   # and what a judge reads
 
 Stop it whenever you like; the same command goes on where it stopped.
 """
@@ -16,49 +16,50 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from emoedit.evaluation.cases import read_cases
 from emoedit.io.images import write_atomic
 from emoedit.types import DataError
-from lib.candidates import NOT_INDEPENDENT, Row, SecondReader, bootstrapped, candidate_rows
+from lib.candidates import NOT_RANKING, Judge, Row, bootstrapped, candidate_rows, people
 from lib.reproductions import table
 from lib.running import run
 
 BEGIN, END = "<!-- begin best-study -->", "<!-- end best-study -->"
 
 
-def chosen_rows(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[Row, Row, Row]]:
-    """For each person and emotion the single edit, the best candidate, and the best of those that keep as much.
+Pair = tuple[Row, Row]
 
-    Where no candidate keeps as much of the person as the single edit does, the single edit itself is the last.
+
+def chosen_rows(rows: Sequence[Row]) -> dict[tuple[str, str], Pair]:
+    """For each person and emotion the single edit and the best candidate.
+
+    The single edit is itself a candidate, and those that keep less of the person are not kept: the best keeps at least
+    as much. Where no candidate reaches the floors of the other numbers, the single edit is the best.
     """
     found = {}
     for key in dict.fromkeys((row["person"], row["emotion"]) for row in rows):
         own = [row for row in rows if (row["person"], row["emotion"]) == key]
         single = next(row for row in own if not row["rank"])
-        ranked = sorted((row for row in own if row["rank"]), key=lambda row: row["rank"])
-        keeping = [row for row in ranked if row["identity"] >= single["identity"] - 1e-6]
-        equal = max(keeping, key=lambda row: row["score"]) if keeping else single
-        found[key] = single, ranked[0], equal
+        first = next(row for row in own if row["rank"] == 1)
+        found[key] = single, first if first["kept"] else single
     return found
 
 
-def comparison(chosen: Mapping[tuple[str, str], tuple[Row, Row, Row]], key: str) -> str:
-    """A line an emotion: means over people of a recogniser's score and of identity, and the gain at equal identity."""
+def comparison(chosen: Mapping[tuple[str, str], Pair], key: str) -> str:
+    """A line an emotion: means over people of a recogniser's score and of identity, and the gain of the best."""
     lines, gains = [], {}
     emotions = list(dict.fromkeys(emotion for _, emotion in chosen))
     for emotion in emotions:
-        own = {person: three for (person, each), three in chosen.items() if each == emotion}
+        own = {person: pair for (person, each), pair in chosen.items() if each == emotion}
         cells = [
-            f"{np.mean([three[k][key] for three in own.values()]):.3f} / "
-            f"{np.mean([three[k]['identity'] for three in own.values()]):.3f}"
-            for k in range(3)
+            f"{np.mean([pair[k][key] for pair in own.values()]):.3f} / "
+            f"{np.mean([pair[k]['identity'] for pair in own.values()]):.3f}"
+            for k in range(2)
         ]
-        differences = {person: three[2][key] - three[0][key] for person, three in own.items()}
+        differences = {person: pair[1][key] - pair[0][key] for person, pair in own.items()}
         for person, difference in differences.items():
             gains.setdefault(person, []).append(difference)
         lines.append([emotion, *cells, signed(list(differences.values()))])
-    lines.append(["mean", None, None, None, signed([float(np.mean(each)) for each in gains.values()])])
-    return table(["emotion", "default", "best", "best at equal identity", "gain at equal identity"], lines)
+    lines.append(["mean", None, None, signed([float(np.mean(each)) for each in gains.values()])])
+    return table(["emotion", "default", "best", "gain"], lines)
 
 
 def signed(values: Sequence[float]) -> str:
@@ -67,11 +68,11 @@ def signed(values: Sequence[float]) -> str:
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def editors_of(chosen: Mapping[tuple[str, str], tuple[Row, Row, Row]]) -> str:
-    """Which editors the best at equal identity come from."""
+def editors_of(chosen: Mapping[tuple[str, str], Pair]) -> str:
+    """Which editors the best come from."""
     counts: dict[str, int] = {}
-    for _, _, equal in chosen.values():
-        counts[equal["editor"]] = counts.get(equal["editor"], 0) + 1
+    for _, first in chosen.values():
+        counts[first["editor"]] = counts.get(first["editor"], 0) + 1
     return ", ".join(f"`{name}` {count}" for name, count in sorted(counts.items(), key=lambda pair: -pair[1]))
 
 
@@ -83,29 +84,25 @@ def part(config: Mapping[str, Any]) -> str:
     """
     if not config["data"]["root"]:
         raise DataError("this needs data.root=/path/to/data, or EMOEDIT_DATA: people to edit")
-    folder, second = Path(config["data"]["root"]) / config["people"], SecondReader(config["second"])
-    try:
-        cases = read_cases(folder, split="test")[: config["count"]]
-    except DataError:  # no csv that says so: all are meant
-        cases = read_cases(folder)[: config["count"]]
-    rows = candidate_rows(cases, config["emotions"], config, Path(config["work"]) / "candidates.jsonl", second)
+    cases = people(Path(config["data"]["root"]), config["people"])
+    judge = Judge(config["judge"], Path(config["work"]))
+    rows = candidate_rows(cases, config["emotions"], config, Path(config["work"]) / "candidates.jsonl", judge)
     chosen = chosen_rows(rows)
     names = ", ".join(f"`{name}`" for name in config["editors"])
     texts = [
-        f"By `experiments/best_study.py`: {len(cases)} held-out people, neutral photographs, "
-        f"{config['candidates']} candidates each by {names}; target score / identity, means over people, and the gain "
-        "with 95 % intervals over people. *Default* is one edit with the default editor at strength 1. *Best* is the "
-        "first candidate by score. *Best at equal identity* is the first among the candidates that keep at least as "
-        "much of that person as the default edit does.",
-        "As the recogniser reads it that also ranks, so that these gains are upper bounds:",
+        f"By `experiments/best_study.py`: {len(cases)} people whom nothing was fitted to, neither editors nor the "
+        f"ranking, neutral photographs, {config['candidates']} candidates each by {names}; target score / identity, "
+        "means over people, and the gain with 95 % intervals over people. *Default* is one edit with the default "
+        "editor at strength 1. *Best* is the first candidate: it keeps at least as much of the person.",
+        "As the first of the two recognisers that rank reads them (the expression network), so that these gains are "
+        "upper bounds:",
         comparison(chosen, "target_score"),
-        f"At equal identity the best come from {editors_of(chosen)}.",
+        "As the second of them reads them (the guidance classifier):",
+        comparison(chosen, "second_score"),
     ]
-    if second.network is not None:
-        texts += [f"The same pictures, as a second recogniser reads them that ranked nothing (`{second.name}`). "
-                  f"{NOT_INDEPENDENT}",
-                  comparison(chosen, "second")]  # fmt: skip
-    return "\n\n".join(texts)
+    if judge.network is not None:
+        texts += [NOT_RANKING, comparison(chosen, "judge")]
+    return "\n\n".join([*texts, f"The best come from {editors_of(chosen)}."])
 
 
 def put(page: Path, text: str) -> None:

@@ -276,15 +276,17 @@ ROLES = {
     "expression": "expression metric",
     "landmarks": "68 landmarks",
     "perceptual": "perceptual distance",
+    "guidance": "guidance classifier, second opinion on candidates",
 }
 FER = "Apache-2.0; trained with FER-2013: research use"
-LICENCES = {"identity": "Apache-2.0", "expression": FER, "landmarks": "Apache-2.0", "perceptual": FER}
+LICENCES = {"identity": "Apache-2.0", "expression": FER, "landmarks": "Apache-2.0", "perceptual": FER, "guidance": FER}
 
 FINISH = {
     "identity": finish_identity,
     "expression": finish_expression,
     "landmarks": finish_landmarks,
     "perceptual": finish_perceptual,
+    "guidance": finish_expression,
 }
 
 

@@ -295,6 +295,7 @@ def test_a_smile_is_taken_out_before_what_ends_it_is_drawn(astronaut, monkeypatc
         assert opening_of(photos, result) is None, result.edit
     whole = photos.open(astronaut)
     assert whole.relaxed is not None
+    assert whole.relaxed.faces[0].hidden is whole.source.faces[0].hidden  # nothing came before the face
     (alone,) = photos.edit(whole, [Edit("neutral")])
     assert difference(alone.image, both[1].image) <= 1
 

@@ -51,7 +51,7 @@ class Search:
         candidates: how many edits are tried, `MAX_CANDIDATES` at most.
         keep: how many are kept, at most.
         strengths: the weakest and the strongest.
-        min_identity: floor of the identity.
+        min_identity: floor of the identity; 0: what one edit of the default editor keeps.
         seed: seed of the noise an editor draws.
     """
 
@@ -82,6 +82,7 @@ def search(
         EditError: numbers that make no sense.
     """
     from emoedit.evaluation.best import Floors, best
+    from emoedit.evaluation.naming import editors_in_turn
 
     photo = session.need_photo()
     if not (asked.emotion and asked.editors):
@@ -95,11 +96,11 @@ def search(
             asked.emotion,
             candidates=asked.candidates,
             keep=asked.keep,
-            editors=[studio.compared_editor(name) for name in asked.editors],
+            editors=[[studio.compared_editor(part) for part in editors_in_turn(name)] for name in asked.editors],
             strengths=_spread(*asked.strengths, share),
             face=photo.faces[asked.face or 0],
             seed=asked.seed,
-            floors=Floors(identity=asked.min_identity),
+            floors=Floors(identity=asked.min_identity or None),
             suite=studio.suite,
             progress=callback,
         )
@@ -146,9 +147,15 @@ def chosen(session: Session, number: int) -> Settings:
         Settings with the candidate's editor, strength and face, and no weights yet.
 
     Raises:
-        SessionError: there is no such candidate.
+        SessionError: there is no such candidate, or several editors made it.
     """
+    from emoedit.evaluation.naming import IN_TURN
+
     kept = session.best.kept if session.best is not None else ()
     if not 0 <= number < len(kept):
         raise SessionError("search first, then press one of the candidates that are kept")
+    if IN_TURN in kept[number].editor:
+        raise SessionError(
+            f"{kept[number].editor} is several editors in turn, the Edit tab has one: the zip file holds this picture"
+        )
     return Settings((), kept[number].strength, kept[number].editor, 0.0, session.best_face)

@@ -18,6 +18,7 @@ from emoedit.app.studio import Studio
 
 _PROGRESS = gr.Progress()  # gradio gives each call one of its own in its place
 QUICK = ("stylegan", "facs", "vae")  # a tenth to a third of a second an edit
+IN_TURN = "stylegan+facs"  # the second edits the result of the first
 
 
 class CandidatesLayout:
@@ -62,6 +63,9 @@ class CandidatesLayout:
 
     def _asked(self) -> None:
         names = [name for _, name in self.studio.editors()]
+        quick = [name for name in QUICK if name in names]
+        if len(quick) == len(QUICK):
+            names, quick = [*names, IN_TURN], [*quick, IN_TURN]
         with gr.Row():
             self.emotion = emotion_box("happy", elem_id="candidates-emotion")
             self.count = gr.Slider(
@@ -69,9 +73,7 @@ class CandidatesLayout:
             )
             self.keep = gr.Slider(1, 12, value=3, step=1, label="Kept, at most", elem_id="candidates-keep", buttons=[])
         own = [name for name in names if self.studio.own is not None and name == self.studio.own.name]
-        self.editors = gr.CheckboxGroup(
-            names, value=own or [n for n in QUICK if n in names], label="Editors", elem_id="candidates-editors"
-        )
+        self.editors = gr.CheckboxGroup(names, value=own or quick, label="Editors", elem_id="candidates-editors")
         with gr.Row():
             self.weakest = gr.Slider(
                 0.1, 2, value=0.7, step=0.05, label="Weakest strength", elem_id="candidates-weakest", buttons=[]
@@ -82,9 +84,9 @@ class CandidatesLayout:
             self.least = gr.Slider(
                 0,
                 0.95,
-                value=0.6,
+                value=0,
                 step=0.05,
-                label="Least identity kept",
+                label="Least identity kept (0: as much as the default edit keeps)",
                 elem_id="candidates-least",
                 buttons=[],
             )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
 examples:
   emoedit best me.jpg --emotion sad                  writes me_sad_best/: the three best, sheet.png, candidates.json
-  emoedit best me.jpg --candidates 24 --keep 1 --editors stylegan asyrp facs
+  emoedit best me.jpg --candidates 24 --keep 1 --editors stylegan asyrp facs asyrp+facs
   emoedit best me.jpg --emotion angry --min-identity 0.8 --json -
 
 exit status: 0 when a candidate was kept, 1 when none reached the floors (candidates.json says why) or something failed
@@ -43,16 +43,23 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "best",
         help="try many edits of a photo and keep the best",
         usage="emoedit best PHOTO [--emotion NAME] [--candidates N] [--keep K] [--editors NAME ...] [options]",
-        description="Edit a photo with several editors at several strengths, rank the results by target score x "
-        "identity x realism, and keep the best.",
+        description="Edit a photo with several editors at the strengths that the person bears, rank the results by "
+        "target score x identity x realism, and keep the best.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         editors=True,
     )
     add_photo(parser, "largest")
     add_candidates(parser)
-    parser.add_argument("--strength", nargs="+", type=float, metavar="S", help="for every editor; default: 0.7 to 1.6")
-    parser.add_argument("--min-identity", type=float, metavar="X", help="floor of the identity; default: 0.6")
+    parser.add_argument(
+        "--strength", nargs="+", type=float, metavar="S", help="for every editor; default: found by the identity"
+    )
+    parser.add_argument(
+        "--min-identity",
+        type=float,
+        metavar="X",
+        help="floor of the identity; default: what one edit of the default editor keeps",
+    )
     parser.add_argument("--min-target", type=float, metavar="X", help="floor of the target score; default: 0.15")
     parser.add_argument("--min-realism", type=float, metavar="X", help="floor of the realism; default: 0.5")
     parser.add_argument("--output", metavar="FOLDER", help="default: PHOTO_EMOTION_best here")
@@ -103,13 +110,14 @@ def save_best(found: Best, folder: Path, restorer: Restorer | None, *, device: s
 def _plan(args: argparse.Namespace) -> tuple[list[str], Path]:
     """Editors and folder, from names alone."""
     from emoedit.emotions import resolve
+    from emoedit.evaluation.naming import editors_in_turn
     from emoedit.io.output import output_path
 
     if args.candidates < 1 or args.keep < 1:
         raise UsageError("--candidates and --keep are at least 1")
-    editors = list(dict.fromkeys(args.editors or ("stylegan", "facs", "vae")))
-    for editor in editors:
-        resolve(args.emotion, describe(editor)[2])
+    editors = list(dict.fromkeys(args.editors or ("stylegan", "facs", "vae", "stylegan+facs")))
+    for name in dict.fromkeys(part for editor in editors for part in editors_in_turn(editor)):
+        resolve(args.emotion, describe(name)[2])
     name = output_path(Path(args.photo).stem, args.emotion, many=False, suffix="_best")
     return editors, Path(os.path.expanduser(args.output)) if args.output else name
 
@@ -136,7 +144,8 @@ def run(args: argparse.Namespace) -> int:
     given = {"identity": args.min_identity, "target_score": args.min_target, "realism": args.min_realism}
     with tqdm(total=args.candidates, unit="candidate", disable=None) as bar:
 
-        def moved(done: int, _: int) -> None:
+        def moved(done: int, of: int) -> None:
+            bar.total = of
             bar.update(done - bar.n)
 
         found = best(

@@ -152,7 +152,12 @@ def add_candidates(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("--candidates", type=int, default=12, metavar="N", help="how many are tried; default: 12")
     parser.add_argument("--keep", type=int, default=3, metavar="K", help="how many are kept, at most; default: 3")
-    parser.add_argument("--editors", nargs="+", metavar="NAME", help="default: the quick ones: stylegan facs vae")
+    parser.add_argument(
+        "--editors",
+        nargs="+",
+        metavar="NAME",
+        help="A+B: B edits the result of A; default: the quick ones: stylegan facs vae stylegan+facs",
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

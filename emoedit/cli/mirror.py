@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: options that make no sense.
     """
+    from emoedit.evaluation.naming import editors_in_turn
+
     folder = Path(os.path.expanduser(args.output))
     with usage():
         if args.frames < 1 or args.candidates < 1 or args.keep < 1:
@@ -86,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError("--draw draws new pictures and uses no editor: leave --editors out")
         if args.steps is not None and args.steps < 1:
             raise UsageError("--steps is at least 1")
-        for editor in args.editors or ():
-            describe(editor)
+        for name in dict.fromkeys(part for editor in args.editors or () for part in editors_in_turn(editor)):
+            describe(name)
         check_free(folder, args.overwrite)
 
     from emoedit.evaluation.mirror import mirror

@@ -1,8 +1,11 @@
 """Many edits of one photograph, ranked: the ones that show the emotion best, on the same person, without damage.
 
 Candidates differ in editor and strength. Each is measured, and ranked by *target score x identity x realism*: the
-probability with which a recogniser reads the emotion, how much of the person is kept, and how far the picture is free
+probability with which two recognisers read the emotion, how much of the person is kept, and how far the picture is free
 of damage. Floors come first: a candidate below one of them is never kept, however well it scores.
+
+One recogniser alone prefers the candidates that fool it. The second one, trained with other data, another size and
+another seed, is fooled by others: the geometric mean of both is high where they agree.
 """
 
 from __future__ import annotations
@@ -12,21 +15,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from emoedit.emotions import resolve
 from emoedit.evaluation.ranking import CELL, Ranking
+from emoedit.evaluation.trials import Editors, LoadedEditors, Trials, next_strength, plan_candidates
 from emoedit.faces.detect import Face
+from emoedit.faces.networks import GUIDANCE, EmbeddedNetwork
 from emoedit.io.images import Picture, load_picture
-from emoedit.metrics.suite import Suite
-from emoedit.photo import PhotoEditor
+from emoedit.metrics.expression import target_score
+from emoedit.metrics.suite import Subject, Suite
 from emoedit.registry import DEFAULT_EDITOR
 from emoedit.report.grid import labelled_grid
-from emoedit.types import Edit, EditError, EmoEditError
+from emoedit.types import EditError, EmoEditError
 
-EDITORS = (DEFAULT_EDITOR, "facs", "vae")  # the fast ones: a tenth to a third of a second an edit
-WEAKEST, STRONGEST = 0.7, 1.6  # the strengths between which an editor's candidates are spread
+EDITORS = (DEFAULT_EDITOR, "facs", "vae", f"{DEFAULT_EDITOR}+facs")  # the fast ones: a tenth to a third of a second
+MEASURED = ("target_score", "identity", "confidence", "fold_free", "sharpness_kept")  # metrics of a candidate
 MARGIN = 0.35  # of a face's side: what is shown around it there
 
 
@@ -35,14 +38,16 @@ class Candidate:
     """One edit, its measures, and whether it is kept.
 
     Args:
-        editor: name of the editor.
+        editor: name of the editor; names joined by ``+`` of several in turn.
         emotion: as it was asked for.
         strength: strength of the edit.
         seed: seed of the noise an editor draws.
         image: the photograph with the edit; None where the edit failed.
         target_score: probability with which the recogniser reads the emotion, in [0, 1].
+        second_score: the same by a second recogniser, in [0, 1].
         identity: cosine to the source's face, in [-1, 1].
         realism: detector's confidence x share of the face without folds x sharpness kept (at most 1), in [0, 1].
+        enough: identity above which more does not count, in [-1, 1].
         kept: whether it is among the results.
         reason: why it is kept, or why not.
     """
@@ -53,21 +58,26 @@ class Candidate:
     seed: int
     image: Image.Image | None
     target_score: float = 0.0
+    second_score: float = 0.0
     identity: float = 0.0
     realism: float = 0.0
+    enough: float = 1.0
     kept: bool = False
     reason: str = ""
 
     @property
     def score(self) -> float:
-        """By which candidates are ranked, in [0, 1]."""
-        return self.target_score * max(self.identity, 0.0) * self.realism
+        """By which candidates are ranked, in [0, 1].
+
+        Identity counts up to the floor: if more counted, the weakest edits, which keep most, would win.
+        """
+        read = (self.target_score * self.second_score) ** 0.5
+        return read * max(min(self.identity, self.enough), 0.0) * self.realism
 
     def to_dict(self) -> dict[str, Any]:
         """All but the picture, for JSON."""
-        numbers = {
-            name: round(float(getattr(self, name)), 4) for name in ("score", "target_score", "identity", "realism")
-        }
+        names = ("score", "target_score", "second_score", "identity", "realism")
+        numbers = {name: round(float(getattr(self, name)), 4) for name in names}
         return {
             "editor": self.editor,
             "emotion": self.emotion,
@@ -84,12 +94,12 @@ class Floors:
     """What a candidate has to reach to be kept.
 
     Args:
-        identity: cosine to the source's face, in [-1, 1].
+        identity: cosine to the source's face, in [-1, 1]; None: what one edit of the default editor keeps.
         target_score: probability of the emotion, in [0, 1].
         realism: in [0, 1].
     """
 
-    identity: float = 0.6
+    identity: float | None = None
     target_score: float = 0.15
     realism: float = 0.5
 
@@ -99,7 +109,8 @@ class Floors:
         Args:
             candidate: a measured edit.
         """
-        pairs = {name: (float(getattr(candidate, name)), floor) for name, floor in asdict(self).items()}
+        floors = {name: floor for name, floor in asdict(self).items() if floor is not None}
+        pairs = {name: (float(getattr(candidate, name)), floor) for name, floor in floors.items()}
         return {name: pair for name, pair in pairs.items() if pair[0] < pair[1]}
 
 
@@ -157,38 +168,13 @@ class Best(Ranking[Candidate]):
         return f"{candidate.editor}_{candidate.strength:.2f}"
 
 
-def plan_candidates(
-    editors: Sequence[str], candidates: int, strengths: Sequence[float] | None = None
-) -> list[tuple[str, float]]:
-    """Which editor tries which strength: every editor about as often, its strengths spread evenly.
-
-    Args:
-        editors: names; of more than there are candidates, the first.
-        candidates: how many.
-        strengths: strengths to use in turn; None for evenly spread ones.
-
-    Raises:
-        EditError: no editor, or fewer than one candidate.
-    """
-    if not editors or candidates < 1:
-        raise EditError(f"{candidates} candidates of {len(editors)} editors: at least one of each is needed")
-    editors = list(dict.fromkeys(editors))[:candidates]
-    shares = [candidates // len(editors) + (n < candidates % len(editors)) for n in range(len(editors))]
-    planned = []
-    for editor, share in zip(editors, shares, strict=True):
-        spread = [1.0] if share == 1 else np.linspace(WEAKEST, STRONGEST, share).round(3).tolist()
-        chosen = spread if strengths is None else list(strengths)[:share]
-        planned += [(editor, float(strength)) for strength in chosen]
-    return planned
-
-
 def best(
     photo: Any,
     emotion: str = "happy",
     *,
     candidates: int = 12,
     keep: int = 3,
-    editors: Sequence[str | PhotoEditor] = EDITORS,
+    editors: Editors = EDITORS,
     strengths: Sequence[float] | None = None,
     face: str | int | Face = "largest",
     seed: int = 0,
@@ -202,10 +188,12 @@ def best(
     Args:
         photo: a path, bytes, PIL picture, array or tensor.
         emotion: a name, or algebra on names, that the recogniser has a class for.
-        candidates: how many edits are tried.
+        candidates: how many edits are tried. Where no floor of the identity is given, the default editor's edit at
+            strength 1 is one of them, or one more if it is not among the editors.
         keep: how many are kept, at most.
-        editors: names, or photo editors that are loaded already.
-        strengths: strengths of every editor; None spreads them from 0.7 to 1.6.
+        editors: names, names joined by ``+`` (each edits the result of the one before), photo editors that are loaded
+            already, or several of these in turn.
+        strengths: strengths of every editor; None finds those at which an edit keeps just the floor of the identity.
         face: the face to edit: ``"largest"``, an index by size, or a face that was found before.
         seed: seed of the noise an editor draws.
         floors: what a candidate has to reach.
@@ -222,20 +210,21 @@ def best(
     _check_choice(keep, face)
     suite = suite or Suite(device=device)
     suite.check_emotions([emotion])
-    loaded = {e.editor.name if isinstance(e, PhotoEditor) else str(e): e for e in editors}
-    planned = plan_candidates(list(loaded), candidates, strengths)
-    picture = load_picture(photo)
-    made: list[tuple[Face, Candidate]] = []
-    for one in _edit_candidates(loaded, planned, picture, emotion, face, seed, device):
-        made.append(one)
-        if progress is not None:
-            progress(len(made), len(planned))
-    if not made:
-        raise EditError("no editor was given")
-    chosen, tried = made[-1][0], [candidate for _, candidate in made]
-    ranked = _ranked(_measured(suite, picture, chosen, tried), floors, keep)
-    source, said = picture.to_pil(), _explained(ranked, floors)
-    return Best(source, chosen, emotion, tuple(ranked), said, floors, suite.backends)
+    second = EmbeddedNetwork.load(GUIDANCE, device=device)
+    search = _Search(load_picture(photo), emotion, face, seed, suite, second, LoadedEditors(editors, device))
+    planned = plan_candidates(search.load.names, candidates)
+    if floors.identity is None:
+        reference = search.reference()
+        floors = replace(floors, identity=reference.identity)
+        planned[DEFAULT_EDITOR] = max(planned.get(DEFAULT_EDITOR, 0) - 1, 0)
+    total = len(search.tried) + sum(planned.values())
+    for done in (len(search.tried), *search.try_all(planned, strengths, float(floors.identity or 0.0))):
+        if progress is not None and done:
+            progress(done, total)
+    ranked = _ranked(search.tried, floors, keep)
+    source, said = search.picture.to_pil(), _explained(ranked, floors)
+    backends = {**suite.backends, "second_backend": GUIDANCE}
+    return Best(source, search.chosen, emotion, tuple(ranked), said, floors, backends)
 
 
 def _check_choice(keep: int, face: str | int | Face) -> None:
@@ -245,49 +234,86 @@ def _check_choice(keep: int, face: str | int | Face) -> None:
         raise EditError("candidates are ranked by one face; name it by its number")
 
 
-def _edit_candidates(
-    loaded: Mapping[str, str | PhotoEditor],
-    planned: Sequence[tuple[str, float]],
-    picture: Picture,
-    emotion: str,
-    face: str | int | Face,
-    seed: int,
-    device: str,
-) -> Iterator[tuple[Face, Candidate]]:
-    """Each planned edit, made or failed, with the face it is of: the one that the first editor chooses."""
-    for name in dict.fromkeys(editor for editor, _ in planned):
-        photo_editor = _load(loaded[name], device)
-        resolve(emotion, photo_editor.editor.emotions)
-        edits = [Edit(emotion, strength) for editor, strength in planned if editor == name]
-        opened = photo_editor.open(picture, face, seed=seed, edits=edits)
-        face = chosen = opened.faces[0]
-        for edit, result in zip(edits, photo_editor.attempt(opened, edits, seed=seed), strict=True):
-            if isinstance(result, EmoEditError):
-                yield chosen, Candidate(name, emotion, edit.strength, seed, None, reason=f"failed: {result}")
-            else:
-                yield chosen, Candidate(name, emotion, edit.strength, seed, result.image)
+class _Search:
+    """Candidates of one photograph, each measured as soon as it is made.
 
+    The face is the one that the first editor finds; all others edit the same.
+    """
 
-def _load(editor: str | PhotoEditor, device: str) -> PhotoEditor:
-    if isinstance(editor, PhotoEditor):
-        return editor
-    from emoedit.editors import load_editor
+    def __init__(
+        self,
+        picture: Picture,
+        emotion: str,
+        face: str | int | Face,
+        seed: int,
+        suite: Suite,
+        second: EmbeddedNetwork,
+        load: LoadedEditors,
+    ) -> None:
+        self.picture, self.emotion, self.face, self.seed = picture, emotion, face, seed
+        self.suite, self.second, self.load = suite, second, load
+        self.subject: Subject | None = None
+        self.tried: list[Candidate] = []
 
-    return PhotoEditor(load_editor(editor, device=device))
+    @property
+    def chosen(self) -> Face:
+        """The face that is edited."""
+        if not isinstance(self.face, Face):
+            raise EditError("nothing was tried")
+        return self.face
 
+    def reference(self) -> Candidate:
+        """The default editor's edit at strength 1.
 
-def _measured(suite: Suite, picture: Picture, face: Face, tried: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates with their numbers."""
-    subject = suite.subject(picture.rgb, face)
-    photos = [load_picture(candidate.image).rgb for candidate in tried if candidate.image is not None]
-    rows = iter(suite.measure(subject, photos, [c.emotion for c in tried if c.image is not None]))
-    return [candidate if candidate.image is None else _with_numbers(candidate, next(rows)) for candidate in tried]
+        Raises:
+            EditError: it fails.
+        """
+        made = self._try(self._trials(DEFAULT_EDITOR), 1.0)
+        if made.image is None:
+            raise EditError(f"the default editor's edit, which the others are compared with, {made.reason}")
+        return made
 
+    def try_all(self, planned: Mapping[str, int], strengths: Sequence[float] | None, wanted: float) -> Iterator[int]:
+        """Try each planned candidate in turn; yields how many were tried in all.
 
-def _with_numbers(candidate: Candidate, row: dict[str, Any]) -> Candidate:
-    realism = float(row["confidence"]) * float(row["fold_free"]) * min(float(row["sharpness_kept"]), 1.0)
-    identity = float(row["identity"])
-    return replace(candidate, target_score=float(row["target_score"]), identity=identity, realism=realism)
+        Args:
+            planned: how many candidates each editor makes.
+            strengths: strengths of every editor; None finds those at which an edit keeps what is wanted.
+            wanted: identity that an edit has to keep.
+        """
+        for name, count in planned.items():
+            trials = self._trials(name) if count else None
+            for number in range(count if strengths is None else min(count, len(strengths))):
+                own = {c.strength: c.identity for c in self.tried if c.editor == name}
+                self._try(trials, next_strength(own, wanted) if strengths is None else float(strengths[number]))
+                yield len(self.tried)
+
+    def _trials(self, name: str) -> Trials:
+        trials = Trials(name, self.load(name), self.picture, self.face, self.emotion, self.seed)
+        self.face = trials.face
+        return trials
+
+    def _try(self, trials: Trials, strength: float) -> Candidate:
+        """One edit, measured; a failed one keeps nothing of the person, so that a weaker one follows."""
+        made, about = trials.edit(strength), (trials.name, self.emotion, strength, self.seed)
+        if isinstance(made, EmoEditError):
+            self.tried.append(Candidate(*about, None, reason=f"failed: {made}"))
+            return self.tried[-1]
+        rgb = load_picture(made).rgb
+        self.subject = self.subject or self.suite.subject(self.picture.rgb, self.chosen)
+        row = self.suite.measure(self.subject, [rgb], [self.emotion], only=MEASURED)[0]
+        read = self.second.scores(self.second.faces(rgb, self.chosen)[None])
+        self.tried.append(
+            Candidate(
+                *about,
+                made,
+                target_score=float(row["target_score"]),
+                second_score=float(target_score(read, [self.emotion], self.second.emotions)[0]),
+                identity=float(row["identity"]),
+                realism=float(row["confidence"]) * float(row["fold_free"]) * min(float(row["sharpness_kept"]), 1.0),
+            )
+        )
+        return self.tried[-1]
 
 
 def _ranked(tried: Sequence[Candidate], floors: Floors, keep: int) -> list[Candidate]:
@@ -299,13 +325,14 @@ def _ranked(tried: Sequence[Candidate], floors: Floors, keep: int) -> list[Candi
         missed = floors.missed(candidate).items()
         return [f"{name} {value:.2f} is below {floor:.2f}" for name, (value, floor) in missed]
 
-    rated = [(candidate, below(candidate)) for candidate in tried]
+    enough = 1.0 if floors.identity is None else floors.identity
+    rated = [(replace(candidate, enough=enough), below(candidate)) for candidate in tried]
     rated.sort(key=lambda pair: (bool(pair[1]), -pair[0].score))
     ranked = []
     for rank, (candidate, faults) in enumerate(rated, 1):
         kept = not faults and rank <= keep
-        numbers = f"target {candidate.target_score:.2f} x identity {candidate.identity:.2f}"
-        numbers += f" x realism {candidate.realism:.2f} = {candidate.score:.2f}"
+        numbers = f"target {candidate.target_score:.2f} and {candidate.second_score:.2f}, identity "
+        numbers += f"{candidate.identity:.2f}, realism {candidate.realism:.2f}: score {candidate.score:.2f}"
         why = "; ".join(faults) if faults else f"rank {rank}: {numbers}" + ("" if kept else f"; {keep} are kept")
         ranked.append(replace(candidate, kept=kept, reason=why))
     return ranked
@@ -321,8 +348,7 @@ def _explained(ranked: Sequence[Candidate], floors: Floors) -> str:
         )
     failed = sum(candidate.image is None for candidate in ranked)
     short = Counter(name for candidate in ranked if candidate.image for name in floors.missed(candidate))
-    told = {name: f"{short[name]} below {floor:g} in {name}" for name, floor in asdict(floors).items()}
-    faults = [text for name, text in told.items() if short[name]]
+    faults = [f"{short[name]} below {floor:g} in {name}" for name, floor in asdict(floors).items() if short[name]]
     faults += [f"{failed} failed"] if failed else []
     return (
         f"none of {len(ranked)} candidates is kept: {', '.join(faults)}. Lower the floor, give other editors or "

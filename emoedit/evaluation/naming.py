@@ -19,7 +19,17 @@ from emoedit.io import checkpoints
 from emoedit.types import CheckpointError, DataError
 
 COMPOSITOR = "compositor"  # entry of a described editor that is not an argument of ``emoedit.load_editor``
+IN_TURN = "+"  # between names of editors, each of which edits the result of the one before
 SPEED_SETTINGS = ("batch", "offload", "compile")  # settings that change no picture, rounding aside
+
+
+def editors_in_turn(name: str) -> list[str]:
+    """The editors that a name means: those of ``stylegan+facs`` are two.
+
+    Args:
+        name: name of an editor, or names joined by ``+``; a path that exists is one editor, whatever its name holds.
+    """
+    return [name] if Path(name).exists() else name.split(IN_TURN)
 
 
 @dataclass(frozen=True)

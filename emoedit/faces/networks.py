@@ -18,7 +18,8 @@ from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.types import CheckpointError, ImageError
 
-NAMES = ("identity", "expression", "landmarks", "perceptual")
+NAMES = ("identity", "expression", "landmarks", "perceptual")  # those that measure edits
+GUIDANCE = "guidance"  # finetuned edits and so measures none; ranks candidates
 
 
 class EmbeddedNetwork:
@@ -48,9 +49,11 @@ class EmbeddedNetwork:
             CheckpointError: no such network, or a damaged one.
         """
         text = os.fspath(name_or_folder)
-        folder = checkpoints.embedded_root() / text if text in NAMES else Path(text).expanduser()
+        folder = checkpoints.embedded_root() / text if text in (*NAMES, GUIDANCE) else Path(text).expanduser()
         if not (folder / checkpoints.CONFIG).is_file():
-            raise CheckpointError(f"no measuring network {text!r}; there are {', '.join(NAMES)}, or a folder of one")
+            raise CheckpointError(
+                f"no measuring network {text!r}; there are {', '.join((*NAMES, GUIDANCE))}, or a folder of one"
+            )
         heads = checkpoints.read_json(folder / checkpoints.CONFIG).get("heads")
         network = (MeasuringNetwork if heads else PerceptualNetwork).from_pretrained(folder)
         return cls(network.to(device).to(memory_format=torch.channels_last))

@@ -7,6 +7,7 @@ ones at the corners of a wide smile are in shadow, and in a laugh a tongue and t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import cv2
 import numpy as np
@@ -25,6 +26,9 @@ MARGIN = 2  # pixels of SIDE: blur at the edge of teeth
 BEYOND = (-1, 3)  # pixels of SIDE beyond the landmarks of the upper and the lower lip; lower lips curve more
 REACH, CORNER = 0.06, 0.02  # in crop sides: beyond teeth, or landmarks of corners, an opening narrows to 0 over this
 NEAR = 0.008  # in crop sides: largest correction of the edge of visible teeth by landmarks
+PALER = 0.012  # in crop sides: pale pixels this far beyond the teeth that the network finds are lips that shine
+ROBUST, ROUNDS = 0.008, 10  # of the fit of the lower edge: scale of errors in crop sides, rounds
+UNSEEN = 0.1  # weight of landmarks where no teeth are seen
 FAR, WRONG = (0.012, 0.03), (0.12, 0.16)  # in crop sides: lips this far beyond teeth are a laugh, or an error
 PALE = 0.6  # largest saturation of teeth, that of the skin being 1
 TOOTH = (0.12, 0.025, 0.3, 1.5)  # least width and height of the side, share of its box, width over height
@@ -65,8 +69,10 @@ def find_opening(
     inside = _pale_teeth(photo, alignment, masks, points)
     small = MouthGrid(alignment.resolution).shrink(teeth)
     seen = _largest(cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR) > LIKELY)
-    if inside is None or (seen is not None and (seen & inside).any()):
-        inside = seen if inside is None else _largest(seen | inside)
+    if inside is None:
+        inside = seen
+    elif seen is not None and (seen & inside).any():
+        inside = _largest(seen | (inside & _near_rows(seen)))
     if inside is None:
         return None
     columns = np.nonzero(inside.any(0))[0]
@@ -77,14 +83,65 @@ def find_opening(
     top = np.array([rows[inside[:, x]].min() for x in columns], float) - MARGIN
     bottom = np.array([rows[inside[:, x]].max() for x in columns], float) + MARGIN
     points = (points + 0.5) * SIDE / alignment.resolution - 0.5
-    return _opening(*_to_corners(points, columns, top, bottom))
+    wide, top, bottom, ends = _to_corners(points, columns, top, bottom)
+    weights = np.interp(wide, columns, smoothstep(inside[:, columns].sum(0) / SIDE, 0, NEAR), 0, 0)
+    return _opening(wide, top, _lower_edge(wide, bottom, np.maximum(weights, UNSEEN), ends), ends)
+
+
+def _near_rows(seen: np.ndarray) -> np.ndarray:
+    """Rows in which pale pixels may be teeth, bool ``[S, S]``: those of the teeth that the network finds, and nearby.
+
+    Beside the last of them the rows are those of the nearest one: the network misses teeth in shadow.
+    """
+    columns = np.nonzero(seen.any(0))[0]
+    rows = np.arange(len(seen))
+    nearest = columns[np.abs(rows[:, None] - columns).argmin(1)]
+    top = np.array([rows[seen[:, x]].min() for x in nearest])
+    bottom = np.array([rows[seen[:, x]].max() for x in nearest])
+    reach = PALER * len(seen)
+    return (rows[:, None] >= top - reach) & (rows[:, None] <= bottom + reach)
+
+
+def _lower_edge(x: np.ndarray, bottom: np.ndarray, weights: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The edge of the lower lip, ``[K]``: one bend from corner to corner, a robust fit to the edge of what is seen.
+
+    A lip that shines, or a tooth in shadow, moves a part of the visible edge; the lip itself has no notch there.
+
+    Args:
+        x: ``[K]`` columns.
+        bottom: ``[K]`` lower edge of what is seen.
+        weights: ``[K]``
+        ends: heights of both corners.
+    """
+    across = np.linspace(-1, 1, len(x))
+    chord = np.interp(across, [-1, 1], ends)
+    # Their sums with positive coefficients bend one way only: deepest right or left of the middle, or flat there.
+    basis = np.stack([(1 - across**2) * (1 + skew * across) for skew in (1 / 3, -1 / 3)] + [1 - across**4], 1)
+    sure = weights
+    for _ in range(ROUNDS):
+        scaled = np.sqrt(sure)
+        fit = basis @ _not_negative(basis * scaled[:, None], (bottom - chord) * scaled)
+        sure = weights / np.sqrt(1 + ((bottom - chord - fit) / (ROBUST * SIDE)) ** 2)
+    return chord + fit
+
+
+def _not_negative(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The least-squares solution ``[N]``, N small, without negative coefficients: the best of all choices of zeros."""
+    best, least = np.zeros(matrix.shape[1]), float(target @ target)
+    for free in product((False, True), repeat=matrix.shape[1]):
+        found = np.zeros(matrix.shape[1])
+        found[list(free)] = np.linalg.lstsq(matrix[:, list(free)], target, rcond=None)[0]
+        error = float(((matrix @ found - target) ** 2).sum())
+        if (found >= 0).all() and error < least:
+            best, least = found, error
+    return best
 
 
 def _opening(columns: np.ndarray, top: np.ndarray, bottom: np.ndarray, ends: np.ndarray) -> Opening:
     """An opening that narrows to nothing, at two heights, beyond the columns where it is known."""
-    smooth = [cv2.GaussianBlur(edge[None], (0, 0), 3.0, borderType=cv2.BORDER_REPLICATE)[0] for edge in (top, bottom)]
+    top = cv2.GaussianBlur(top[None], (0, 0), 3.0, borderType=cv2.BORDER_REPLICATE)[0]
     x = np.concatenate([[columns[0] - CORNER * SIDE], columns, [columns[-1] + CORNER * SIDE]])
-    top, bottom = (np.concatenate([[ends[0]], edge, [ends[1]]]) for edge in smooth)
+    top, bottom = (np.concatenate([[ends[0]], edge, [ends[1]]]) for edge in (top, bottom))
     return Opening((x + 0.5) / SIDE, (top + 0.5) / SIDE, (bottom + 0.5) / SIDE)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -163,13 +163,21 @@ class Suite:
         return Subject(photo, face, view, None if truth is None else self.views([truth[0]], truth[1])[0])
 
     @torch.no_grad()
-    def measure(self, subject: Subject, edited: Sequence[np.ndarray], emotions: Sequence[str]) -> list[dict[str, Any]]:
+    def measure(
+        self,
+        subject: Subject,
+        edited: Sequence[np.ndarray],
+        emotions: Sequence[str],
+        *,
+        only: Collection[str] | None = None,
+    ) -> list[dict[str, Any]]:
         """A row of numbers for each edit.
 
         Args:
             subject: the source.
             edited: photographs of the source's size, uint8 ``[H, W, 3]``.
             emotions: target emotion of each edit.
+            only: keys of the metrics that are computed; None: all.
 
         Returns:
             For each edit the value of every registered metric (``emoedit.metrics.measure.measures``; None where it
@@ -190,7 +198,7 @@ class Suite:
                 )
         if not edited:
             return []
-        return self._rows(subject, self.views(edited, subject.face), emotions, photos=edited)
+        return self._rows(subject, self.views(edited, subject.face), emotions, photos=edited, only=only)
 
     def measure_other(self, subject: Subject, photo: np.ndarray, face: Face, emotion: str) -> dict[str, Any]:
         """A row for another photograph of the same person, taken from another place.
@@ -206,7 +214,12 @@ class Suite:
         return self._rows(subject, self.views([photo], face), [emotion], photos=None)[0]
 
     def _rows(
-        self, subject: Subject, edits: Sequence[View], emotions: Sequence[str], photos: Sequence[np.ndarray] | None
+        self,
+        subject: Subject,
+        edits: Sequence[View],
+        emotions: Sequence[str],
+        photos: Sequence[np.ndarray] | None,
+        only: Collection[str] | None = None,
     ) -> list[dict[str, Any]]:
         views = EditViews(
             source=subject.view,
@@ -221,7 +234,7 @@ class Suite:
             face=subject.face,
             photos=photos,
         )
-        columns = {measure.key: measure(views) for measure in measures()}
+        columns = {m.key: m(views) for m in measures() if only is None or m.key in only}
         rows = []
         for i, emotion in enumerate(emotions):
             scores = views.scores[i]

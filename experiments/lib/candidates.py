@@ -7,52 +7,92 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 from PIL import Image
 
-from emoedit.editors import load_editor
-from emoedit.evaluation.best import Best, Floors, best
-from emoedit.evaluation.cases import Case
+from emoedit.evaluation.best import best
+from emoedit.evaluation.cases import Case, read_cases
+from emoedit.evaluation.trials import LoadedEditors
+from emoedit.faces.align import align
+from emoedit.faces.detect import Face
 from emoedit.faces.networks import EmbeddedNetwork
-from emoedit.io.images import load_picture
+from emoedit.io.images import load_picture, write_atomic
 from emoedit.metrics.suite import Suite
-from emoedit.photo import PhotoEditor
 from emoedit.registry import DEFAULT_EDITOR
-from emoedit.types import DataError
+from emoedit.training.data import CropSet
+from emoedit.types import CropSpec, DataError
+from lib.gradients import GradientRecogniser
 
+CROP = CropSpec(128, "stable", 0.66, 0.074)  # that of the faces to which the judge is fitted (configs/data/agreed.yaml)
 Row = dict[str, Any]
-NOT_INDEPENDENT = (
-    "The guidance classifier finetuned the default editor's sadness and favours it: with it, other editors score "
-    "lower than with a recogniser that finetuned none."
+FITTED = "judge.pt"  # in the work folder: the judge, fitted once
+NOT_RANKING = (
+    "The same pictures, as a recogniser reads them that took no part in ranking and is no network: softmax regression "
+    "on histograms of oriented gradients, fitted to what people agree on in FER-2013 (FER+)."
 )
 
 
-class SecondReader:
-    """An optional second recogniser, which is not used for ranking.
+class Judge:
+    """A recogniser that takes no part in ranking ([lib.gradients][]).
 
     Args:
-        folder: folder of an expression network of this project's own; None for none.
-
-    Raises:
-        CheckpointError: no such network.
+        how: ``crops``, a folder of prepared crops with votes, and what [GradientRecogniser.fitted][] takes; None or no
+            ``crops``: no judge.
+        work: folder in which the fitted judge is kept.
     """
 
-    def __init__(self, folder: str | None) -> None:
-        self.network = None if folder is None else EmbeddedNetwork.load(folder)
-        self.name = "" if folder is None else Path(folder).name
+    def __init__(self, how: Mapping[str, Any] | None, work: Path) -> None:
+        self.network: GradientRecogniser | None = None
+        if how is None or how["crops"] is None:
+            return
+        if not (work / FITTED).is_file():
+            work.mkdir(parents=True, exist_ok=True)
+            fitted = GradientRecogniser.fitted(CropSet(how["crops"]), how).state_dict()
+            write_atomic(work / FITTED, lambda file: torch.save(fitted, file))
+        state = torch.load(work / FITTED, weights_only=True)
+        self.network = GradientRecogniser(**state)
 
-    def read(self, image: Image.Image, found: Best) -> dict[str, float | str]:
-        """Probability of the target, and what is read first; nothing without a network."""
+    def read(self, image: Image.Image, face: Face, emotion: str) -> dict[str, float | str]:
+        """Probability of the target (``judge``), and what is read first (``judge_top``); nothing without a judge.
+
+        Args:
+            image: the photograph.
+            face: the face in it.
+            emotion: the target, a basic emotion.
+        """
         if self.network is None:
             return {}
-        face = self.network.faces(load_picture(image).rgb, found.face)
-        scores = self.network.scores(face[None])[0].cpu()
+        crop = cv2.cvtColor(align(face.landmarks, CROP).crop(load_picture(image).rgb), cv2.COLOR_RGB2GRAY)
+        scores = self.network.scores(torch.from_numpy(crop)[None, None].float() / 127.5 - 1)[0]
         names = list(self.network.emotions)
-        return {"second": float(scores[names.index(found.emotion)]), "second_top": names[int(scores.argmax())]}
+        return {"judge": float(scores[names.index(emotion)]), "judge_top": names[int(scores.argmax())]}
+
+
+def people(root: Path, chosen: Mapping[str, Sequence[int]]) -> list[Case]:
+    """People to edit.
+
+    Args:
+        root: folder of the data sets.
+        chosen: data set, or folder -> from which and up to which of its people (of those marked test, where a csv says
+            so).
+
+    Raises:
+        DataError: no such folder, or nobody in it.
+    """
+    cases: list[Case] = []
+    for name, (first, end) in chosen.items():
+        try:
+            found = read_cases(root / name, split="test")
+        except DataError:  # no csv that says so: all are meant
+            found = read_cases(root / name)
+        cases += found[first:end]
+    return cases
 
 
 def candidate_rows(
-    cases: Sequence[Case], emotions: Sequence[str], how: Mapping[str, Any], path: Path, second: SecondReader
+    cases: Sequence[Case], emotions: Sequence[str], how: Mapping[str, Any], path: Path, judge: Judge
 ) -> list[Row]:
     """A row for every candidate, and for the single edit of the default editor at strength 1 (``single``).
 
@@ -61,7 +101,7 @@ def candidate_rows(
         emotions: names among the vocabulary's basic ones.
         how: ``editors``, ``candidates``, ``keep``.
         path: results, a row a line; people that are there already are not edited again.
-        second: the recogniser that is not used for ranking.
+        judge: the recogniser that takes no part in ranking.
 
     Returns:
         Rows with ``person``, ``emotion``, ``rank`` (from 1; 0 for the single edit), ``order`` (in which it was made),
@@ -75,8 +115,9 @@ def candidate_rows(
     path.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     done = {row["person"] for row in rows}
-    suite, editors = Suite(), [PhotoEditor(load_editor(name, device="cpu")) for name in how["editors"]]
-    ranker = EmbeddedNetwork.load("expression")
+    suite, ranker = Suite(), EmbeddedNetwork.load("expression")
+    load = LoadedEditors(how["editors"], "cpu")
+    editors = [load(name) for name in how["editors"]]
     for case in cases:
         person, fresh = str(case.photo), []
         if person in done:
@@ -84,18 +125,18 @@ def candidate_rows(
         for emotion in emotions:
             found = best(case.photo, emotion, candidates=how["candidates"], keep=how["keep"], editors=editors,
                          suite=suite)  # fmt: skip
-            single = best(case.photo, emotion, candidates=1, keep=1, editors=[DEFAULT_EDITOR], suite=suite,
-                          floors=Floors(-1.0, 0.0, 0.0))  # fmt: skip
-            names = [each.editor.name for each in editors]
-            for rank, candidate in [(0, single.candidates[0]), *enumerate(found.candidates, 1)]:
+            # Without a floor of its own, every search tries it.
+            single = next(c for c in found.candidates if c.editor == DEFAULT_EDITOR and c.strength == 1.0)
+            for rank, candidate in [(0, single), *enumerate(found.candidates, 1)]:
                 if candidate.image is None:
                     continue
                 face = ranker.faces(load_picture(candidate.image).rgb, found.face)
                 top = ranker.emotions[int(ranker.scores(face[None])[0].argmax())]
-                # Editors work in turn, each from its weakest to its strongest edit.
-                order = names.index(candidate.editor) + candidate.strength / 100 if rank else -1
+                # The default editor's single edit is made first, then editors work in turn.
+                made = [DEFAULT_EDITOR, *how["editors"]].index(candidate.editor)
+                order = made + abs(candidate.strength - 1) / 100 if rank else -1
                 row = candidate.to_dict() | {"person": person, "rank": rank, "top": top, "order": order}
-                fresh.append(row | second.read(candidate.image, found))
+                fresh.append(row | judge.read(candidate.image, found.face, emotion))
         with path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in fresh)
         rows += fresh

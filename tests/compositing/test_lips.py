@@ -44,7 +44,7 @@ def test_a_mouth_opens_by_degrees():
     """The wider lips part, and the darker it is between them, the more surely; without a jump."""
     for results in (
         [read(CLOSED, points_of(48, 72, apart=a), opened(0.3 * LEVEL)).opens for a in np.linspace(0, 3, 61)],
-        [read(CLOSED, OPEN, opened(level * LEVEL)).opens for level in np.linspace(1.2, 0.3, 91)],
+        [read(CLOSED, OPEN, opened(level * LEVEL)).opens for level in np.linspace(1.2, 0.3, 241)],
         [read(CLOSED, OPEN, opened(LEVEL), likely_teeth(ROW, sure)).opens for sure in np.linspace(0.2, 0.9, 71)],
     ):
         assert results[0] == 0 and results[-1] == 1

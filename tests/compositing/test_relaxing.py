@@ -13,6 +13,7 @@ from emoedit.compositing.relaxing import FOLD_SIDE, Smile, find_smile, relax
 from emoedit.faces.align import FFHQ_POINTS, align
 from emoedit.faces.layout import CORNERS, PAIRS
 from emoedit.faces.masks import LUMA, face_masks
+from emoedit.faces.opening import Opening
 from emoedit.nn.relaxation import RelaxationConfig, RelaxationNetwork
 from emoedit.photo import PhotoEditor
 from tests.fixtures.editors import from_neutral, tiny_vae
@@ -92,6 +93,19 @@ def test_teeth_are_covered_by_the_photographs_own_lips():
     # No colour is made up but that of the line between the lips: skin stays skin.
     cheek = [near(p, 28, 55, 3) for p in (photo, relax(photo, face, smile))]
     assert np.abs(cheek[0] - cheek[1]).max() <= 6
+
+
+def test_a_lower_lip_is_as_full_as_in_the_photograph():
+    """Where landmarks of both its edges are too high, both are moved to the edge of the opening."""
+    x = np.linspace(0.4, 0.7, 40)
+    points = points_of(52, 72, half=16, height=6, apart=6) / 96
+    lower = np.interp(x, *points[[60, 67, 66, 65, 64]].T)
+    for off in (0.02, 0.08, -0.02):
+        opening = Opening(x, np.full(40, 0.73), lower + off)
+        moved = relaxing._lowered(points, opening) - points
+        limit = relaxing.CORRECTED * np.clip(off, 0, relaxing.LOW)
+        assert moved[56:59, 1] == pytest.approx([limit] * 3, abs=0.004)
+        assert not moved[:55].any() and not moved[60:].any() and not moved[:, 0].any()
 
 
 def test_a_neutral_face_has_no_smile_to_lose():

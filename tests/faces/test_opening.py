@@ -53,7 +53,7 @@ def test_an_opening_ends_where_lips_meet():
     # Between the last teeth and the corners it is as high as the lips are apart, and nearly so over the teeth.
     x = np.array([38.0, 52.0, 66.0])
     height = np.interp(x / 96, found.x, found.bottom - found.top) * 96
-    assert height[0] == pytest.approx(height[2], abs=1.0) and 4 < height[0] < 10 and 6 < height[1] < 12
+    assert height[0] == pytest.approx(height[2], abs=1.5) and 4 < height[0] < 10 and 6 < height[1] < 12
     # Landmarks that are far off move the edges of the teeth that are seen by a little only.
     wrong = find_opening(SKIN, ITSELF, MASKS, teeth, points_of(52, 60, half=22, apart=40))
     middle = np.abs(wrong.x - 0.54) < 0.05
@@ -79,3 +79,18 @@ def test_pale_lips_of_a_dark_face_are_no_teeth():
     points = points_of(48, 72, half=15, apart=2)
     for picture in (photo, Tone(0.35).lifted(photo)):
         assert find_opening(picture, ITSELF, MASKS, likely_teeth(), points) is None
+
+
+def test_a_lower_lip_that_shines_below_the_teeth_is_a_lip():
+    """Its light has the colour of teeth; the network alone says where they end, and the edge has one bend."""
+    points, teeth = points_of(52, 60, half=20, apart=6), likely_teeth((40, 58, 65, 63), 0.9)
+    plain, shining = SKIN.copy(), SKIN.copy()
+    for photo in (plain, shining):
+        photo[58:63, 40:65] = 230
+    shining[63:70, 49:56] = 230
+    found = [find_opening(photo, ITSELF, MASKS, teeth, points) for photo in (plain, shining)]
+    np.testing.assert_allclose(found[1].x, found[0].x)
+    assert np.abs(found[1].bottom - found[0].bottom).max() * 96 < 1.0
+    for opening in found:
+        line = np.interp(np.linspace(opening.x[1], opening.x[-2], 40), opening.x, opening.bottom)
+        assert (np.diff(line, 2) < 1e-4).all()
