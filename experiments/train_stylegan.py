@@ -78,8 +78,9 @@ def embedded(kind: type[MeasuringNetwork], name: str) -> MeasuringNetwork:
 
 def prepare_stage(config: DictConfig) -> None:
     """Aligned crops of every data set, once."""
-    report = prepare_config(config.data)
-    print("kept", report["kept"], "dropped", report["dropped"])
+    for data in (config.data, config.agreed):
+        report = prepare_config(data)
+        print("kept", report["kept"], "dropped", report["dropped"])
 
 
 def gan_stage(config: DictConfig) -> None:
@@ -98,7 +99,7 @@ def gan_stage(config: DictConfig) -> None:
     )
     critic = Critic(backbone.channels, how["critic_widths"])
     common = {"resolution": backbone.resolution, "split": TRAINED_ON, "balance": how["balance"]}
-    common |= {"balance_groups": how["balance"], "channels": backbone.channels}
+    common |= {"balance_groups": how.get("balance_groups", 1.0), "channels": backbone.channels}
     batches = TwoMixtures(
         MixtureBatches(
             crops,
@@ -146,7 +147,7 @@ def encoder_stage(config: DictConfig) -> None:
         split=TRAINED_ON,
         seed=trainer.seed,
         balance=how["balance"],
-        balance_groups=how["balance"],
+        balance_groups=how.get("balance_groups", 1.0),
         channels=backbone.channels,
     )
     x = shown_people(crops, config, 12)
@@ -186,7 +187,7 @@ def neutral_people(
 
 def directions_stage(config: DictConfig) -> None:
     """Directions in closed form, and how far strength 1 goes; to ``work``."""
-    crops, backbone = CropSet(config.data.crops), load_backbone(config)
+    crops, backbone = CropSet(config.agreed.crops), load_backbone(config)
     how = with_own_data(crops, plain(config.steering))
     names = ["neutral", *how["emotions"]]
     scorer = wspace.recogniser_scores(
@@ -222,7 +223,7 @@ def directions_stage(config: DictConfig) -> None:
 
 def finetune_stage(config: DictConfig) -> None:
     """The same directions, each finetuned by the guidance classifier by itself; to ``work``."""
-    crops, backbone = CropSet(config.data.crops), load_backbone(config)
+    crops, backbone = CropSet(config.agreed.crops), load_backbone(config)
     how = with_own_data(crops, plain(config.steering)["finetune"], "steering.finetune")
     classifier = load_classifier(plain(config.classifier.config), config.classifier_weights)
     chosen = [choose(crops, source, ["neutral"], n, TRAINED_ON) for source, n in how["sources"].items()]
@@ -265,7 +266,7 @@ def cost(folder: Path, what: str) -> str:
 
 def finish_stage(config: DictConfig) -> None:
     """The finished folder, with a card."""
-    crops, how = CropSet(config.data.crops), config.finish
+    crops, how = CropSet(config.agreed.crops), config.finish
     backbone = load_backbone(config).with_inversion(optimise_steps=how.optimise_steps, precision=how.precision)
     steering = WDirections.from_pretrained(Path(config.work) / f"steering_{how.steering}").half().float()
     compositor = OmegaConf.to_container(how.compositor)

@@ -61,23 +61,24 @@ def reader(*emotions: str) -> MeasuringNetwork:
     return MeasuringNetwork(NetworkConfig(heads, resolution=16, widths=(8, 8, 8, 8), emotions=emotions)).eval()
 
 
-def composed() -> dict:
+def composed(name: str) -> dict:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return OmegaConf.to_container(compose("train_stylegan", overrides=["data.root=/data"]), resolve=True)
+        return OmegaConf.to_container(compose(name, overrides=["data.root=/data"]), resolve=True)
 
 
-def test_the_config_fits_the_code():
-    config = composed()
+@pytest.mark.parametrize("name", ["train_stylegan", "train_stylegan_colour"])
+def test_the_config_fits_the_code(name):
+    config = composed(name)
     backbone = StyleGAN2Config(**config["backbone"])
     trainer, encoder, how = config["trainer"], config["encoder"], config["steering"]
     known = {field.name for field in fields(TrainerConfig)}
-    assert trainer.keys() - known == {
+    assert trainer.keys() - known - {"balance_groups"} == {
         *("batch_size", "shown", "real", "rebuilt", "balance", "critic_widths"),
         *("adversarial", "weights", "mixing", "encoder_rate", "mapping_rate", "growing"),
     }
     assert set(trainer["growing"]) < set(sides(backbone.resolution))
     assert max(trainer["growing"].values()) <= trainer["adversarial"]["start"] < trainer["steps"]
-    assert encoder.keys() - known == {"batch_size", "samples", "shares", "balance", "weights"}
+    assert encoder.keys() - known - {"balance_groups"} == {"batch_size", "samples", "shares", "balance", "weights"}
     finetune = how["finetune"]
     assert finetune["trainer"].keys() <= known
     assert set(finetune["alone"]) | set(finetune["gain"]) <= set(finetune["emotions"]) <= set(how["emotions"])
@@ -254,6 +255,7 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         str(ROOT / "experiments" / "train_stylegan.py"),
         f"data.root={tmp_path}",
         f"data.crops={crops}",
+        f"agreed.crops={crops}",
         f"work={tmp_path / 'work'}",
         f"output={tmp_path / 'editor'}",
         f"classifier_weights={tmp_path / 'classifier.pt'}",
