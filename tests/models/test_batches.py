@@ -13,15 +13,13 @@ from tests.fixtures.editors import tiny_asyrp, tiny_vae
 
 @pytest.mark.parametrize(
     ("precision", "drawn", "levels", "changed", "visible"),
-    [("float32", 0.01, 16, 5e-3, 5e-4), ("bfloat16", 15.0, 20, 3e-2, 5e-3)],
+    [("float32", 0.01, 2, 1e-3, 0.0), ("bfloat16", 15.0, 20, 3e-2, 5e-3)],
 )
 @pytest.mark.parametrize("emotion", ["surprised", "sad"])
 def test_an_edit_by_diffusion_hardly_depends_on_its_batch(
     astronaut, emotion, precision, drawn, levels, changed, visible
 ):
     """Sums are taken in another order in a batch: the bounds are what docs/asyrp.md says.
-
-    In the photograph a difference that no one sees can send a block of the optical flow, which reads 8 bits, elsewhere.
 
     Args:
         astronaut: the portrait.
