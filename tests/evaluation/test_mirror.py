@@ -51,7 +51,7 @@ def test_a_frame_without_a_face_keeps_the_last_reading(film):
 
 def test_the_expression_is_answered(film):
     told = []
-    how = {"candidates": 2, "editors": ["facs"], "suite": Suite(), "floors": Floors(target_score=0.0)}
+    how = {"candidates": 2, "editors": ["facs"], "suite": Suite(), "floors": Floors(identity=0.0, target_score=0.0)}
     found = mirror(film, opposite=True, callback=told.append, **how)
     assert (found.frames, found.faceless, len(told)) == (6, 2, 6)
     assert (found.shown, found.answered) == ("happy", OPPOSITES["happy"])
