@@ -139,9 +139,19 @@ class NormalisesLuminance:
         return self.config.std is not None
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``x`` at the model's mean and contrast, and the mean and gain that undo it."""
+        """``x`` at the model's mean and contrast, and the mean and gain that undo it.
+
+        Args:
+            x: ``[N, C, R, R]``.
+        """
         return normalise(x, self.oval, mean=self.config.mean, std=self.config.std)
 
     def restore(self, picture: Tensor, own: Tensor, gain: Tensor) -> Tensor:
-        """What the model draws at the photographs' own mean and contrast."""
+        """What the model draws at the photographs' own mean and contrast.
+
+        Args:
+            picture: ``[N, C, R, R]``, as the model draws it.
+            own: the photographs' own means, as ``normalise`` gives them.
+            gain: their gains.
+        """
         return restore(picture, own, gain, mean=self.config.mean, std=self.config.std)

@@ -114,7 +114,7 @@ def test_a_perfect_editor_of_every_published_models_size_gives_true_colours(open
     result, _ = compositor(entry.compositor)(photo, scene)
     found, nothing = (composite_errors(r, photo, true, scene.face.alignment, scene.face.masks) for r in (result, photo))
     assert found.colour_error <= 0.2 and nothing.colour_error > 1.5
-    assert found.error < 0.2 * nothing.error and found.sharpness > 0.75 and found.outside == 0
+    assert found.error < 0.2 * nothing.error and found.sharpness > 0.8 and found.outside == 0
 
 
 @pytest.mark.data
