@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -302,11 +304,25 @@ def finish_stage(config: DictConfig) -> None:
             print(f"{name}: not trained, left as it is")
             continue
         base = load_editor(of, device="cpu")
-        editor = Editor(base.backbone, [kind.from_pretrained(work / folder)], name=name, compositor=base.compositor)
+        steering = kind.from_pretrained(work / folder)
+        units = mixed_units({} if base.units is None else base.units.sums, steering.emotions)
+        editor = Editor(base.backbone, [steering], name=name, compositor=base.compositor, units=units)
         steps = work / ("map" if name == "space" else "words")  # of training
         lines = [cost(name, steps)]
         role = "emotion editor (points of the emotion space)"
         editor.save_pretrained(output / name, card=filled_card(name, lines), backbone_of=of, role=role, licence=LICENCE)
+
+
+def mixed_units(sums: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Action units of every name: those of the basic emotions that it is a mixture of, by their shares."""
+    found = {}
+    for name, shares in zip(names, basic_shares(names, BASIC).tolist(), strict=True):
+        total: Counter[str] = Counter()
+        for basic, share in zip(BASIC, shares, strict=True):
+            total.update({unit: share * amount for unit, amount in sums.get(basic, {}).items()})
+        if units := {unit: round(amount, 3) for unit, amount in total.items() if abs(amount) >= 0.001}:
+            found[name] = units
+    return found
 
 
 def cost(name: str, folder: Path) -> str:
