@@ -118,8 +118,9 @@ def _plan(args: argparse.Namespace) -> tuple[list[str], Path]:
     editors = list(dict.fromkeys(args.editors or ("stylegan", "facs", "vae", "stylegan+facs")))
     for name in dict.fromkeys(part for editor in editors for part in editors_in_turn(editor)):
         resolve(args.emotion, describe(name)[2])
-    name = output_path(Path(args.photo).stem, args.emotion, many=False, suffix="_best")
-    return editors, Path(os.path.expanduser(args.output)) if args.output else name
+    if args.output:
+        return editors, Path(os.path.expanduser(args.output))
+    return editors, output_path(Path(args.photo).stem, args.emotion, many=False, suffix="_best")
 
 
 def run(args: argparse.Namespace) -> int:

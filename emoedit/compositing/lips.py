@@ -75,8 +75,8 @@ def read_lips(
     mouth, skin = grid.enlarge(masks.mouth), float(np.median(after[masks.face > 0.5]))
     apart = [float(np.mean([np.linalg.norm(p[i] - p[k]) for i, k in PAIRS])) / side for p in points]
     lip = _level(grid.enlarge(before), grid.fill(outline(first[OUTER])))
-    dark = [_darkness(grid.enlarge(p) / lip, at, grid) / side for p, at in ((before, first), (after, last))]
-    parts, grows = apart[1] - apart[0], dark[1] - dark[0]
+    black = [_darkness(grid.enlarge(p) / lip, at, grid) / side for p, at in ((before, first), (after, last))]
+    parts, grows = apart[1] - apart[0], black[1] - black[0]
     dark = float(smoothstep(parts, *PARTED) * smoothstep(grows + min(PART * parts, grows), *DARK))
     row, likely = (np.zeros_like(teeth), 0.0) if has_teeth else _row(teeth * mouth, grid, last)
     likely *= 1 - dark

@@ -282,7 +282,9 @@ class _Search:
             wanted: identity that an edit has to keep.
         """
         for name, count in planned.items():
-            trials = self._trials(name) if count else None
+            if not count:
+                continue
+            trials = self._trials(name)
             for number in range(count if strengths is None else min(count, len(strengths))):
                 own = {c.strength: c.identity for c in self.tried if c.editor == name}
                 self._try(trials, next_strength(own, wanted) if strengths is None else float(strengths[number]))
