@@ -27,7 +27,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LESS = {  # words of a command -> what the test asks for in their place
     "--emotions happy,sad --strengths": "--editors vae --emotions happy,sad --strengths",
     "--data photos/ --emotions": "--data photos/ --editors vae --emotions",
-    "--editors stylegan asyrp facs": "--editors stylegan facs --candidates 2",
+    "--editors stylegan asyrp facs asyrp+facs": "--editors stylegan facs stylegan+facs --candidates 3",
     "--editors vae,ti_asyrp": "--editors vae",
     "editor=asyrp,vae,references": "editor=vae,references",
     "--candidates 12": "--candidates 2",

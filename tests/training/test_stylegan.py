@@ -61,14 +61,15 @@ def reader(*emotions: str) -> MeasuringNetwork:
     return MeasuringNetwork(NetworkConfig(heads, resolution=16, widths=(8, 8, 8, 8), emotions=emotions)).eval()
 
 
-def composed(name: str) -> dict:
+def composed(*overrides: str) -> dict:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return OmegaConf.to_container(compose(name, overrides=["data.root=/data"]), resolve=True)
+        found = compose("train_stylegan", overrides=["data.root=/data", *overrides])
+        return OmegaConf.to_container(found, resolve=True)
 
 
-@pytest.mark.parametrize("name", ["train_stylegan", "train_stylegan_colour"])
-def test_the_config_fits_the_code(name):
-    config = composed(name)
+@pytest.mark.parametrize("overrides", [(), ("recipe=stylegan_colour",)])
+def test_the_config_fits_the_code(overrides):
+    config = composed(*overrides)
     backbone = StyleGAN2Config(**config["backbone"])
     trainer, encoder, how = config["trainer"], config["encoder"], config["steering"]
     known = {field.name for field in fields(TrainerConfig)}
