@@ -13,6 +13,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from emoedit.editors import Editor, load_editor
 from emoedit.emotions import BASIC
+from emoedit.faces.space import FaceSpace
 from emoedit.io import checkpoints
 from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.nn.space import EmotionSpace, PointMap, SpaceConfig
@@ -64,9 +66,14 @@ def prepare_stage(config: DictConfig) -> None:
         print("kept", report["kept"], "dropped", report["dropped"])
 
 
+def trunk() -> MeasuringNetwork:
+    """The network that the space is read from."""
+    return embedded(SpaceConfig(BASIC).trunk)
+
+
 def voted(config: DictConfig, splits: tuple[str, ...]) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
     """Voted pictures: their positions, votes ``[N, 7]``, and features ``[2, N, F]``, plain and mirrored."""
-    crops, network = CropSet(config.data.crops), embedded(SpaceConfig(BASIC).trunk)
+    crops, network = CropSet(config.data.crops), trunk()
     positions, votes = learning.voted_pictures(crops, splits)
     sides = [learning.pooled_features(network, crops, positions, mirror=mirror) for mirror in (False, True)]
     return positions, votes, torch.stack(sides)
@@ -79,7 +86,7 @@ def space_stage(config: DictConfig) -> None:
     wide = features.flatten(0, 1)
     torch.manual_seed(0)
     shape = SpaceConfig(BASIC, placed_names(BASIC), wide.shape[1], how["dims"], how["hidden"])
-    space = EmotionSpace(shape)
+    space = EmotionSpace(replace(shape, trunk_fingerprint=trunk().trunk_fingerprint()))
     space.mean.copy_(wide.mean(0))
     space.std.copy_(wide.std(0).clamp_min(1e-3))
     batches = learning.FeatureBatches(
@@ -125,7 +132,8 @@ def filled_card(name: str, lines: list[str]) -> str:
 
 
 def load_space(config: DictConfig) -> EmotionSpace:
-    return EmotionSpace.from_pretrained(Path(config.work) / "emotion_space")
+    """The space that ``space_stage`` wrote; an error if the embedded trunk is no longer the one it was learned from."""
+    return FaceSpace.load(Path(config.work) / "emotion_space").space
 
 
 def basic_places(space: EmotionSpace, names: tuple[str, ...]) -> torch.Tensor:

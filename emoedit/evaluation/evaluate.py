@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from emoedit.editors import Editor
 from emoedit.evaluation.cases import Case, read_cases
@@ -314,9 +313,8 @@ def fingerprint(photo_editor: PhotoEditor) -> str:
     if backbone.settings:  # how many steps it takes, and from where, is not in the weights
         digest.update(json.dumps(backbone.to_config(), sort_keys=True).encode())
     for part in (backbone, *editor.steerings):
-        for name, value in sorted(part.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        for content in checkpoints.tensor_bytes(part.state_dict()):
+            digest.update(content)
     return digest.hexdigest()[:16]
 
 

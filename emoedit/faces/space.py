@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from emoedit.faces.detect import Face, FaceDetector
 from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io import checkpoints
 from emoedit.io.images import load_picture
-from emoedit.nn.space import EmotionSpace
+from emoedit.nn.space import EmotionSpace, SpaceConfig
 from emoedit.types import CheckpointError
 
 NAME = "emotion_space"
@@ -22,18 +23,24 @@ NAME = "emotion_space"
 class FaceSpace:
     """The emotion space and the network that it is read from.
 
+    Features of other weights would give points without a meaning, so the network's fingerprint is compared with the one
+    that the space records. A space of a folder without a fingerprint is used with a warning: nothing says that the
+    network is another one.
+
     Args:
         space: see ``emoedit.nn.space.EmotionSpace``.
         trunk: the network whose features it reads.
 
     Raises:
-        CheckpointError: a network with features of another width.
+        CheckpointError: a network with features of another width, or with other weights than the space was learned
+            from.
     """
 
     def __init__(self, space: EmotionSpace, trunk: EmbeddedNetwork) -> None:
         width = trunk.network.config.widths[-1]
         if width != space.config.features:
             raise CheckpointError(f"this space reads {space.config.features} features, the network has {width}")
+        _check_trunk(space.config, trunk.network.trunk_fingerprint())
         self.space, self.trunk = space, trunk
 
     @classmethod
@@ -45,7 +52,7 @@ class FaceSpace:
             device: device of the networks.
 
         Raises:
-            CheckpointError: no such space, or a damaged one.
+            CheckpointError: no such space, a damaged one, or one that was learned from another network.
         """
         path = checkpoints.embedded_root() / NAME if folder is None else Path(folder).expanduser()
         space = EmotionSpace.from_pretrained(path).to(device)
@@ -89,3 +96,25 @@ class FaceSpace:
         """
         apart = (self.space.places - point.to(self.space.places)).norm(dim=1)
         return [(self.names[n], float(apart[n])) for n in apart.argsort()[:count].tolist()]
+
+
+def _check_trunk(config: SpaceConfig, found: str) -> None:
+    """Compare the fingerprint of the network at hand with the one that a space was learned from.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    if not config.trunk_fingerprint:
+        warnings.warn(
+            f"this emotion space does not say which weights of {config.trunk!r} it was learned from, so nothing tells "
+            f'whether its points mean anything with those at hand; if they do, write "trunk_fingerprint": '
+            f'"{found}" into its {checkpoints.CONFIG}, else learn it anew (emoedit train space)',
+            stacklevel=3,
+        )
+    elif config.trunk_fingerprint != found:
+        raise CheckpointError(
+            f"this emotion space was learned from other weights of {config.trunk!r} (fingerprint "
+            f"{config.trunk_fingerprint}, found {found}), and its points would mean nothing with these: learn it anew "
+            f"(emoedit train space), or name the folder of the network that it was learned from as 'trunk' in its "
+            f"{checkpoints.CONFIG}"
+        )

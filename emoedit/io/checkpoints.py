@@ -29,6 +29,7 @@ from emoedit.io.tensors import read_shapes as read_shapes
 from emoedit.io.tensors import read_weights as read_weights
 from emoedit.io.tensors import round_rows as round_rows
 from emoedit.io.tensors import round_weights as round_weights
+from emoedit.io.tensors import tensor_bytes as tensor_bytes
 from emoedit.io.tensors import write_config as write_config
 from emoedit.io.tensors import write_part as write_part
 from emoedit.registry import EDITORS

@@ -124,6 +124,19 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], pat
     _refuse(problems, path)
 
 
+def tensor_bytes(state: Mapping[str, Tensor]) -> Iterator[bytes]:
+    """Names and contents of tensors, for a checksum: in the order of names, the same on every device.
+
+    Args:
+        state: tensors by name.
+    """
+    import torch
+
+    for name, value in sorted(state.items()):
+        yield name.encode()
+        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
 def _misfits(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:
     problems = []
     for title, names in (("missing", expected.keys() - found.keys()), ("unexpected", found.keys() - expected.keys())):

@@ -6,6 +6,7 @@ an aligned luminance crop, normalised to mean 0 and deviation 1, so that brightn
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -198,6 +199,11 @@ class MeasuringNetwork(StoredNetwork):
             x = stage(x)
             maps.append(x)
         return maps
+
+    def trunk_fingerprint(self) -> str:
+        """Identifies the weights that ``features`` uses, 16 hexadecimal digits; heads make no difference."""
+        trunk = {name: value for name, value in self.state_dict().items() if name.startswith(("stem.", "stages."))}
+        return hashlib.sha256(b"".join(checkpoints.tensor_bytes(trunk))).hexdigest()[:16]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Every head's output for crops ``[N, 1, R, R]`` in [-1, 1].

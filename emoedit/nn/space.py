@@ -31,7 +31,9 @@ class SpaceConfig:
         features: F, number of input features.
         dims: D, number of coordinates; the first two are valence and arousal.
         hidden: width of the encoder's hidden layer.
-        trunk: name of the embedded network whose last feature map, averaged, is the input.
+        trunk: name of the embedded network whose last feature map, averaged, is the input; or the folder of one.
+        trunk_fingerprint: ``MeasuringNetwork.trunk_fingerprint`` of the network that the space was learned from; empty
+            in folders that do not record it.
 
     Raises:
         CheckpointError: fewer than two coordinates, or no emotion.
@@ -43,6 +45,7 @@ class SpaceConfig:
     dims: int = 8
     hidden: int = 48
     trunk: str = "expression"
+    trunk_fingerprint: str = ""
 
     def __post_init__(self) -> None:
         if self.dims < ORDERED or not self.emotions or min(self.features, self.hidden) < 1:
@@ -102,7 +105,8 @@ class EmotionSpace(StoredNetwork):
         """The configuration of a folder."""
         numbers = {name: int(raw[name]) for name in ("features", "dims", "hidden")}
         emotions, names = (tuple(str(each) for each in raw[name]) for name in ("emotions", "names"))
-        return SpaceConfig(emotions=emotions, names=names, trunk=str(raw["trunk"]), **numbers)
+        trunk, fingerprint = str(raw["trunk"]), str(raw.get("trunk_fingerprint", ""))
+        return SpaceConfig(emotions=emotions, names=names, trunk=trunk, trunk_fingerprint=fingerprint, **numbers)
 
 
 class PointMap(nn.Module):
