@@ -12,11 +12,13 @@ kind reads the emotion: softmax regression on histograms of oriented gradients
 (Dalal and Triggs 2005), fitted here to pictures that people agree on; the guidance classifier must not read much less
 than before. Neither reads all that people see, so what the search found was compared with sums near it, by the shipped
 recogniser and by eye; ``chosen`` of the configuration is what was taken. The units go into ``editor.json``, the shares
-into the gains of the editor's steerings.
+into the gains of the editor's steerings. ``editor.json`` records the shares, too, as ``model_shares``, so that another
+run starts from the model's own gains and running twice gives the same editor.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,11 +44,12 @@ from emoedit.photo import OpenPhoto, PhotoEditor
 from emoedit.steering.combined import TokenAndShift
 from emoedit.training.data import CropSet
 from emoedit.training.recipes import load_classifier, read_as
-from emoedit.types import CropSpec, DataError, Edit, Inversion, NoFaceError
+from emoedit.types import CheckpointError, CropSpec, DataError, Edit, Inversion, NoFaceError
 from lib.gradients import GradientRecogniser
 from lib.running import run
 
 SIDE = 128  # pixels of the crops that are read
+SHARES = "model_shares"  # in editor.json: emotion -> share of the model's own edit that is in the gains
 Units = dict[str, float]
 
 
@@ -186,13 +189,44 @@ def fit(trials: Trials, how: Mapping[str, Any]) -> tuple[dict[str, Units], dict[
     return chosen, shares
 
 
-def scale_gains(editor: Editor, shares: Mapping[str, float]) -> None:
-    """Strength 1 of some emotions as shares of what it was, in every steering and in the parts of combined ones."""
+def scale_gains(editor: Editor, factors: Mapping[str, float]) -> None:
+    """Multiply strength 1 of some emotions, in every steering and in the parts of combined ones.
+
+    Args:
+        editor: its gains are changed in place.
+        factors: emotion -> factor; 1 leaves a gain as it is to the bit.
+    """
     for steering in editor.steerings:
         parts = (steering.tokens, steering.shift) if isinstance(steering, TokenAndShift) else (steering,)
         for part in parts:
-            for emotion, share in shares.items():
-                part.gain[part.emotions.index(emotion)] *= share
+            for emotion, factor in factors.items():
+                part.gain[part.emotions.index(emotion)] *= factor
+
+
+def recorded_shares(folder: Path) -> dict[str, float]:
+    """Shares of the model's own edit that the gains of an editor hold already, those that are not 1 among them.
+
+    Args:
+        folder: folder of the editor.
+
+    Raises:
+        CheckpointError: shares that are no positive numbers.
+        DataError: the editor has units, and nothing says of what share of the model they are an addition to.
+    """
+    path = folder / checkpoints.EDITOR
+    described = checkpoints.read_json(path)
+    if SHARES not in described:
+        if described.get("units"):
+            raise DataError(
+                f"{path} has units and does not say which shares of the model's own edit are in its gains: write the "
+                f'editor anew before, or add "{SHARES}": {{}} to it if its gains are the model\'s own'
+            )
+        return {}
+    with checkpoints.entries_of(path):
+        shares = {str(emotion): float(share) for emotion, share in described[SHARES].items()}
+    if not all(math.isfinite(share) and share > 0 for share in shares.values()):
+        raise CheckpointError(f"{path}: {SHARES} are positive numbers, found {described[SHARES]!r}")
+    return shares
 
 
 def neutral_photographs(config: DictConfig, crops: CropSet, classifier: MeasuringNetwork) -> list[Path]:
@@ -201,8 +235,11 @@ def neutral_photographs(config: DictConfig, crops: CropSet, classifier: Measurin
     return [Path(config.photographs.folder) / crops.rows[position]["name"] for position in positions]
 
 
-def searched(config: DictConfig, editor: Editor, how: Mapping[str, Any]) -> tuple[dict[str, Units], dict[str, float]]:
-    """What [fit][] finds in photographs of the data."""
+def searched(config: DictConfig, how: Mapping[str, Any]) -> tuple[dict[str, Units], dict[str, float]]:
+    """What [fit][] finds in photographs of the data, for the model's own gains."""
+    editor = load_editor(config.editor, device="cpu")
+    before = recorded_shares(checkpoints.locate(config.editor))
+    scale_gains(editor, {emotion: 1 / share for emotion, share in before.items()})
     crops = CropSet(config.data.crops)
     classifier = load_classifier(
         OmegaConf.to_container(config.classifier.config, resolve=True), config.classifier_weights
@@ -214,41 +251,72 @@ def searched(config: DictConfig, editor: Editor, how: Mapping[str, Any]) -> tupl
     return fit(trials, how)
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="fit_units")
-def main(config: DictConfig) -> None:
-    torch.manual_seed(0)
-    editor = load_editor(config.editor, device="cpu")
-    how: dict[str, Any] = OmegaConf.to_container(config, resolve=True)
-    chosen = how["chosen"].get(config.editor) if how["use_chosen"] else None
-    if chosen is None:
-        with torch.no_grad():
-            units, shares = searched(config, editor, how)
-    else:
-        taken = {emotion: chosen[emotion] for emotion in chosen if emotion in editor.emotions}
-        units = {emotion: one["units"] for emotion, one in taken.items()}
-        shares = {emotion: one["share"] for emotion, one in taken.items()}
-    if editor.units is not None and any(share != 1 for share in shares.values()):
-        raise DataError(f"the gains of {config.editor} are shares already; write the editor anew before")
-    scale_gains(editor, shares)
+def chosen_units(
+    chosen: Mapping[str, Mapping[str, Any]], emotions: Sequence[str]
+) -> tuple[dict[str, Units], dict[str, float]]:
+    """Units and shares that a configuration names, of the emotions that an editor knows.
+
+    Args:
+        chosen: emotion -> ``units`` and ``share``.
+        emotions: names that the editor supports.
+    """
+    taken = {emotion: one for emotion, one in chosen.items() if emotion in emotions}
+    return {name: one["units"] for name, one in taken.items()}, {name: one["share"] for name, one in taken.items()}
+
+
+def write(name: str, output: str | Path, units: Mapping[str, Units], shares: Mapping[str, float]) -> Path:
+    """Write an editor with these units beside these shares of its model's own edit.
+
+    Args:
+        name: embedded name or folder of the editor; what an earlier call did to it is undone.
+        output: the new folder, which may be that of the editor.
+        units: emotion -> unit -> how strong at strength 1.
+        shares: emotion -> share of the model's own edit, above 0; 1 for those that are not named.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: see ``recorded_shares``.
+    """
+    folder = checkpoints.locate(name)
+    described, before = checkpoints.read_json(folder / checkpoints.EDITOR), recorded_shares(folder)
+    editor = load_editor(name, device="cpu")
+    scale_gains(
+        editor, {emotion: shares.get(emotion, 1.0) / before.get(emotion, 1.0) for emotion in {**before, **shares}}
+    )
     editor.units = AddedUnits(units, editor.emotions, editor.backbone) if units else None
-    folder = checkpoints.locate(config.editor)
-    described = checkpoints.read_json(folder / checkpoints.EDITOR)
-    kept = {name: described[name] for name in ("role", "licence", "reference") if name in described}
+    kept = {entry: described[entry] for entry in ("role", "licence", "reference") if entry in described}
     shared = described["backbone"].get("editor")
     card = (folder / "README.md").read_text("utf-8")
     with tempfile.TemporaryDirectory() as spare:  # the folder of words also holds a CLIP, which is no part of an editor
         beside = [path for path in folder.iterdir() if path.is_dir() and path.name not in parts_of(described)]
         for path in beside:
             shutil.copytree(path, Path(spare) / path.name)
-        written = editor.save_pretrained(config.output, card=card, backbone_of=shared, **kept)
+        info = {**kept, SHARES: dict(shares)}
+        written = editor.save_pretrained(output, card=card, backbone_of=shared, **info)
         for path in beside:
             shutil.copytree(Path(spare) / path.name, written / path.name)
+    return written
 
 
 def parts_of(described: Mapping[str, Any]) -> set[str]:
     """The folders of an editor's parts, as its ``editor.json`` names them."""
     parts = [described["backbone"], *described["steerings"]]
     return {part["folder"] for part in parts if "folder" in part}
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="fit_units")
+def main(config: DictConfig) -> None:
+    torch.manual_seed(0)
+    how: dict[str, Any] = OmegaConf.to_container(config, resolve=True)
+    chosen = how["chosen"].get(config.editor) if how["use_chosen"] else None
+    if chosen is None:
+        with torch.no_grad():
+            units, shares = searched(config, how)
+    else:
+        units, shares = chosen_units(chosen, load_editor(config.editor, device="cpu").emotions)
+    write(config.editor, config.output, units, shares)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +13,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from emoedit.editors import Editor, load_editor
+from emoedit.io import checkpoints
 from emoedit.models.landmarks.backbone import LandmarkBackbone, LandmarksConfig
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.photo import PhotoEditor
 from emoedit.training.data import CropSet
-from emoedit.types import DataError, Edit
+from emoedit.types import CheckpointError, DataError, Edit
 
 ROOT = Path(__file__).resolve().parents[2]
+CHOSEN = yaml.safe_load((ROOT / "configs" / "fit_units.yaml").read_text())["chosen"]
 
 
 @pytest.fixture
@@ -128,6 +132,69 @@ def test_photographs_without_a_face_are_an_error(scripts, astronaut):
     editor = fit_units.CachingEditor(load_editor("vae", device="cpu"))
     with pytest.raises(DataError, match="no face"):
         fit_units.Trials(editor, [np.zeros_like(astronaut)], Reader(), Reader())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def gains(folder: Path) -> dict[str, float]:
+    (steering,) = load_editor(folder, device="cpu").steerings
+    return dict(zip(steering.emotions, steering.gain.tolist(), strict=True))
+
+
+def test_running_twice_gives_the_same_editor_and_other_shares_start_from_the_model(scripts, tmp_path):
+    fit_units, _ = scripts
+    own = tmp_path / "own"  # an editor as it is trained: no units, the model's own gains
+    editor = load_editor("vae", device="cpu")
+    fit_units.scale_gains(editor, {"angry": 1 / 0.8, "sad": 1 / 0.85, "fearful": 1 / 0.85})
+    editor.units = None
+    editor.save_pretrained(own, card="# vae")
+    plain = gains(own)
+
+    folder, sums = tmp_path / "editor", {"angry": {"AU4": 1.2}, "sad": {"AU1": 1.0}}
+    fit_units.write(str(own), folder, sums, {"angry": 0.7, "sad": 1.0})
+    assert gains(folder) == pytest.approx({**plain, "angry": 0.7 * plain["angry"]}, rel=1e-6)
+    first = contents(folder)
+    fit_units.write(str(folder), folder, sums, {"angry": 0.7, "sad": 1.0})
+    assert contents(folder) == first
+    fit_units.write(str(folder), folder, {"sad": {"AU1": 1.0}}, {"sad": 0.5})
+    assert gains(folder) == pytest.approx({**plain, "sad": 0.5 * plain["sad"]}, rel=1e-6)
+    assert checkpoints.read_json(folder / checkpoints.EDITOR)["model_shares"] == {"sad": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("entry", "error"), [(None, "does not say which shares"), ({"angry": 0}, "positive"), (0.8, "garbles")]
+)
+def test_an_editor_with_units_of_an_unknown_share_is_left_alone(scripts, tmp_path, entry, error):
+    fit_units, _ = scripts
+    folder = tmp_path / "editor"
+    shutil.copytree(checkpoints.embedded_root() / "vae", folder)
+    described = checkpoints.read_json(folder / checkpoints.EDITOR)
+    del described["model_shares"]
+    if entry is not None:
+        described["model_shares"] = entry
+    (folder / checkpoints.EDITOR).write_text(json.dumps(described))
+    before = contents(folder)
+    with pytest.raises((DataError, CheckpointError), match=error):
+        fit_units.write(str(folder), folder, {"angry": {"AU4": 1.0}}, {"angry": 0.5})
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", sorted(CHOSEN))
+def test_the_embedded_editors_are_what_the_configuration_chooses(scripts, tmp_path, name):
+    fit_units, _ = scripts
+    units, shares = fit_units.chosen_units(CHOSEN[name], load_editor(name, device="cpu").emotions)
+    written, shipped = fit_units.write(name, tmp_path / name, units, shares), checkpoints.embedded_root() / name
+    assert contents(written).keys() == contents(shipped).keys()
+    first, second = (checkpoints.read_json(folder / checkpoints.EDITOR) for folder in (written, shipped))
+    assert {**first, "sha256": {}} == {
+        **second,
+        "sha256": {},
+    }  # versions of safetensors order their headers differently
+    for path in sorted(written.glob("steering_*/**/*.safetensors")):
+        found, wanted = (checkpoints.read_weights(folder / path.relative_to(written)) for folder in (written, shipped))
+        assert found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in found)
 
 
 @pytest.mark.slow
