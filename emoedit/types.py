@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 MAX_STRENGTH = 100  # far beyond any picture; keeps weights finite in 32 bits
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue in luminance: ITU-R BT.601, as OpenCV's grey
 
 
 class EmoEditError(Exception):

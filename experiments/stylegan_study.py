@@ -28,7 +28,7 @@ from omegaconf import DictConfig
 from emoedit.editors import Editor, load_editor
 from emoedit.evaluation.cases import Case, read_cases
 from emoedit.faces.align import Alignment
-from emoedit.faces.masks import LUMA
+from emoedit.faces.tone import LUMA
 from emoedit.io import checkpoints
 from emoedit.io.images import load_picture, write_atomic, write_json
 from emoedit.metrics.statistics import bootstrap

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from emoedit.compositing.composite import Composite, Scene
-from emoedit.faces.masks import LUMA
+from emoedit.faces.tone import LUMA
 
 
 @dataclass(frozen=True)

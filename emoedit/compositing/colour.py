@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from emoedit.compositing.composite import Composite, Scene
-from emoedit.faces.masks import LUMA
+from emoedit.faces.tone import LUMA
 from emoedit.faces.warp import sample
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from emoedit.faces.align import Alignment
 from emoedit.faces.analysis import Finders
 from emoedit.faces.detect import Face
-from emoedit.faces.masks import LUMA
 from emoedit.faces.teeth import MouthGrid
+from emoedit.faces.tone import LUMA
 from emoedit.types import Change
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from emoedit.compositing.composite import Composite, Scene
 from emoedit.faces.curves import smoothstep
-from emoedit.faces.masks import LUMA
+from emoedit.faces.tone import LUMA
 from emoedit.faces.warp import sample
 
 

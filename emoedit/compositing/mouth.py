@@ -17,8 +17,8 @@ from emoedit.compositing.teeth import TeethVisibility, UpperTeeth
 from emoedit.faces.analysis import FaceAnalysis
 from emoedit.faces.curves import filled, outline, smoothstep
 from emoedit.faces.layout import INNER, OUTER
-from emoedit.faces.masks import LUMA
 from emoedit.faces.teeth import MOUTH_UPSCALE, MouthGrid
+from emoedit.faces.tone import LUMA
 from emoedit.faces.warp import sample
 
 # Levels from the upper lip to the lower one, skin being 1: between the lower quartile and the median of 131 mouths of

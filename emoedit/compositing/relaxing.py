@@ -20,9 +20,9 @@ from emoedit.faces.align import align
 from emoedit.faces.analysis import FaceAnalysis
 from emoedit.faces.curves import arc, filled, smoothstep
 from emoedit.faces.layout import CORNERS, INNER, LIPS, LOWER_EDGE, OUTER, PAIRS
-from emoedit.faces.masks import LUMA
 from emoedit.faces.opening import Opening
 from emoedit.faces.teeth import MouthGrid
+from emoedit.faces.tone import LUMA
 from emoedit.faces.warp import landmark_flow, sample, unfold
 from emoedit.io import checkpoints
 from emoedit.nn.relaxation import RelaxationNetwork

@@ -13,7 +13,8 @@ from emoedit.faces.align import align
 from emoedit.faces.analysis import FaceAnalysis
 from emoedit.faces.curves import filled, smoothstep
 from emoedit.faces.layout import BROWS, JAW
-from emoedit.faces.masks import LUMA, face_masks
+from emoedit.faces.masks import face_masks
+from emoedit.faces.tone import LUMA
 from emoedit.io import checkpoints
 from emoedit.nn.relighting import DIM, RelightingNetwork
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from emoedit.compositing.composite import Composite, Layer, Scene
 from emoedit.faces.curves import smoothstep
-from emoedit.faces.masks import LUMA
+from emoedit.faces.tone import LUMA
 from emoedit.faces.warp import sample
 
 CROP = np.array([[1.0, 0, 0], [0, 1, 0]])  # a layer on the crop's own pixels

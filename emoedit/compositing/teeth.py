@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emoedit.faces.curves import smoothstep
-from emoedit.faces.masks import LUMA
+from emoedit.faces.tone import LUMA
 
 if TYPE_CHECKING:
     from emoedit.compositing.mouth import LipAperture

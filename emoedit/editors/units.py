@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emoedit.faces.masks import LUMA
 from emoedit.faces.warp import sample
 from emoedit.io import checkpoints
 from emoedit.models.base import Backbone
 from emoedit.models.landmarks.backbone import LandmarkBackbone, LandmarksConfig
+from emoedit.models.luminance import in_luminance
 from emoedit.steering.units import ActionUnits
 from emoedit.types import CheckpointError, Edit, Inversion
 
@@ -63,9 +63,8 @@ class AddedUnits:
         edits = [edit] * len(drawn)
         if not self.steering.activations(Inversion(drawn), edits).any():
             return drawn
-        luma = drawn if drawn.shape[1] == 1 else (drawn * drawn.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
         self.mover.to(drawn.device)
-        seen = self.mover.invert(luma)
+        seen = self.mover.invert(in_luminance(drawn))
         moved = []
         changes = self.mover.changes(seen, self.steering.control(self.mover, seen, edits))
         for picture, change in zip(drawn.permute(0, 2, 3, 1).float().cpu().numpy(), changes, strict=True):

@@ -14,11 +14,11 @@ from emoedit.faces.curves import filled
 from emoedit.faces.detect import Face
 from emoedit.faces.landmarks import LandmarkFinder, landmark_finder
 from emoedit.faces.layout import EYES, OUTER
-from emoedit.faces.masks import LUMA, FaceMasks
+from emoedit.faces.masks import FaceMasks
 from emoedit.faces.occlusion import OcclusionFinder, occlusion_finder
 from emoedit.faces.opening import Opening, find_opening
 from emoedit.faces.teeth import TeethFinder, teeth_finder
-from emoedit.faces.tone import Tone
+from emoedit.faces.tone import LUMA, Tone
 
 FINEST = 384  # pixels: the crop's side at which blur is measured; a larger face is measured at this one
 AGAIN = 1.5  # pixels: the additional blur by which the photograph's own is estimated

@@ -11,7 +11,7 @@ import torch
 
 from emoedit.faces.align import Alignment, align
 from emoedit.faces.detect import Face
-from emoedit.faces.masks import LUMA
+from emoedit.faces.tone import LUMA
 from emoedit.io import checkpoints
 from emoedit.nn.measuring import MeasuringNetwork
 

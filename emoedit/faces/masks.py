@@ -10,8 +10,6 @@ import numpy as np
 from emoedit.faces.curves import smoothstep
 from emoedit.types import CropSpec
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-
 
 @dataclass(frozen=True)
 class FaceMasks:

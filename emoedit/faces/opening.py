@@ -15,8 +15,9 @@ import numpy as np
 from emoedit.faces.align import Alignment
 from emoedit.faces.curves import arc, filled, outline, smoothstep
 from emoedit.faces.layout import LOWER_EDGE, OUTER, UPPER_EDGE
-from emoedit.faces.masks import LUMA, FaceMasks
+from emoedit.faces.masks import FaceMasks
 from emoedit.faces.teeth import MouthGrid
+from emoedit.faces.tone import LUMA
 
 SIDE = 192  # of the crop in which the opening is measured
 # Chosen on 62 London photographs: neutral mouths reach .36 at most, mouths that show teeth .66 and more.

@@ -15,6 +15,9 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from emoedit.types import LUMA_WEIGHTS
+
+LUMA = np.array(LUMA_WEIGHTS, np.float32)  # pictures ``[..., 3] @ LUMA`` are luminance
 LEAN = 0.2  # skewness of luminance that is left as it is: nearly 9 of 10 faces are below
 LIGHT = 0.6  # of white: where most skin is, and lifted skin stops
 DEEPEST = 0.3  # the strongest power: beyond it photographs show their noise

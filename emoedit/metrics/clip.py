@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emoedit.faces.masks import LUMA
 from emoedit.io import checkpoints
 from emoedit.io.weights import read_torch
 from emoedit.metrics.base import check_pictures
+from emoedit.models.luminance import in_luminance
 from emoedit.types import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ class Clip(nn.Module):
         height, width = pictures.shape[-2:]
         short = min(height, width)
         x = pictures.float()
-        if len(self.mean) == 1 and x.shape[1] == 3:
-            x = (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+        if len(self.mean) == 1:
+            x = in_luminance(x)
         # Along x first, and without the overshoot of bicubic at edges before going along y, as Pillow does it.
         for size in ((height, self.size * width // short), (self.size * height // short, self.size * width // short)):
             x = F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)

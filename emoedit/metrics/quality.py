@@ -19,11 +19,11 @@ from torchmetrics.functional.image import (
 )
 
 from emoedit.faces.align import align
-from emoedit.faces.masks import LUMA
 from emoedit.faces.warp import jacobian
 from emoedit.metrics.base import check_pictures
 from emoedit.metrics.landmarks import face_mask
 from emoedit.metrics.measure import EditViews, Measure
+from emoedit.models.luminance import in_luminance
 from emoedit.types import ImageError
 
 WINDOW = 11  # taps of SSIM's Gaussian window, sigma 1.5
@@ -49,10 +49,7 @@ def _windowed(x: Tensor) -> Tensor:
 
 def _grey(x: Tensor) -> Tensor:
     """Luminance (ITU-R BT.601) in grey levels 0 to 255, float32 ``[N, 1, H, W]``."""
-    levels = (x.float() + 1) * 127.5
-    if x.shape[1] == 1:
-        return levels
-    return (levels * torch.from_numpy(LUMA).to(levels).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return in_luminance((x.float() + 1) * 127.5)
 
 
 def _check_mask(mask: Tensor, x: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from emoedit.types import LUMA_WEIGHTS
+
 MIN_STD = 0.02  # of a crop in [-1, 1]: a flat picture is not blown up to pure noise
 GREY = 0.03  # largest difference of the channels of a grey picture in [-1, 1]: four levels, more than the noise of JPEG
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV's grey
 
 PerChannel = float | Sequence[float]
 
@@ -103,7 +104,7 @@ def in_luminance(x: Tensor) -> Tensor:
     Args:
         x: ``[N, 1 or 3, R, R]``; what is luminance already stays as it is.
     """
-    return x if x.shape[1] == 1 else (x * per_channel(LUMA, x)).sum(1, keepdim=True)
+    return x if x.shape[1] == 1 else (x * per_channel(LUMA_WEIGHTS, x)).sum(1, keepdim=True)
 
 
 def is_grey(x: Tensor) -> Tensor:

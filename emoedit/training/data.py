@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emoedit.models.luminance import LUMA, in_luminance
-from emoedit.types import DataError
+from emoedit.models.luminance import in_luminance
+from emoedit.types import LUMA_WEIGHTS, DataError
 
 
 class CropSet:
@@ -58,7 +58,7 @@ class CropSet:
     def luminance(self, position: int) -> np.ndarray:
         """One crop as it is on disk, in luminance: uint8 ``[R, R]``."""
         crop = np.asarray(self.crops[position])
-        return crop if crop.ndim == 2 else np.rint(crop @ np.array(LUMA)).astype(np.uint8)
+        return crop if crop.ndim == 2 else np.rint(crop @ np.array(LUMA_WEIGHTS)).astype(np.uint8)
 
     def pixels(self, positions: np.ndarray, resolution: int, channels: int = 1) -> Tensor:
         """Crops at a resolution.

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from emoedit.emotions import get
 from emoedit.metrics.clip import Clip, directional_similarity
 from emoedit.metrics.landmarks import eye_opening, mouth_shape
+from emoedit.models.luminance import in_luminance
 from emoedit.models.stable_diffusion.text import fill, token_ids, with_tokens
 from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.nn.mouth import MouthNetwork, standardise
 from emoedit.steering.tokens import EmotionTokens
 from emoedit.training.contrastive import text_tower
-from emoedit.training.data import in_luminance
 from emoedit.types import DataError
 
 

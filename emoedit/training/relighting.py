@@ -18,8 +18,8 @@ from tqdm import tqdm
 from emoedit.compositing.relaxing import find_smile, relax
 from emoedit.faces.analysis import FaceAnalysis, Finders, analyse
 from emoedit.faces.landmarks import landmark_finder
-from emoedit.faces.masks import LUMA, face_masks
-from emoedit.faces.tone import Tone
+from emoedit.faces.masks import face_masks
+from emoedit.faces.tone import LUMA, Tone
 from emoedit.faces.warp import landmark_flow, sample
 from emoedit.nn.relaxation import RelaxationNetwork
 from emoedit.nn.relighting import DIM, RelightingNetwork

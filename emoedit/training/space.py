@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from emoedit.emotions import BASIC, get, place
 from emoedit.metrics.landmarks import eye_opening, mouth_shape
+from emoedit.models.luminance import in_luminance
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
 from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.nn.space import ORDERED, EmotionSpace
-from emoedit.training.data import CropSet, in_luminance
+from emoedit.training.data import CropSet
 from emoedit.training.guides import Guide
 from emoedit.training.vae import region_weights
 from emoedit.training.votes import distribution

@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emoedit.models.luminance import in_luminance
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
 from emoedit.nn.measuring import MeasuringNetwork
 from emoedit.steering.directions import LatentDirections
 from emoedit.steering.wspace import Layers, WDirections, checked_layers, score_samples, select
-from emoedit.training.data import CropSet, in_luminance
+from emoedit.training.data import CropSet
 from emoedit.training.guides import Guide
 from emoedit.training.hspace import ShiftLoss
 from emoedit.training.loop import Shared

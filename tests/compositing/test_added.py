@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from emoedit.compositing.compositors import compositor
-from emoedit.faces.masks import LUMA
-from emoedit.faces.tone import Tone
+from emoedit.faces.tone import LUMA, Tone
 from tests.fixtures.faces import analysis_of, face_of, lips, photo_of, scene_of
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from emoedit.compositing.colour import Colour
 from emoedit.compositing.composite import Composite
-from emoedit.faces.masks import LUMA
+from emoedit.faces.tone import LUMA
 from tests.fixtures.faces import analysis_of, face_of, lips, photo_of, scene_of
 
 REDDER = np.float32([12, -4, -6])

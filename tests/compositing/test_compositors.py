@@ -8,7 +8,8 @@ import pytest
 
 from emoedit.compositing.composite import Composite
 from emoedit.compositing.compositors import Compositor, compositor
-from emoedit.faces.masks import LUMA, face_masks
+from emoedit.faces.masks import face_masks
+from emoedit.faces.tone import LUMA
 from emoedit.registry import COMPOSITOR_PARTS, COMPOSITORS
 from emoedit.types import Change, CheckpointError, EditError, UnknownNameError
 from tests.fixtures.faces import SPEC, analysis_of, face_of, lips, photo_of, placed, points_of, scene_of

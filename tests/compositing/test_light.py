@@ -10,8 +10,7 @@ import pytest
 
 from emoedit.compositing.composite import Composite
 from emoedit.compositing.light import Light
-from emoedit.faces.masks import LUMA
-from emoedit.faces.tone import Tone
+from emoedit.faces.tone import LUMA, Tone
 from tests.fixtures.faces import analysis_of, face_of, scene_of
 from tests.fixtures.faces import photo_of as picture_of
 

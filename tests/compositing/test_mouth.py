@@ -8,8 +8,8 @@ import pytest
 
 from emoedit.compositing.composite import Composite, Layer
 from emoedit.compositing.mouth import LipAperture, Mouth
-from emoedit.faces.masks import LUMA
 from emoedit.faces.teeth import MouthGrid
+from emoedit.faces.tone import LUMA
 from tests.fixtures.faces import (
     LEVEL,
     analysis_of,

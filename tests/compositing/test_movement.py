@@ -11,7 +11,8 @@ import pytest
 from emoedit.compositing.composite import Composite
 from emoedit.compositing.movement import SIDE, KnownMovement, Movement
 from emoedit.faces.layout import LIPS
-from emoedit.faces.masks import LUMA, face_masks
+from emoedit.faces.masks import face_masks
+from emoedit.faces.tone import LUMA
 from emoedit.faces.warp import jacobian, landmark_flow, sample
 from emoedit.types import Change, EditError
 from tests.fixtures.faces import (

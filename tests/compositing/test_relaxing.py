@@ -12,8 +12,9 @@ from emoedit.compositing import relaxing
 from emoedit.compositing.relaxing import FOLD_SIDE, Smile, find_smile, relax
 from emoedit.faces.align import FFHQ_POINTS, align
 from emoedit.faces.layout import CORNERS, PAIRS
-from emoedit.faces.masks import LUMA, face_masks
+from emoedit.faces.masks import face_masks
 from emoedit.faces.opening import Opening
+from emoedit.faces.tone import LUMA
 from emoedit.nn.relaxation import RelaxationConfig, RelaxationNetwork
 from emoedit.photo import PhotoEditor
 from tests.fixtures.editors import from_neutral, tiny_vae

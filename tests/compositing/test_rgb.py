@@ -8,7 +8,8 @@ import pytest
 
 from emoedit.compositing.compositors import compositor
 from emoedit.evaluation.oracle import composite_errors, oracle_scene
-from emoedit.faces.masks import LUMA, face_masks
+from emoedit.faces.masks import face_masks
+from emoedit.faces.tone import LUMA
 from emoedit.models.pretrained import TABLE
 from emoedit.photo import edit
 from emoedit.types import CropSpec

@@ -9,8 +9,8 @@ import pytest
 
 from emoedit.compositing.mouth import SMILE, SURPRISE, LipAperture
 from emoedit.compositing.teeth import PUPILS, UpperTeeth, teeth_level
-from emoedit.faces.masks import LUMA
 from emoedit.faces.teeth import MOUTH_UPSCALE, MouthGrid
+from emoedit.faces.tone import LUMA
 from tests.fixtures.faces import analysis_of, face_of, lips, photo_of, points_of
 
 APART = 36.0  # pixels of the crop between the pupils

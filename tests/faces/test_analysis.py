@@ -11,8 +11,8 @@ import pytest
 from emoedit.faces.align import align
 from emoedit.faces.analysis import Finders, analyse, edge_blur, eye_white
 from emoedit.faces.detect import FaceDetector
-from emoedit.faces.masks import LUMA, face_masks
-from emoedit.faces.tone import Tone
+from emoedit.faces.masks import face_masks
+from emoedit.faces.tone import LUMA, Tone
 from tests.fixtures.faces import EYES, LEVEL, SPEC, analysis_of, face_of, lips, photo_of
 
 

@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from emoedit.models.luminance import in_luminance
 from emoedit.models.stylegan2.backbone import StyleGAN2Config
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.nn.perceptual import PerceptualNetwork
 from emoedit.steering.hspace import ShiftBlock
 from emoedit.training.critic import Critic
-from emoedit.training.data import LUMA, CropSet, in_luminance
+from emoedit.training.data import CropSet
 from emoedit.training.guides import RecogniserGuide
 from emoedit.training.hspace import ShiftLoss, ShiftTask, SourceBatches, edited_timesteps, invert_crops, mean_h
 from emoedit.training.recipes import tiles
 from emoedit.training.stylegan import EncoderTask, GANTask, Weights
 from emoedit.training.wspace import encoded_crops, recogniser_scores
+from emoedit.types import LUMA_WEIGHTS
 from tests.fixtures.ddpm import smooth, tiny
 from tests.fixtures.stylegan2 import CONFIG
 from tests.fixtures.stylegan2 import tiny as tiny_stylegan
@@ -48,7 +50,7 @@ def test_mean_h_sees_colour(folder):
     grey = folder / "grey"
     grey.mkdir()
     (grey / "index.csv").write_bytes((folder / "index.csv").read_bytes())
-    np.save(grey / "crops.npy", np.rint(np.asarray(crops.crops) @ np.array(LUMA)).astype(np.uint8))
+    np.save(grey / "crops.npy", np.rint(np.asarray(crops.crops) @ np.array(LUMA_WEIGHTS)).astype(np.uint8))
     without = mean_h(backbone, CropSet(grey), np.arange(3), torch.Generator().manual_seed(0))
     assert float((found - without).abs().max()) > 1e-3
 
@@ -73,7 +75,7 @@ def test_a_shift_is_fitted_in_colour(folder, recogniser):
 def test_a_recogniser_of_luminance_reads_colour(recogniser):
     x = smooth(4, 3)
     grey = in_luminance(x)
-    torch.testing.assert_close(grey[:, 0], x[:, 0] * LUMA[0] + x[:, 1] * LUMA[1] + x[:, 2] * LUMA[2])
+    torch.testing.assert_close(grey[:, 0], sum(x[:, n] * LUMA_WEIGHTS[n] for n in range(3)))
     assert in_luminance(grey) is grey
     scores = recogniser_scores(recogniser, ["happy"])
     torch.testing.assert_close(scores(x), scores(grey))
