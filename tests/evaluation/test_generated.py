@@ -13,7 +13,7 @@ from emoedit.cli import main
 from emoedit.evaluation.generated import generate_best
 from emoedit.models.text_to_image import emotion_prompt
 from emoedit.types import EditError, UnknownNameError
-from tests.fixtures.stable_diffusion import write_model
+from tests.fixtures.stable_diffusion import DRAWS_SMALL, write_model
 
 
 class Grey:
@@ -77,7 +77,7 @@ def test_the_command(tmp_path, monkeypatch, _astronaut, capsys):
     for _ in range(2):
         film.write(face)
     film.release()
-    model = write_model(tmp_path / "model")
+    model = write_model(tmp_path / "model", unet=DRAWS_SMALL)
     command = ["mirror", "--video", "film.avi", "--draw", str(model), "--style", "a happy photo", "--candidates", "2",
                "--keep", "1", "--steps", "1", "--device", "cpu"]  # fmt: skip
     assert main(command) == 0

@@ -30,8 +30,8 @@ from lib.reproductions import MissingEditorError, Page, cell, draw_people, open_
 from lib.sections import read_sections
 from tests.fixtures.clip import write_clip
 from tests.fixtures.editors import tiny_asyrp, tiny_pixels, tiny_vae
+from tests.fixtures.stable_diffusion import DRAWS_SMALL, write_model
 from tests.fixtures.stable_diffusion import tiny as tiny_diffusion
-from tests.fixtures.stable_diffusion import write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_networks = pytest.mark.skipif(
@@ -364,7 +364,7 @@ def test_the_prompt_study_generates(scripts, config, page, tmp_path, editors):
     file.write_text("facial-expression Joy:;;;;;\n" + PROMPT.format("Shame", "lonely") + "\n")
     vectors = {"happy": torch.randn(1, 16)}
     own = Editor(tiny_diffusion(), [EmotionTokens(vectors)], name="tiny-ti").save_pretrained(tmp_path / "ti")
-    public = write_model(tmp_path / "sd")
+    public = write_model(tmp_path / "sd", unet=DRAWS_SMALL)
     for generator in (own, public):
         asked = config("prompt_study", f"prompts={file}", f"generator={generator}", "steps=3")
         text = scripts["prompt_study"].section(asked, page)
