@@ -15,10 +15,9 @@ from emoedit.app.edit_tab import EditLayout
 from emoedit.app.session import Session
 from emoedit.app.settings import Settings
 from emoedit.app.studio import Studio
+from emoedit.evaluation.naming import QUICK_EDITORS, editors_in_turn
 
 _PROGRESS = gr.Progress()  # gradio gives each call one of its own in its place
-QUICK = ("stylegan", "facs", "vae")  # a tenth to a third of a second an edit
-IN_TURN = "stylegan+facs"  # the second edits the result of the first
 
 
 class CandidatesLayout:
@@ -63,9 +62,8 @@ class CandidatesLayout:
 
     def _asked(self) -> None:
         names = [name for _, name in self.studio.editors()]
-        quick = [name for name in QUICK if name in names]
-        if len(quick) == len(QUICK):
-            names, quick = [*names, IN_TURN], [*quick, IN_TURN]
+        quick = [name for name in QUICK_EDITORS if set(editors_in_turn(name)) <= set(names)]
+        names += [name for name in quick if name not in names]
         with gr.Row():
             self.emotion = emotion_box("happy", elem_id="candidates-emotion")
             self.count = gr.Slider(

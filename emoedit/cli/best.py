@@ -43,8 +43,8 @@ def add(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "best",
         help="try many edits of a photo and keep the best",
         usage="emoedit best PHOTO [--emotion NAME] [--candidates N] [--keep K] [--editors NAME ...] [options]",
-        description="Edit a photo with several editors at the strengths that the person bears, rank the results by "
-        "target score x identity x realism, and keep the best.",
+        description="Edit a photo with several editors, each as strongly as a floor of the identity allows, "
+        "rank the results by target score x identity x realism, and keep the best.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         editors=True,
@@ -110,12 +110,12 @@ def save_best(found: Best, folder: Path, restorer: Restorer | None, *, device: s
 def _plan(args: argparse.Namespace) -> tuple[list[str], Path]:
     """Editors and folder, from names alone."""
     from emoedit.emotions import resolve
-    from emoedit.evaluation.naming import editors_in_turn
+    from emoedit.evaluation.naming import QUICK_EDITORS, editors_in_turn
     from emoedit.io.output import output_path
 
     if args.candidates < 1 or args.keep < 1:
         raise UsageError("--candidates and --keep are at least 1")
-    editors = list(dict.fromkeys(args.editors or ("stylegan", "facs", "vae", "stylegan+facs")))
+    editors = list(dict.fromkeys(args.editors or QUICK_EDITORS))
     for name in dict.fromkeys(part for editor in editors for part in editors_in_turn(editor)):
         resolve(args.emotion, describe(name)[2])
     if args.output:

@@ -17,6 +17,7 @@ from typing import Any
 
 from PIL import Image
 
+from emoedit.evaluation.naming import QUICK_EDITORS
 from emoedit.evaluation.ranking import CELL, Ranking
 from emoedit.evaluation.trials import Editors, LoadedEditors, Trials, next_strength, plan_candidates
 from emoedit.faces.detect import Face
@@ -28,7 +29,6 @@ from emoedit.registry import DEFAULT_EDITOR
 from emoedit.report.grid import labelled_grid
 from emoedit.types import EditError, EmoEditError
 
-EDITORS = (DEFAULT_EDITOR, "facs", "vae", f"{DEFAULT_EDITOR}+facs")  # the fast ones: a tenth to a third of a second
 MEASURED = ("target_score", "identity", "confidence", "fold_free", "sharpness_kept")  # metrics of a candidate
 MARGIN = 0.35  # of a face's side: what is shown around it there
 
@@ -174,7 +174,7 @@ def best(
     *,
     candidates: int = 12,
     keep: int = 3,
-    editors: Editors = EDITORS,
+    editors: Editors = QUICK_EDITORS,
     strengths: Sequence[float] | None = None,
     face: str | int | Face = "largest",
     seed: int = 0,

@@ -1,4 +1,4 @@
-"""Edits to choose from: by one editor or by several in turn, as strong as the person bears.
+"""Edits to choose from: by one editor or by several in turn, as strong as a floor of the identity allows.
 
 Two editors change a face in different ways. At the same identity a little of both is read more surely than much of
 one: what is lost of the person adds like unrelated directions do, what is read adds in full.
@@ -20,8 +20,8 @@ from emoedit.photo import PhotoEditor
 from emoedit.types import Edit, EditError, EmoEditError
 
 WEAKEST, STRONGEST = 0.3, 2.0  # strengths that are tried: below no edit shows, above the embedded editors tear faces
-TOLERANCE = 0.01  # of the cosine: so much above the wanted identity an edit is as strong as the person bears
-WEAKER = 0.85  # of that strength: what is tried then
+TOLERANCE = 0.01  # of the cosine: an edit whose identity is at most this much above the floor is as strong as it can be
+WEAKER = 0.85  # factor on that strength for the next try
 
 Editors = Sequence[str | PhotoEditor | Sequence[PhotoEditor]]
 
