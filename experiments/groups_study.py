@@ -197,8 +197,8 @@ def aims(rows: Sequence[Row], least: int) -> str:
         if found is not None:
             verdict = "within" if found.value <= bar else "above"
             told.append(
-                f"The gap of the {title} between {found.best} and {found.worst} is {found.value:.2f} "
-                f"[{found.low:.2f}, {found.high:.2f}], {verdict} the aim of {bar:.2f}."
+                f"The gap of the {title} between {found.best} and {found.worst} is {found.value:.3f} "
+                f"[{found.low:.3f}, {found.high:.3f}], {verdict} the aim of {bar:.2f}."
             )
     return " ".join(told)
 
@@ -255,14 +255,15 @@ labelled the expressions: a photograph counts as neutral or smiling as the
 - *Identity*: cosine of the [identity network](../checkpoints/identity/README.md) between photograph and edit; an
   untouched photograph has 1.
 - Brackets are 95 % intervals over people (bootstrap). *Best less worst* is the gap between groups of at least
-  {how["least"]} faces. It is above 0 even where groups do not differ: *by chance, up to* is what 95 % of random
-  divisions of the same people stay below.
+  {how["least"]} faces; smaller ones are shown and not compared. It is above 0 even where groups do not differ: *by
+  chance, up to* is what 95 % of random divisions of the same people stay below.
 
 These are few people a group: no difference found is no proof that there is none."""
     who = (
         "## Who is in the photographs\n\nWhat the guidance classifier reads in untouched photographs, by group. The "
-        "last column is the identity network's mean cosine between different people of a group: where it is higher, the "
-        "network tells people of this group apart less well, and identity is flattered.\n\n" + people_table(cases, near)
+        "last column is the identity network's mean cosine between different people of a group: where it is higher, "
+        "the network tells people of this group apart less well, and identity is flattered.\n\n"
+        + people_table(cases, near)
     )
     parts = [section(found[read], word, how) for read, word in SOURCES.items() if found.get(read)]
     return "\n\n".join([head, who, *parts]) + "\n"

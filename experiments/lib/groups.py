@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ def with_groups(rows: Sequence[Row], first_only: Sequence[str]) -> list[Row]:
     return found
 
 
-def gap(rows: Sequence[Row], attribute: str, number: str | Callable[[Row], float], least: int) -> Gap | None:
+def gap(rows: Sequence[Row], attribute: str, number: str, least: int) -> Gap | None:
     """The gap between groups of people; None where fewer than two groups are large enough.
 
     A gap is never below 0 and grows as groups get smaller, also where the groups do not differ: hence ``chance``.
@@ -91,13 +91,13 @@ def gap(rows: Sequence[Row], attribute: str, number: str | Callable[[Row], float
     Args:
         rows: of [with_groups][].
         attribute: column that names the group.
-        number: column whose means are compared, or what gives the number of a row.
+        number: column whose means are compared.
         least: smallest number of people of a group that counts.
     """
     people: dict[str, list[float]] = {}
     group_of = {row["person"]: row[attribute] for row in rows}
     for row in rows:
-        people.setdefault(row["person"], []).append(number(row) if callable(number) else row[number])
+        people.setdefault(row["person"], []).append(row[number])
     names = [name for name in dict.fromkeys(group_of.values()) if list(group_of.values()).count(name) >= least]
     if len(names) < 2:
         return None
@@ -172,7 +172,7 @@ def emotion_table(rows: Sequence[Row], attribute: str, orders: Mapping[str, Sequ
         first, second = (gap(own, attribute, key, least) for key in ("first", "second"))
         cells.append(None if first is None or second is None else f"{first.worst}, {second.worst}")
         lines.append(cells)
-    return table(["emotion", *names, BEST, CHANCE, "worst by either recogniser"], lines)
+    return table(["emotion", *names, BEST, CHANCE, "worst by first, second"], lines)
 
 
 def cause(rows: Sequence[Row], attribute: str, least: int) -> str:
@@ -185,8 +185,7 @@ def cause(rows: Sequence[Row], attribute: str, least: int) -> str:
     """
     found = gap(rows, attribute, "target", least)
     first, second = (gap(rows, attribute, name, least) for name in ("first", "second"))
-    gain = gap(rows, attribute, lambda row: row["target"] - row["before"], least)
-    if found is None or first is None or second is None or gain is None:
+    if found is None or first is None or second is None:
         return "fewer than two groups are large enough to compare."
     told = f"{found.value:.2f} between {found.best} and {found.worst}: "
     if found.value <= found.chance:
@@ -196,13 +195,19 @@ def cause(rows: Sequence[Row], attribute: str, least: int) -> str:
             f"the recognisers disagree. The first reads least in {first.worst}, the second in {second.worst}. At least "
             "a part of the gap comes from the recognisers, not from the edits."
         )
-    if gain.value <= gain.chance:
+    both = [row for row in rows if row[attribute] in (found.best, found.worst)]
+    before, after = (
+        [np.mean([change(row) for row in both if row[attribute] == name]) for name in (found.best, found.worst)]
+        for change in (lambda row: row["before"], lambda row: row["target"] - row["before"])
+    )
+    untouched, edited = float(before[0] - before[1]), float(after[0] - after[1])
+    if untouched > edited:
         return told + (
-            "it comes from the recognisers. They read these groups differently in untouched photographs; after "
-            f"subtraction of that, {gain.value:.2f} is left, no more than chance gives (up to {gain.chance:.2f})."
+            f"most of it is there before the edit, {untouched:.2f}: the recognisers read these groups differently in "
+            f"untouched photographs. {edited:.2f} comes with the edit."
         )
     return told + (
-        f"both recognisers read least in {found.worst}, and {gain.value:.2f} is left after subtraction of what they "
-        f"read before the edit (by chance up to {gain.chance:.2f}). This gap is one of the edits, unless both "
-        "recognisers share an error."
+        f"{edited:.2f} comes with the edit, {untouched:.2f} is there before it. Both recognisers read least in "
+        f"{found.worst} (gaps of {first.value:.2f} and {second.value:.2f}). Either the edits are weaker there, or both "
+        "recognisers respond less to the same expression in these faces."
     )
