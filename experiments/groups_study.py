@@ -24,7 +24,7 @@ from emoedit.evaluation.cases import Case
 from emoedit.evaluation.entries import Entry, load_entries
 from emoedit.evaluation.evaluate import RESULTS, complete_results, fingerprint
 from emoedit.evaluation.plan import Plan
-from emoedit.evaluation.summary import format_interval
+from emoedit.evaluation.summary import format_interval, people_interval
 from emoedit.faces.align import align
 from emoedit.faces.detect import Face
 from emoedit.faces.masks import face_masks
@@ -179,14 +179,28 @@ def edited_rows(cases: Sequence[Case], entry: Entry, suite: Suite, strength: flo
     return list(Rows(folder / RESULTS, {key for case in cases for key in plan.cells(case)}))
 
 
-def smile_table(rows: Sequence[Row]) -> str:
-    """Markdown: what either recogniser reads in untouched smiling photographs, by group."""
-    lines = []
-    for name in [name for name in GROUPS if any(row["group"] == name for row in rows)]:
-        own = {row["person"]: row for row in rows if row["group"] == name}.values()
-        cells = [f"{np.mean([row[key] for row in own]):.2f}" for key in ("first_smile", "second_smile")]
-        lines.append([name, str(len(own)), *cells])
-    return table(["group", "faces", "first recogniser", "second recogniser"], lines)
+def smiles(rows: Sequence[Row], least: int) -> str:
+    """The part of the page about what either recogniser reads in untouched smiling photographs, by group."""
+    sound = list({row["person"]: row for row in rows if row["error"] is None}.values())
+    lines, told = [], []
+    for name in [name for name in GROUPS if any(row["group"] == name for row in sound)]:
+        own = [row for row in sound if row["group"] == name]
+        found = [people_interval(own, key) for key in ("first_smile", "second_smile")]
+        lines.append([name, str(len(own)), *(format_interval(each.value, each.low, each.high) for each in found)])
+    for title, key in (("first", "first_smile"), ("second", "second_smile")):
+        between = gap(sound, "group", key, least)
+        if between is not None:
+            told.append(
+                f"The {title} recogniser reads {between.value:.2f} less in `{between.worst}` than in `{between.best}` "
+                f"(by chance up to {between.chance:.2f})."
+            )
+    return (
+        "## What recognisers read in real smiles\n\nThe probability of happiness in the untouched smiling photographs, "
+        "all of which the guidance classifier reads as happy.\n\n"
+        f"{' '.join(told)} A recogniser that reads less in the real smiles of a group may read less in its edits, too: "
+        "this is the part of a gap that no edit made.\n\n"
+        + table(["group", "faces", "first recogniser", "second recogniser"], lines)
+    )
 
 
 def aims(rows: Sequence[Row], least: int) -> str:
@@ -218,11 +232,6 @@ def section(rows: Sequence[Row], word: str, how: Mapping[str, Any]) -> str:
         "one of many that were looked at, so that a few above chance are expected:",
         emotion_table(sound, "group", ORDERS, least),
     ]
-    if word == SOURCES["happy"]:
-        parts.append(
-            "Recognisers differ by group without any edit. Happiness as they read it in these untouched photographs, "
-            "all of which the guidance classifier reads as happy:\n\n" + smile_table(sound)
-        )
     if failed:
         people = sorted({(row["group"], row["photo"]) for row in failed})
         counts = ", ".join(f"{name} {sum(group == name for group, _ in people)}" for name in GROUPS)
@@ -266,6 +275,8 @@ These are few people a group: no difference found is no proof that there is none
         + people_table(cases, near)
     )
     parts = [section(found[read], word, how) for read, word in SOURCES.items() if found.get(read)]
+    if found.get("happy"):
+        parts.insert(0, smiles(found["happy"], how["least"]))
     return "\n\n".join([head, who, *parts]) + "\n"
 
 

@@ -187,13 +187,13 @@ def cause(rows: Sequence[Row], attribute: str, least: int) -> str:
     first, second = (gap(rows, attribute, name, least) for name in ("first", "second"))
     if found is None or first is None or second is None:
         return "fewer than two groups are large enough to compare."
-    told = f"{found.value:.2f} between {found.best} and {found.worst}: "
+    told = f"{found.value:.2f} between `{found.best}` and `{found.worst}`: "
     if found.value <= found.chance:
         return told + f"no more than chance gives among groups of these sizes (up to {found.chance:.2f})."
     if first.worst != second.worst:
         return told + (
-            f"the recognisers disagree. The first reads least in {first.worst}, the second in {second.worst}. At least "
-            "a part of the gap comes from the recognisers, not from the edits."
+            f"the recognisers disagree. The first reads least in `{first.worst}`, the second in `{second.worst}`. At "
+            "least a part of the gap comes from the recognisers, not from the edits."
         )
     both = [row for row in rows if row[attribute] in (found.best, found.worst)]
     before, after = (
@@ -208,6 +208,6 @@ def cause(rows: Sequence[Row], attribute: str, least: int) -> str:
         )
     return told + (
         f"{edited:.2f} comes with the edit, {untouched:.2f} is there before it. Both recognisers read least in "
-        f"{found.worst} (gaps of {first.value:.2f} and {second.value:.2f}). Either the edits are weaker there, or both "
-        "recognisers respond less to the same expression in these faces."
+        f"`{found.worst}` (gaps of {first.value:.2f} and {second.value:.2f}). Either the edits are weaker there, or the "
+        "recognisers respond less to the same expression in these faces, as they may in real smiles."
     )

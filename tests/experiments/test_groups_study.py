@@ -81,11 +81,11 @@ def test_where_a_gap_comes_from():
     even = {"a": 0.1, "b": 0.1}
     assert "no more than chance" in cause(made({"a": 0.6, "b": 0.6}, {"a": 0.6, "b": 0.6}, even), "group", 8)
     apart = made({"a": 0.9, "b": 0.5}, {"a": 0.5, "b": 0.6}, even)
-    assert "the recognisers disagree. The first reads least in b, the second in a" in cause(apart, "group", 8)
+    assert "the recognisers disagree. The first reads least in `b`, the second in `a`" in cause(apart, "group", 8)
     same = made({"a": 0.8, "b": 0.6}, {"a": 0.8, "b": 0.6}, {"a": 0.3, "b": 0.12})
     assert "most of it is there before the edit, 0.18" in cause(same, "group", 8)
     edits = made({"a": 0.8, "b": 0.6}, {"a": 0.8, "b": 0.6}, even)
-    assert "0.19 comes with the edit, 0.00 is there before it. Both recognisers read least in b" in cause(
+    assert "0.19 comes with the edit, 0.00 is there before it. Both recognisers read least in `b`" in cause(
         edits, "group", 8
     )
     assert "fewer than two groups" in cause(edits, "group", 13)
@@ -135,7 +135,9 @@ def test_the_study_makes_its_page_and_goes_on(study, photographs, monkeypatch):
         page = study.study(how)
     assert "## Smiling photographs" in page and "## Neutral photographs" not in page  # the astronaut smiles
     assert "| group | white | 1 |" in page and "| group | black | 1 |" in page and "| age | 30 to 44 | 1 |" in page
-    assert "| white | 1 | 0 | 1 | 0 (0.00) | – |" in page and "the aim of 0.10" in page
+    assert (
+        "| white | 1 | 0 | 1 | 0 (0.00) | – |" in page and "the aim of 0.10" in page and "gap that no edit made" in page
+    )
     tables = [part.splitlines() for part in page.split("\n\n") if part.startswith("| ")]
     assert len(tables) == 4 and all(len({line.count(" | ") for line in lines}) == 1 for lines in tables)
 
