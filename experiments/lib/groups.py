@@ -208,6 +208,6 @@ def cause(rows: Sequence[Row], attribute: str, least: int) -> str:
         )
     return told + (
         f"{edited:.2f} comes with the edit, {untouched:.2f} is there before it. Both recognisers read least in "
-        f"`{found.worst}` (gaps of {first.value:.2f} and {second.value:.2f}). Either the edits are weaker there, or the "
-        "recognisers respond less to the same expression in these faces, as they may in real smiles."
+        f"`{found.worst}` (gaps of {first.value:.2f} and {second.value:.2f}). Either the edits are weaker there, or "
+        "the recognisers respond less to the same expression in these faces, as they may in real smiles."
     )
