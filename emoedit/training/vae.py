@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emoedit.models.luminance import in_luminance, is_grey
 from emoedit.models.vae.backbone import VAEBackbone, VAEConfig
 
 
@@ -31,12 +32,12 @@ def region_weights(resolution: int) -> Tensor:
 
 
 def pyramid_loss(x: Tensor, y: Tensor, weight: Tensor, *, levels: int = 4) -> Tensor:
-    """Weighted mean absolute difference of two Laplacian pyramids, ``[N, 1, R, R]`` each -> scalar.
+    """Weighted mean absolute difference of two Laplacian pyramids, ``[N, C, R, R]`` each -> scalar.
 
     The pyramid is linear, so the difference is taken first; a level's share halves with every octave.
 
     Args:
-        x: ``[N, 1, R, R]``.
+        x: ``[N, C, R, R]``.
         y: as ``x``.
         weight: ``[1, 1, R, R]``.
         levels: levels of the pyramids.
@@ -71,7 +72,8 @@ class VAETask(nn.Module):
         self.register_buffer("weight", region_weights(config.resolution), persistent=False)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """``x`` ``[N, 1, R, R]`` in [-1, 1]."""
+        """``x`` ``[N, C, R, R]`` in [-1, 1]; of grey pictures in three channels luminance alone is compared."""
+        grey = is_grey(x) if self.backbone.channels == 3 else None
         with torch.autocast(x.device.type, enabled=False):
             x, _, _ = self.backbone.normalise(x)
             x = x.clamp(-2.5, 2.5).contiguous(memory_format=torch.channels_last)
@@ -79,7 +81,10 @@ class VAETask(nn.Module):
         mean, log_var = mean.float(), log_var.float()
         z = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
         y = self.backbone.decoder(z).float()
-        reconstruction = pyramid_loss(x.float(), y, self.weight)
+        x = x.float()
+        if grey is not None:  # their colours are unknown, and would teach the decoder to draw in grey
+            x, y = (torch.where(grey, in_luminance(picture), picture) for picture in (x, y))
+        reconstruction = pyramid_loss(x, y, self.weight)
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1).mean()
         return {
             "loss": reconstruction + self.beta * kl / x[0].numel(),

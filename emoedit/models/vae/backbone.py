@@ -1,4 +1,4 @@
-"""A convolutional variational autoencoder (Kingma & Welling 2014, arXiv 1312.6114) on aligned luminance crops.
+"""A convolutional variational autoencoder (Kingma & Welling 2014, arXiv 1312.6114) on aligned crops, grey or in colour.
 
 The encoder ends in one vector, not a map: a direction in it then means the same for every face, wherever its mouth is.
 It modulates the decoder at every resolution (a scale and a shift a channel, Perez et al. 2018, arXiv 1709.07871).
@@ -35,8 +35,10 @@ class VAEConfig:
         latent_dim: length of z.
         crop_scale: the alignment (``emoedit.types.CropSpec``).
         crop_down: as ``crop_scale``.
-        mean: luminance every crop is brought to before it is encoded (undone after decoding), in [-1, 1].
-        std: as ``mean``.
+        mean: what every crop is brought to inside the face before it is encoded (undone after decoding), in [-1, 1]: a
+            number, or one of each channel.
+        std: the same for its contrast.
+        channels: 1 for luminance, 3 for RGB.
     """
 
     resolution: int = 96
@@ -46,8 +48,9 @@ class VAEConfig:
     latent_dim: int = 192
     crop_scale: float = 0.66
     crop_down: float = 0.074
-    mean: float = 0.0
-    std: float = 0.45
+    mean: light.PerChannel = 0.0
+    std: light.PerChannel = 0.45
+    channels: int = 1
 
 
 class _Block(nn.Module):
@@ -69,12 +72,12 @@ class _Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """``[N, 1, R, R]`` -> mean and log-variance, ``[N, D]`` each."""
+    """``[N, C, R, R]`` -> mean and log-variance, ``[N, D]`` each."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         widths = list(config.widths)
-        self.stem = nn.Conv2d(4, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(4 * config.channels, widths[0], 3, padding=1)
         layers: list[nn.Module] = []
         for i, width in enumerate(widths):
             if i:
@@ -91,7 +94,7 @@ class Encoder(nn.Module):
         """One pass of the network.
 
         Args:
-            x: ``[N, 1, R, R]``.
+            x: ``[N, C, R, R]``.
         """
         h = self.layers(self.stem(F.pixel_unshuffle(x, 2)))
         mean, log_var = self.head(self.reduce(F.silu(self.norm(h))).flatten(1)).float().chunk(2, 1)
@@ -99,7 +102,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """``[N, D]`` -> ``[N, 1, R, R]``."""
+    """``[N, D]`` -> ``[N, C, R, R]``."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -114,7 +117,7 @@ class Decoder(nn.Module):
             if i + 1 < len(widths):
                 self.ups.append(nn.Conv2d(width, widths[i + 1] * 4, 1))
         self.norm = nn.GroupNorm(8, widths[-1])
-        self.out = nn.Conv2d(widths[-1], 4, 3, padding=1)
+        self.out = nn.Conv2d(widths[-1], 4 * config.channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         """One pass of the network.
@@ -135,24 +138,31 @@ class Decoder(nn.Module):
 class VAEBackbone(light.NormalisesLuminance, ConfiguredBackbone[VAEConfig]):
     """The VAE as a backbone: ``invert`` is the encoder's mean, ``decode`` the decoder; both undo and redo lighting.
 
-    It sees luminance alone: a photograph keeps its own colours, and no edit can change one (a VAE of colour is
-    ``emoedit.models.faceflex.backbone.FaceFlexVAE``).
+    With ``channels`` 1 it sees luminance alone: a photograph keeps its own colours, and no edit can change one.
 
-    Luminance is brought to one mean and contrast inside the face first, so that no direction has to spend itself on
-    light; ``extras`` keeps both numbers of each picture.
+    Crops are brought to one mean and contrast inside the face first (in colour: of each channel), so that no direction
+    has to spend itself on light; ``extras`` keeps both numbers of each picture.
 
     Args:
         config: the architecture and the crop.
+
+    Raises:
+        ValueError: a resolution, number of channels, mean or contrast that does not fit.
     """
 
-    channels = 1
     config: VAEConfig
 
     def __init__(self, config: VAEConfig = VAEConfig()) -> None:  # noqa: B008 - frozen
         super().__init__()
         if config.resolution % 2 ** len(config.widths):
             raise ValueError(f"resolution {config.resolution} is no multiple of {2 ** len(config.widths)}")
-        self.config = config
+        if config.channels not in (1, 3):
+            raise ValueError(f"channels are 1 or 3, not {config.channels!r}")
+        if not light.fits(config.mean, config.std, config.channels):
+            raise ValueError(
+                f"mean {config.mean!r} and std {config.std!r} are no numbers for {config.channels} channels"
+            )
+        self.config, self.channels = config, config.channels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.crop = CropSpec(config.resolution, "stable", config.crop_scale, config.crop_down)
@@ -178,11 +188,12 @@ class VAEBackbone(light.NormalisesLuminance, ConfiguredBackbone[VAEConfig]):
         """The latents of crops; see ``Backbone.invert``.
 
         Raises:
-            ImageError: another shape than ``[N, 1, R, R]``.
+            ImageError: another shape than ``[N, C, R, R]``.
         """
-        if x.shape[1:] != (1, *[self.config.resolution] * 2):
-            side = self.config.resolution
-            raise ImageError(f"crops are {tuple(x.shape)}, expected luminance, [N, 1, {side}, {side}]")
+        expected = (self.channels, *[self.config.resolution] * 2)
+        if x.shape[1:] != expected:
+            kind = "luminance" if self.channels == 1 else "RGB"
+            raise ImageError(f"crops are {tuple(x.shape)}, expected {kind}, [N, {', '.join(map(str, expected))}]")
         normal, mean, gain = self.normalise(x)
         z, _ = self.encoder(normal.contiguous(memory_format=torch.channels_last))
         if callback:
