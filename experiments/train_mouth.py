@@ -21,6 +21,7 @@ from train_metrics import wild_points
 
 from emoedit.editors import load_editor
 from emoedit.io import checkpoints
+from emoedit.models.luminance import in_luminance
 from emoedit.nn.mouth import MouthConfig, MouthNetwork, standardise
 from emoedit.training.data import CropSet
 from emoedit.training.loop import train
@@ -77,8 +78,8 @@ def sources_stage(config: DictConfig) -> None:
         x = a.sqrt() * z + (1 - a).sqrt() * torch.randn(z.shape, generator=generator)
         found = (x - (1 - a).sqrt() * noise_in(x, t)[0].float()) / a.sqrt()
         denoised.append(patches(model.to_picture(found, *light), mouth))
-        inversion = rebuilding.invert(crops.pixels(part, rebuilding.crop.resolution))
-        rebuilt.append(patches(rebuilding.decode(inversion), mouth))
+        inversion = rebuilding.invert(crops.pixels(part, rebuilding.crop.resolution, rebuilding.channels))
+        rebuilt.append(patches(in_luminance(rebuilding.decode(inversion)), mouth))
     real = np.stack([mouth.patch(torch.from_numpy(crops.luminance(n))).numpy() for n in chosen])
     pairs = {"real": real, "teeth": mouth.patch(torch.from_numpy(teeth)).numpy()}
     pairs |= {"denoised": np.concatenate(denoised), "rebuilt": np.concatenate(rebuilt)}

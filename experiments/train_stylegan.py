@@ -27,6 +27,7 @@ from emoedit.steering.directions import class_statistics, fit_directions
 from emoedit.steering.wspace import WDirections
 from emoedit.training import wspace
 from emoedit.training.adversarial import AdversarialConfig, train_adversarial
+from emoedit.training.colouring import start_stylegan_in_colour
 from emoedit.training.critic import Critic
 from emoedit.training.data import CropSet, MixtureBatches, available_weights
 from emoedit.training.hspace import ShiftLoss
@@ -133,12 +134,26 @@ def gan_stage(config: DictConfig) -> None:
 
 
 def encoder_stage(config: DictConfig) -> None:
-    """The encoder alone, for the averaged generator; the whole backbone goes to ``work``."""
+    """The encoder alone, for the averaged generator; the whole backbone goes to ``work``.
+
+    From ``start``, a model of luminance, both are trained, and then draw in colour.
+    """
     crops, how = CropSet(config.data.crops), plain(config.encoder)
-    backbone = StyleGAN2Backbone.from_pretrained(Path(config.work) / "gan_backbone")
-    networks = embedded(PerceptualNetwork, "perceptual"), embedded(MeasuringNetwork, "identity")
-    task = EncoderTask(backbone, *networks, Weights(**how["weights"]), samples=how["samples"])
     trainer = trainer_config(how)
+    if config.start is None:
+        backbone = StyleGAN2Backbone.from_pretrained(Path(config.work) / "gan_backbone")
+    else:
+        torch.manual_seed(trainer.seed)
+        backbone = StyleGAN2Backbone(StyleGAN2Config(**plain(config.backbone))).eval()
+        start_stylegan_in_colour(backbone, StyleGAN2Backbone.from_pretrained(config.start))
+    networks = embedded(PerceptualNetwork, "perceptual"), embedded(MeasuringNetwork, "identity")
+    task = EncoderTask(
+        backbone,
+        *networks,
+        Weights(**how["weights"]),
+        samples=how["samples"],
+        synthesis=config.start is not None,
+    )
     batches = MixtureBatches(
         crops,
         available_weights(crops, how["shares"], "encoder.shares"),
@@ -154,8 +169,12 @@ def encoder_stage(config: DictConfig) -> None:
 
     def with_encoder(averaged: EncoderTask) -> StyleGAN2Backbone:
         model = StyleGAN2Backbone.from_config(backbone.to_config())
-        state = {f"encoder.{name}": value for name, value in averaged.encoder.state_dict().items()}
-        model.load_state_dict({**backbone.state_dict(), **state})
+        state = backbone.state_dict()
+        for part in ("encoder", "synthesis"):
+            trained = getattr(averaged, part)
+            if trained is not None:
+                state |= {f"{part}.{name}": value for name, value in trained.state_dict().items()}
+        model.load_state_dict(state)
         return model.eval()
 
     averaged = train(
@@ -264,11 +283,22 @@ def cost(folder: Path, what: str) -> str:
     return f"{what}, {minutes(folder):.0f} minutes on two CPU cores" if (folder / "state.pt").is_file() else what
 
 
+def kept_directions(config: DictConfig) -> WDirections:
+    """The directions of the editor in ``output``, as they were before ``fit_units.py`` took shares of them."""
+    (steering,) = load_editor(config.output).steerings
+    shares = checkpoints.read_json(Path(config.output) / checkpoints.EDITOR).get("model_shares", {})
+    gains = {name: float(gain) for name, gain in zip(steering.emotions, steering.gain, strict=True)}
+    return wspace.with_gains(steering, {name: gains[name] / share for name, share in shares.items()})
+
+
 def finish_stage(config: DictConfig) -> None:
     """The finished folder, with a card."""
     crops, how = CropSet(config.agreed.crops), config.finish
     backbone = load_backbone(config).with_inversion(optimise_steps=how.optimise_steps, precision=how.precision)
-    steering = WDirections.from_pretrained(Path(config.work) / f"steering_{how.steering}").half().float()
+    if how.steering == "kept":  # w means the same as in the model of luminance that training started from
+        steering = kept_directions(config)
+    else:
+        steering = WDirections.from_pretrained(Path(config.work) / f"steering_{how.steering}").half().float()
     compositor = OmegaConf.to_container(how.compositor)
     if how.replaced is not None:
         steering = (
@@ -284,14 +314,18 @@ def finish_stage(config: DictConfig) -> None:
     before = scorer(quick.decode(people)).mean(0)
     read = wspace.emotion_scores(quick, steering, people, scorer, names, [1.0])
     work = Path(config.work)
-    trained = config.trainer, config.encoder
+    gan, encoder = config.trainer, config.encoder
+    with_it = f"{encoder.steps:,} steps of {encoder.batch_size} crops and {encoder.samples} samples"
     report = {
-        "generator": cost(work / "gan", f"{trained[0].steps:,} steps of {trained[0].batch_size} pictures"),
-        "encoder alone": cost(
-            work / "encoder",
-            f"{trained[1].steps:,} steps of {trained[1].batch_size} crops and {trained[1].samples} samples",
-        ),
-        "directions": "mean differences of " + ", ".join(config.steering.trust),
+        "generator": cost(work / "gan", f"{gan.steps:,} steps of {gan.batch_size} pictures"),
+        "encoder alone": cost(work / "encoder", with_it),
+    }
+    if config.start is not None:
+        report = {"generator and encoder, from those of luminance": cost(work / "encoder", with_it)}
+    report |= {
+        "directions": "mean differences of " + ", ".join(config.steering.trust)
+        if how.steering != "kept"
+        else "those of the model of luminance",
         f"read by the guidance classifier at strength 1 (and before), {len(people)} held-out neutral faces": ", ".join(
             f"{name} {values[0]:.2f} ({before[names.index(name)]:.2f})" for name, values in read.items()
         ),

@@ -287,6 +287,7 @@ class EncoderTask(nn.Module):
         identity: the same for identity.
         weights: weights of the losses.
         samples: drawn for each batch, at truncations from 0.5 to 1.
+        synthesis: whether the generator is trained, too, on the reconstructions.
     """
 
     def __init__(
@@ -297,13 +298,17 @@ class EncoderTask(nn.Module):
         weights: Weights,
         *,
         samples: int,
+        synthesis: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = _own_encoder(backbone).requires_grad_(True)
         losses = _ReconstructionLosses(weights, perceptual, identity)
         self.frozen = Shared(backbone=backbone, losses=losses)
         backbone.mapping.requires_grad_(False)
-        backbone.synthesis.requires_grad_(False)
+        backbone.synthesis.requires_grad_(synthesis).train(synthesis)  # in training it keeps no prepared weights
+        self.synthesis = backbone.synthesis if synthesis else None
+        for conv in backbone.synthesis.convs:  # there is none: an inversion would have to find it
+            conv.noise_strength.requires_grad_(False)
         self.weights, self.samples = weights, samples
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
