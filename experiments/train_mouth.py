@@ -120,9 +120,9 @@ def finish_stage(config: DictConfig) -> None:
     truth = mouth.patch(torch.from_numpy(teeth)) > 127
     shown = {"as they are": [], "as StyleGAN2 draws them": []}
     for part in np.array_split(chosen, -(-len(chosen) // BATCH)):
-        x = crops.pixels(part, model.crop.resolution)
+        x = crops.pixels(part, model.crop.resolution, model.channels)
         for name, pictures in zip(shown, (x, model.decode(model.invert(x))), strict=True):
-            shown[name].append(patches(pictures, mouth))
+            shown[name].append(patches(in_luminance(pictures), mouth))
     report = {"held-out mouths, of these with teeth": f"{len(truth)}, {truth.flatten(1).any(1).float().mean():.0%}"}
     for name, pictures in shown.items():
         z, _, _ = standardise(torch.from_numpy(np.concatenate(pictures))[:, None] / 127.5 - 1)

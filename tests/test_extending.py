@@ -43,7 +43,7 @@ photos = emoedit.PhotoEditor("tinted")
 compared = emoedit.compare("me.png", "happy", editors=[photos, "plugged"], strengths=[1.0], references=False)
 compared.save("compared")
 
-parts = {"parts": ["movement", "light", "blush"], "settings": {"blush": {"amount": 30.0}}}
+parts = {"parts": ["movement", "colour", "blush"], "settings": {"blush": {"amount": 30.0}}}
 blushing = emoedit.PhotoEditor("vae", compositor=parts)
 emoedit.edit("me.png", "happy", editor=blushing, strength=0.5).save("blushing.png")
 

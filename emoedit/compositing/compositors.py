@@ -53,8 +53,8 @@ class Compositor:
         channels = 1 if scene.drawing.after.ndim == 2 else 3
         for name, part in self.parts:
             if getattr(part, "channels", channels) != channels:
-                kind, other = ("luminance", "rgb") if channels == 3 else ("colour", "drawn")
-                raise EditError(f"the compositor's part {name!r} is for models of {kind}; use {other!r} with this one")
+                kind, other = ("luminance", "'coloured' or 'rgb'") if channels == 3 else ("colour", "'drawn'")
+                raise EditError(f"the compositor's part {name!r} is for models of {kind}; use {other} with this one")
             composite = part(scene, composite)
         return composite
 

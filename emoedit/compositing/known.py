@@ -51,7 +51,9 @@ class KnownMouth:
         """
         known = scene.drawing.known
         if known is None or known.points is None:
-            raise EditError("the compositor 'landmarks' is for backbones that move landmarks; use 'drawn' or 'rgb'")
+            raise EditError(
+                "the compositor 'landmarks' is for backbones that move landmarks; use 'drawn', 'coloured' or 'rgb'"
+            )
         return self.mouth(
             _KnownLips(scene.face, scene.drawing, self.read(known.points, len(composite.change))), composite
         )

@@ -196,5 +196,7 @@ class KnownMovement:
         """
         known = scene.drawing.known
         if known is None:
-            raise EditError("the compositor 'moved' is for backbones that know what they move; use 'drawn' or 'rgb'")
+            raise EditError(
+                "the compositor 'moved' is for backbones that know what they move; use 'drawn', 'coloured' or 'rgb'"
+            )
         return replace(composite, flow=known.flow, change=known.remainder)

@@ -161,5 +161,5 @@ def test_a_movement_that_is_known_is_taken_as_it_is():
     scene = scene_of(face, lips(48, 72), lips(48, 72), known=Change(flow, light))
     composite = KnownMovement()(scene, Composite.empty(96))
     assert composite.flow is flow and composite.change is light
-    with pytest.raises(EditError, match="'drawn' or 'rgb'"):
+    with pytest.raises(EditError, match="leave it out"):
         KnownMovement()(scene_of(face, lips(48, 72), lips(48, 72)), Composite.empty(96))

@@ -13,6 +13,7 @@ from emoedit.editors import Editor, load_editor
 from emoedit.editors.units import AddedUnits
 from emoedit.faces.layout import BROWS
 from emoedit.models.landmarks.backbone import LandmarkBackbone, LandmarksConfig
+from emoedit.models.luminance import in_luminance
 from emoedit.photo import PhotoEditor, crop_and_normalise
 from emoedit.types import CheckpointError, CropSpec, Edit
 
@@ -72,7 +73,7 @@ def test_pictures_are_moved_one_by_one(raised, inversion):
 
 
 def test_colour_moves_as_grey_does(raised, inversion):
-    grey = raised.backbone.decode(inversion)
+    grey = in_luminance(raised.backbone.decode(inversion))
     found = raised.units(grey.repeat(1, 3, 1, 1), Edit("angry"))
     torch.testing.assert_close(found, raised.units(grey, Edit("angry")).repeat(1, 3, 1, 1), atol=2e-3, rtol=0)
 

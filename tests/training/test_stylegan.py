@@ -106,7 +106,7 @@ def test_the_config_fits_the_code(overrides):
     critic = Critic(backbone.channels, trainer["critic_widths"])
     x = torch.zeros(4, backbone.channels, backbone.resolution, backbone.resolution)
     assert critic(x).shape == (4,)
-    assert config["finish"]["steering"] in ("finetuned", "plain")
+    assert config["finish"]["steering"] == ("finetuned" if config["start"] is None else "kept")
 
 
 # Directions
