@@ -51,9 +51,7 @@ class KnownMouth:
         """
         known = scene.drawing.known
         if known is None or known.points is None:
-            raise EditError(
-                "the compositor 'landmarks' is for backbones that move landmarks; use 'drawn', 'coloured' or 'rgb'"
-            )
+            raise EditError("the compositor 'landmarks' is for backbones that move landmarks; leave it out")
         return self.mouth(
             _KnownLips(scene.face, scene.drawing, self.read(known.points, len(composite.change))), composite
         )

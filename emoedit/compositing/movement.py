@@ -196,7 +196,5 @@ class KnownMovement:
         """
         known = scene.drawing.known
         if known is None:
-            raise EditError(
-                "the compositor 'moved' is for backbones that know what they move; use 'drawn', 'coloured' or 'rgb'"
-            )
+            raise EditError("the compositor 'moved' is for backbones that know what they move; leave it out")
         return replace(composite, flow=known.flow, change=known.remainder)
