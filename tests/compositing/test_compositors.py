@@ -122,11 +122,17 @@ def test_a_description_that_makes_no_sense_is_a_typed_error(description, error, 
         compositor(description)
 
 
-REFUSED = [("drawn", "rgb"), ("rgb", "drawn"), ("coloured", "drawn"), ("moved", "drawn")]
+# The compositor, whose drawings it gets, and what to do instead.
+REFUSED = [
+    ("drawn", "rgb", "use 'coloured' or 'rgb'"),
+    ("rgb", "drawn", "use 'drawn'"),
+    ("coloured", "drawn", "use 'drawn'"),
+    ("moved", "drawn", "leave it out"),
+]
 
 
-@pytest.mark.parametrize(("name", "drawn"), REFUSED)
-def test_drawings_that_a_compositor_is_not_for_are_refused(name, drawn):
+@pytest.mark.parametrize(("name", "drawn", "advice"), REFUSED)
+def test_drawings_that_a_compositor_is_not_for_are_refused(name, drawn, advice):
     photo, edit = scene(drawn)
-    with pytest.raises(EditError, match=drawn):
+    with pytest.raises(EditError, match=advice):
         compositor(name)(photo, edit)
