@@ -279,10 +279,10 @@ class GANTask(GeneratorTask):
 
 
 class EncoderTask(nn.Module):
-    """Trains the encoder alone, for a frozen generator, on samples, whose w is known, and on real crops.
+    """Trains the encoder on samples, whose w is known, and on real crops; the generator is frozen or trained with it.
 
     Args:
-        backbone: its encoder is trained, the rest is frozen.
+        backbone: its encoder is trained; mapping is frozen.
         perceptual: frozen.
         identity: the same for identity.
         weights: weights of the losses.

@@ -26,23 +26,23 @@ def coloured(drawn: torch.Tensor) -> torch.Tensor:
     return (drawn - 0.1) / 0.4 * std + mean
 
 
-@pytest.fixture
-def luminance() -> VAEBackbone:
+def stirred(kind, config):
     """A model that draws something: a fresh one's blocks are silent."""
     torch.manual_seed(0)
-    backbone = VAEBackbone(GREY).eval()
+    backbone = kind(config).eval()
     for weight in backbone.parameters():
         weight.data += 0.05 * torch.randn_like(weight)
     return backbone
+
+
+@pytest.fixture
+def luminance() -> VAEBackbone:
+    return stirred(VAEBackbone, GREY)
 
 
 @pytest.fixture
 def small() -> StyleGAN2Backbone:
-    torch.manual_seed(0)
-    backbone = StyleGAN2Backbone(SMALL).eval()
-    for weight in backbone.parameters():
-        weight.data += 0.05 * torch.randn_like(weight)
-    return backbone
+    return stirred(StyleGAN2Backbone, SMALL)
 
 
 def test_a_vae_is_drawn_in_the_colours_of_the_mean_face(luminance):
