@@ -34,7 +34,8 @@ class TrainerConfig:
     Args:
         steps: optimiser steps in all.
         learning_rate: learning rate of AdamW, at its highest.
-        slower: factors of it for parameters whose names hold a word: weights of a network beside plain directions.
+        rate_factors: part of a parameter's name -> factor of its learning rate, above or below 1. The first part that
+            fits counts; where none fits, the factor is 1.
         warmup: steps until it is reached.
         decay: share of the steps over which it falls to zero at the end.
         ema: decay of the moving average of the weights (it starts faster: (1 + n) / (10 + n)).
@@ -47,7 +48,7 @@ class TrainerConfig:
 
     steps: int = 4000
     learning_rate: float = 4e-4
-    slower: Mapping[str, float] = field(default_factory=dict)
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
     weight_decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 200
@@ -105,7 +106,7 @@ def parameter_groups(task: nn.Module, config: TrainerConfig) -> list[dict[str, A
     """
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
     for name, parameter in task.named_parameters():
-        factor = next((f for word, f in config.slower.items() if word in name), 1.0)
+        factor = next((f for part, f in config.rate_factors.items() if part in name), 1.0)
         groups.setdefault(factor, []).append(parameter)
     return [{"params": found, "factor": factor} for factor, found in groups.items() if found]
 

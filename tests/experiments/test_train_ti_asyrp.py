@@ -62,7 +62,14 @@ def test_shifts_of_another_unet_are_fitted_here_and_joined_with_words(scripts, t
     classifier["emotions"] = ("neutral", "happy", "sad")
     torch.manual_seed(0)
     torch.save(MeasuringNetwork(NetworkConfig(**classifier)).state_dict(), tmp_path / "classifier.pt")
-    trainer = {"steps": 3, "learning_rate": 0.05, "slower": {"block.": 0.5}, "precision": "no", "warmup": 1, "ema": 0.0}
+    trainer = {
+        "steps": 3,
+        "learning_rate": 0.05,
+        "rate_factors": {"block.": 0.5},
+        "precision": "no",
+        "warmup": 1,
+        "ema": 0.0,
+    }
     config = OmegaConf.create(
         {
             "name": "ti_asyrp",

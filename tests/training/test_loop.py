@@ -252,7 +252,7 @@ def test_two_batches_of_four_are_one_of_eight(tmp_path):
         train(Line(), lambda step, process: x[:4] * (float("nan") if step == 11 else 1), tmp_path / "halves", longer)
 
 
-def test_slower_parts_have_a_share_of_the_rate(tmp_path):
+def test_parts_have_a_factor_of_the_rate(tmp_path):
     class Two(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -264,7 +264,7 @@ def test_slower_parts_have_a_share_of_the_rate(tmp_path):
             return {"loss": -(self.plain.sum() + self.block.weight.sum())}
 
     how = {"learning_rate": 0.1, "weight_decay": 0.0, "warmup": 1, "decay": 0.0, "ema": 0.0, "precision": "no"}
-    config = TrainerConfig(steps=4, slower={"block.": 0.25}, **how)
+    config = TrainerConfig(steps=4, rate_factors={"block.": 0.25}, **how)
     groups = parameter_groups(Two(), config)
     assert [group["factor"] for group in groups] == [1.0, 0.25] and all(len(g["params"]) == 1 for g in groups)
     train(Two(), lambda step, process: torch.zeros(1), tmp_path, TrainerConfig(**{**vars(config), "steps": 2}))
