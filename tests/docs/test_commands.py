@@ -40,6 +40,7 @@ LESS = {  # words of a command -> what the test asks for in their place
     "--layers 4-8": "--layers 2-4",
     "--video talk.mp4": "--video talk.mp4 --frames 4 --candidates 2",
     "mirror --opposite": "mirror --opposite --video talk.mp4 --frames 4 --candidates 2",
+    "mirror --draw": "mirror --video talk.mp4 --frames 4 --steps 2 --draw",
     "--camera 1": "--video talk.mp4",
     "fit token ": "fit token --steps 2 ",
     "editor.steps=10,20,50": "editor.steps=2,3",
@@ -168,7 +169,9 @@ def inputs(tmp_path_factory, _astronaut) -> Path:
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     """A server that has the repositories that the pages name."""
+    from emoedit.metrics.clip import VIT_L_14
     from emoedit.models.pretrained import CELEBAHQ, STABLE_DIFFUSION
+    from tests.fixtures.clip import write_clip
     from tests.fixtures.editors import tiny_asyrp
     from tests.fixtures.hub import Hub
     from tests.fixtures.instruct import write_pix2pix
@@ -177,6 +180,7 @@ def hub(tmp_path_factory):
     root = tmp_path_factory.mktemp("hub")
     write_model(root / STABLE_DIFFUSION)
     tiny_asyrp(1, channels=3, std=None).backbone.save_pretrained(root / CELEBAHQ)
+    write_clip(root / VIT_L_14, tokens=77)
     pipeline = write_pix2pix(tmp_path_factory.mktemp("pix2pix"))
     shutil.copytree(pipeline, root / "Qwen/Qwen-Image-Edit-2511")
     server = Hub(root)
