@@ -1,7 +1,7 @@
 """``emoedit best`` against the default editor's single edit, at equal identity, on held-out people.
 
     python experiments/best_study.py data.root=/path/to/data        # writes its part of docs/best.md
-    python experiments/best_study.py data.root=/path/to/data judge.crops=/path/to/crops   # and what a judge reads
+    python experiments/best_study.py data.root=/path/to/data gradients.crops=/path/to/crops   # and a third recogniser
 
 Stop it whenever you like; the same command goes on where it stopped.
 """
@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from emoedit.io.images import write_atomic
 from emoedit.types import DataError
-from lib.candidates import NOT_RANKING, Judge, Row, bootstrapped, candidate_rows, people
+from lib.candidates import NOT_RANKING, IndependentRecogniser, Row, bootstrapped, candidate_rows, people
 from lib.reproductions import table
 from lib.running import run
 
@@ -85,8 +85,8 @@ def part(config: Mapping[str, Any]) -> str:
     if not config["data"]["root"]:
         raise DataError("this needs data.root=/path/to/data, or EMOEDIT_DATA: people to edit")
     cases = people(Path(config["data"]["root"]), config["people"])
-    judge = Judge(config["judge"], Path(config["work"]))
-    rows = candidate_rows(cases, config["emotions"], config, Path(config["work"]) / "candidates.jsonl", judge)
+    independent = IndependentRecogniser(config["gradients"], Path(config["work"]))
+    rows = candidate_rows(cases, config["emotions"], config, Path(config["work"]) / "candidates.jsonl", independent)
     chosen = chosen_rows(rows)
     names = ", ".join(f"`{name}`" for name in config["editors"])
     texts = [
@@ -100,8 +100,8 @@ def part(config: Mapping[str, Any]) -> str:
         "As the second of them reads them (the guidance classifier):",
         comparison(chosen, "second_score"),
     ]
-    if judge.network is not None:
-        texts += [NOT_RANKING, comparison(chosen, "judge")]
+    if independent.network is not None:
+        texts += [NOT_RANKING, comparison(chosen, "independent_score")]
     return "\n\n".join([*texts, f"The best come from {editors_of(chosen)}."])
 
 

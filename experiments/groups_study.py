@@ -37,7 +37,7 @@ from emoedit.training.matching import read_crops
 from emoedit.training.readers import GROUPS
 from emoedit.training.recipes import HELD_OUT, choose
 from emoedit.types import DataError, Edit
-from lib.candidates import CROP, Judge
+from lib.candidates import CROP, IndependentRecogniser
 from lib.gradients import GradientRecogniser
 from lib.groups import ATTRIBUTES, THIRDS, Row, cause, emotion_table, gap, group_table, with_groups
 from lib.reproductions import table
@@ -291,10 +291,10 @@ def study(how: Row) -> str:
     """
     crops, work = CropSet(how["data"]["crops"]), Path(how["work"])
     cases = held_out(crops, how["faces"])
-    judge = Judge(how["gradients"], work).network
-    if judge is None:
+    gradients = IndependentRecogniser(how["gradients"], work).network
+    if gradients is None:
         raise DataError("the second recogniser needs gradients.crops=/path/to/crops")
-    suite = TwoRecognisers(judge)
+    suite = TwoRecognisers(gradients)
     (entry,) = load_entries([how["editor"]], references=False, device="cpu")
     state = work / f"{entry.name}-{fingerprint(entry.photo_editor)}-{how['strength']:g}"
     found = {}

@@ -30,7 +30,7 @@ from emoedit.training.prepare import split_of
 from emoedit.training.readers import Sample, read
 from emoedit.training.votes import read_ferplus
 from emoedit.types import DataError
-from lib.candidates import Judge, Row, bootstrapped, candidate_rows, people
+from lib.candidates import IndependentRecogniser, Row, bootstrapped, candidate_rows, people
 from lib.reproductions import Page, table
 from lib.running import run
 
@@ -101,7 +101,7 @@ def by_person(rows: Sequence[Row], chosen: Callable[[list[Row]], list[Row]], val
     return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def ranking_table(rows: Sequence[Row], keep: int, *, judged: bool) -> str:
+def ranking_table(rows: Sequence[Row], keep: int, *, independent: bool) -> str:
     """All candidates, the first three that were made, and the three best, as each recogniser reads them."""
     choices: dict[str, Callable[[list[Row]], list[Row]]] = {
         "all, and so any three on average": lambda some: some,
@@ -115,10 +115,10 @@ def ranking_table(rows: Sequence[Row], keep: int, *, judged: bool) -> str:
         "target score": lambda row: row["target_score"],
         "identity": lambda row: row["identity"],
     }
-    if judged:
+    if independent:
         values |= {
-            "read as the target, by the judge": lambda row: float(row["judge_top"] == row["emotion"]),
-            "target score, by the judge": lambda row: row["judge"],
+            "read as the target, independent recogniser": lambda row: float(row["independent_top"] == row["emotion"]),
+            "target score, independent recogniser": lambda row: row["independent_score"],
         }
     lines = [[name, *(by_person(rows, chosen, value) for value in values.values())] for name, chosen in choices.items()]
     return table(["candidates", *values], lines)
@@ -133,14 +133,14 @@ def section(config: Mapping[str, Any]) -> str:
     if not config["data"]["root"]:
         raise DataError("this needs data.root=/path/to/data, or EMOEDIT_DATA: FER-2013, FER+ and people to edit")
     cases = people(Path(config["data"]["root"]), config["people"])
-    judge = Judge(config["judge"], Path(config["work"]))
+    independent = IndependentRecogniser(config["gradients"], Path(config["work"]))
     path = Path(config["work"]) / "vaha-candidates.jsonl"
-    rows = candidate_rows(cases, config["emotions"], config, path, judge)
+    rows = candidate_rows(cases, config["emotions"], config, path, independent)
     read_by = "A recogniser that ranks also reads them here, so that its columns are upper bounds"
     read_by += (
-        "; the last columns are those of a judge that took no part (histograms of oriented gradients)."
-        if judge.network
-        else ", and no judge was given."
+        "; the last columns are those of a recogniser that took no part (histograms of oriented gradients)."
+        if independent.network
+        else ", and no independent recogniser was given."
     )
     return "\n\n".join([
         "## VAHA's loop: many candidates, the best three kept\n\nBy `experiments/reproduce_vaha.py`. VAHA reads a "
@@ -151,7 +151,7 @@ def section(config: Mapping[str, Any]) -> str:
         f"{config['candidates']} candidates for each of {', '.join(config['emotions'])} of {len(cases)} held-out "
         f"people, by {', '.join(f'`{name}`' for name in config['editors'])}; the numbers are means over "
         f"people with 95 % intervals. {read_by}",
-        ranking_table(rows, config["keep"], judged=judge.network is not None),
+        ranking_table(rows, config["keep"], independent=independent.network is not None),
     ])  # fmt: skip
 
 

@@ -47,7 +47,7 @@ class Candidate:
         second_score: the same by a second recogniser, in [0, 1].
         identity: cosine to the source's face, in [-1, 1].
         realism: detector's confidence x share of the face without folds x sharpness kept (at most 1), in [0, 1].
-        enough: identity above which more does not count, in [-1, 1].
+        identity_cap: identity above which more does not count, in [-1, 1].
         kept: whether it is among the results.
         reason: why it is kept, or why not.
     """
@@ -61,7 +61,7 @@ class Candidate:
     second_score: float = 0.0
     identity: float = 0.0
     realism: float = 0.0
-    enough: float = 1.0
+    identity_cap: float = 1.0
     kept: bool = False
     reason: str = ""
 
@@ -72,7 +72,7 @@ class Candidate:
         Identity counts up to the floor: if more counted, the weakest edits, which keep most, would win.
         """
         read = (self.target_score * self.second_score) ** 0.5
-        return read * max(min(self.identity, self.enough), 0.0) * self.realism
+        return read * max(min(self.identity, self.identity_cap), 0.0) * self.realism
 
     def to_dict(self) -> dict[str, Any]:
         """All but the picture, for JSON."""
@@ -327,8 +327,8 @@ def _ranked(tried: Sequence[Candidate], floors: Floors, keep: int) -> list[Candi
         missed = floors.missed(candidate).items()
         return [f"{name} {value:.2f} is below {floor:.2f}" for name, (value, floor) in missed]
 
-    enough = 1.0 if floors.identity is None else floors.identity
-    rated = [(replace(candidate, enough=enough), below(candidate)) for candidate in tried]
+    cap = 1.0 if floors.identity is None else floors.identity
+    rated = [(replace(candidate, identity_cap=cap), below(candidate)) for candidate in tried]
     rated.sort(key=lambda pair: (bool(pair[1]), -pair[0].score))
     ranked = []
     for rank, (candidate, faults) in enumerate(rated, 1):

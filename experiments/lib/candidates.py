@@ -25,22 +25,22 @@ from emoedit.training.data import CropSet
 from emoedit.types import CropSpec, DataError
 from lib.gradients import GradientRecogniser
 
-CROP = CropSpec(128, "stable", 0.66, 0.074)  # that of the faces to which the judge is fitted (configs/data/agreed.yaml)
+CROP = CropSpec(128, "stable", 0.66, 0.074)  # of the faces to which the recogniser is fitted (configs/data/agreed.yaml)
 Row = dict[str, Any]
-FITTED = "judge.pt"  # in the work folder: the judge, fitted once
+FITTED = "gradients.pt"  # in the work folder: the recogniser, fitted once
 NOT_RANKING = (
     "The same pictures, as a recogniser reads them that took no part in ranking and is no network: softmax regression "
     "on histograms of oriented gradients, fitted to what people agree on in FER-2013 (FER+)."
 )
 
 
-class Judge:
-    """A recogniser that takes no part in ranking ([lib.gradients][]).
+class IndependentRecogniser:
+    """A recogniser that takes no part in ranking, [GradientRecogniser][lib.gradients.GradientRecogniser].
 
     Args:
         how: ``crops``, a folder of prepared crops with votes, and what [GradientRecogniser.fitted][] takes; None or no
-            ``crops``: no judge.
-        work: folder in which the fitted judge is kept.
+            ``crops``: nothing is read.
+        work: folder in which the fitted recogniser is kept.
     """
 
     def __init__(self, how: Mapping[str, Any] | None, work: Path) -> None:
@@ -55,19 +55,25 @@ class Judge:
         self.network = GradientRecogniser(**state)
 
     def read(self, image: Image.Image, face: Face, emotion: str) -> dict[str, float | str]:
-        """Probability of the target (``judge``), and what is read first (``judge_top``); nothing without a judge.
+        """Probability of the target (``independent_score``), and what is read first (``independent_top``).
 
         Args:
             image: the photograph.
             face: the face in it.
             emotion: the target, a basic emotion.
+
+        Returns:
+            Both; nothing where no crops were given.
         """
         if self.network is None:
             return {}
         crop = cv2.cvtColor(align(face.landmarks, CROP).crop(load_picture(image).rgb), cv2.COLOR_RGB2GRAY)
         scores = self.network.scores(torch.from_numpy(crop)[None, None].float() / 127.5 - 1)[0]
         names = list(self.network.emotions)
-        return {"judge": float(scores[names.index(emotion)]), "judge_top": names[int(scores.argmax())]}
+        return {
+            "independent_score": float(scores[names.index(emotion)]),
+            "independent_top": names[int(scores.argmax())],
+        }
 
 
 def people(root: Path, chosen: Mapping[str, Sequence[int]]) -> list[Case]:
@@ -91,8 +97,23 @@ def people(root: Path, chosen: Mapping[str, Sequence[int]]) -> list[Case]:
     return cases
 
 
+def stored_rows(path: Path, independent: IndependentRecogniser) -> list[Row]:
+    """Rows of an earlier run; those that lack what the independent recogniser reads are left out, and made again.
+
+    Args:
+        path: results, a row a line; there need be none.
+        independent: the recogniser that takes no part in ranking.
+    """
+    rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return rows if independent.network is None else [row for row in rows if "independent_score" in row]
+
+
 def candidate_rows(
-    cases: Sequence[Case], emotions: Sequence[str], how: Mapping[str, Any], path: Path, judge: Judge
+    cases: Sequence[Case],
+    emotions: Sequence[str],
+    how: Mapping[str, Any],
+    path: Path,
+    independent: IndependentRecogniser,
 ) -> list[Row]:
     """A row for every candidate, and for the single edit of the default editor at strength 1 (``single``).
 
@@ -101,7 +122,7 @@ def candidate_rows(
         emotions: names among the vocabulary's basic ones.
         how: ``editors``, ``candidates``, ``keep``.
         path: results, a row a line; people that are there already are not edited again.
-        judge: the recogniser that takes no part in ranking.
+        independent: the recogniser that takes no part in ranking.
 
     Returns:
         Rows with ``person``, ``emotion``, ``rank`` (from 1; 0 for the single edit), ``order`` (in which it was made),
@@ -113,7 +134,7 @@ def candidate_rows(
     if not cases:
         raise DataError("no people to edit")
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    rows = stored_rows(path, independent)
     done = {row["person"] for row in rows}
     suite, ranker = Suite(), EmbeddedNetwork.load("expression")
     load = LoadedEditors(how["editors"], "cpu")
@@ -136,7 +157,7 @@ def candidate_rows(
                 made = [DEFAULT_EDITOR, *how["editors"]].index(candidate.editor)
                 order = made + abs(candidate.strength - 1) / 100 if rank else -1
                 row = candidate.to_dict() | {"person": person, "rank": rank, "top": top, "order": order}
-                fresh.append(row | judge.read(candidate.image, found.face, emotion))
+                fresh.append(row | independent.read(candidate.image, found.face, emotion))
         with path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in fresh)
         rows += fresh

@@ -75,6 +75,18 @@ def test_people_are_those_marked_test_or_all(tmp_path):
     ]
 
 
+def test_rows_without_what_the_independent_recogniser_reads_are_made_again(tmp_path):
+    from lib.candidates import IndependentRecogniser, stored_rows
+
+    path, without = tmp_path / "rows.jsonl", IndependentRecogniser(None, tmp_path)
+    assert stored_rows(path, without) == []
+    path.write_text("".join(json.dumps(each) + "\n" for each in (ROWS[0], ROWS[1] | {"independent_score": 0.5})))
+    assert [each["rank"] for each in stored_rows(path, without)] == [0, 1]
+    given = IndependentRecogniser(None, tmp_path)
+    given.network = torch.nn.Identity()
+    assert [each["rank"] for each in stored_rows(path, given)] == [1]
+
+
 def test_a_part_is_put_between_its_marks_and_nowhere_else(tmp_path):
     study, page = script("best_study"), tmp_path / "best.md"
     page.write_text(f"before\n{study.BEGIN}\nold\n{study.END}\nafter\n")
@@ -90,7 +102,7 @@ def test_a_part_is_put_between_its_marks_and_nowhere_else(tmp_path):
 
 def test_kept_candidates_are_counted_by_person():
     vaha = script("reproduce_vaha")
-    text = vaha.ranking_table(ROWS, 2, judged=False)
+    text = vaha.ranking_table(ROWS, 2, independent=False)
     lines = {line.split("|")[1].strip(): line for line in text.splitlines()[2:]}
     assert "| 0.83 [" in lines["all, and so any three on average"]  # of a two of three, of b its only one
     assert "| 0.75 [" in lines["the 2 best as `emoedit best` ranks"]
@@ -111,16 +123,19 @@ def test_both_studies_are_made_of_one_run(tmp_path, _astronaut):
         portrait.resize((160, 160)).save(tmp_path / "fer" / name / held)
     (tmp_path / "work").mkdir()
     size = 7 * 7 * 4 * 8  # blocks of 4 cells of 8 directions
-    judge = {"mean": torch.zeros(size), "deviation": torch.ones(size), "weights": torch.zeros(size, 7)}
-    torch.save(judge | {"bias": torch.tensor([0, 1.0, 0, 0, 0, 0, 0])}, tmp_path / "work" / "judge.pt")
+    fitted = {"mean": torch.zeros(size), "deviation": torch.ones(size), "weights": torch.zeros(size, 7)}
+    torch.save(fitted | {"bias": torch.tensor([0, 1.0, 0, 0, 0, 0, 0])}, tmp_path / "work" / "gradients.pt")
     how = [f"data.root={tmp_path}", "~people", "+people={people: [0, 1]}", "emotions=[happy]", "editors=[facs]",
-           "candidates=2", "keep=1", f"judge.crops={tmp_path}", f"work={tmp_path / 'work'}"]  # fmt: skip
+           "candidates=2", "keep=1", f"gradients.crops={tmp_path}", f"work={tmp_path / 'work'}"]  # fmt: skip
     text = script("reproduce_vaha").section(config("reproduce_vaha", *how, "fer=fer", "votes=null"))
     assert "the data set's own labels | 1 | 1 |" in text or "the data set's own labels | 2 | 2 |" in text
-    assert "the 1 best as `emoedit best` ranks" in text and "by the judge" in text
+    assert "the 1 best as `emoedit best` ranks" in text and "target score, independent recogniser" in text
     rows = [json.loads(line) for line in (tmp_path / "work" / "vaha-candidates.jsonl").read_text().splitlines()]
     assert [each["rank"] for each in rows] == [0, 1, 2, 3] and rows[0]["editor"] == "stylegan"
-    assert all(each["judge"] == pytest.approx(torch.tensor(1.0).exp() / (6 + torch.tensor(1.0).exp())) for each in rows)
+    assert all(
+        each["independent_score"] == pytest.approx(torch.tensor(1.0).exp() / (6 + torch.tensor(1.0).exp()))
+        for each in rows
+    )
     (tmp_path / "work" / "vaha-candidates.jsonl").rename(tmp_path / "work" / "candidates.jsonl")
     part = script("best_study").part(config("best_study", *how))  # nothing is edited again
     assert part.count("| mean | – | – |") == 3 and "took no part in ranking" in part
