@@ -198,64 +198,87 @@ def costs(editors: Mapping[str, Editor], emotion: str, base: str) -> str:
     return table(["variant", "seconds", f"times {base}"], rows)
 
 
+def variants_section(
+    model: Editor,
+    editors: Mapping[str, Editor],
+    variants: Mapping[str, Mapping[str, Any]],
+    found: Evaluation,
+    config: DictConfig,
+) -> str:
+    """What the variants consist of, how all of them sample, and which networks read their edits.
+
+    Args:
+        model: the editor that the variants are made from.
+        editors: the variants, by name.
+        variants: how each was made, as [variant][] takes it.
+        found: an evaluation of them.
+        config: the study's.
+    """
+    rows = []
+    for name, editor in editors.items():
+        how, (steering,) = variants[name], editor.steerings
+        words = f" as in {how['words']}" if how.get("words") else ""
+        title = f"**{name}**" if name == config.default else name
+        token, h = f"{steering.token_strength:g}{words}", f"{steering.h_strength:g}"
+        rows.append([title, token, h, how.get("of", "fitted here")])
+    sampling = model.backbone.config
+    who = next(row for row in found.rows if row["error"] is None)
+    return (
+        "## The variants\n\n"
+        + table(["variant", "token", "h", "shift of h"], rows)
+        + f"\n\nAll on one backbone: {sampling.steps} steps, the word's context from timestep {sampling.t_text_max} "
+        f"down, h shifted down to {sampling.t_edit}, noise drawn where something changes below {sampling.t_boost}, "
+        f"guidance {sampling.guidance:g}. The default, in bold, is `--editor {config.model}`. Identity is read by the "
+        f"**{who['identity_backend']}** network, expressions by **{who['expression_backend']}**; "
+        "neither was used for fitting."
+    )
+
+
+def set_section(name: str, found: Evaluation, names: Sequence[str], config: DictConfig) -> list[str]:
+    """The tables of one set of people; its plot is saved.
+
+    Args:
+        name: name of the set.
+        found: its evaluation.
+        names: the editors that are compared.
+        config: the study's.
+    """
+    plot = f"ti-asyrp-{name.lower()}.svg"
+    Path(config.plots).mkdir(parents=True, exist_ok=True)
+    (Path(config.plots) / plot).write_text(pareto_grid(found.curves(), title=""), encoding="utf-8")
+    return [
+        f"## {name}\n\n![Target score against identity, {name}](images/{plot})",
+        "Target score where a curve passes an identity (–: it does not reach it), and in brackets how far "
+        f"*{config.default}* lies above it, with 95 % intervals over people (bootstrap):\n\n"
+        + same_identity(found, names, config.default, list(config.at)),
+        f"At strength {config.fitted:g}:\n\n" + main_table(found, config.fitted, list(config.emotions)),
+        "Control, as FFE-Bench defines it (PixelSmile, arXiv 2603.25728):\n\n" + control(found),
+    ]
+
+
 @hydra.main(version_base="1.3", config_path="../configs", config_name="ti_asyrp_study")
 def main(config: DictConfig) -> None:
-    work, sets = Path(config.work), held_out_people(config)
+    """Evaluate, or go on evaluating, and write the page."""
+    sets, emotions = held_out_people(config), list(config.emotions)
     model = load_editor(config.model, device="cpu")
-    variants = OmegaConf.to_container(config.variants)
-    editors = {name: variant(model, name, how or {}) for name, how in variants.items()}
-    kinds = {name: (how or {}).get("of", "fitted here") for name, how in variants.items()}
-    said = {name: f" as in {how['words']}" if (how or {}).get("words") else "" for name, how in variants.items()}
+    variants = {name: how or {} for name, how in OmegaConf.to_container(config.variants).items()}
+    editors = {name: variant(model, name, how) for name, how in variants.items()}
     others = {name: load_editor(name, device="cpu") for name in config.others}
-    emotions, names = list(config.emotions), [*editors, *others]
-    found = {
-        name: evaluate(
-            cases,
-            emotions,
-            editors=[*editors.values(), *others.values()],
-            strengths=OmegaConf.to_container(config.strengths),
-            output=work / name.lower(),
-        )
-        for name, cases in sets.items()
+    how = {
+        "editors": [*editors.values(), *others.values()],
+        "strengths": OmegaConf.to_container(config.strengths),
     }
-    how = model.backbone.config
-    who = next(row for row in found["London"].rows if row["error"] is None)
+    work = Path(config.work)
+    found = {name: evaluate(cases, emotions, output=work / name.lower(), **how) for name, cases in sets.items()}
     story = (Path(__file__).parent / "cards" / "ti_asyrp_study.md").read_text(encoding="utf-8").rstrip()
     parts = [
         story.replace("{london}", str(len(sets["London"]))).replace("{wild}", str(len(sets["wild"]))),
-        "## The variants\n\n"
-        + table(
-            ["variant", "token", "h", "shift of h"],
-            [
-                [
-                    f"**{name}**" if name == config.default else name,
-                    f"{editor.steerings[0].token_strength:g}{said[name]}",
-                    f"{editor.steerings[0].h_strength:g}",
-                    kinds[name],
-                ]
-                for name, editor in editors.items()
-            ],
-        )
-        + f"\n\nAll on one backbone: {how.steps} steps, the word's context from timestep {how.t_text_max} down, h "
-        f"shifted down to {how.t_edit}, noise drawn where something changes below {how.t_boost}, guidance "
-        f"{how.guidance:g}. The default, in bold, is `--editor {config.model}`. Identity is read by the "
-        f"**{who['identity_backend']}** network, expressions by **{who['expression_backend']}**; "
-        "neither was used for fitting.",
+        variants_section(model, editors, variants, found["London"], config),
         "## What an edit costs\n\nOne face, inverted already, two threads or as many as there are:\n\n"
         + costs(editors, emotions[0], "asyrp_h"),
     ]
     for name, evaluation in found.items():
-        plot = f"ti-asyrp-{name.lower()}.svg"
-        Path(config.plots).mkdir(parents=True, exist_ok=True)
-        (Path(config.plots) / plot).write_text(pareto_grid(evaluation.curves(), title=""), encoding="utf-8")
-        parts += [
-            f"## {name}\n\n![Target score against identity, {name}](images/{plot})",
-            "Target score where a curve passes an identity (–: it does not reach it), and in brackets how far "
-            f"*{config.default}* lies above it, with 95 % intervals over people (bootstrap):\n\n"
-            + same_identity(evaluation, names, config.default, list(config.at)),
-            f"At strength {config.fitted:g}:\n\n" + main_table(evaluation, config.fitted, emotions),
-            "Control, as FFE-Bench defines it (PixelSmile, arXiv 2603.25728):\n\n" + control(evaluation),
-        ]
+        parts += set_section(name, evaluation, [*editors, *others], config)
     parts.append(calibrated_section(config, sets, found))
     parts.append(
         "## How near to the true smile, London\n\nDistance to the same person's own smile, that of the unedited "

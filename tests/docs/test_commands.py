@@ -40,7 +40,7 @@ LESS = {  # words of a command -> what the test asks for in their place
     "--layers 4-8": "--layers 2-4",
     "--video talk.mp4": "--video talk.mp4 --frames 4 --candidates 2",
     "mirror --opposite": "mirror --opposite --video talk.mp4 --frames 4 --candidates 2",
-    "mirror --draw": "mirror --video talk.mp4 --frames 4 --steps 2 --draw",
+    "mirror --draw": "mirror --video talk.mp4 --frames 2 --steps 1 --draw",
     "--camera 1": "--video talk.mp4",
     "fit token ": "fit token --steps 2 ",
     "editor.steps=10,20,50": "editor.steps=2,3",
