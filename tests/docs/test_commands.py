@@ -33,6 +33,15 @@ LESS = {  # words of a command -> what the test asks for in their place
     "--candidates 12": "--candidates 2",
     "--candidates 24": "--candidates 2",
     "--candidates 6": "--candidates 2",
+    "--emotions happy,sad --output": "--emotions happy,sad --strengths 1 --output",
+    "--emotions happy --output": "--emotions happy --strengths 1 --output",
+    "--editor asyrp": "--editor asyrp --set steps=4",
+    "--editor ti_asyrp": "--editor ti_asyrp --set steps=4",
+    "--editor space_ti": "--editor space_ti --set steps=4",
+    "--output prompt.png": "--set steps=4 --output prompt.png",
+    "embeds.safetensors --output": "embeds.safetensors --set steps=4 --output",
+    "--output instructed.png": "--set steps=4 --output instructed.png",
+    "--emotion happy -o": "--emotion happy --frames 3 -o",
     "--frames 100": "--frames 4",
     "--frames 16": "--frames 3",
     "--from -1 --to 1.5 -o": "--from -1 --to 1.5 --frames 3 -o",
@@ -51,7 +60,13 @@ LESS = {  # words of a command -> what the test asks for in their place
 }
 COMPOSED = ("train ", "reproduce ", "sweep experiment=")  # only the script and its configuration are loaded
 NOT_OURS = ("python3 -m venv", "export ", "python -m pytest")
-LESS_CODE = {"candidates=12": "candidates=2", "steps=1500": "steps=2", 'precision="bfloat16"': 'precision="float32"'}
+LESS_CODE = {
+    "candidates=12": "candidates=2",
+    "steps=1500": "steps=2",
+    "steps=20": "steps=4",
+    'precision="bfloat16"': 'precision="float32"',
+    'strengths=[0.5, 1.0], editors=["vae", "asyrp"]': 'strengths=[1.0], editors=["vae", "facs"]',
+}
 SKIP = "<!-- not run"  # and why
 LONG = "metric_networks=null"  # added to sweeps: measuring is tested elsewhere
 
