@@ -190,10 +190,10 @@ def hub(tmp_path_factory):
     from tests.fixtures.editors import tiny_asyrp
     from tests.fixtures.hub import Hub
     from tests.fixtures.instruct import write_pix2pix
-    from tests.fixtures.stable_diffusion import write_model
+    from tests.fixtures.stable_diffusion import DRAWS_SMALL, write_model
 
     root = tmp_path_factory.mktemp("hub")
-    write_model(root / STABLE_DIFFUSION)
+    write_model(root / STABLE_DIFFUSION, unet=DRAWS_SMALL)
     tiny_asyrp(1, channels=3, std=None).backbone.save_pretrained(root / CELEBAHQ)
     write_clip(root / VIT_L_14, tokens=77)
     pipeline = write_pix2pix(tmp_path_factory.mktemp("pix2pix"))
