@@ -25,7 +25,7 @@ def brief(editor: Editor) -> Editor:
     """The editor, in fewer steps where it takes steps: the contract does not depend on how many."""
     if "steps" not in editor.backbone.settings:
         return editor
-    steps = min(editor.backbone.steps, 8)
+    steps = min(editor.backbone.steps, 4)
     return Editor(editor.backbone.with_sampling(steps=steps), editor.steerings, name=editor.name)
 
 
