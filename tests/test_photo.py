@@ -217,7 +217,7 @@ def test_an_embedded_editor_changes_the_face_and_only_the_face(name, astronaut):
     names = [name for name in photos.editor.emotions if name != "happy" and not name.startswith("AU")]
     basic, nuanced = ([Edit(name) for name in names if (name in BASIC) == wanted] for wanted in (True, False))
     if "steps" in photos.editor.backbone.settings:  # what dozens of nuances move does not depend on how many steps
-        brief = PhotoEditor(photos.editor.with_sampling(steps=8))
+        brief = PhotoEditor(photos.editor.with_sampling(steps=4))
         results = [*photos.edit(opened, basic), *brief.edit(brief.open(astronaut), nuanced)]
     else:
         results = list(photos.edit(opened, [*basic, *nuanced]))
