@@ -186,7 +186,7 @@ def passes(
     backbone: DDPMBackbone, batch: int, delta_h: Callable[[HState], Tensor] | None = None
 ) -> Callable[[], object]:
     """One pass of the U-Net on noise: with ``delta_h`` the asymmetric one."""
-    x = torch.randn(batch, backbone.channels, *[backbone.crop.resolution] * 2)
+    x = torch.randn(batch, *backbone.latent_shape)
     eps_at, t = backbone.eps_at(delta_h), backbone.schedule.timesteps[-1]
 
     def run() -> object:

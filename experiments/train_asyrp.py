@@ -1,9 +1,11 @@
 """Train the embedded DDIM U-Net, fit its shifts of h, write ``checkpoints/asyrp``.
 
     python experiments/train_metrics.py network=guidance_labels data.root=/path/to/data stages=[prepare,train]
-    python experiments/train_asyrp.py data.root=/path/to/data
-    python experiments/train_asyrp.py data.root=/path stages=[fit] steering.emotions=[happy] output=/tmp/happy   # one
-    python experiments/train_asyrp.py data.root=/path stages=[words]   # after train_ti.py: finetuned with CLIP
+    python experiments/train_asyrp.py recipe=asyrp_luminance data.root=/path/to/data   # U-Net and shifts to start from
+    python experiments/train_asyrp.py data.root=/path/to/data                          # in colour, with these shifts
+    python experiments/train_asyrp.py recipe=asyrp_luminance data.root=/path stages=[fit,finish] \
+        steering.emotions=[happy] output=/tmp/happy                                    # one emotion
+    python experiments/train_asyrp.py recipe=asyrp_luminance data.root=/path stages=[words]   # finetuned with CLIP
 
 Stop it whenever you like; the same command goes on where it stopped.
 """
@@ -25,6 +27,7 @@ from emoedit.metrics.clip import Clip
 from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig
 from emoedit.steering.directions import mean_differences
 from emoedit.steering.hspace import Directions, HSpace, ShiftBlock
+from emoedit.training.colouring import start_unet_in_colour
 from emoedit.training.data import CropSet, MixtureBatches, available_weights
 from emoedit.training.diffusion import DiffusionTask
 from emoedit.training.guides import ClipGuide, Guide
@@ -33,11 +36,11 @@ from emoedit.training.loop import train
 from emoedit.training.matching import CropReadings, mouth_opening, nearest_matches, read_crops
 from emoedit.training.prepare import prepare_config
 from emoedit.training.recipes import (
-    LICENCE,
     TRAINED_ON,
     choose,
     classifier_guide,
     finetune_shifts,
+    licence_of,
     load_classifier,
     minutes,
     tiles,
@@ -46,10 +49,17 @@ from emoedit.training.recipes import (
 from emoedit.types import Edit
 from lib.own_data import with_own_data
 from lib.running import run
+from lib.starting import luminance_folder
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)
+
+
+def luminance_work(config: DictConfig) -> Path:
+    """The folder of the U-Net of luminance that one in colour starts from, and of its shifts."""
+    command = "emoedit train asyrp recipe=asyrp_luminance"
+    return luminance_folder(config.luminance, setting="luminance", command=command)
 
 
 def prepare_stage(config: DictConfig) -> None:
@@ -60,8 +70,12 @@ def prepare_stage(config: DictConfig) -> None:
 
 def train_stage(config: DictConfig) -> None:
     """The U-Net; its averaged weights go to ``work``."""
-    task = DiffusionTask(DDPMConfig(**plain(config.backbone)))
     trainer = trainer_config(config.trainer)
+    torch.manual_seed(trainer.seed)
+    task = DiffusionTask(DDPMConfig(**plain(config.backbone)))
+    if config.luminance is not None:
+        luminance = DDPMBackbone.from_pretrained(luminance_work(config) / "backbone")
+        start_unet_in_colour(task.backbone.unet, luminance.unet)
     crops = CropSet(config.data.crops)
     batches = MixtureBatches(
         crops,
@@ -71,6 +85,7 @@ def train_stage(config: DictConfig) -> None:
         split=TRAINED_ON,
         seed=trainer.seed,
         balance=config.trainer.balance,
+        balance_groups=config.trainer.get("balance_groups", 1.0),
         channels=task.backbone.channels,
     )
 
@@ -199,7 +214,7 @@ def words_stage(config: DictConfig) -> None:
 
 
 def fit_stage(config: DictConfig) -> None:
-    """Every emotion, then those that need a fit of their own; the finished folder."""
+    """Every emotion, then those that need a fit of their own; the shifts and their facts go to ``work``."""
     how = plain(config.steering)
     backbone = load_backbone(config)
     means = torch.load(Path(config.work) / "means.pt", weights_only=True)
@@ -222,12 +237,9 @@ def fit_stage(config: DictConfig) -> None:
         train_steps=backbone.steps,
         gain=torch.tensor([gain[name] for name in emotions]),
     )
-    fitted.half().float()
-    editor = Editor(backbone.with_sampling(t_edit=config.backbone.t_edit), [fitted], name=config.name)
-
+    with checkpoints.new_folder(Path(config.work) / "shifts") as new:
+        fitted.half().float().save_pretrained(new)
     facts = {
-        "steps of the U-Net's training": f"{config.trainer.steps:,} of {config.trainer.batch_size} pictures, "
-        f"{minutes(Path(config.work) / 'unet'):.0f} minutes on two CPU cores beside other work",
         "fits": "; ".join(
             f"{', '.join(found.emotions)}: {each['trainer']['steps']} steps of {each['batch_size']} pictures out of "
             f"{count}, {minutes(work):.0f} minutes"
@@ -235,10 +247,27 @@ def fit_stage(config: DictConfig) -> None:
         ),
         "pictures of the class means": {name: counts for name, (counts, _) in means["sets"].items()},
     }
-    numbers = "\n".join(f"- {title}: {value}" for title, value in facts.items())
-    card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text().replace("{numbers}", numbers)
-    editor.save_pretrained(config.output, card=card, role="emotion editor (Asyrp: shifts of h)", licence=LICENCE)
-    print(numbers)
+    numbers = "".join(f"- {title}: {value}\n" for title, value in facts.items())
+    (Path(config.work) / "fit.md").write_text(numbers, encoding="utf-8")
+    print(numbers, end="")
+
+
+def finish_stage(config: DictConfig) -> None:
+    """The finished folder; a model in colour has the shifts of the one of luminance: h means the same in both."""
+    work = Path(config.work)
+    fitted = work if config.luminance is None else luminance_work(config)
+    shifts = HSpace.from_pretrained(fitted / "shifts")
+    if config.luminance is not None:
+        shifts.gain *= torch.tensor([config.gain_in_colour.get(name, 1.0) for name in shifts.emotions])
+    backbone = load_backbone(config).with_sampling(t_edit=config.backbone.t_edit)
+    editor = Editor(backbone, [shifts], name=config.name)
+    steps = f"{config.trainer.steps:,} of {config.trainer.batch_size} pictures, {minutes(work / 'unet'):.0f} minutes"
+    numbers = f"- steps of the U-Net's training: {steps} on one CPU core beside another\n"
+    numbers += (fitted / "fit.md").read_text("utf-8")
+    card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text("utf-8").replace("{numbers}\n", numbers)
+    editor.save_pretrained(
+        config.output, card=card, role="emotion editor (Asyrp: shifts of h)", licence=licence_of(backbone)
+    )
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train_asyrp")
@@ -248,6 +277,7 @@ def main(config: DictConfig) -> None:
         "train": train_stage,
         "means": means_stage,
         "fit": fit_stage,
+        "finish": finish_stage,
         "words": words_stage,
     }
     for name in config.stages:

@@ -1,7 +1,6 @@
 """Train an embedded backbone, fit its directions, write it to ``checkpoints/``.
 
-    python experiments/train_embedded.py data.root=/path/to/data data=faces backbone=vae_luminance \
-        trainer=vae_luminance name=vae_luminance start=null stages=[prepare,train]   # of luminance, to start from
+    python experiments/train_embedded.py recipe=vae_luminance data.root=/path/to/data   # of luminance, to start from
     python experiments/train_embedded.py data.root=/path/to/data            # in colour: two hours on two cores in all
     python experiments/train_embedded.py data.root=/path stages=[fit]       # the directions only, minutes
 
@@ -29,9 +28,10 @@ from emoedit.training.colouring import start_vae_in_colour
 from emoedit.training.data import CropSet, MixtureBatches, available_weights
 from emoedit.training.loop import train
 from emoedit.training.prepare import prepare_config
-from emoedit.training.recipes import HELD_OUT, LICENCE, TRAINED_ON, plain_pictures, tiles, trainer_config
+from emoedit.training.recipes import HELD_OUT, TRAINED_ON, licence_of, plain_pictures, tiles, trainer_config
 from emoedit.training.vae import VAETask
 from lib.running import run
+from lib.starting import luminance_folder
 
 
 def prepare_stage(config: DictConfig) -> None:
@@ -48,7 +48,8 @@ def train_stage(config: DictConfig) -> None:
     torch.manual_seed(trainer.seed)
     task = VAETask(backbone, beta=config.trainer.beta)
     if config.start is not None:
-        start_vae_in_colour(task.backbone, VAEBackbone.from_pretrained(config.start))
+        start = luminance_folder(config.start, setting="start", command="emoedit train embedded recipe=vae_luminance")
+        start_vae_in_colour(task.backbone, VAEBackbone.from_pretrained(start))
     shares = available_weights(crops, config.trainer.shares)
     common = {"resolution": backbone.resolution, "channels": backbone.channels}
     batches = MixtureBatches(
@@ -130,9 +131,10 @@ def fit_stage(config: DictConfig) -> None:
             report[f"readout, balanced accuracy on held-out faces, {name}"] = round(float(np.mean(recall)), 3)
     numbers = "\n".join(f"- {title}: {value}" for title, value in report.items())
     card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text("utf-8").replace("{numbers}", numbers)
-    compositor = "drawn" if backbone.channels == 1 else "coloured"
-    editor = Editor(backbone, [steering], name=config.name, compositor=compositor)
-    editor.save_pretrained(config.output, card=card, role="emotion editor (VAE directions)", licence=LICENCE)
+    editor = Editor(backbone, [steering], name=config.name)
+    editor.save_pretrained(
+        config.output, card=card, role="emotion editor (VAE directions)", licence=licence_of(backbone)
+    )
     print(numbers)
 
 

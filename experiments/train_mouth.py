@@ -74,10 +74,10 @@ def sources_stage(config: DictConfig) -> None:
     for number, part in enumerate(tqdm(np.array_split(chosen, -(-len(chosen) // BATCH)), desc="pairs")):
         t = config.denoised.timesteps[number % len(config.denoised.timesteps)]
         a = model.alpha_bar[t].float()
-        z, *light = model.to_latent(crops.pixels(part, model.crop.resolution))
+        z, *light = model.to_latent(crops.pixels(part, model.crop.resolution, model.channels))
         x = a.sqrt() * z + (1 - a).sqrt() * torch.randn(z.shape, generator=generator)
         found = (x - (1 - a).sqrt() * noise_in(x, t)[0].float()) / a.sqrt()
-        denoised.append(patches(model.to_picture(found, *light), mouth))
+        denoised.append(patches(in_luminance(model.to_picture(found, *light)), mouth))
         inversion = rebuilding.invert(crops.pixels(part, rebuilding.crop.resolution, rebuilding.channels))
         rebuilt.append(patches(in_luminance(rebuilding.decode(inversion)), mouth))
     real = np.stack([mouth.patch(torch.from_numpy(crops.luminance(n))).numpy() for n in chosen])

@@ -41,6 +41,7 @@ from emoedit.training.recipes import (
     LICENCE,
     TRAINED_ON,
     choose,
+    licence_of,
     load_classifier,
     minutes,
     read_as,
@@ -318,7 +319,9 @@ def finish_stage(config: DictConfig) -> None:
         steps = work / ("map" if name == "space" else "words")  # of training
         lines = [cost(name, steps)]
         role = "emotion editor (points of the emotion space)"
-        editor.save_pretrained(output / name, card=filled_card(name, lines), backbone_of=of, role=role, licence=LICENCE)
+        editor.save_pretrained(
+            output / name, card=filled_card(name, lines), backbone_of=of, role=role, licence=licence_of(base.backbone)
+        )
 
 
 def mixed_units(sums: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -35,10 +35,10 @@ from emoedit.training.loop import train
 from emoedit.training.prepare import prepare_config
 from emoedit.training.recipes import (
     HELD_OUT,
-    LICENCE,
     TRAINED_ON,
     choose,
     classifier_guide,
+    licence_of,
     load_classifier,
     minutes,
     plain_pictures,
@@ -50,6 +50,7 @@ from emoedit.training.stylegan import EncoderTask, GANTask, TwoMixtures, Weights
 from emoedit.types import Edit, Inversion
 from lib.own_data import pictures_of, with_own_data
 from lib.running import run
+from lib.starting import luminance_folder
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -145,7 +146,8 @@ def encoder_stage(config: DictConfig) -> None:
     else:
         torch.manual_seed(trainer.seed)
         backbone = StyleGAN2Backbone(StyleGAN2Config(**plain(config.backbone))).eval()
-        start_stylegan_in_colour(backbone, StyleGAN2Backbone.from_pretrained(config.start))
+        start = luminance_folder(config.start, setting="start", command="emoedit train stylegan")
+        start_stylegan_in_colour(backbone, StyleGAN2Backbone.from_pretrained(start))
     networks = embedded(PerceptualNetwork, "perceptual"), embedded(MeasuringNetwork, "identity")
     task = EncoderTask(
         backbone,
@@ -338,7 +340,9 @@ def finish_stage(config: DictConfig) -> None:
         )
     numbers = "\n".join(f"- {title}: {value}" for title, value in report.items())
     card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text("utf-8").replace("{numbers}", numbers)
-    editor.save_pretrained(config.output, card=card, role="emotion editor (StyleGAN2, walks in W+)", licence=LICENCE)
+    editor.save_pretrained(
+        config.output, card=card, role="emotion editor (StyleGAN2, walks in W+)", licence=licence_of(backbone)
+    )
     print(numbers)
 
 

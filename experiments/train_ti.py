@@ -1,8 +1,9 @@
 """Train the embedded Stable Diffusion on captioned faces, learn its emotion tokens, write ``checkpoints/ti``.
 
-    python experiments/train_asyrp.py data.root=/path/to/data stages=[prepare,train]   # the U-Net that it starts from
     python experiments/train_metrics.py network=guidance_labels data.root=/path/to/data stages=[train]
+    python experiments/train_asyrp.py recipe=asyrp_luminance data.root=/path/to/data stages=[prepare,train]
     python experiments/train_ti.py data.root=/path/to/data
+    python experiments/train_ti.py recipe=ti_colour data.root=/path/to/data output=my-ti   # from that one, in colour
     python experiments/train_ti.py data.root=/path stages=[tokens,finish] output=/tmp/ti   # a part of it
 
 Stop it whenever you like; the same command goes on where it stopped.
@@ -34,15 +35,17 @@ from emoedit.training.agreed import pick_agreed
 from emoedit.training.augment import Augment
 from emoedit.training.autoencoder import AutoencoderTask, face_psnr
 from emoedit.training.captions import CaptionedBatches, learn_tokenizer, vocabulary_texts
+from emoedit.training.colouring import start_autoencoder_in_colour, start_unet_in_colour
 from emoedit.training.contrastive import ContrastiveTask, new_clip, text_config, text_tower, write_clip, zero_shot
 from emoedit.training.data import CropSet, MixtureBatches, available_weights
 from emoedit.training.loop import train
 from emoedit.training.matching import mouth_opening
 from emoedit.training.prepare import prepare_config
-from emoedit.training.recipes import HELD_OUT, LICENCE, TRAINED_ON, load_classifier, minutes, tiles, trainer_config
+from emoedit.training.recipes import HELD_OUT, TRAINED_ON, licence_of, load_classifier, minutes, tiles, trainer_config
 from emoedit.training.text_to_image import TextToImageTask, copy_unconditional_weights, draw, held_out_losses
 from emoedit.training.tokens import TEMPLATES, TokenConfig, learn_token, pick_pictures, read_emotions
 from lib.running import run
+from lib.starting import luminance_folder
 
 
 def plain(config: DictConfig) -> Any:
@@ -65,6 +68,7 @@ def mixture(
         split=split,
         seed=seed,
         balance=how.balance,
+        balance_groups=how.get("balance_groups", 1.0),
         channels=channels,
     )
 
@@ -90,18 +94,25 @@ def cost(folder: Path, how: DictConfig) -> str:
     )
 
 
+def text_folder(config: DictConfig) -> Path:
+    """Where the tokenizer, the CLIP and learned words are: of the model of luminance, if training starts from one."""
+    if config.luminance is None:
+        return Path(config.work)
+    return luminance_folder(config.luminance, setting="luminance", command="emoedit train ti")
+
+
 def load_backbone(config: DictConfig, *, trained: bool = False) -> StableDiffusionBackbone:
     """The model out of the parts that are there: those in ``work``, the rest with fresh weights."""
-    work = Path(config.work)
+    work, text = Path(config.work), text_folder(config)
     how = plain(config.backbone)
     if trained:
         settings = {k: v for k, v in how.items() if k not in ("unet", "vae", "text_encoder", "scheduler")}
         return StableDiffusionBackbone.from_pretrained(work / "backbone", **settings)
-    tokenizer = files.read_tokenizer(work / "tokenizer")
+    tokenizer = files.read_tokenizer(text / "tokenizer")
     parts: dict[str, Any] = {}
     how["text_encoder"] = text_config(how["text_encoder"], tokenizer)
-    if (work / "clip").is_dir():
-        parts["text_encoder"] = text_tower(Clip.from_pretrained(work / "clip").model)
+    if (text / "clip").is_dir():
+        parts["text_encoder"] = text_tower(Clip.from_pretrained(text / "clip").model)
     if (work / "vae").is_dir():
         parts["vae"] = files.new_vae(how["vae"])
         files.fill_weights(parts["vae"], checkpoints.read_weights(work / "vae" / checkpoints.WEIGHTS), work / "vae")
@@ -168,7 +179,10 @@ def autoencoder_stage(config: DictConfig) -> None:
     torch.manual_seed(0)
     backbone = load_backbone(config)
     backbone.vae = files.new_vae(plain(config.backbone.vae)).to(memory_format=torch.channels_last)
-    task = AutoencoderTask(backbone, beta=how.beta, pull=how.pull)
+    task = AutoencoderTask(backbone, beta=how.beta, pull=how.pull, chroma=how.get("chroma"))
+    if config.luminance is not None:
+        luminance = StableDiffusionBackbone.from_pretrained(text_folder(config) / "backbone")
+        start_autoencoder_in_colour(task.vae, luminance.vae)
     trainer = trainer_config(how)
     channels = backbone.channels
     batches = mixture(crops, how, backbone.crop.resolution, seed=trainer.seed, split=TRAINED_ON, channels=channels)
@@ -177,9 +191,9 @@ def autoencoder_stage(config: DictConfig) -> None:
 
     def preview(averaged: AutoencoderTask) -> torch.Tensor:
         """Held-out crops above their reconstructions."""
-        z, mean, gain = task._shared.normalise(shown)
+        z, mean, gain = backbone.normalise(shown)
         drawn = averaged.vae.decode(averaged.vae.encode(z).latent_dist.mean).sample
-        return tiles(torch.stack([shown, drawn * gain + mean]))
+        return tiles(torch.stack([shown, backbone.restore(drawn, mean, gain)]))
 
     averaged = train(task, batches, work / "vae_run", trainer, preview=preview)
     backbone.vae = rounded(averaged.vae)
@@ -193,7 +207,7 @@ def autoencoder_stage(config: DictConfig) -> None:
     }
     for name in config.data.sets:
         chosen = held_out(crops, name, min(config.held_out, 200))
-        face, latent = face_psnr(backbone, crops, chosen)
+        face, latent = face_psnr(backbone, crops, chosen, how.get("chroma"))
         numbers[f"autoencoder, {len(chosen)} held-out faces, {name}"] = (
             f"{face:.1f} dB in the face; latent against the pixels {latent:.1f} dB"
         )
@@ -201,7 +215,7 @@ def autoencoder_stage(config: DictConfig) -> None:
 
 
 def unet_stage(config: DictConfig) -> None:
-    """The U-Net, from the unconditional one's weights; the whole model to ``work``."""
+    """The U-Net, from the weights of the unconditional one or of luminance; the whole model to ``work``."""
     work, crops, how = Path(config.work), CropSet(config.data.crops), config.unet
     torch.manual_seed(0)
     backbone = load_backbone(config)
@@ -209,6 +223,9 @@ def unet_stage(config: DictConfig) -> None:
         source = DDPMBackbone.from_pretrained(config.start).unet
         fresh = copy_unconditional_weights(backbone.unet, source)
         print(f"started from {config.start}; {len(fresh)} tensors are new", flush=True)
+    if config.luminance is not None:
+        luminance = StableDiffusionBackbone.from_pretrained(text_folder(config) / "backbone")
+        start_unet_in_colour(backbone.unet, luminance.unet)
     task, trainer = TextToImageTask(backbone), trainer_config(how)
     kinds = plain(config.captions.kinds)
     side, channels = backbone.crop.resolution, backbone.channels
@@ -319,19 +336,25 @@ def finish_stage(config: DictConfig) -> None:
     work = Path(config.work)
     backbone = load_backbone(config, trained=True)
     words = list(config.tokens.like)
+    learned = (text_folder(config) if config.tokens.kept else work) / "tokens"
     steering = EmotionTokens.from_files(
-        {name: work / "tokens" / name / EMBEDDINGS for name in words},
+        {name: learned / name / EMBEDDINGS for name in words},
         gain=torch.tensor([float(config.tokens.gain[name]) for name in words]),
         spans=plain(config.tokens.spans),
     )
     editor = Editor(backbone, [steering], name=config.name)
-    stages = ("tokenizer", "clip", "autoencoder", "unet", "tokens")
-    numbers = "".join((work / f"{stage}.md").read_text("utf-8") for stage in stages).rstrip()
+    text = text_folder(config)
+    found = [*((text, name) for name in ("tokenizer", "clip")), *((work, name) for name in ("autoencoder", "unet"))]
+    found.append((learned.parent, "tokens"))
+    numbers = "".join((folder / f"{stage}.md").read_text("utf-8") for folder, stage in found).rstrip()
     card = (Path(__file__).parent / "cards" / f"{config.name}.md").read_text().replace("{numbers}", numbers)
     output = editor.save_pretrained(
-        config.output, card=card, role="emotion editor (learned tokens, Stable Diffusion's layout)", licence=LICENCE
+        config.output,
+        card=card,
+        role="emotion editor (learned tokens, Stable Diffusion's layout)",
+        licence=licence_of(backbone),
     )
-    reader = Clip.from_pretrained(work / "clip")
+    reader = Clip.from_pretrained(text / "clip")
     with checkpoints.new_folder(output / "clip") as new:
         write_clip(new, reader.model, reader.tokenizer)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())

@@ -146,8 +146,8 @@ def test_several_emotions_at_once_as_the_official_code_adds_them(celebahq, tmp_p
     torch.save({"0": block.state_dict()}, tmp_path / "angry_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth")
     files = {"happy": shifts / SMILING, "angry": tmp_path / "angry_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth"}
     editor = load_editor("celebahq", model=model, shifts=files, **QUICK | {"steps": 40, "t_edit": 100, "t_boost": 0})
-    inversion = Inversion(torch.zeros(1, 1, 32, 32))
-    state = editor.backbone.state(torch.randn(1, 1, 32, 32), 300)
+    x_t = torch.randn(1, *editor.backbone.latent_shape)
+    inversion, state = Inversion(torch.zeros_like(x_t)), editor.backbone.state(x_t, 300)
 
     def shift(emotion: str) -> torch.Tensor:
         return editor.control(inversion, [Edit(emotion)]).delta_h(state)

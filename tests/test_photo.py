@@ -23,7 +23,7 @@ from emoedit.models.faceflex.backbone import FaceFlexVAE
 from emoedit.photo import PhotoEditor
 from emoedit.steering.directions import LatentDirections
 from emoedit.types import CheckpointError, Edit, EditError, ImageError, NoFaceError, OutputError, UnknownNameError
-from tests.fixtures.editors import TINY, from_neutral, tiny_vae
+from tests.fixtures.editors import TINY, from_neutral, tiny_asyrp, tiny_vae
 from tests.fixtures.faces import five_points
 
 
@@ -344,8 +344,9 @@ def test_seconds_of_a_batch_are_shared(photos, astronaut):
 
 
 def test_a_compositor_is_chosen_by_the_backbone_the_editor_or_the_caller(photos, tmp_path):
-    of_colour = TINY["tiny-asyrp-noise"]()
-    assert photos.compositor.name == "drawn" and PhotoEditor(of_colour).compositor.name == "rgb"
+    small, full_size = TINY["tiny-asyrp-noise"](), tiny_asyrp(1, channels=3, std=None)
+    assert photos.compositor.name == "drawn" and PhotoEditor(small).compositor.name == "coloured"
+    assert PhotoEditor(full_size).compositor.name == "rgb"
     settings = {"name": "drawn", "settings": {"skin": {"restored": 0.25}}}
     saved = Editor(photos.editor.backbone, photos.editor.steerings, name="set", compositor=settings)
     loaded = Editor.from_pretrained(saved.save_pretrained(tmp_path / "set"))

@@ -25,7 +25,8 @@ class Eyes:
     """Keeps the light of irises and brows. Fractions are of the crop's side.
 
     Args:
-        kept: share of their light that stays; chosen on 34 people who are in no reported result.
+        kept: share of their light that stays. With more of it recognisers read less: from .5 to .85 anger, sadness and
+            surprise lose .02 of probability for .003 of identity (24 people). With less blur thins brows, seen at .25.
         brow: how broad a brow is.
         below: how far below its landmarks the middle of a brow lies.
         fade: width of the soft edge of what is kept.
@@ -33,7 +34,7 @@ class Eyes:
         white: percentile of the light between lids: how bright the white is.
     """
 
-    kept: float = 0.85
+    kept: float = 0.65
     brow: float = 0.07
     below: float = 0.015
     fade: float = 0.01

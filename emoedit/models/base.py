@@ -95,7 +95,8 @@ class Backbone(nn.Module, ABC):
     def compositor(self) -> str:
         """Name of the compositor for its drawings, where an ``editor.json`` names no other.
 
-        ``"drawn"`` for models of luminance, ``"rgb"`` for models of colour ([emoedit.compositing.compositors][]).
+        ``"drawn"`` for models of luminance, ``"coloured"`` for small ones of colour, ``"rgb"`` for full-size ones
+        ([emoedit.compositing.compositors][]).
         """
         return "drawn" if self.channels == 1 else "rgb"
 

@@ -1,7 +1,7 @@
-"""The small autoencoder between pictures and latents: half the side, four channels, as many numbers as the picture.
+"""The small autoencoder between pictures and latents of half the side.
 
-A loss pulls its latent towards the pixel-unshuffled normalised crop, so that training can start from the weights of a
-U-Net that was trained on such squares of pixels (``DDPMBackbone`` with ``patch``).
+A loss pulls its latent towards the planes of the normalised crop (``emoedit.models.planes``), so that training can
+start from the weights of a U-Net that was trained on such planes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emoedit.faces.masks import face_masks
+from emoedit.models.planes import plane_count, to_planes
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.training.data import CropSet
 from emoedit.training.diffusion import LIMIT
@@ -31,22 +31,26 @@ class AutoencoderTask(nn.Module):
     Args:
         backbone: its ``vae`` is trained.
         beta: weight of the Kullback-Leibler term, in nats a number of the latent.
-        pull: weight of the latent's distance from the pixels.
+        pull: weight of the latent's distance from the planes.
+        chroma: factor of the planes of colour; None where every channel is unshuffled.
 
     Raises:
-        CheckpointError: a latent that has not as many numbers as the picture.
+        CheckpointError: a latent that has not as many channels as there are planes.
     """
 
     weight: Tensor
 
-    def __init__(self, backbone: StableDiffusionBackbone, *, beta: float, pull: float) -> None:
+    def __init__(
+        self, backbone: StableDiffusionBackbone, *, beta: float, pull: float, chroma: float | None = None
+    ) -> None:
         super().__init__()
         side = backbone.crop.resolution
-        self.patch = side // backbone.latent_shape[1]
-        if backbone.latent_shape[0] != backbone.channels * self.patch**2 or backbone.vae.quant_conv is None:
+        self.patch, self.chroma = side // backbone.latent_shape[1], chroma
+        planes = plane_count(self.patch, chroma, backbone.channels)
+        if backbone.latent_shape[0] != planes or backbone.vae.quant_conv is None:
             raise CheckpointError(
                 f"a latent of {backbone.latent_shape} for crops of {backbone.channels} x {side} x {side}: expected "
-                f"{backbone.channels * self.patch**2} channels, so that it can hold the pixels in another order"
+                f"{planes} channels, one for each plane of the crop"
             )
         self.vae, self.beta, self.pull = backbone.vae, beta, pull
         self._shared = Shared(normalise=backbone.normalise, device=lambda: backbone.device)
@@ -66,7 +70,7 @@ class AutoencoderTask(nn.Module):
         z = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
         difference = self.vae.decode(z).sample.float() - x
         scale = self.vae.config.scaling_factor
-        far = (mean * scale - F.pixel_unshuffle(x, self.patch)).square().mean()
+        far = (mean * scale - to_planes(x, self.patch, self.chroma)).square().mean()
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean()
         error = ((difference.abs() + difference.square()) * self.weight).mean()
         return {
@@ -78,16 +82,19 @@ class AutoencoderTask(nn.Module):
 
 
 @torch.no_grad()
-def face_psnr(backbone: StableDiffusionBackbone, crops: CropSet, positions: np.ndarray) -> tuple[float, float]:
+def face_psnr(
+    backbone: StableDiffusionBackbone, crops: CropSet, positions: np.ndarray, chroma: float | None = None
+) -> tuple[float, float]:
     """Mean PSNR of the reconstruction, and of the latent, over crops, in decibel.
 
     The reconstruction is compared with the crop inside the face (the range of a picture being 2), the latent with the
-    normalised crop's pixels.
+    planes of the normalised crop.
 
     Args:
         backbone: the model.
         crops: prepared crops.
         positions: ``[N]``: which of the crops.
+        chroma: as for ``AutoencoderTask``.
     """
     face = torch.from_numpy(face_masks(backbone.crop).face)[None, None]
     patch = backbone.crop.resolution // backbone.latent_shape[1]
@@ -97,8 +104,8 @@ def face_psnr(backbone: StableDiffusionBackbone, crops: CropSet, positions: np.n
         z, mean, gain = (value.cpu() for value in backbone.to_latent(x.to(backbone.device)))
         drawn = backbone.to_picture(*(value.to(backbone.device) for value in (z, mean, gain))).cpu()
         shown += (((drawn - x).square() * face).sum((1, 2, 3)) / face.sum() / backbone.channels).tolist()
-        squares = F.pixel_unshuffle((x - mean) / gain if backbone.config.std else x, patch)
-        latent += (z - squares).square().mean((1, 2, 3)).tolist()
+        planes = to_planes(backbone.normalise(x.to(backbone.device))[0].cpu(), patch, chroma)
+        latent += (z - planes).square().mean((1, 2, 3)).tolist()
     return _psnr(shown), _psnr(latent)
 
 

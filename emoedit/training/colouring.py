@@ -1,7 +1,8 @@
 """Models of colour that start from one of luminance: they draw the same faces, in the colours of the mean face.
 
 Such a model sees the luminance of a crop and draws three equal channels, each at its own mean and contrast; training
-adds what colour there is beside. A latent means what it meant before, so directions in it keep their meaning.
+adds what colour there is beside. A latent means what it meant before, so directions in it keep their meaning. A U-Net
+finds noise in planes of luminance as it did, and none in its new planes of colour; h is what it was.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emoedit.models.luminance import per_channel
 from emoedit.models.stylegan2.backbone import StyleGAN2Backbone
@@ -133,3 +134,83 @@ def start_stylegan_in_colour(model: StyleGAN2Backbone, luminance: StyleGAN2Backb
         mean = channels.mean if layer == last else 0 * channels.mean
         new[f"{layer}.bias"].copy_(channels.drawn(state[f"{layer}.bias"]) + mean)
     model.load_state_dict(new)
+
+
+@torch.no_grad()
+def start_unet_in_colour(unet: nn.Module, luminance: nn.Module) -> None:
+    """Gives a U-Net with planes of colour behind those of luminance the weights of one without.
+
+    What it makes of the planes of luminance, h too, does not depend on those of colour, in which it finds no noise yet.
+
+    Args:
+        unet: a ``UNet2DModel`` or ``UNet2DConditionModel``; changed in place.
+        luminance: of the same class and architecture, with fewer channels in and out.
+
+    Raises:
+        DataError: the networks do not fit each other.
+    """
+    state, new = luminance.state_dict(), unet.state_dict()
+    planes = state["conv_in.weight"].shape[1]
+    wide = {
+        "conv_in.weight": (slice(None), slice(planes)),
+        "conv_out.weight": slice(planes),
+        "conv_out.bias": slice(planes),
+    }
+    differ = [name for name in new.keys() | state.keys() if name not in state or name not in new]
+    differ += [name for name in new if name in state and name not in wide and new[name].shape != state[name].shape]
+    if differ or new["conv_in.weight"].shape[1] <= planes:
+        raise DataError(
+            "start: it takes a U-Net of luminance for one with planes of colour, both of the same architecture; "
+            f"{', '.join(sorted(differ)[:4]) or 'there are no more channels'} {'differ' if differ else ''}".rstrip()
+        )
+    for name, value in state.items():
+        if name in wide:
+            new[name].zero_()
+            new[name][wide[name]] = value
+        else:
+            new[name].copy_(value)
+    unet.load_state_dict(new)
+
+
+@torch.no_grad()
+def start_autoencoder_in_colour(vae: nn.Module, luminance: nn.Module) -> None:
+    """Gives an autoencoder of colour, with further planes in its latent, the weights of one of luminance.
+
+    It sees the luminance of a crop, encodes it as before, and draws it in three equal channels; the weights of the
+    further planes stay fresh.
+
+    Args:
+        vae: a fresh ``AutoencoderKL`` of three channels; changed in place.
+        luminance: of the same architecture, with one channel and a shorter latent.
+
+    Raises:
+        DataError: the networks do not fit each other.
+    """
+    state, new = luminance.state_dict(), vae.state_dict()
+    short, long = (net["post_quant_conv.weight"].shape[0] for net in (state, new))
+    stem, drawn = state["encoder.conv_in.weight"], ("decoder.conv_out.weight", "decoder.conv_out.bias")
+    latent = [name for name in state if name.startswith(("encoder.conv_out", "quant_conv", "post_quant_conv"))]
+    latent.append("decoder.conv_in.weight")
+    fixed = [name for name in state if name not in (*latent, *drawn, "encoder.conv_in.weight")]
+    differ = [name for name in fixed if name not in new or new[name].shape != state[name].shape]
+    if differ or state.keys() != new.keys() or stem.shape[1] != 1 or new["encoder.conv_in.weight"].shape[1] != 3:
+        raise DataError(
+            "start: it takes an autoencoder of luminance for one of colour, of the same architecture otherwise"
+            + (f"; {', '.join(differ[:4])} differ" if differ else "")
+        )
+    for name in fixed:
+        new[name].copy_(state[name])
+    new["encoder.conv_in.weight"].copy_(torch.cat([stem * share for share in LUMA_WEIGHTS], 1))
+    for name in drawn:
+        new[name].copy_(torch.cat([state[name]] * 3))
+    rows = torch.cat([torch.arange(short), torch.arange(short) + long])  # means, then log-variances
+    kept = torch.arange(short)
+    for name in ("encoder.conv_out.weight", "encoder.conv_out.bias", "quant_conv.bias"):
+        new[name][rows] = state[name]
+    new["quant_conv.weight"][rows] = 0
+    new["quant_conv.weight"][rows[:, None], rows] = state["quant_conv.weight"]
+    new["post_quant_conv.weight"][:short] = 0
+    new["post_quant_conv.weight"][kept[:, None], kept] = state["post_quant_conv.weight"]
+    new["post_quant_conv.bias"][:short] = state["post_quant_conv.bias"]
+    new["decoder.conv_in.weight"][:, :short] = state["decoder.conv_in.weight"]
+    vae.load_state_dict(new)

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emoedit.models.ddpm.backbone import DDPMBackbone, DDPMConfig, down, up
+from emoedit.models.luminance import is_grey
+from emoedit.models.planes import to_planes
 from emoedit.training.vae import region_weights
 
 LIMIT = 2.5  # what lies further from the mean than this is no face
@@ -47,15 +49,17 @@ class DenoisingTask(nn.Module):
         noise = torch.randn_like(x)
         return a.sqrt() * x + (1 - a).sqrt() * noise, t, noise
 
-    def losses(self, found: Tensor, noise: Tensor, t: Tensor) -> dict[str, Tensor]:
+    def losses(self, found: Tensor, noise: Tensor, t: Tensor, known: Tensor | None = None) -> dict[str, Tensor]:
         """The loss of what was found; ``low``, ``middle`` and ``high``: the error at thirds of the noise levels.
 
         Args:
             found: the predicted noise.
             noise: the true noise.
             t: ``[N]`` timesteps.
+            known: ``[N, C, 1, 1]``: 0 for channels of pictures that are not compared; default: all are.
         """
-        error = ((found - noise).square() * self.weight).mean((1, 2, 3))
+        squares = (found - noise).square() * self.weight
+        error = (squares if known is None else squares * known).mean((1, 2, 3))
         third = len(error) // 3
         return {
             "loss": (error * self.counts[t]).mean(),
@@ -76,13 +80,39 @@ class DiffusionTask(DenoisingTask):
     def __init__(self, config: DDPMConfig, *, gamma: float = 5.0) -> None:
         backbone = DDPMBackbone(config)
         weight = region_weights(backbone.crop.resolution)
+        weight = plane_weights(weight, config.patch, colour=config.chroma is not None)
         super().__init__(backbone.alpha_bar, weight, t_last=config.t_last, gamma=gamma)
         self.backbone = backbone
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """``x`` ``[N, C, R, R]`` in [-1, 1]."""
+        """``x`` ``[N, C, R, R]`` in [-1, 1]; of grey pictures in three channels luminance alone is compared."""
+        config = self.backbone.config
         with torch.autocast(x.device.type, enabled=False):
-            x_t, t, noise = self.noisy(self.backbone.normalise(x)[0].clamp(-LIMIT, LIMIT))
-        patch = self.backbone.config.patch
-        h, skips, temb = down(self.backbone.unet, F.pixel_unshuffle(x_t, patch), t)
-        return self.losses(F.pixel_shuffle(up(self.backbone.unet, h, skips, temb).float(), patch), noise, t)
+            z = to_planes(self.backbone.normalise(x)[0].clamp(-LIMIT, LIMIT), config.patch, config.chroma)
+            z_t, t, noise = self.noisy(z)
+        h, skips, temb = down(self.backbone.unet, z_t, t)
+        known = None if config.chroma is None else known_planes(x, config.patch)
+        return self.losses(up(self.backbone.unet, h, skips, temb).float(), noise, t, known)
+
+
+def plane_weights(weight: Tensor, patch: int, *, colour: bool) -> Tensor:
+    """What an error in a crop's planes counts, ``[1, P, r, r]``.
+
+    Args:
+        weight: ``[1, 1, R, R]``, of its pixels.
+        patch: side of the squares.
+        colour: whether two planes of colour follow.
+    """
+    squares = F.pixel_unshuffle(weight, patch)
+    return squares if not colour else torch.cat([squares, *[F.avg_pool2d(weight, patch)] * 2], 1)
+
+
+def known_planes(x: Tensor, patch: int) -> Tensor:
+    """``[N, P, 1, 1]``: 0 for the planes of colour of grey pictures, whose colours are unknown; else 1.
+
+    Args:
+        x: ``[N, 3, R, R]`` in [-1, 1].
+        patch: side of the squares.
+    """
+    colour = (~is_grey(x)).to(x.dtype)
+    return torch.cat([torch.ones_like(colour).expand(-1, patch**2, -1, -1), colour.expand(-1, 2, -1, -1)], 1)

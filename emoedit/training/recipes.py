@@ -14,6 +14,7 @@ from torch import Tensor
 
 from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io import checkpoints
+from emoedit.models.base import Backbone
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.nn.mouth import MouthNetwork
 from emoedit.steering.hspace import Shift
@@ -26,6 +27,16 @@ from emoedit.training.votes import agreement
 
 TRAINED_ON, HELD_OUT = ("train", "fit"), ("valid", "test")  # splits
 LICENCE = "Apache-2.0; trained with FER-2013: research use"
+LICENCE_IN_COLOUR = "Apache-2.0; trained with FER-2013 and UTKFace: non-commercial research"
+
+
+def licence_of(backbone: Backbone) -> str:
+    """The licence of an embedded editor: models of colour learn from UTKFace, too.
+
+    Args:
+        backbone: the editor's.
+    """
+    return LICENCE if backbone.channels == 1 else LICENCE_IN_COLOUR
 
 
 def trainer_config(config: Mapping[str, Any]) -> TrainerConfig:

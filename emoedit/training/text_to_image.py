@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emoedit import sampling
+from emoedit.models.luminance import per_channel
 from emoedit.models.stable_diffusion.backbone import StableDiffusionBackbone
 from emoedit.models.stable_diffusion.text import encode, frozen_copy
 from emoedit.models.stable_diffusion.unet import down, up
 from emoedit.nn.layers import zeroed
-from emoedit.training.diffusion import LIMIT, DenoisingTask
+from emoedit.training.diffusion import LIMIT, DenoisingTask, known_planes, plane_weights
 from emoedit.training.loop import Shared
 from emoedit.training.vae import region_weights
 from emoedit.types import CheckpointError
@@ -94,9 +95,10 @@ class TextToImageTask(DenoisingTask):
         if backbone.v_prediction:
             raise CheckpointError("this task trains models that find the noise; prediction_type is v_prediction")
         side, (channels, latent, _) = backbone.crop.resolution, backbone.latent_shape
-        weight = region_weights(side)
-        if channels == (side // latent) ** 2:  # a latent that is the pixels in another order
-            weight = F.pixel_unshuffle(weight, side // latent)
+        patch, weight = side // latent, region_weights(side)
+        self.patch, self.colour_planes = patch, backbone.channels == 3 and channels == patch**2 + 2
+        if channels in (patch**2, patch**2 + 2):  # a latent that is nearly the crop's planes
+            weight = plane_weights(weight, patch, colour=channels > patch**2)
         else:
             weight = F.interpolate(weight, size=(latent, latent), mode="area")
         super().__init__(backbone.alpha_bar, weight, t_last=backbone.config.t_last, gamma=gamma)
@@ -120,12 +122,17 @@ class TextToImageTask(DenoisingTask):
         return z.float() * own.vae.config.scaling_factor, context
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: ``x`` ``[N, C, R, R]`` in [-1, 1]; ``ids`` ``[N, T]`` of the captions."""
+        """The losses of a batch; of grey pictures in three channels luminance alone is compared.
+
+        Args:
+            batch: ``x`` ``[N, C, R, R]`` in [-1, 1]; ``ids`` ``[N, T]`` of the captions.
+        """
         z, context = self.encode(batch)
         with torch.autocast(z.device.type, enabled=False):
             z_t, t, noise = self.noisy(z)
         h, skips, temb = down(self.unet, z_t, t, context)
-        return self.losses(up(self.unet, h, skips, temb, context).float(), noise, t)
+        known = known_planes(batch["x"].to(z.device), self.patch) if self.colour_planes else None
+        return self.losses(up(self.unet, h, skips, temb, context).float(), noise, t, known)
 
 
 @torch.no_grad()
@@ -184,5 +191,5 @@ def draw(
     x = torch.randn(len(captions), *backbone.latent_shape, generator=generator, device=generator.device)
     context = encode(backbone.tokenizer, backbone.text_encoder, captions)
     z = sampling.decode(how.eps_at(context), x.to(backbone.device), how.schedule)
-    ones = z.new_ones(len(z), 1, 1, 1)
-    return how.to_picture(z, config.mean * ones if config.std is not None else 0 * ones, ones)
+    mean = per_channel(config.mean if config.std is not None else 0.0, z)[None].expand(len(z), -1, -1, -1)
+    return how.to_picture(z, mean, torch.ones_like(mean))

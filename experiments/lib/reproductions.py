@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from emoedit import sampling
 from emoedit.editors import Editor, choose_device, list_editors, load_editor
 from emoedit.evaluation.cases import Case, read_cases
 from emoedit.faces.detect import FaceDetector
 from emoedit.faces.networks import EmbeddedNetwork
 from emoedit.io import checkpoints
 from emoedit.io.images import save_picture, write_atomic
+from emoedit.models.luminance import in_luminance
 from emoedit.report.grid import labelled_grid
 from emoedit.report.html import printable
 from emoedit.types import CheckpointError, DataError, EditError, EmoEditError, UnknownNameError
@@ -106,14 +106,13 @@ def draw_people(
     recogniser = EmbeddedNetwork.load("expression")
     neutral = list(recogniser.emotions).index("neutral")
     generator = torch.Generator().manual_seed(seed)
-    channels, side = backbone.channels, backbone.crop.resolution
+    config = cast("DDPMConfig", backbone.config)
     found: list[tuple[float, int, np.ndarray]] = []
     for start in range(0, candidates * count, BATCH):
         size = min(BATCH, candidates * count - start)
-        noise = QUIET * torch.randn(size, channels, side, side, generator=generator)
-        with torch.no_grad():
-            x = sampling.decode(backbone.eps_at(), noise.to(backbone.device), backbone.schedule)
-        x = without_grid(x.float(), cast("DDPMConfig", backbone.config).patch)
+        x = without_grid(backbone.sample(generator, size, spread=QUIET).float(), config.patch)
+        if config.std is not None:  # a model that normalises draws no colour that a photograph has
+            x = in_luminance(x)
         levels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         for crop in levels:
             small = Image.fromarray(crop[..., 0] if crop.shape[-1] == 1 else crop).convert("RGB")

@@ -64,6 +64,7 @@ def test_a_direction_of_an_embedded_editor_shares_its_backbone(here):
     assert not Path("mine/backbone").exists()
     editor = load_editor("mine", device="cpu")
     assert editor.emotions == ("smirk",) and bool(editor.steerings[0].directions.any())
+    assert editor.compositor == "coloured"  # small models do not draw mouths and eyes as sharply as full-size ones
 
 
 def test_a_boundary_comes_from_a_generators_own_samples(here, capsys):

@@ -37,7 +37,7 @@ def test_every_training_config_fits_the_code():
     assert all(how["reader"] in READERS.names() for how in config["data"]["sets"].values())
     # Of everyday faces nobody said what they show.
     assert set(config["steering"]["trust"]) == set(config["data"]["sets"]) - {"everyday"}
-    start = composed("train_embedded", "backbone=vae_luminance")["backbone"]
+    start = composed("train_embedded", "recipe=vae_luminance")["backbone"]
     assert start["channels"] == 1 and start["latent_dim"] <= config["backbone"]["latent_dim"]
     assert set(config["steering"]["gains"]) == set(config["steering"]["emotions"])
 
@@ -96,7 +96,7 @@ def test_the_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
 def test_the_asyrp_config_fits_the_code():
     config = composed("train_asyrp")
     backbone = DDPMBackbone(DDPMConfig(**config["backbone"]))
-    assert backbone.crop.resolution == 96 and backbone.channels == 1
+    assert backbone.crop.resolution == 96 and backbone.channels == 3
     shipped = load_editor("asyrp").backbone.to_config()
     # The shipped model is the recipe's; diffusers adds its defaults to what is configured.
     assert {name: shipped["unet"][name] for name in config["backbone"]["unet"]} == config["backbone"]["unet"]
@@ -106,8 +106,11 @@ def test_the_asyrp_config_fits_the_code():
     assert NetworkConfig(**config["classifier"]["config"]).heads.keys() == {"emotion", "person"}
     how, known = config["steering"], {field.name for field in fields(TrainerConfig)}
     assert how["trainer"].keys() <= known
-    assert config["trainer"].keys() - known == {"batch_size", "shares", "balance"}
+    assert config["trainer"].keys() - known == {"batch_size", "shares", "balance", "balance_groups"}
+    assert set(config["trainer"]["shares"]) <= set(config["data"]["sets"])
     assert set(how["emotions"]) == set(how["start"]) <= set(config["classifier"]["config"]["emotions"])
+    luminance = composed("train_asyrp", "recipe=asyrp_luminance")
+    assert luminance["steering"] == how and luminance["trainer"].keys() - known == {"batch_size", "shares", "balance"}
     assert set(how["trust"]) | set(how["sources"]) | set(how["shown"]) <= set(config["data"]["sets"])
     ShiftLoss(**how["loss"])
     words = config["words"]
@@ -146,6 +149,7 @@ def test_asyrps_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
         f"output={tmp_path / 'editor'}",
         f"classifier_weights={tmp_path / 'classifier.pt'}",
         "stages=[train,means,fit]",
+        "recipe=asyrp_luminance",
         "~backbone.unet",
         f"+backbone.unet={unet}",
         "backbone.steps=4",
@@ -166,11 +170,21 @@ def test_asyrps_whole_recipe_runs_and_its_editor_edits(tmp_path, astronaut):
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_environment())
     assert done.returncode == 0, done.stderr
+    command.remove("recipe=asyrp_luminance")
+    changed = {
+        f"work={tmp_path / 'work'}": f"work={tmp_path / 'colour'}",
+        "stages=[train,means,fit]": "stages=[train,finish]",
+        f"+backbone.unet={unet}": f"+backbone.unet={unet.replace('channels: 4', 'channels: 6')}",
+    }
+    command = [*(changed.get(argument, argument) for argument in command), f"luminance={tmp_path / 'work'}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_environment())
+    assert done.returncode == 0, done.stderr
     editor = load_editor(tmp_path / "editor")
-    assert editor.emotions == ("happy", "neutral")
+    assert editor.emotions == ("happy", "neutral") and editor.compositor == "coloured"
+    rgb = np.stack([grey, 0.8 * grey, 0.6 * grey], -1).astype(np.uint8)
     for emotion in editor.emotions:
-        (edited,) = editor.edit(editor.invert(grey.astype(np.uint8)), [Edit(emotion, 3.0)])
-        assert edited.shape == (1, 1, 16, 16) and bool(edited.isfinite().all())
+        (edited,) = editor.edit(editor.invert(rgb), [Edit(emotion, 3.0)])
+        assert edited.shape == (1, 3, 16, 16) and bool(edited.isfinite().all())
     card = (tmp_path / "editor" / "README.md").read_text()
     assert "3 of 6 pictures" in card and "happy, neutral: 2 steps" in card and "happy: 2 steps" in card
 

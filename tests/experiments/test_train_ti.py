@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from PIL import Image
 
 from emoedit.editors import load_editor
@@ -28,30 +26,29 @@ from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.steering.tokens import read_embedding
 from emoedit.training.augment import Augment
 from emoedit.training.captions import learn_tokenizer, vocabulary_texts
+from emoedit.training.colouring import start_autoencoder_in_colour, start_unet_in_colour
 from emoedit.training.contrastive import new_clip, text_config
 from emoedit.training.loop import TrainerConfig
 from emoedit.training.text_to_image import copy_unconditional_weights
 from emoedit.types import Edit
+from tests.fixtures.configs import ROOT, composed
 from tests.fixtures.stable_diffusion import write_model
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def composed(name: str) -> dict:
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return OmegaConf.to_container(compose(name, overrides=["data.root=/data"]), resolve=True)
+def fresh_backbone(config: dict, tokenizer) -> StableDiffusionBackbone:
+    parts = {**config["backbone"], "text_encoder": text_config(config["backbone"]["text_encoder"], tokenizer)}
+    return StableDiffusionBackbone(StableDiffusionConfig(**parts), tokenizer)
 
 
 def test_the_config_fits_the_code_and_the_budget(tmp_path):
-    config = composed("train_ti")
+    config = composed("train_ti", "recipe=ti_colour")
     how = config["captions"]
     tokenizer = learn_tokenizer(vocabulary_texts(how["kinds"], 2000), tmp_path, merges=how["merges"])
     assert 600 <= len(tokenizer) <= 900 and how["length"] == 24
     texts = list(vocabulary_texts(how["kinds"], 2000)[:2000])
     assert max(len(tokenizer(text)["input_ids"]) for text in texts) <= how["length"]
-    parts = {**config["backbone"], "text_encoder": text_config(config["backbone"]["text_encoder"], tokenizer)}
-    backbone = StableDiffusionBackbone(StableDiffusionConfig(**parts), tokenizer)
-    assert backbone.crop.resolution == 96 and backbone.latent_shape == (4, 48, 48) and backbone.channels == 1
+    backbone = fresh_backbone(config, tokenizer)
+    assert backbone.crop.resolution == 96 and backbone.latent_shape == (6, 48, 48) and backbone.channels == 3
     shape = {"text": config["backbone"]["text_encoder"], **config["clip"]}
     clip = new_clip(shape, tokenizer)
     sizes = {
@@ -65,21 +62,37 @@ def test_the_config_fits_the_code_and_the_budget(tmp_path):
     }
     assert sizes["unet"] <= 6.2e6 and sizes["vae"] <= 0.5e6 and sizes["clip"] <= 1.2e6
     assert 2 * sum(sizes.values()) <= 15.3e6  # half precision; the rest is small files
-    # The same skeleton as the U-Net that it starts from.
-    source = DDPMBackbone(DDPMConfig(**composed("train_asyrp")["backbone"]))
-    fresh = copy_unconditional_weights(backbone.unet, source.unet)
-    assert all("attentions" in name for name in fresh) and backbone.h_shape == source.h_shape
-    assert backbone.config.std == source.config.std and backbone.crop == source.crop
-    assert backbone.config.t_last == source.config.t_last
-    assert torch.equal(backbone.alpha_bar, source.alpha_bar)
+    # The same skeletons as the models that training starts from.
+    luminance = fresh_backbone(composed("train_ti"), tokenizer)
+    start_unet_in_colour(backbone.unet, luminance.unet)
+    start_autoencoder_in_colour(backbone.vae, luminance.vae)
+    source = DDPMBackbone(DDPMConfig(**composed("train_asyrp", "recipe=asyrp_luminance")["backbone"]))
+    fresh = copy_unconditional_weights(luminance.unet, source.unet)
+    assert all("attentions" in name for name in fresh) and luminance.h_shape == source.h_shape
+    for each in (backbone, luminance):
+        assert each.crop == source.crop and each.config.t_last == source.config.t_last
+        assert torch.equal(each.alpha_bar, source.alpha_bar)
+    assert backbone.config.std == [source.config.std] * 3 and luminance.config.std == source.config.std
 
 
-def test_trainers_and_names_fit_the_code():
-    config, known = composed("train_ti"), {field.name for field in fields(TrainerConfig)}
-    drawn = {"batch_size", "shares", "balance"}
+def test_the_ddpm_in_colour_starts_from_that_of_luminance():
+    config = composed("train_asyrp")
+    colour = DDPMBackbone(DDPMConfig(**config["backbone"]))
+    luminance = DDPMBackbone(DDPMConfig(**composed("train_asyrp", "recipe=asyrp_luminance")["backbone"]))
+    start_unet_in_colour(colour.unet, luminance.unet)
+    assert colour.latent_shape == (6, 48, 48) and colour.crop == luminance.crop
+    assert colour.config.chroma == composed("train_ti", "recipe=ti_colour")["autoencoder"]["chroma"]
+    drawn = {"batch_size", "shares", "balance", "balance_groups"}
+    assert config["trainer"].keys() - {field.name for field in fields(TrainerConfig)} == drawn
+
+
+@pytest.mark.parametrize("recipe", [(), ("recipe=ti_colour",)], ids=["luminance", "colour"])
+def test_trainers_and_names_fit_the_code(recipe):
+    config, known = composed("train_ti", *recipe), {field.name for field in fields(TrainerConfig)}
+    drawn, colour = {"batch_size", "shares", "balance"}, bool(recipe)
     assert config["clip"]["trainer"].keys() - known == drawn | {"augment"}
-    assert config["autoencoder"].keys() - known == drawn | {"beta", "pull"}
-    assert config["unet"].keys() - known == drawn | {"empty"}
+    assert config["autoencoder"].keys() - known == drawn | {"beta", "pull"} | ({"chroma"} if colour else set())
+    assert config["unet"].keys() - known == drawn | {"empty"} | ({"balance_groups"} if colour else set())
     words = config["tokens"]
     assert words["trainer"].keys() <= known
     assert set(words["data"].values()) | words["templates"].keys() <= set(config["data"]["sets"])
@@ -89,8 +102,8 @@ def test_trainers_and_names_fit_the_code():
     assert shipped.spans == {name: tuple(span) for name, span in words["spans"].items()}
     torch.testing.assert_close(shipped.gain, torch.tensor([words["gain"][name] for name in shipped.emotions]))
     Augment(**config["clip"]["trainer"]["augment"])
-    assert set(config["captions"]["kinds"]) == set(config["data"]["sets"])
-    for how in (config["clip"]["trainer"], config["autoencoder"], config["unet"]):
+    assert set(config["captions"]["kinds"]) >= set(config["data"]["sets"])
+    for how in (config["autoencoder"], config["unet"], *([] if colour else [config["clip"]["trainer"]])):
         assert set(how["shares"]) <= set(config["data"]["sets"])
     assert "{numbers}" in (ROOT / "experiments" / "cards" / "ti.md").read_text()
 
@@ -177,12 +190,33 @@ def folder(tmp_path_factory, grey) -> Path:
         "+tokens={data: {others: faces}, templates: {}, spans: {delighted: [0, 999]}, pictures: 4,"
         " like: {happy: happy, delighted: happy, neutral: neutral}, vectors: 1, batch_size: 3,"
         " shown: {faces: 2}, closed: {happy: 9.0}, voted: {neutral: {agreed: 0.8, closed: 9.0}},"
-        " gain: {happy: 1.0, delighted: 2.0, neutral: 1.0},"
+        " gain: {happy: 1.0, delighted: 2.0, neutral: 1.0}, kept: false,"
         " trainer: {steps: 2, precision: 'no', save_every: 1, preview_every: 2}}",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_environment())
     assert done.returncode == 0, done.stdout + done.stderr
     (tmp_path / "stdout").write_text(done.stdout)
+    wide = {
+        "in_channels: 4": "in_channels: 6",
+        "out_channels: 4": "out_channels: 6",
+        "in_channels: 1": "in_channels: 3",
+    }
+    wide |= {"out_channels: 1": "out_channels: 3", "latent_channels: 4": "latent_channels: 6"}
+    for grey, colour in wide.items():
+        command = [
+            argument if "vision" in argument else argument.replace(f"{grey},", f"{colour},") for argument in command
+        ]
+    changed = {
+        f"start={tmp_path / 'start'}": f"luminance={tmp_path / 'work'}",
+        f"work={tmp_path / 'work'}": f"work={tmp_path / 'colour'}",
+        f"output={tmp_path / 'editor'}": f"output={tmp_path / 'coloured'}",
+        "stages=[tokenizer,clip,autoencoder,unet,tokens,finish]": "stages=[autoencoder,unet,finish]",
+    }
+    command = [changed.get(argument, argument).replace("kept: false", "kept: true") for argument in command]
+    command.append("recipe=ti_colour")
+    command = [argument.replace("pull: 1.0}", "pull: 1.0, chroma: 4.0}") for argument in command]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_environment())
+    assert done.returncode == 0, done.stdout + done.stderr
     return tmp_path
 
 
@@ -214,6 +248,21 @@ def test_the_whole_recipe_runs_and_its_editor_edits(folder, grey):
         (path,) = (folder / "editor" / "backbone" / name).glob("*.safetensors")
         parts = sum(value.numel() for value in getattr(editor.backbone, name).state_dict().values())
         assert path.stat().st_size < 2 * parts + 60_000  # half precision
+
+
+@pytest.mark.slow
+def test_the_model_in_colour_keeps_the_words_of_the_model_of_luminance(folder, grey):
+    editor, luminance = load_editor(folder / "coloured"), load_editor(folder / "editor")
+    assert editor.emotions == luminance.emotions and editor.backbone.channels == 3
+    assert editor.backbone.latent_shape == (6, 8, 8) and editor.compositor == "coloured"
+    for mine, kept in zip(editor.steerings[0].parameters(), luminance.steerings[0].parameters(), strict=True):
+        assert torch.equal(mine, kept)
+    rgb = np.stack([grey, 0.8 * grey, 0.6 * grey], -1).astype(np.uint8)
+    (edited,) = editor.edit(editor.invert(rgb), [Edit("happy", 2.0)])
+    assert edited.shape == (1, 3, 16, 16) and bool(edited.isfinite().all())
+    card = (folder / "coloured" / "README.md").read_text()
+    for line in ("zero-shot emotion of 6", "autoencoder, 6 held-out faces", "U-Net, loss on held-out", "token <happy>"):
+        assert card.count(line) == 1, line
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from emoedit.training.hspace import (
     mean_h,
 )
 from emoedit.training.loop import TrainerConfig, train
-from emoedit.types import DataError, Edit
+from emoedit.types import CheckpointError, DataError, Edit
 from tests.fixtures.clip import write_clip
 from tests.fixtures.ddpm import smooth, tiny
 from tests.fixtures.stable_diffusion import tiny as stable_diffusion
@@ -80,17 +80,56 @@ def test_the_loss_is_the_weighted_error_of_the_noise(monkeypatch):
         assert float(found[part]) == pytest.approx(1, abs=0.03)
 
 
-def test_patches_are_pixels_in_another_order():
-    """A net that sees squares of four pixels as channels is the same net behind pixel unshuffle."""
+def test_a_net_sees_squares_of_pixels_as_channels():
     backbone, x = tiny(**PATCHED), smooth()
     assert backbone.crop.resolution == 16 and backbone.channels == 1 and backbone.h_shape == (16, 4, 4)
-    eps, _ = backbone.eps_at()(x, 400)
-    unshuffled = torch.stack([x[:, 0, i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)
-    bare = backbone.unet(unshuffled, torch.full((3,), 400)).sample
-    for number, (i, j) in enumerate((i, j) for i in (0, 1) for j in (0, 1)):
-        torch.testing.assert_close(eps[:, 0, i::2, j::2], bare[:, number])
+    planes, mean, gain = backbone.to_latent(x)
+    assert planes.shape == (3, *backbone.latent_shape) == (3, 4, 8, 8)
+    eps, _ = backbone.eps_at()(planes, 400)
+    torch.testing.assert_close(eps, backbone.unet(planes, torch.full((3,), 400)).sample)
+    torch.testing.assert_close(backbone.to_picture(planes, mean, gain), x)
     inversion = backbone.invert(x)
     torch.testing.assert_close(backbone.decode(inversion), x, atol=1e-5, rtol=0)
+
+
+COLOUR = {"patch": 2, "chroma": 4.0, "unet": {"sample_size": 8, "in_channels": 6, "out_channels": 6}}
+
+
+def test_a_net_with_planes_of_colour_gives_the_source_back_with_all_its_colour():
+    backbone = tiny(**COLOUR, std=[0.45, 0.4, 0.35])
+    x = smooth(3).expand(-1, 3, -1, -1) * torch.tensor([0.8, 0.6, 0.5])[:, None, None] + 0.05 * torch.randn(
+        3, 3, 16, 16
+    )
+    assert backbone.channels == 3 and backbone.latent_shape == (6, 8, 8)
+    inversion = backbone.invert(x)
+    torch.testing.assert_close(backbone.decode(inversion), x, atol=1e-5, rtol=0)
+    bare = backbone.to_picture(*backbone.to_latent(x))
+    assert float((bare - x).abs().max()) > 0.01  # the planes alone lack what colour changes between pixels
+    assert backbone.sample(torch.Generator().manual_seed(0), 2).shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"chroma": 0.0}, "chroma must be a number above 0"),
+        ({"chroma": None}, "expected 4 or 12"),
+        ({"patch": 1}, "expected 3"),
+    ],
+)
+def test_planes_that_do_not_fit_are_refused(wrong, says):
+    with pytest.raises(CheckpointError, match=says):
+        tiny(**{**COLOUR, **wrong})
+
+
+def test_colours_of_grey_pictures_are_not_compared():
+    """A net that finds noise in no plane: in colour all of it is missed, in grey that of luminance."""
+    task = DiffusionTask(tiny(**COLOUR).config, gamma=1e9)
+    torch.nn.init.zeros_(task.backbone.unet.conv_out.weight)
+    torch.nn.init.zeros_(task.backbone.unet.conv_out.bias)
+    grey = smooth(1).repeat(512, 3, 1, 1)
+    for x, share in ((grey, 4 / 6), (grey * torch.tensor([1.0, 0.7, 0.4])[:, None, None], 1.0)):
+        torch.manual_seed(0)
+        assert float(task(x)["loss"].detach()) == pytest.approx(share, rel=0.03)
 
 
 def test_shifts_are_fitted_on_a_latent_model_too(crops, tmp_path):

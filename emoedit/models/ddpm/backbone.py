@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from emoedit import sampling
@@ -31,6 +30,7 @@ from emoedit.models.ddpm.unet import down, new_unet, prepare_bfloat16, up
 from emoedit.models.devices import choose_precision
 from emoedit.models.diffusion import DiffusionBackbone
 from emoedit.models.noise import read_betas
+from emoedit.models.planes import from_planes, to_planes
 from emoedit.models.precision import PrecisionCopy, cast_weights, check_precision, finite_or_float32
 from emoedit.types import CheckpointError, Control, CropSpec, EditError, HState, ImageError, Inversion
 
@@ -41,10 +41,12 @@ if TYPE_CHECKING:
 class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
     """DDIM inversion and decoding around a U-Net.
 
-    ``latent`` is x_T, ``[N, C, R, R]``. ``extras``: ``mean`` and ``gain`` of each crop; ``seed`` of its noise; and if
-    the inversion is exact ``residuals`` ``[N, steps, C, R, R]`` (``exact_inversion``), ``x_boost`` (x_t at which
-    quality boosting begins to draw noise everywhere; without it, the crop), ``config_key`` (the sampling settings that
-    decoding has to share), and if noise is drawn only where something changes ``source_x0`` (the source's P_t there).
+    ``latent`` is x_T, ``[N, P, r, r]``: the planes of noisy crops (``emoedit.models.planes``), which are the crop's
+    channels where ``patch`` is 1. ``extras``: ``mean`` and ``gain`` of each crop; ``seed`` of its noise; and if the
+    inversion is exact ``residuals`` ``[N, steps, P, r, r]`` (``exact_inversion``), ``x_boost`` (x_t at which quality
+    boosting begins to draw noise everywhere; without it, the crop), ``config_key`` (the sampling settings that
+    decoding has to share), if noise is drawn only where something changes ``source_x0`` (the source's P_t there), and
+    of planes of colour ``detail`` ``[N, 3, R, R]`` (what of the normalised crop they do not hold).
 
     Args:
         config: see ``DDPMConfig``.
@@ -61,11 +63,18 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
 
     def __init__(self, config: DDPMConfig, unet: UNet2DModel | None = None) -> None:
         super().__init__()
-        resolution = check_unet(config.unet, config.patch)
+        resolution = check_unet(config.unet, config.patch, config.chroma)
         self.unet = new_unet(config.unet) if unet is None else unet
         self.crop = CropSpec(resolution, config.crop_style, config.crop_scale, config.crop_down)
         self.unet_side = resolution // config.patch
-        self.channels = config.unet.get("in_channels", 3) // config.patch**2
+        planes = config.unet.get("in_channels", 3)
+        self.channels = 3 if config.chroma is not None else planes // config.patch**2
+        self.latent_shape = (planes, self.unet_side, self.unet_side)
+        if not light.fits(config.mean, config.std, self.channels):
+            raise CheckpointError(
+                f"mean {config.mean!r} and std {config.std!r} do not fit {self.channels} channels: expected a "
+                "number, or one of each channel"
+            )
         self.alpha_bar = sampling.alpha_bar(read_betas(config.scheduler))
         self.register_buffer("oval", light.face_oval(resolution), persistent=False)
         self.unet.to(memory_format=torch.channels_last)
@@ -89,17 +98,27 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
         self.config = config
 
     def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The normalised crops of ``x`` ``[N, C, R, R]`` in [-1, 1], which noise is added to; see ``normalise``.
+        """The planes ``[N, P, r, r]`` of normalised crops, which noise is added to, and what ``normalise`` took away.
+
+        Args:
+            x: ``[N, C, R, R]`` in [-1, 1].
 
         Raises:
             ImageError: crops of another shape.
         """
         self._check(x)
-        return self.normalise(x)
+        x, mean, gain = self.normalise(x)
+        return to_planes(x, self.config.patch, self.config.chroma), mean, gain
 
     def to_picture(self, z: Tensor, mean: Tensor, gain: Tensor) -> Tensor:
-        """The inverse of ``to_latent``: ``z`` ``[N, C, R, R]`` with its ``mean`` and ``gain`` ``[N, 1, 1, 1]``."""
-        return self.restore(z, mean, gain)
+        """The inverse of ``to_latent``, ``[N, C, R, R]``, but for the detail that planes of colour do not hold.
+
+        Args:
+            z: ``[N, P, r, r]``.
+            mean: ``[N, 1 or C, 1, 1]`` mean of each crop before it was normalised.
+            gain: ``[N, 1 or C, 1, 1]`` factor of each crop's contrast.
+        """
+        return self.restore(from_planes(z, self.config.patch, self.config.chroma), mean, gain)
 
     def to_device(self, device: str, precision: str = "auto", *, offload: bool = False) -> Self:
         """See ``Backbone.to_device``; the U-Net is held in the chosen type."""
@@ -144,44 +163,43 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
         on_state: Callable[[HState], None] | None,
     ) -> tuple[Tensor, Tensor | None]:
         times = torch.full((len(x),), t, device=x.device)
-        patch = self.config.patch
-        h, skips, temb = down(unet, F.pixel_unshuffle(x, patch), times)
+        h, skips, temb = down(unet, x, times)
         state = HState(x, times, h.to(temb.dtype), temb)
         if on_state is not None:
             on_state(state)
         if delta_h is None or t < self.config.t_edit:
-            return F.pixel_shuffle(up(unet, h, skips, temb), patch), None
+            return up(unet, h, skips, temb), None
         shift = delta_h(state)
         if shift.shape != h.shape:
             raise CheckpointError(f"the shift of h is {tuple(shift.shape)}, but h is {tuple(h.shape)}")
         if self.config.symmetric:
             k = self.schedule.timesteps.index(t)
             gain = sampling.symmetric_gain(self.schedule.alpha_bar[k], self.schedule.below(k))
-            return F.pixel_shuffle(up(unet, h + (gain * shift).to(h.dtype), skips, temb), patch), None
+            return up(unet, h + (gain * shift).to(h.dtype), skips, temb), None
         rows = shift.flatten(1).any(1).nonzero()[:, 0]  # the others' noise is the plain one
         if not len(rows):
-            return F.pixel_shuffle(up(unet, h, skips, temb), patch), None
+            return up(unet, h, skips, temb), None
         h = torch.cat([h, h[rows] + shift[rows].to(h.dtype)])
         skips = tuple(torch.cat([skip, skip[rows]]) for skip in skips)
-        eps, other = F.pixel_shuffle(up(unet, h, skips, torch.cat([temb, temb[rows]])), patch).tensor_split([len(x)])
+        eps, other = up(unet, h, skips, torch.cat([temb, temb[rows]])).tensor_split([len(x)])
         return eps, eps.index_copy(0, rows, other)
 
     @torch.no_grad()
     def state(self, x_t: Tensor, t: int) -> HState:
-        """The h of noisy pictures ``x_t`` ``[N, C, R, R]`` at timestep ``t``; the up path is not run."""
+        """The h of noisy planes ``x_t`` ``[N, P, r, r]`` at timestep ``t``; the up path is not run."""
         times = torch.full((len(x_t),), t, device=x_t.device)
-        h, _, temb = down(self._unet_in_precision(), F.pixel_unshuffle(x_t, self.config.patch), times)
+        h, _, temb = down(self._unet_in_precision(), x_t, times)
         return HState(x_t, times, h.to(temb.dtype), temb)
 
     def split(self, x_t: Tensor, t: int) -> tuple[HState, Callable[[Tensor], Tensor]]:
         """The state of ``x_t`` at timestep ``t``, and a function from any h there to the noise; differentiable."""
-        unet, patch, times = self._unet_in_precision(), self.config.patch, torch.full((len(x_t),), t, device=x_t.device)
-        h, skips, temb = down(unet, F.pixel_unshuffle(x_t, patch), times)
+        unet, times = self._unet_in_precision(), torch.full((len(x_t),), t, device=x_t.device)
+        h, skips, temb = down(unet, x_t, times)
         state = HState(x_t, times, h.to(temb.dtype), temb)
-        return state, lambda other: F.pixel_shuffle(up(unet, other.to(h.dtype), skips, temb), patch)
+        return state, lambda other: up(unet, other.to(h.dtype), skips, temb)
 
     def residuals(self, inversion: Inversion) -> Tensor:
-        """``[N, S, C, R, R]``: the residuals of an exact ``inversion`` (``emoedit.sampling.exact_inversion``)."""
+        """``[N, S, P, r, r]``: the residuals of an exact ``inversion`` (``emoedit.sampling.exact_inversion``)."""
         return inversion.extras["residuals"]
 
     def _check(self, x: Tensor) -> None:
@@ -198,10 +216,10 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
         Args:
             x: ``[N, C, R, R]`` in [-1, 1].
         """
-        self._check(x)
+        start = self.to_latent(x)[0]
         seen: list[HState] = []
         eps_at = self.eps_at(on_state=seen.append)
-        found = sampling.inversion_path(lambda x_t, t: eps_at(x_t, t)[0], self.normalise(x)[0], self.schedule)
+        found = sampling.inversion_path(lambda x_t, t: eps_at(x_t, t)[0], start, self.schedule)
         for _, eps in found:
             yield seen[-1], eps
             seen.clear()
@@ -219,10 +237,13 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
             distance: per picture, ``[N]`` from two ``[N, C, R, R]``; LPIPS in the paper.
         """
         picture = self.normalise(x)[0]
-        predicted, noisy = [], []
+        predicted: list[float] = []
+        noisy: list[float] = []
         for (state, eps), a_t in zip(self.path(x), self.schedule.alpha_bar, strict=True):
-            predicted.append(float(distance(picture, sampling.predicted_x0(state.x_t, eps, a_t)).mean()))
-            noisy.append(float(distance(picture, state.x_t).mean()))
+            for found, planes in ((predicted, sampling.predicted_x0(state.x_t, eps, a_t)), (noisy, state.x_t)):
+                found.append(
+                    float(distance(picture, from_planes(planes, self.config.patch, self.config.chroma)).mean())
+                )
         return self.schedule.timesteps, predicted, noisy
 
     @torch.no_grad()
@@ -240,8 +261,7 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
         Raises:
             ImageError: crops of another shape.
         """
-        self._check(x)
-        start, mean, gain = self.normalise(x)
+        start, mean, gain = self.to_latent(x)
         eps_at = self.eps_at()
         x_boost, source_x0 = start, start
         everywhere, drawn = self._noisy_steps("everywhere"), self._noisy_steps("changed")
@@ -267,6 +287,8 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
             return Inversion(latent, extras)
         latent, residuals = sampling.exact_inversion(walk(), self.schedule)
         extras |= {"residuals": residuals, "x_boost": x_boost, "config_key": self._config_key(x)}
+        if self.config.chroma is not None:
+            extras["detail"] = (x - self.to_picture(start, mean, gain)) / gain
         return Inversion(latent, {**extras, "source_x0": source_x0} if drawn else extras)
 
     def _noisy_steps(self, boost: str) -> int:
@@ -319,13 +341,21 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
             noise=sampling.picture_noise(extras["seed"], x.shape[1:], x.device),
             callback=callback,
         )
-        return self.to_picture(x, extras["mean"], extras["gain"])
+        picture = self.to_picture(x, extras["mean"], extras["gain"])
+        return picture + extras["detail"] * extras["gain"] if "detail" in extras else picture
 
     @torch.no_grad()
-    def sample(self, generator: torch.Generator, count: int) -> Tensor:
-        """``count`` random faces, ``[count, C, R, R]``, at the model's mean and contrast, from ``generator``."""
-        x = torch.randn(count, self.channels, *[self.crop.resolution] * 2, generator=generator, device=generator.device)
-        return sampling.decode(self.eps_at(), x.to(self.device), self.schedule)
+    def sample(self, generator: torch.Generator, count: int, *, spread: float = 1.0) -> Tensor:
+        """Random faces, ``[count, C, R, R]``, at the model's mean and contrast.
+
+        Args:
+            generator: draws the noise.
+            count: how many.
+            spread: factor of the noise; a little below 1 gives more ordinary faces.
+        """
+        x = spread * torch.randn(count, *self.latent_shape, generator=generator, device=generator.device)
+        planes = sampling.decode(self.eps_at(), x.to(self.device), self.schedule)
+        return from_planes(planes, self.config.patch, self.config.chroma)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -408,7 +438,7 @@ class DDPMBackbone(DiffusionBackbone[DDPMConfig]):
     @classmethod
     def _loaded(cls, config: dict[str, Any], state: dict[str, Tensor], path: Path) -> Self:
         checked = read_config(config)
-        check_unet(checked.unet, checked.patch)
+        check_unet(checked.unet, checked.patch, checked.chroma)
         with torch.device("meta"):  # a hundred million random numbers would be drawn for nothing
             unet = new_unet(checked.unet)
         checkpoints.check_state(unet.state_dict(), state, path)

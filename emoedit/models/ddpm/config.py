@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from emoedit.models.luminance import PerChannel
+from emoedit.models.planes import plane_count
 from emoedit.types import CheckpointError
 
 SAMPLING = ("steps", "t_last", "t_edit", "t_boost", "boost", "symmetric", "exact", "precision")
@@ -25,11 +28,13 @@ class DDPMConfig:
         patch: side of the squares of pixels that the U-Net sees as channels (pixel unshuffle), so that a small net's
             convolutions reach further: ``sample_size`` is then the crop's side / ``patch``, ``in_channels`` times its
             square.
+        chroma: factor of two planes of colour beside the squares of luminance (``emoedit.models.planes``):
+            ``in_channels`` is ``patch`` squared + 2, and crops are in RGB. None: squares of every channel.
         crop_style: the alignment (``emoedit.types.CropSpec``).
         crop_scale: as ``crop_style``.
         crop_down: as ``crop_style``.
         mean: what mean and contrast inside the face every crop is brought to before inversion (undone after decoding),
-            in [-1, 1]; ``std`` None leaves crops as they are.
+            in [-1, 1]: of all channels together, or one of each; ``std`` None leaves crops as they are.
         std: as ``mean``.
         steps: number of steps of inversion and of decoding, over the timesteps 0 to ``t_last`` (default: all of the
             model).
@@ -46,11 +51,12 @@ class DDPMConfig:
     unet: dict[str, Any]
     scheduler: dict[str, Any] = field(default_factory=lambda: dict(LINEAR))
     patch: int = 1
+    chroma: float | None = None
     crop_style: Literal["ffhq", "stable"] = "ffhq"
     crop_scale: float = 1.0
     crop_down: float = 0.0
-    mean: float = 0.0
-    std: float | None = None
+    mean: PerChannel = 0.0
+    std: PerChannel | None = None
     steps: int = 40
     t_last: int | None = None
     t_edit: int = 513
@@ -76,12 +82,13 @@ def read_config(config: dict[str, Any]) -> DDPMConfig:
         raise CheckpointError(f"not a configuration of this DDPM: {error}") from error
 
 
-def check_unet(config: dict[str, Any], patch: int = 1) -> int:
+def check_unet(config: dict[str, Any], patch: int = 1, chroma: float | None = None) -> int:
     """The side of the crops, of a U-Net that ``down`` and ``up`` run as ``UNet2DModel.forward`` does.
 
     Args:
         config: config of the U-Net.
         patch: side of the squares of pixels that are its channels.
+        chroma: factor of its planes of colour; None without them.
 
     Raises:
         CheckpointError: another kind of U-Net.
@@ -98,8 +105,11 @@ def check_unet(config: dict[str, Any], patch: int = 1) -> int:
         faults.append(f"sample_size {side!r} with {levels} levels (expected a multiple of {2 ** max(levels - 1, 0)})")
     if not isinstance(patch, int) or patch < 1:
         raise CheckpointError(f"patch must be a whole number above 0, found {patch!r}")
-    if channels not in ((patch**2, patch**2), (3 * patch**2, 3 * patch**2)):
-        expected = " or ".join(str(c * patch**2) for c in (1, 3))
+    if chroma is not None and not (isinstance(chroma, int | float) and 0 < chroma < math.inf):
+        raise CheckpointError(f"chroma must be a number above 0, or none, found {chroma!r}")
+    usable = [plane_count(patch, chroma, c) for c in ((1, 3) if chroma is None else (3,))]
+    if channels not in [(count, count) for count in usable]:
+        expected = " or ".join(map(str, usable))
         faults.append(f"{channels[0]} channels in and {channels[1]} out (expected {expected}, as many out as in)")
     if config.get("time_embedding_type", "positional") != "positional":
         faults.append(f"time_embedding_type {config['time_embedding_type']!r} (expected 'positional')")

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from emoedit.models.luminance import PerChannel, fits
 from emoedit.models.precision import check_precision
 from emoedit.types import CheckpointError, EditError
 
@@ -36,7 +37,7 @@ class StableDiffusionConfig:
         crop_scale: as ``crop_style``.
         crop_down: as ``crop_style``.
         mean: what mean and contrast inside the face every crop is brought to before it is encoded (undone after
-            decoding), in [-1, 1]; ``std`` None leaves crops as they are.
+            decoding), in [-1, 1]: of all channels together, or one of each; ``std`` None leaves crops as they are.
         std: as ``mean``.
         prompt: neutral: what the picture is inverted under, and where every edit starts.
         negative: the negative prompt of guidance; None for the neutral one, with which guidance strengthens what an
@@ -70,8 +71,8 @@ class StableDiffusionConfig:
     crop_style: Literal["ffhq", "stable"] = "ffhq"
     crop_scale: float = 1.0
     crop_down: float = 0.0
-    mean: float = 0.0
-    std: float | None = None
+    mean: PerChannel = 0.0
+    std: PerChannel | None = None
     prompt: str = "a photo of a face"
     negative: str | None = None
     steps: int = 40
@@ -118,6 +119,8 @@ def check_parts(config: StableDiffusionConfig) -> int:
     pictures = config.vae.get("in_channels", 3), config.vae.get("out_channels", 3)
     if pictures not in ((1, 1), (3, 3)):
         faults.append(f"the VAE's {pictures[0]} channels in and {pictures[1]} out (expected 1 or 3, as many out as in)")
+    if not fits(config.mean, config.std, pictures[0]):
+        faults.append(f"mean {config.mean!r} and std {config.std!r} (expected a number, or one of each channel)")
     if any(config.vae.get(name) is not None for name in ("shift_factor", "latents_mean", "latents_std")):
         faults.append("a VAE whose latent is shifted (expected scaled only)")
     width, found = config.text_encoder.get("hidden_size", 512), unet.get("cross_attention_dim", 1280)

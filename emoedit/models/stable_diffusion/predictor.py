@@ -124,8 +124,8 @@ class NoisePredictor(DiffusionBackbone[StableDiffusionConfig]):
 
         Args:
             z: ``[N, C, r, r]``.
-            mean: ``[N, 1, 1, 1]`` mean of each crop before it was normalised.
-            gain: ``[N, 1, 1, 1]`` factor of each crop's contrast.
+            mean: ``[N, 1 or C, 1, 1]`` mean of each crop before it was normalised.
+            gain: ``[N, 1 or C, 1, 1]`` factor of each crop's contrast.
         """
         with self._on_device(self.vae):
             x = self.vae.decode(z / self.vae.config.scaling_factor).sample
