@@ -22,8 +22,7 @@ from PIL import Image
 from emoedit.compositing.composite import Scene
 from emoedit.compositing.compositors import Compositor, compositor
 from emoedit.compositing.drawing import Drawing, known_drawings, read_drawings
-from emoedit.compositing.relaxing import Smile, find_smile, relax, relaxation_network
-from emoedit.compositing.relighting import relight, relighting_network
+from emoedit.compositing.relaxing import Smile, relax, smile_finder
 from emoedit.editors import Editor, load_editor
 from emoedit.editors.whole import edit_whole
 from emoedit.emotions import smile_reduction
@@ -209,7 +208,7 @@ class PhotoEditor:
         source = self._source(near, seed)
         smiles: tuple[Smile | None, ...] = (None,) * len(faces)
         if self.compositor.closes_smiles:
-            smiles = tuple(find_smile(found, relaxation_network(self.device)) for found in source.faces)
+            smiles = tuple(smile_finder(self.device)(near.rgb, found) for found in source.faces)
         asked = [Edit("neutral")] if edits is None else edits
         wanted = any(smiles) and any(self._reduction(edit) for edit in asked)
         relaxed = self._relaxed(near, source, smiles, seed) if wanted else None
@@ -230,7 +229,7 @@ class PhotoEditor:
 
     def _relaxed(self, near: Nearby, source: Source, smiles: Sequence[Smile | None], seed: int) -> Source:
         """The photograph without its smiles; what is in front of its faces has not moved."""
-        relaxed = self._source(near.with_pixels(_without_smiles(source, smiles, 1.0, self.device)), seed)
+        relaxed = self._source(near.with_pixels(_without_smiles(source, smiles, 1.0)), seed)
         faces = zip(relaxed.faces, source.faces, strict=True)
         return replace(relaxed, faces=tuple(replace(face, hidden=was.hidden) for face, was in faces))
 
@@ -310,9 +309,7 @@ class PhotoEditor:
 
     def _base(self, photo: OpenPhoto, source: Source, reduction: float) -> np.ndarray:
         """The photograph that an edit is put into; the stronger the edit, the less it smiles."""
-        return (
-            source.rgb if reduction in (0, 1) else _without_smiles(photo.source, photo.smiles, reduction, self.device)
-        )
+        return source.rgb if reduction in (0, 1) else _without_smiles(photo.source, photo.smiles, reduction)
 
     def attempt(self, photo: OpenPhoto, edits: Sequence[Edit], *, seed: int = 0) -> Iterator[PhotoEdit | EmoEditError]:
         """Each edit's result or error. Where a common batch fails, its edits are tried one by one.
@@ -343,13 +340,12 @@ def _compositor(description: str | Mapping[str, Any] | Compositor) -> Compositor
     return description if isinstance(description, Compositor) else compositor(description)
 
 
-def _without_smiles(source: Source, smiles: Sequence[Smile | None], amount: float, device: str) -> np.ndarray:
+def _without_smiles(source: Source, smiles: Sequence[Smile | None], amount: float) -> np.ndarray:
     """The photograph with a share of its smiles removed, uint8 ``[H, W, 3]``."""
     rgb = source.rgb
     for face, smile in zip(source.faces, smiles, strict=True):
         if smile is not None:
             rgb = relax(rgb, face, smile, amount)
-            rgb = relight(rgb, face, relighting_network(device), amount * smile.amount)
     return rgb
 
 

@@ -60,6 +60,12 @@ class Alignment:
         inverse[:, 2] -= (column, row)
         return Alignment(matrix, inverse, self.resolution)
 
+    def followed_by(self, move: np.ndarray) -> Alignment:
+        """The alignment whose crop is this one's, moved by an affine map ``[2, 3]`` of the crop's pixels."""
+        whole = [0, 0, 1]
+        matrix = move @ np.vstack([self.matrix, whole])
+        return Alignment(matrix, np.linalg.inv(np.vstack([matrix, whole]))[:2], self.resolution)
+
     def crop(self, picture: np.ndarray) -> np.ndarray:
         """The aligned crop of a picture ``[H, W]`` or ``[H, W, 3]``, same dtype; mirrored where it leaves the frame."""
         import cv2

@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from emoedit.compositing.relaxing import SMILE, close_lips, neutral_movement
 from emoedit.faces.align import FFHQ_POINTS, Alignment
+from emoedit.faces.analysis import FaceAnalysis, Finders, analyse
+from emoedit.faces.curves import smoothstep
 from emoedit.faces.detect import Face
 from emoedit.faces.landmarks import landmark_finder
+from emoedit.faces.layout import CORNERS, INNER, PAIRS
+from emoedit.faces.masks import face_masks
+from emoedit.faces.tone import Tone
 from emoedit.nn.relaxation import POINTS, RelaxationNetwork
 from emoedit.training.data import CropSet
 from emoedit.types import CropSpec, DataError
@@ -55,6 +61,29 @@ def crop_as_photo(side: int, spec: CropSpec) -> tuple[Face, Alignment]:
     points = FFHQ_POINTS * k + (side - 1) / 2 - np.array([0, spec.down * k])
     still = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     return Face((0.0, 0.0, float(side), float(side)), points, 1.0), Alignment(still, still.copy(), side)
+
+
+def analyse_crop(crop: np.ndarray, spec: CropSpec) -> FaceAnalysis:
+    """Analyse the face in a prepared crop.
+
+    Args:
+        crop: uint8 ``[R, R, 3]``.
+        spec: the crop's alignment.
+    """
+    face, alignment = crop_as_photo(len(crop), spec)
+    masks = face_masks(CropSpec(len(crop), spec.style, spec.scale, spec.down))
+    return analyse(crop, face, alignment, masks, Tone(), Finders.on("cpu"))
+
+
+def closed_crop(crop: np.ndarray, spec: CropSpec) -> np.ndarray:
+    """A prepared crop, uint8 ``[R, R, 3]``, with the lips of the face together.
+
+    Args:
+        crop: uint8 ``[R, R, 3]``.
+        spec: the crop's alignment.
+    """
+    crop = np.ascontiguousarray(crop)
+    return close_lips(crop, analyse_crop(crop, spec))
 
 
 def find_points(crops: CropSet, rows: np.ndarray, spec: CropSpec) -> np.ndarray:
@@ -132,10 +161,40 @@ def landmark_moves(
     return points[rows], np.array(moves + [np.zeros_like(points[row]) for row in still]), rows
 
 
+def neutral_landmarks(face: FaceAnalysis, network: RelaxationNetwork) -> np.ndarray:
+    """Where the landmarks of a face are when it is neutral, as a network predicts it.
+
+    Args:
+        face: analysis of the face.
+        network: predicts movements.
+
+    Returns:
+        ``[68, 2]`` in fractions of the side of the face's crop, from its upper left corner. Where teeth are seen, lips
+        meet in a line of one bend; predicted ones are a little apart.
+    """
+    moves = neutral_movement(face, network)
+    corners = float(np.linalg.norm(moves[list(CORNERS)], axis=-1).mean())
+    points = (face.landmarks + 0.5) / len(face.crop) + float(smoothstep(corners, *SMILE)) * moves
+    if face.opening is None:
+        return points
+    middles = np.array([(points[upper] + points[lower]) / 2 for upper, lower in PAIRS])
+    inner = np.concatenate([points[[60, 64]], middles])
+    line, ends = np.polyfit(inner[:, 0], inner[:, 1], 2), np.sort(inner[:2, 0])
+    met = points.copy()
+    met[INNER, 1] = np.polyval(line, np.clip(points[INNER, 0], *ends))
+    return met
+
+
+def rigid_map(face: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The affine map ``[2, 3]`` that fits a face's rigid landmarks to another's, ``[68, 2]`` each."""
+    source = np.c_[face, np.ones(POINTS)]
+    fitted: np.ndarray = np.linalg.lstsq(source[RIGID], other[RIGID], rcond=None)[0].T
+    return fitted
+
+
 def _turned_like(face: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Landmarks after the affine map that fits their rigid ones to another face's."""
-    source = np.c_[face, np.ones(POINTS)]
-    return source @ np.linalg.lstsq(source[RIGID], other[RIGID], rcond=None)[0]
+    return np.c_[face, np.ones(POINTS)] @ rigid_map(face, other).T
 
 
 def _turn(face: np.ndarray) -> float:

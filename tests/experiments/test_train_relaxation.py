@@ -1,4 +1,4 @@
-"""The recipe of the networks that take smiles out of photographs, on a few pictures."""
+"""The recipe of the network that tells how a smile has moved landmarks, on a few pictures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emoedit.compositing.relaxing import find_smile
+from emoedit.compositing.relaxing import smile_amount
 from emoedit.nn.relaxation import RelaxationNetwork
-from emoedit.nn.relighting import RelightingNetwork
-from emoedit.training.relaxation import crop_as_photo, people_in_pairs
-from emoedit.training.relighting import _ratio, analyse_crop
+from emoedit.training.relaxation import analyse_crop, crop_as_photo, neutral_landmarks, people_in_pairs
 from emoedit.types import CropSpec, DataError
 from tests.fixtures.configs import ROOT
 
@@ -45,16 +43,6 @@ def test_a_prepared_crop_is_its_own_crop(astronaut):
     assert np.allclose(align(face.landmarks, SPEC).matrix, alignment.matrix, atol=1e-6)
 
 
-def test_light_that_falls_smoothly_is_no_part_of_a_ratio():
-    v, u = np.mgrid[0:64, 0:64] / 64 - 0.5
-    inside = np.hypot(u, v) < 0.4
-    smooth = 0.4 * u + 0.3 * v * v
-    assert np.abs(_ratio(smooth, inside)[inside]).max() < 0.05
-    bulge = 0.4 * np.exp(-((u - 0.2) ** 2 + (v - 0.1) ** 2) / 0.005)
-    kept = _ratio(smooth + bulge, inside)
-    assert kept[int(0.6 * 64), int(0.7 * 64)] > 0.25
-
-
 def test_the_whole_recipe_runs_and_its_networks_load(tmp_path, astronaut):
     images = tmp_path / "data" / "images"
     images.mkdir(parents=True)
@@ -74,9 +62,7 @@ def test_the_whole_recipe_runs_and_its_networks_load(tmp_path, astronaut):
         f"data.crops={tmp_path / 'crops'}",
         "data.resolution=96",
         "landmarks={width: 8, steps: 4, batch_size: 4}",
-        "light={resolution: 32, steps: 4, batch_size: 4}",
         f"output={tmp_path / 'relaxation'}",
-        f"light_output={tmp_path / 'relighting'}",
     ]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
@@ -84,7 +70,9 @@ def test_the_whole_recipe_runs_and_its_networks_load(tmp_path, astronaut):
     assert done.returncode == 0, done.stderr
     network = RelaxationNetwork.from_pretrained(tmp_path / "relaxation")
     crop = np.load(tmp_path / "crops" / "crops.npy")[0]
-    assert find_smile(analyse_crop(crop, SPEC), network) is not None  # it shows teeth
-    assert RelightingNetwork.from_pretrained(tmp_path / "relighting").config.resolution == 32
-    card = (tmp_path / "relighting" / "README.md").read_text()
+    face = analyse_crop(crop, SPEC)
+    assert smile_amount(face, network) == 1  # it shows teeth
+    points = neutral_landmarks(face, network)
+    assert points.shape == (68, 2) and (np.abs(points - 0.5) < 0.7).all()
+    card = (tmp_path / "relaxation" / "README.md").read_text()
     assert "held-out people: 1 pairs" in card and "{numbers}" not in card

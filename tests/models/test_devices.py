@@ -285,7 +285,7 @@ def test_what_looks_at_photographs_runs_where_the_editor_runs(monkeypatch, astro
     """On a machine that claims to have a second card, which nothing can run on here: who is asked for it is noted."""
     asked = {}
     finders = dict.fromkeys(("landmark_finder", "teeth_finder", "occlusion_finder"), analysis)
-    finders |= dict.fromkeys(("face_detector", "relaxation_network", "relighting_network"), photo)
+    finders |= dict.fromkeys(("face_detector", "smile_finder"), photo)
     for name, module in finders.items():
 
         def on(device: str, name: str = name, make=getattr(module, name)):
@@ -297,7 +297,7 @@ def test_what_looks_at_photographs_runs_where_the_editor_runs(monkeypatch, astro
     editor = PhotoEditor(load_editor("vae", device="cpu"))
     opened = editor.open(astronaut)
     next(editor.edit(opened, [Edit("happy")]))
-    assert asked == {name: {"cuda:1"} for name in asked} and len(asked) == 6
+    assert asked == {name: {"cuda:1"} for name in asked} and len(asked) == 5
 
 
 def test_embedded_editors_stay_as_they_are_unless_told():
