@@ -14,10 +14,10 @@ from emoedit.compositing.relaxing import (
     NeutralFace,
     SmileFinder,
     close_lips,
-    towards_neutral,
     neutral_movement,
     relax,
     smile_amount,
+    towards_neutral,
 )
 from emoedit.faces.align import Alignment, align
 from emoedit.faces.layout import CORNERS
