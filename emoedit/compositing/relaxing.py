@@ -51,7 +51,11 @@ class NeutralFace:
 
     @classmethod
     def unmoved(cls, side: int) -> NeutralFace:
-        """What changes nothing, on a crop of this side."""
+        """What changes nothing.
+
+        Args:
+            side: side S of the crop.
+        """
         nothing = np.zeros((side, side), np.float32)
         flow, paint = (np.zeros((side, side, channels), np.float32) for channels in (2, 3))
         return cls(flow, nothing, paint, nothing)
@@ -207,7 +211,15 @@ def relax(photo: np.ndarray, face: FaceAnalysis, smile: Smile, amount: float = 1
 
 
 def close_lips(photo: np.ndarray, face: FaceAnalysis) -> np.ndarray:
-    """The photograph with lips together over the teeth, and nothing else changed; see [relax][]."""
+    """The photograph with lips together over the teeth, and nothing else changed.
+
+    Args:
+        photo: uint8 ``[H, W, 3]``; not modified.
+        face: analysis of the face.
+
+    Returns:
+        uint8 ``[H, W, 3]``.
+    """
     return towards_neutral(photo, face, face.opening, NeutralFace.unmoved(len(face.crop)), 1.0)
 
 

@@ -123,7 +123,15 @@ class SmileRemovalNetwork(StoredNetwork):
 
 
 def moved(x: Tensor, flow: Tensor) -> Tensor:
-    """Crops ``[N, C, R, R]`` along backward flows ``[N, 2, R, R]`` in crop sides."""
+    """Pictures along backward flows.
+
+    Args:
+        x: ``[N, C, R, R]``.
+        flow: ``[N, 2, R, R]`` in sides of the picture.
+
+    Returns:
+        ``[N, C, R, R]``.
+    """
     side = x.shape[-1]
     axis = (torch.arange(side, dtype=x.dtype, device=x.device) + 0.5) * 2 / side - 1
     y, x_axis = torch.meshgrid(axis, axis, indexing="ij")

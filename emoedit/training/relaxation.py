@@ -186,7 +186,15 @@ def neutral_landmarks(face: FaceAnalysis, network: RelaxationNetwork) -> np.ndar
 
 
 def rigid_map(face: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The affine map ``[2, 3]`` that fits a face's rigid landmarks to another's, ``[68, 2]`` each."""
+    """The affine map that fits a face's rigid landmarks to another's.
+
+    Args:
+        face: ``[68, 2]``.
+        other: ``[68, 2]``.
+
+    Returns:
+        ``[2, 3]``.
+    """
     source = np.c_[face, np.ones(POINTS)]
     fitted: np.ndarray = np.linalg.lstsq(source[RIGID], other[RIGID], rcond=None)[0].T
     return fitted

@@ -143,7 +143,11 @@ class SmileRemovalTask(nn.Module):
         self.register_buffer("counted", counted[:, None], persistent=False)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The losses of a batch of [SmileBatches][emoedit.training.smile_removal.SmileBatches]."""
+        """The losses of a batch.
+
+        Args:
+            batch: as [SmileBatches][emoedit.training.smile_removal.SmileBatches] gives it.
+        """
         smiling, neutral = batch["smiling"].clone(), batch["neutral"]
         kept = slice(self.photographed, self.photographed + self.same)
         smiling[kept] = neutral[kept]
