@@ -14,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from emoedit.editors import Editor, load_editor
+from emoedit.io import checkpoints
 from emoedit.nn.measuring import MeasuringNetwork, NetworkConfig
 from emoedit.steering.combined import TokenAndShift, TokenShift
 from emoedit.steering.hspace import AdaptedDirections, Directions, HSpace
@@ -132,11 +133,13 @@ def test_the_config_fits_the_code_and_what_is_shipped():
         assert each.keys() <= how.keys()
         ShiftLoss(**each.get("loss", {}))
     (part,) = load_editor(config["name"], device="cpu").steerings
+    shares = checkpoints.read_json(checkpoints.embedded_root() / config["name"] / checkpoints.EDITOR)["model_shares"]
     assert part.shift.emotions == tuple(config["gain"])
     for name, shift, gain in zip(part.shift.emotions, part.shift.shifts, part.shift.gain.tolist(), strict=True):
         assert isinstance(shift, AdaptedDirections) == (name in how["emotions"])
         if name in how["emotions"]:
-            assert gain == pytest.approx(config["gain"][name]["h"], rel=1e-3)
+            # What units are added to is a share of what the recipe fits (experiments/fit_units.py).
+            assert gain == pytest.approx(shares.get(name, 1.0) * config["gain"][name]["h"], rel=1e-3)
 
 
 def test_a_variant_is_the_model_with_other_parts(scripts, tmp_path):
