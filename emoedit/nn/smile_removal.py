@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from emoedit.nn.layers import zeroed
 from emoedit.nn.measuring import StoredNetwork
-from emoedit.nn.unet import GROUP
+from emoedit.nn.unet import Block
 from emoedit.types import CropSpec
 
 REACH = 0.1  # in crop sides: unit of the flows, about how far corners of a laugh move
@@ -55,18 +55,6 @@ class SmileRemovalConfig:
     widths: tuple[int, int, int, int] = (24, 48, 96, 128)
 
 
-class _Block(nn.Module):
-    """Two 3 x 3 convolutions, the first of which may halve the side."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(inputs, outputs, 3, stride, 1), nn.Conv2d(outputs, outputs, 3, 1, 1)
-        self.norm, self.last = nn.GroupNorm(outputs // GROUP, outputs), nn.GroupNorm(outputs // GROUP, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.last(self.second(F.silu(self.norm(self.first(x))))))
-
-
 class SmileRemovalNetwork(StoredNetwork):
     """Crops of smiling faces, lips together -> [Layers][emoedit.nn.smile_removal.Layers] of the same faces, neutral.
 
@@ -83,10 +71,10 @@ class SmileRemovalNetwork(StoredNetwork):
         self.config = config
         self.crop = CropSpec(config.resolution, "stable", config.scale, config.down)
         one, two, four, eight = config.widths
-        self.stem = _Block(14, one)
-        self.down = nn.ModuleList(_Block(i, o, 2) for i, o in ((one, two), (two, four), (four, eight)))
-        self.middle = _Block(eight, eight)
-        self.up = nn.ModuleList(_Block(i + o, o) for i, o in ((eight, four), (four, two), (two, one)))
+        self.stem = Block(14, one)
+        self.down = nn.ModuleList(Block(i, o, 2) for i, o in ((one, two), (two, four), (four, eight)))
+        self.middle = Block(eight, eight)
+        self.up = nn.ModuleList(Block(i + o, o) for i, o in ((eight, four), (four, two), (two, one)))
         self.coarse, self.fine = zeroed(nn.Conv2d(one, 3, 3, 1, 1)), zeroed(nn.Conv2d(one, 4 * 4, 3, 1, 1))
         half = (torch.arange(config.resolution // 2) + 0.5) / (config.resolution // 2)
         y, x = torch.meshgrid(half, half, indexing="ij")

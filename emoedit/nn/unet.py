@@ -33,8 +33,14 @@ class UNetConfig:
     widths: tuple[int, int, int, int] = (16, 32, 48, 64)
 
 
-class _Block(nn.Module):
-    """Two 3 x 3 convolutions, the first of which may halve the side."""
+class Block(nn.Module):
+    """Two 3 x 3 convolutions, the first of which may halve the side.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out, a multiple of ``GROUP``.
+        stride: 2 halves the side.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -42,6 +48,11 @@ class _Block(nn.Module):
         self.norm, self.last = nn.GroupNorm(outputs // GROUP, outputs), nn.GroupNorm(outputs // GROUP, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """One pass.
+
+        Args:
+            x: ``[N, inputs, H, W]``.
+        """
         x = F.silu(self.norm(self.first(x)))
         return F.silu(self.last(self.second(x)))
 
@@ -60,9 +71,9 @@ class UNet(StoredNetwork):
         self.config = config
         self.crop = CropSpec(config.resolution, "stable", config.scale, config.down)
         widths = (self.inputs, *config.widths[:-1])
-        self.down = nn.ModuleList(_Block(i, o, 2) for i, o in zip(widths, config.widths, strict=True))
+        self.down = nn.ModuleList(Block(i, o, 2) for i, o in zip(widths, config.widths, strict=True))
         pairs = zip(config.widths[:0:-1], config.widths[-2::-1], strict=True)
-        self.up = nn.ModuleList(_Block(deep + wide, wide) for deep, wide in pairs)
+        self.up = nn.ModuleList(Block(deep + wide, wide) for deep, wide in pairs)
         self.last = nn.Conv2d(config.widths[0], 1, 1)
 
     def answer(self, x: Tensor) -> Tensor:
